@@ -1,0 +1,229 @@
+//! Who asks, on whose behalf, and the proof that a policy said yes.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+use crate::id::ActorId;
+use crate::time::Millis;
+
+/// What kind of somebody a principal is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PrincipalKind {
+    /// This program itself: schedules, retention, recovery.
+    System,
+    /// Whoever owns this process: the CLI on a data directory, the embedding program.
+    Local,
+    /// An actor.
+    Actor,
+}
+
+/// Somebody.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Principal {
+    /// A name that is unique inside its kind and tenant.
+    pub id: String,
+    /// What it is.
+    pub kind: PrincipalKind,
+    /// The tenant; it comes from the credential, never from a header.
+    pub tenant: String,
+    /// What it may act as.
+    pub roles: Vec<String>,
+}
+
+/// One hop of a delegation: an actor that acts for whoever came before.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Hop {
+    /// Who acts.
+    pub actor: ActorId,
+    /// In which handler.
+    pub handler: String,
+}
+
+/// Facts of the request that started it all.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct RequestFacts {
+    /// Where it came from, where that is known.
+    pub address: Option<String>,
+    /// When.
+    pub at: Millis,
+}
+
+/// Who asks, for whom, with which claims. It travels in every message and stands in every record.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct AuthorizationContext {
+    /// The first caller.
+    pub principal: Principal,
+    /// Who acts for the first caller, in order; each hop narrows, never widens.
+    pub chain: Vec<Hop>,
+    /// What the credential says.
+    pub claims: BTreeMap<String, String>,
+    /// Facts of the request.
+    pub request: RequestFacts,
+    /// When the delegation ends, if it is meant to.
+    pub until: Option<Millis>,
+}
+
+impl AuthorizationContext {
+    /// The same caller acting through one more actor.
+    #[must_use]
+    pub fn through(&self, actor: &ActorId, handler: &str) -> AuthorizationContext {
+        let mut next = self.clone();
+        next.chain.push(Hop { actor: actor.clone(), handler: handler.to_owned() });
+        next
+    }
+}
+
+/// The context of this program itself.
+#[must_use]
+pub fn system(tenant: &str, at: Millis) -> AuthorizationContext {
+    own(PrincipalKind::System, "selvedge", tenant, at)
+}
+
+/// The context of whoever owns this process: the CLI on a data directory, the embedding program.
+#[must_use]
+pub fn local(tenant: &str, at: Millis) -> AuthorizationContext {
+    own(PrincipalKind::Local, "local", tenant, at)
+}
+
+fn own(kind: PrincipalKind, id: &str, tenant: &str, at: Millis) -> AuthorizationContext {
+    AuthorizationContext {
+        principal: Principal { id: id.to_owned(), kind, tenant: tenant.to_owned(), roles: Vec::new() },
+        chain: Vec::new(),
+        claims: BTreeMap::new(),
+        request: RequestFacts { address: None, at },
+        until: None,
+    }
+}
+
+/// What someone wants to do: the verbs of the engine.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Action {
+    /// Call or send to a handler.
+    Invoke,
+    /// Deliver a signal or decide an approval.
+    Signal,
+    /// Start a run.
+    Start,
+    /// Read state, results, lists, `why`.
+    Read,
+    /// Cancel, pause, resume, retry.
+    Control,
+    /// Rewrite history by hand: resolve, set state, kill.
+    Rewrite,
+    /// Store a definition.
+    Define,
+    /// Verify, back up, close.
+    Operate,
+}
+
+/// What it is done to.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Resource {
+    /// An actor's handler.
+    Handler {
+        /// The actor.
+        actor: ActorId,
+        /// Its handler.
+        handler: String,
+    },
+    /// A pipeline by name.
+    Pipeline {
+        /// Of which tenant.
+        tenant: String,
+        /// Its name.
+        name: String,
+    },
+    /// Anything that an id names.
+    Work {
+        /// Of which tenant.
+        tenant: String,
+        /// The id as printed.
+        id: String,
+    },
+    /// The store as a whole.
+    Store,
+}
+
+impl Resource {
+    /// The tenant that the resource belongs to; the store as a whole has none.
+    #[must_use]
+    pub fn tenant(&self) -> Option<&str> {
+        match self {
+            Resource::Handler { actor, .. } => Some(&actor.tenant),
+            Resource::Pipeline { tenant, .. } | Resource::Work { tenant, .. } => Some(tenant),
+            Resource::Store => None,
+        }
+    }
+}
+
+/// The proof that one action on one resource was allowed. It is neither cloneable nor serialisable,
+/// only [`authorize`] makes one, and a verb of the engine consumes it.
+///
+/// ```compile_fail
+/// let permit = selvedge_kernel::auth::Permit { context: todo!(), action: todo!(), resource: todo!() };
+/// ```
+#[derive(Debug)]
+pub struct Permit {
+    context: AuthorizationContext,
+    action: Action,
+    resource: Resource,
+}
+
+impl Permit {
+    /// Who was allowed.
+    #[must_use]
+    pub fn context(&self) -> &AuthorizationContext {
+        &self.context
+    }
+
+    /// What was allowed.
+    #[must_use]
+    pub fn action(&self) -> Action {
+        self.action
+    }
+
+    /// On what.
+    #[must_use]
+    pub fn resource(&self) -> &Resource {
+        &self.resource
+    }
+
+    /// The context, the permit being used up.
+    #[must_use]
+    pub fn into_context(self) -> AuthorizationContext {
+        self.context
+    }
+}
+
+/// A denial.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{principal} may not {action:?} {resource:?}: {reason}")]
+pub struct Denied {
+    /// Who asked.
+    pub principal: String,
+    /// For what.
+    pub action: Action,
+    /// On what.
+    pub resource: Resource,
+    /// Why not.
+    pub reason: &'static str,
+}
+
+/// Decides: the system and the local owner are allowed everything in their own tenant, nobody else anything.
+/// An expired delegation is denied.
+pub fn authorize(context: AuthorizationContext, action: Action, resource: Resource, now: Millis) -> Result<Permit, Denied> {
+    let reason = if context.until.is_some_and(|until| now >= until) {
+        Some("the delegation has ended")
+    } else if !matches!(context.principal.kind, PrincipalKind::System | PrincipalKind::Local) {
+        Some("no policy allows it")
+    } else if resource.tenant().is_some_and(|tenant| tenant != context.principal.tenant) {
+        Some("it belongs to another tenant")
+    } else {
+        None
+    };
+    match reason {
+        Some(reason) => Err(Denied { principal: context.principal.id, action, resource, reason }),
+        None => Ok(Permit { context, action, resource }),
+    }
+}

@@ -1,0 +1,17 @@
+//! Selvedge's kernel: the vocabulary and every decision, as pure functions over typed data.
+//!
+//! Nothing here reads a clock, draws a random number, opens a file or awaits. A function is given
+//! state, an event and the time, and gives back what to write and what to do; the engine performs it.
+
+pub mod auth;
+pub mod error;
+pub mod id;
+pub mod journal;
+pub mod limit;
+pub mod pipeline;
+pub mod policy;
+pub mod ports;
+pub mod record;
+pub mod time;
+pub mod waiting;
+pub mod wire;

@@ -1,0 +1,115 @@
+//! Every limit: its default, and the hard maximum that configuration may not pass.
+
+use serde::{Deserialize, Serialize};
+
+/// Operations of one commit.
+pub const COMMIT_OPS: usize = 100;
+/// Bytes of keys and values of one commit.
+pub const COMMIT_BYTES: usize = 2 * 1024 * 1024;
+/// Changed names and sends of one transition.
+pub const TRANSITION_CHANGES: usize = 64;
+/// Inline bytes of one transition.
+pub const TRANSITION_BYTES: usize = 1024 * 1024;
+/// A value above this is written as chunks of its own.
+pub const INLINE_BYTES: usize = 64 * 1024;
+/// One chunk of a large payload.
+pub const CHUNK_BYTES: usize = 256 * 1024;
+/// One part of a key.
+pub const KEY_PART_BYTES: usize = 256;
+/// Nodes of a document from outside.
+pub const DOCUMENT_NODES: usize = 100_000;
+/// Nesting of a document from outside.
+pub const DOCUMENT_DEPTH: usize = 64;
+/// Bytes of a document from outside.
+pub const DOCUMENT_BYTES: usize = 1024 * 1024;
+/// Text of one expression: deeper nesting would abort its parser.
+pub const EXPRESSION_BYTES: usize = 1024;
+/// Nodes that one evaluation may visit.
+pub const EXPRESSION_NODES: u64 = 10_000_000;
+/// JSON that one evaluation may read.
+pub const EXPRESSION_INPUT_BYTES: usize = 64 * 1024 * 1024;
+/// A task's input.
+pub const TASK_INPUT_BYTES: usize = 8 * 1024 * 1024;
+/// Rows of one page.
+pub const PAGE: usize = 1_000;
+/// Calls that wait for one another.
+pub const CALL_DEPTH: usize = 64;
+
+/// Limits that configuration may lower or raise up to [`Limits::MAX`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Bytes of a request's body, and of any payload.
+    pub body_bytes: u64,
+    /// Names in an actor's state.
+    pub state_names: u64,
+    /// Journal entries of one invocation.
+    pub journal_entries: u64,
+    /// Messages waiting in one actor's inbox.
+    pub inbox: u64,
+    /// Signals kept for one actor or invocation.
+    pub signals: u64,
+    /// Items of a scatter.
+    pub scatter_items: u64,
+    /// Items of a scatter between the first unfinished and the last started one.
+    pub scatter_window: u64,
+    /// Stages of a pipeline.
+    pub stages: u64,
+    /// Tasks of a run at the same time.
+    pub run_tasks: u64,
+    /// Attempts of anything.
+    pub attempts: u64,
+    /// Longest delay, in milliseconds.
+    pub delay_ms: u64,
+    /// Open invocations of a tenant.
+    pub tenant_invocations: u64,
+    /// Timers of a tenant.
+    pub tenant_timers: u64,
+    /// Bytes in flight of a process.
+    pub process_bytes: u64,
+    /// Actors kept in memory by a process.
+    pub resident_actors: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            body_bytes: 8 << 20,
+            state_names: 10_000,
+            journal_entries: 100_000,
+            inbox: 10_000,
+            signals: 1_000,
+            scatter_items: 1_000_000,
+            scatter_window: 10_000,
+            stages: 1_000,
+            run_tasks: 1_000,
+            attempts: 1_000,
+            delay_ms: 3_653 * 86_400_000,
+            tenant_invocations: 100_000,
+            tenant_timers: 1_000_000,
+            process_bytes: 256 << 20,
+            resident_actors: 10_000,
+        }
+    }
+}
+
+impl Limits {
+    /// What configuration cannot pass.
+    pub const MAX: Limits = Limits {
+        body_bytes: 64 << 20,
+        state_names: 100_000,
+        journal_entries: 1_000_000,
+        inbox: 1_000_000,
+        signals: 100_000,
+        scatter_items: 10_000_000,
+        scatter_window: 10_000,
+        stages: 1_000,
+        run_tasks: 10_000,
+        attempts: 1_000,
+        delay_ms: 3_653 * 86_400_000,
+        tenant_invocations: 100_000_000,
+        tenant_timers: 100_000_000,
+        process_bytes: 64 << 30,
+        resident_actors: 10_000_000,
+    };
+}

@@ -1,0 +1,223 @@
+//! A pipeline as data, after validation. What the file says, with defaults filled in; expressions stay text here and
+//! are compiled when a run is loaded. The JSON form of this value is what is stored, and its hash is the version.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+use crate::policy::{Retry, Span, Throttle, Timeout};
+
+/// A validated pipeline.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Definition {
+    /// `[a-z][a-z0-9_]{0,62}`.
+    pub name: String,
+    /// For people.
+    pub description: String,
+    /// JSON Schema properties of the input, in file order; a `default` makes one optional.
+    pub input: serde_json::Map<String, Value>,
+    /// A template over `input`, `run`, `stages`; null if not written.
+    pub output: Value,
+    /// Activities declared in this file.
+    pub activities: BTreeMap<String, Activity>,
+    /// The whole run's time.
+    pub timeout: Option<Span>,
+    /// How long the finished run is kept.
+    pub retention: Option<Span>,
+    /// Named expressions, indexed for lists.
+    pub attributes: BTreeMap<String, Value>,
+    /// In file order; `depends_on` filled in.
+    pub stages: Vec<Stage>,
+}
+
+/// An activity and where it runs.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Activity {
+    /// Where it runs.
+    pub executor: Executor,
+    /// When to try again.
+    pub retry: Retry,
+    /// How long it may take.
+    pub timeout: Timeout,
+}
+
+/// Where an activity runs.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Executor {
+    /// A Rust function registered under the activity's name.
+    Native,
+    /// A program: see the exec protocol.
+    Exec(Exec),
+}
+
+/// A program that runs tasks.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Exec {
+    /// Program and arguments; no shell.
+    pub command: Vec<String>,
+    /// JSON Lines worker (true) or once per task (false).
+    pub persistent: bool,
+    /// At most this many processes.
+    pub processes: u32,
+    /// Added to an otherwise small environment.
+    pub environment: BTreeMap<String, String>,
+    /// The folder it runs in: relative to the file that declares it; filled in as absolute when it is loaded.
+    pub folder: String,
+    /// The task gets a path to JSON Lines instead of its input.
+    pub as_file: bool,
+}
+
+/// What a stage, or its failure, calls.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Call {
+    /// An activity by name.
+    Activity(String),
+    /// A handler of an actor.
+    Actor {
+        /// The actor's type.
+        actor: String,
+        /// A template for its key.
+        key: String,
+        /// The handler.
+        handler: String,
+    },
+}
+
+/// One stage.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Stage {
+    /// `[a-z][a-z0-9_]{0,62}`.
+    pub name: String,
+    /// What is peculiar to its mode.
+    pub mode: Mode,
+    /// What its tasks call; none for `approval`, `sleep`, `wait_signal` and a plain `gather`.
+    pub call: Option<Call>,
+    /// Names of stages that must have ended before.
+    pub depends_on: Vec<String>,
+    /// A bare expression; false skips the stage.
+    pub when: Option<String>,
+    /// A template for each task's input; null if not written (then a scatter's task gets its item, others null).
+    pub input: Value,
+    /// A template over `result`; null if not written (then the result is the output).
+    pub output: Value,
+    /// Instead of the activity's.
+    pub retry: Option<Retry>,
+    /// Instead of the activity's; `total` of a waiting stage is how long it waits.
+    pub timeout: Option<Timeout>,
+    /// Of this stage alone.
+    pub throttle: Option<Throttle>,
+    /// What a failed task means.
+    pub on_failure: OnFailure,
+}
+
+/// What is peculiar to a stage's mode.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// One task.
+    Single,
+    /// One task per item.
+    Scatter {
+        /// A bare expression that gives a list.
+        over: String,
+        /// The item's second name.
+        item_as: Option<String>,
+        /// A bare expression; items for which it is not true are left out.
+        keep: Option<String>,
+    },
+    /// A barrier over stages.
+    Gather {
+        /// Whose outputs.
+        stages: Vec<String>,
+        /// A bare expression over `item`.
+        keep: Option<String>,
+        /// A bare expression over `item` that gives the group's key.
+        group_by: Option<String>,
+        /// The output's shape.
+        combine: Combine,
+    },
+    /// A person decides.
+    Approval {
+        /// `user:…` or `role:…`.
+        assignees: Vec<String>,
+        /// A template: what the person sees.
+        show: Value,
+        /// How long it waits.
+        expires: Span,
+        /// What happens then.
+        fallback: Fallback,
+        /// Who is asked after an escalation.
+        escalate_to: Vec<String>,
+    },
+    /// A durable wait.
+    Sleep(SleepTime),
+    /// A durable wait for a signal by name.
+    WaitSignal {
+        /// The signal's name.
+        signal: String,
+    },
+}
+
+/// How long a `sleep` sleeps.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SleepTime {
+    /// A time span.
+    For(Span),
+    /// A template that gives an RFC 3339 time.
+    Until(String),
+}
+
+/// The shape of a gather's output.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Combine {
+    /// A list.
+    Concat,
+    /// An object by group key, without `group_by` by stage.
+    Object,
+}
+
+/// What an expired approval becomes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fallback {
+    /// Approved.
+    Approve,
+    /// Rejected.
+    Reject,
+    /// Others are asked, once; a second expiry rejects.
+    Escalate,
+}
+
+/// What a failed task means for its stage.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFailure {
+    /// No new task starts, the run fails.
+    Fail,
+    /// Its output is null, dependants run.
+    Continue {
+        /// More failed tasks than this fail the stage after all.
+        max_failed: Option<MaxFailed>,
+    },
+    /// Something else gives the stage's output, with `error` in scope.
+    Call {
+        /// What.
+        call: Call,
+        /// A template for its input, with `error {code, message}` in scope.
+        input: Value,
+    },
+}
+
+/// How many failed tasks a stage bears.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MaxFailed {
+    /// So many.
+    Count(u64),
+    /// So many of a hundred.
+    Percent(f64),
+}

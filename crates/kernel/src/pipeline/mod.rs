@@ -1,0 +1,3 @@
+//! Pipelines: the definition, its validation, expressions, and the plan of a run.
+
+pub mod definition;

@@ -1,0 +1,65 @@
+//! The storage schema: one kind a row.
+
+/// The kinds of rows. The number of a kind never changes.
+///
+/// Every key is `hash16 (2 bytes, big endian) ‖ kind (1 byte) ‖ parts`; parts of variable length are prefixed by their
+/// length (`u16`, big endian), ids are 18 bytes, numbers are big endian. Rows of a shard as a whole stand under the hash
+/// `0xffff`, which no identity has. Every value starts with a format version byte.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// Shard-wide, no parts → marks, ledger head, time of the last commit. Written by every commit.
+    ShardHead = 1,
+    /// invocation → the invocation: input, caller, status, result. Written at accept, at each failed attempt and at the end; leaves by retention.
+    Invocation = 2,
+    /// tenant, type, key, invocation → empty. An open exclusive invocation of an actor, in the order accepted. Leaves at its end.
+    Inbox = 3,
+    /// Shard-wide, ready number → invocation. What a reopened shard activates. Leaves when the invocation suspends or ends.
+    Ready = 4,
+    /// invocation, entry index (u32) → journal entry. Folded at the end; leaves by retention.
+    Journal = 5,
+    /// invocation → 32 bytes that key its seals. Leaves by retention or erasure.
+    SealKey = 6,
+    /// invocation, operation number (u32) → an operation that was begun. Leaves with the operation's entry.
+    Begun = 7,
+    /// tenant, type, key, name → a state entry. Leaves by delete.
+    State = 8,
+    /// Shard-wide, due (u64), number (u64) → what fires. Leaves when it fires or is given up.
+    Timer = 9,
+    /// Shard-wide, receiving shard (u16), n (u64) → an envelope. Leaves when the receiver has it.
+    Outbox = 10,
+    /// Shard-wide, sending shard (u16) → n of the last one taken.
+    Taken = 11,
+    /// tenant, type, key, handler, idempotency key → invocation and seal of the body. Leaves by retention.
+    Idempotency = 12,
+    /// tenant, type, key, signal name, n (u64) → a signal kept for an actor. Leaves when it is taken.
+    ActorSignal = 13,
+    /// invocation, signal name, n (u64) → a signal kept for an invocation. Leaves when it is taken or with the invocation.
+    InvocationSignal = 14,
+    /// invocation, n (u64) → a chunk of output. Leaves by retention.
+    Output = 15,
+    /// tenant, type, invocation → a dead letter. Leaves by retention or redrive.
+    DeadLetter = 16,
+    /// owner (18 bytes), seal (32 bytes), n (u32) → a chunk of a large payload. Leaves with its owner.
+    Chunk = 17,
+    /// Shard-wide, n (u64) → a ledger line. Leaves after a year.
+    Ledger = 18,
+    /// invocation → the folded journal, pieces by n (u32). Leaves by retention.
+    FoldedJournal = 19,
+    /// Shard-wide, tenant, what (1 byte), time (u64), id → a line of a list.
+    Index = 20,
+    /// run → the run's header. Leaves by retention.
+    Run = 32,
+    /// run → the definition that the run is pinned to. Leaves by retention.
+    RunDefinition = 33,
+    /// run, stage (u16), piece (u32) → items of `over`. Leaves with the run.
+    RunItems = 34,
+    /// run, stage (u16), item (u32) → a task's end, or its failed attempts so far. Leaves with the run.
+    RunTask = 35,
+    /// run, stage (u16), group (part), item (u32) → empty. Leaves with the run.
+    RunGroup = 36,
+    /// run, n (u64) → an event for readers. Leaves by retention.
+    RunEvent = 37,
+    /// run, n (u64) → a chain entry: the digest of one commit of the run. Leaves by retention.
+    RunChain = 38,
+}

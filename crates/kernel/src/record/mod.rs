@@ -1,0 +1,3 @@
+//! The key layout: every kind of row, its key and its value.
+
+pub mod kind;

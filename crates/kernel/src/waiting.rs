@@ -1,0 +1,83 @@
+//! What work can wait for: one closed enum. What is not terminal has one.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ActorId, InvocationId, RunId};
+use crate::time::Millis;
+
+/// Why something that is not finished is not moving on.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "for", rename_all = "snake_case")]
+pub enum Waiting {
+    /// A time.
+    Timer { until: Millis },
+    /// A signal by name.
+    Signal { name: String, until: Option<Millis> },
+    /// The answer to a call.
+    Call { target: ActorId, handler: String, invocation: InvocationId },
+    /// A step or activity that runs now.
+    Step { name: String, attempt: u32, since: Millis },
+    /// The next attempt.
+    RetryAt { name: String, attempt: u32, at: Millis, last_error: String },
+    /// A slot or a token of a throttle.
+    Throttle { limit: String, position: u64 },
+    /// A breaker that is open.
+    Breaker { target: String, until: Millis },
+    /// A person.
+    Approval { stage: String, assignees: Vec<String>, expires: Millis },
+    /// An earlier message of the same actor.
+    Behind { invocation: InvocationId },
+    /// A shard lease.
+    Lease { node: String },
+    /// Someone who looks at it: its journal does not fit its code, its code is missing, it crashed too often.
+    Blocked { reason: String },
+    /// Something that can run it.
+    NoExecutor { activity: String },
+    /// Somebody paused it.
+    Paused { by: String, since: Millis },
+    /// The store to catch up.
+    StoreBehind,
+    /// Its turn in its shard.
+    Turn { position: u64 },
+    /// Its write to be durable.
+    Commit,
+    /// The tasks of a stage.
+    Tasks { stage: String, done: u64, total: u64 },
+    /// A slot among the runs of its pipeline.
+    RunLimit { key: String, holder: RunId },
+    /// A child.
+    Child { invocation: InvocationId },
+}
+
+impl Waiting {
+    /// One sentence without its full stop, to stand behind "waits".
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        match self {
+            Waiting::Timer { until } => format!("for its timer at {until}"),
+            Waiting::Signal { name, until: Some(until) } => format!("for the signal `{name}` until {until}"),
+            Waiting::Signal { name, until: None } => format!("for the signal `{name}`"),
+            Waiting::Call { target, handler, invocation } => format!("for the answer of {target}.{handler} ({invocation})"),
+            Waiting::Step { name, attempt, since } => format!("for `{name}`, attempt {attempt}, running since {since}"),
+            Waiting::RetryAt { name, attempt, at, last_error } => {
+                format!("to try `{name}` again at {at} (attempt {attempt}; the last one said: {last_error})")
+            }
+            Waiting::Throttle { limit, position } => format!("for the throttle of {limit}, {position} before it"),
+            Waiting::Breaker { target, until } => format!("for the breaker of {target}, open until {until}"),
+            Waiting::Approval { stage, assignees, expires } => {
+                format!("for an approval at `{stage}` by {} until {expires}", assignees.join(", "))
+            }
+            Waiting::Behind { invocation } => format!("behind {invocation}, which holds the same actor"),
+            Waiting::Lease { node } => format!("for the shard lease of {node}"),
+            Waiting::Blocked { reason } => format!("for someone to look at it: blocked ({reason})"),
+            Waiting::NoExecutor { activity } => format!("for something that can run the activity `{activity}`"),
+            Waiting::Paused { by, since } => format!("because {by} paused it at {since}"),
+            Waiting::StoreBehind => "for the store to catch up".to_owned(),
+            Waiting::Turn { position } => format!("for its turn, {position} before it"),
+            Waiting::Commit => "for its write to be durable".to_owned(),
+            Waiting::Tasks { stage, done, total } => format!("for the tasks of `{stage}`, {done} of {total} done"),
+            Waiting::RunLimit { key, holder } => format!("for the run limit of `{key}`, held by {holder}"),
+            Waiting::Child { invocation } => format!("for its child {invocation}"),
+        }
+    }
+}
