@@ -8,6 +8,8 @@ pub mod error;
 pub mod id;
 pub mod journal;
 pub mod limit;
+#[cfg(feature = "test")]
+pub mod model;
 pub mod pipeline;
 pub mod policy;
 pub mod ports;
