@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 #![allow(clippy::disallowed_methods, reason = "tests give time, runtime and environment")]
 
+#[path = "exec/clients.rs"]
+mod clients;
 #[path = "exec/death.rs"]
 mod death;
 #[path = "exec/oneshot.rs"]
