@@ -10,6 +10,7 @@ pub mod journal;
 pub mod limit;
 #[cfg(feature = "test")]
 pub mod model;
+pub mod nearest;
 pub mod pipeline;
 pub mod policy;
 pub mod ports;
