@@ -12,6 +12,8 @@ pub mod pipeline;
 pub mod policy;
 pub mod ports;
 pub mod record;
+pub mod replay;
 pub mod time;
+pub mod transition;
 pub mod waiting;
 pub mod wire;

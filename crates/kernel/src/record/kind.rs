@@ -12,7 +12,7 @@ pub enum Kind {
     ShardHead = 1,
     /// invocation → the invocation: input, caller, status, result. Written at accept, at each failed attempt and at the end; leaves by retention.
     Invocation = 2,
-    /// tenant, type, key, invocation → empty. An open exclusive invocation of an actor, in the order accepted. Leaves at its end.
+    /// tenant, type, key, order (u64) → invocation. An open exclusive invocation of an actor, in the order accepted. Leaves at its end.
     Inbox = 3,
     /// Shard-wide, ready number → invocation. What a reopened shard activates. Leaves when the invocation suspends or ends.
     Ready = 4,
@@ -38,7 +38,7 @@ pub enum Kind {
     InvocationSignal = 14,
     /// invocation, n (u64) → a chunk of output. Leaves by retention.
     Output = 15,
-    /// tenant, type, invocation → a dead letter. Leaves by retention or redrive.
+    /// invocation → a dead letter. Leaves by retention or redrive.
     DeadLetter = 16,
     /// owner (18 bytes), seal (32 bytes), n (u32) → a chunk of a large payload. Leaves with its owner.
     Chunk = 17,
