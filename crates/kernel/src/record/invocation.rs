@@ -134,7 +134,9 @@ pub struct Begun {
     pub request_seal: Option<Hash32>,
     /// The timer that it waits for: due, and the timer's number.
     pub timer: Option<(Millis, u64)>,
-    /// Failed attempts so far, and the last error.
+    /// When it was begun.
+    pub since: Millis,
+    /// Failed attempts so far.
     pub attempts: u32,
     /// The error of the last failed attempt.
     pub last_error: Option<WorkError>,
@@ -147,8 +149,8 @@ pub struct Begun {
 impl Begun {
     /// A row that says only that the operation was begun.
     #[must_use]
-    pub fn new(signature: Signature) -> Begun {
-        Begun { signature, request_seal: None, timer: None, attempts: 0, last_error: None, peer: None, reply: None }
+    pub fn new(signature: Signature, since: Millis) -> Begun {
+        Begun { signature, request_seal: None, timer: None, since, attempts: 0, last_error: None, peer: None, reply: None }
     }
 
     /// Whether it waits for a signal of this name.
