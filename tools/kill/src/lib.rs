@@ -6,3 +6,4 @@ pub mod driver;
 pub mod record;
 pub mod seed;
 pub mod transfer;
+pub mod work;
