@@ -43,6 +43,8 @@ pub(crate) enum Event {
     /// Time has moved by hand.
     Tick,
     Close(oneshot::Sender<()>),
+    /// End here and now, as a kill would.
+    Die,
 }
 
 /// How to reach a worker.
@@ -121,7 +123,7 @@ pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::Unb
         let mut worked = 0u64;
         let woken = if due.is_some_and(|due| due <= now) { Woken::Time } else { wait(&wiring, &mut events, &mut flights, due, now).await };
         match woken {
-            Woken::Event(None) => break,
+            Woken::Event(None | Some(Event::Die)) => break,
             Woken::Event(Some(event)) => {
                 worked += 1;
                 handle(&wiring, &mut shards, event, &mut closing).await;
@@ -130,6 +132,9 @@ pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::Unb
                     && let Ok(event) = events.try_recv()
                 {
                     worked += 1;
+                    if matches!(event, Event::Die) {
+                        return;
+                    }
                     handle(&wiring, &mut shards, event, &mut closing).await;
                 }
             }
@@ -189,7 +194,7 @@ async fn handle(wiring: &Arc<Wiring>, shards: &mut HashMap<ShardId, Shard>, even
     let of = |id: &InvocationId| id.0.hash.shard(wiring.shards);
     match event {
         Event::Close(done) => *closing = Some(done),
-        Event::Tick => {}
+        Event::Tick | Event::Die => {}
         _ if closing.is_some() => {}
         Event::Command(shard, command) => {
             if let Some(shard) = shards.get_mut(&shard) {

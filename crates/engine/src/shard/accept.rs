@@ -14,7 +14,7 @@ use selvedge_kernel::replay::Replay;
 use selvedge_kernel::transition;
 use selvedge_kernel::wire;
 
-use super::{Answer, Command, Effect, Progress, Reply, Shard, VerbError, unknown_handler};
+use super::{Answer, Command, Effect, Progress, Shard, VerbError, unknown_handler};
 use crate::registry::{Handler, RunShared};
 use crate::view::Ask;
 

@@ -375,9 +375,11 @@ impl Shard {
         if !activation.rests() || queued {
             return;
         }
-        let after = self.wiring.settings.suspend_after.unwrap_or_else(|| self.options(&activation.record.message.target.kind).suspend_after);
-        if now.since(activation.idle_since) < after {
-            let at = activation.idle_since.after(after);
+        let kind = activation.record.message.target.kind.clone();
+        let idle_since = activation.idle_since;
+        let after = self.wiring.settings.suspend_after.unwrap_or_else(|| self.options(&kind).suspend_after);
+        if now.since(idle_since) < after {
+            let at = idle_since.after(after);
             if let Some(activation) = self.active.get_mut(&id) {
                 activation.suspend_planned = true;
             }

@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use selvedge_kernel::error::{AttemptError, Consequence, WorkError};
+use selvedge_kernel::error::{AttemptError, Consequence};
 use selvedge_kernel::id::InvocationId;
-use selvedge_kernel::journal::{Ending, Entry, OpKind, Payload, seal};
+use selvedge_kernel::journal::{Ending, Entry, OpKind, seal};
 use selvedge_kernel::record::invocation::{Begun, Blocked, Status};
 use selvedge_kernel::record::kind::Kind;
 use selvedge_kernel::record::message::{Message, Outcome};

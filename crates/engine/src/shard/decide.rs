@@ -289,7 +289,7 @@ impl Shard {
     }
 
     /// Decides an operation's result: its entry, and the delivery once that is durable.
-    pub(super) fn decide(&mut self, activation: &mut Activation, number: u32, given: Given) {
+    pub(crate) fn decide(&mut self, activation: &mut Activation, number: u32, given: Given) {
         self.decide_with(activation, number, given, Writes::default());
     }
 
