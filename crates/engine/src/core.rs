@@ -132,6 +132,8 @@ pub(crate) struct CoreState {
     /// Children that were spawned and not joined yet.
     pub children: HashMap<u32, Begun>,
     pub progress: HashMap<u32, Bytes>,
+    /// What could not be sent: the handler fails with it.
+    pub failed: Option<WorkError>,
 }
 
 pub(crate) struct Core {
@@ -144,6 +146,7 @@ pub(crate) struct Core {
     pub waker: Arc<HandlerWaker>,
     pub mailbox: Mailbox,
     pub ended: Cell<bool>,
+    pub env: crate::env::Environment,
 }
 
 /// The waker of a handler as a whole: whoever wakes it from outside its own poll waits for something foreign.
@@ -186,7 +189,7 @@ impl Wake for StepWaker {
 }
 
 impl Core {
-    pub(crate) fn new(id: InvocationId, actor: ActorId, context: AuthorizationContext, seal_key: SealKey, now: Millis, replay: Replay, journal_limit: u32, mailbox: Mailbox) -> Rc<Core> {
+    pub(crate) fn new(id: InvocationId, actor: ActorId, context: AuthorizationContext, seal_key: SealKey, now: Millis, replay: Replay, journal_limit: u32, mailbox: Mailbox, env: crate::env::Environment) -> Rc<Core> {
         let waker = Arc::new(HandlerWaker { id, in_poll: AtomicBool::new(false), again: AtomicBool::new(false), mailbox: mailbox.clone() });
         let live = replay.done();
         Rc::new(Core {
@@ -198,6 +201,7 @@ impl Core {
             waker,
             mailbox,
             ended: Cell::new(false),
+            env,
             state: RefCell::new(CoreState {
                 next: 0,
                 now,
@@ -223,6 +227,7 @@ impl Core {
                 cancel_children: Vec::new(),
                 children: HashMap::new(),
                 progress: HashMap::new(),
+                failed: None,
             }),
         })
     }

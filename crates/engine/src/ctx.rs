@@ -19,6 +19,7 @@ use selvedge_kernel::time::Millis;
 use selvedge_kernel::transition;
 
 use crate::core::{Core, Fresh, Given, Load, Request, StepState, StepWaker};
+use crate::env::Observation;
 use crate::registry::LocalFuture;
 
 /// The context of one invocation: owned, cheap to clone.
@@ -149,6 +150,11 @@ impl Ctx {
         }
         drop(state);
         Ok(Sent { core: self.core.clone(), number, fresh, id: transition::sent_id(self.core.id.0, u64::from(number), &target) })
+    }
+
+    /// Fails the handler with an error that no operation can return: something could not be sent.
+    pub fn fail(&self, error: WorkError) {
+        self.core.state.borrow_mut().failed.get_or_insert(error);
     }
 
     /// Asks that a child of this invocation be cancelled.
@@ -523,7 +529,9 @@ impl Future for Step<'_> {
             let mut state = core.state.borrow_mut();
             state.started.push(number);
             state.in_step = true;
+            let name = state.ops.get(&number).map(|op| op.signature.name.clone()).unwrap_or_default();
             drop(state);
+            core.env.observe(&Observation::AttemptStarted { name: &name, key: facts.key(), attempt });
             let made = std::panic::catch_unwind(AssertUnwindSafe(|| (this.make)(facts)));
             core.state.borrow_mut().in_step = false;
             match made {

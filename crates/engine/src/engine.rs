@@ -17,7 +17,8 @@ use tokio::sync::oneshot;
 use crate::env::{Clock, Entropy, Environment};
 use crate::registry::{Executor, Handler, Registry};
 use crate::shard::{Answer, Command, Reply, SignalTarget, VerbError};
-use crate::tasks::{ExecSettings, Executors};
+use crate::tasks::Executors;
+pub use crate::tasks::{ExecSettings, LogLine};
 use crate::verify::ShardReport;
 use crate::why::{Census, Why};
 use crate::wiring::{Settings, Wiring};
@@ -290,9 +291,7 @@ impl Engine {
             worker.send(Event::Die);
         }
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        for thread in threads {
-            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
-        }
+        join(threads).await;
         if let Some(side) = self.side.lock().unwrap_or_else(PoisonError::into_inner).take() {
             side.shutdown_background();
         }
@@ -308,9 +307,7 @@ impl Engine {
         }
         self.wiring.executors.close().await;
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        for thread in threads {
-            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
-        }
+        join(threads).await;
         if let Some(side) = self.side.lock().unwrap_or_else(PoisonError::into_inner).take() {
             side.shutdown_background();
         }
@@ -331,6 +328,14 @@ impl Drop for Engine {
         if let Some(side) = self.side.lock().unwrap_or_else(PoisonError::into_inner).take() {
             side.shutdown_background();
         }
+    }
+}
+
+async fn join(threads: Vec<std::thread::JoinHandle<()>>) {
+    for thread in threads {
+        #[expect(clippy::disallowed_methods, reason = "the end of a worker thread is awaited once, when the engine ends")]
+        let joined = tokio::task::spawn_blocking(move || thread.join());
+        let _ = joined.await;
     }
 }
 

@@ -37,6 +37,33 @@ pub struct Environment {
     pub clock: Clock,
     /// Randomness.
     pub random: Fill,
+    /// Is told what happens.
+    pub observer: Option<Observer>,
+}
+
+/// Takes what happens.
+pub type Observer = Arc<dyn Fn(&Observation<'_>) + Send + Sync>;
+
+/// Something that happened.
+#[derive(Clone, Copy, Debug)]
+pub enum Observation<'a> {
+    /// An attempt of a step or an activity was started.
+    AttemptStarted {
+        /// Its name.
+        name: &'a str,
+        /// Its idempotency key.
+        key: &'a str,
+        /// Which attempt.
+        attempt: u32,
+    },
+}
+
+impl Environment {
+    pub(crate) fn observe(&self, observation: &Observation<'_>) {
+        if let Some(observer) = &self.observer {
+            observer(observation);
+        }
+    }
 }
 
 /// Random bytes, drawn in blocks.

@@ -79,7 +79,10 @@ pub struct ExecSettings {
 
 /// Takes a log line of a task: the activity, and the line.
 #[derive(Clone)]
-pub struct LogLine(pub Arc<dyn Fn(&str, &str) + Send + Sync>);
+pub struct LogLine(pub TakeLine);
+
+/// Takes the activity, and the line.
+pub type TakeLine = Arc<dyn Fn(&str, &str) + Send + Sync>;
 
 impl std::fmt::Debug for LogLine {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -155,6 +158,7 @@ pub(crate) fn start(wiring: &Arc<Wiring>, mailbox: Mailbox, job: Job) -> Abort {
         };
         mailbox.send(event);
     };
+    wiring.env.observe(&crate::env::Observation::AttemptStarted { name: &job.name, key: &job.key, attempt });
     let facts = Attempt::new(&job.key, attempt, job.deadline, progress.clone());
     let (exec, input) = match job.work {
         Work::Blocking(work) => {

@@ -233,7 +233,7 @@ impl Shard {
         let journal = Journal::start(id, seal_key, record.input_seal);
         let limit = u32::try_from(self.wiring.settings.limits.journal_entries).unwrap_or(u32::MAX);
         let mailbox = self.wiring.mailbox(self.id).clone();
-        let core = Core::new(id, actor.clone(), context, seal_key, record.accepted_at, replay, limit, mailbox);
+        let core = Core::new(id, actor.clone(), context, seal_key, record.accepted_at, replay, limit, mailbox, self.wiring.env.clone());
         let handler = self.wiring.registry.handler(&actor.kind, &record.message.handler);
         let (future, kind) = match handler {
             Some(Handler::Exclusive(run)) => (Some(run(Ctx::new(core.clone()), input.clone())), Runs::Replayed),

@@ -108,6 +108,9 @@ impl Shard {
             if let Some(blocked) = activation.core.state.borrow_mut().blocked.take() {
                 return Ok(Step::Block(blocked));
             }
+            if let Some(error) = activation.core.state.borrow_mut().failed.take() {
+                return Ok(Step::Ended(Err(AttemptError { error, retryable: false, retry_after_ms: None })));
+            }
             let live = activation.core.state.borrow().live;
             if !live {
                 if let Rest::Ended(result) = rest {
