@@ -1,0 +1,7 @@
+//! The one integration-test binary of the store.
+#![allow(clippy::unwrap_used)]
+
+mod conformance;
+mod differential;
+mod directory;
+mod support;
