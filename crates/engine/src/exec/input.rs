@@ -30,22 +30,25 @@ pub async fn prepare(spec: &ExecSpec, runtime: &Handle, number: u64, task: ExecT
         return Ok((task, None));
     }
     let folder = &spec.scratch;
-    let path = folder.join(format!("selvedge-input-{}-{number}.jsonl", std::process::id()));
     let failed = |reason: String| AttemptError {
         error: WorkError::new("exec_input", format!("the input file of `{}` cannot be written to {}: {reason}", task.activity, folder.display())),
         retryable: true,
         retry_after_ms: None,
     };
-    let (target, input) = (path.clone(), task.input.clone());
-    let file =
-        runtime.spawn_blocking(move || write(&target, &input)).await.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
-    let input = Bytes::from(serde_json::Value::String(path.to_string_lossy().into_owned()).to_string());
+    let (target, input) = (folder.clone(), task.input.clone());
+    let file = runtime
+        .spawn_blocking(move || write(&target, number, &input))
+        .await
+        .map_err(|error| failed(error.to_string()))?
+        .map_err(|error| failed(error.to_string()))?;
+    let input = Bytes::from(serde_json::Value::String(file.path.to_string_lossy().into_owned()).to_string());
     Ok((ExecTask { input, ..task }, Some(file)))
 }
 
-fn write(path: &Path, input: &[u8]) -> std::io::Result<InputFile> {
-    let mut file = std::io::BufWriter::new(std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?);
-    let written = InputFile { path: path.to_owned() };
+fn write(folder: &Path, number: u64, input: &[u8]) -> std::io::Result<InputFile> {
+    let (file, path) = create(folder, number)?;
+    let mut file = std::io::BufWriter::new(file);
+    let written = InputFile { path };
     let items: Vec<&RawValue> = match serde_json::from_slice(input) {
         Ok(items) => items,
         Err(_) => vec![serde_json::from_slice(input)?],
@@ -58,4 +61,18 @@ fn write(path: &Path, input: &[u8]) -> std::io::Result<InputFile> {
     }
     file.flush()?;
     Ok(written)
+}
+
+/// A new file. Other pools of this process and files that a killed one left may have the first names.
+fn create(folder: &Path, number: u64) -> std::io::Result<(std::fs::File, PathBuf)> {
+    let mut last = None;
+    for other in 0..1_000 {
+        let path = folder.join(format!("selvedge-input-{}-{number}-{other}.jsonl", std::process::id()));
+        match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+            Ok(file) => return Ok((file, path)),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => last = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(last.unwrap_or_else(|| std::io::Error::other("no name is free")))
 }

@@ -12,6 +12,7 @@ pub mod protocol;
 mod shim;
 mod spawn;
 mod spec;
+mod transition;
 mod watch;
 
 use bytes::Bytes;
@@ -22,6 +23,7 @@ use tokio::runtime::Handle;
 pub use protocol::ExecTask;
 pub use shim::{VERB as SHIM_VERB, orphans_gone, shim_main};
 pub use spec::{ExecSpec, INHERITED, Shim};
+pub use transition::{Transition, TransitionSend, handler_activity, read_transition, transition_input};
 
 /// The processes of one declared program. Clones share them; the last one that goes ends them.
 #[derive(Clone, Debug)]

@@ -18,7 +18,7 @@ use super::watch::{Voice, Watch, pair};
 use super::{closed, input, with_tail};
 
 /// How long a worker may take to answer a task that was taken back, before it is ended to have its place again.
-const ABANDON: Duration = Duration::from_secs(10);
+const ABANDON: Duration = Duration::from_secs(5);
 /// The most tasks that one process is given at the same time, whatever it says.
 const CONCURRENCY: u32 = 1_000;
 
@@ -37,8 +37,8 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// Something changed that a waiting task may have waited for.
     changed: Notify,
-    /// One receiver per process that lives or starts.
-    alive: watch::Sender<()>,
+    /// Whether this pool is closing; one receiver per process that lives or starts.
+    closing: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -106,7 +106,7 @@ impl Drop for Given {
 
 impl Workers {
     pub fn new(spec: ExecSpec, spawner: Spawner, runtime: Handle) -> Workers {
-        let shared = Shared { spec, spawner, runtime, state: Mutex::default(), changed: Notify::new(), alive: watch::Sender::new(()) };
+        let shared = Shared { spec, spawner, runtime, state: Mutex::default(), changed: Notify::new(), closing: watch::Sender::new(false) };
         Workers { shared: Arc::new(shared) }
     }
 
@@ -121,7 +121,7 @@ impl Workers {
 
     pub async fn close(&self) {
         self.shared.shut();
-        self.shared.alive.closed().await;
+        self.shared.closing.closed().await;
     }
 }
 
@@ -167,7 +167,7 @@ impl Shared {
                     state.starting += 1;
                     let wait = restart_wait(state.deaths);
                     drop(state);
-                    self.runtime.spawn(self.clone().start(wait, self.alive.subscribe()));
+                    self.runtime.spawn(self.clone().start(wait, self.closing.subscribe()));
                 }
             }
             changed.await;
@@ -175,10 +175,11 @@ impl Shared {
     }
 
     /// Starts a process and stays with it to its end.
-    async fn start(self: Arc<Self>, wait: Duration, _alive: watch::Receiver<()>) {
-        tokio::time::sleep(wait).await;
+    async fn start(self: Arc<Self>, wait: Duration, mut closing: watch::Receiver<bool>) {
+        let _ = tokio::time::timeout(wait, closing.wait_for(|closing| *closing)).await;
         let tail = Tail::default();
-        let opened = if self.state().closed { Err(closed(&self.spec)) } else { Talk::open(&self.spec, &self.spawner, &self.runtime, &tail).await };
+        let opened =
+            if self.state().closed { Err(closed(&self.spec)) } else { Talk::open(&self.spec, &self.spawner, &self.runtime, &mut closing, &tail).await };
         let (mut talk, hello) = match opened {
             Ok(opened) => opened,
             Err(error) => {
@@ -321,6 +322,7 @@ impl Shared {
         state.closed = true;
         state.processes.values().for_each(|process| process.stop.gently());
         drop(state);
+        self.closing.send_replace(true);
         self.changed.notify_waiters();
     }
 }

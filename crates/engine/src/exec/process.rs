@@ -8,13 +8,13 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::bound::{BoundedLine, LINE_BYTES, LineReader, MESSAGE_BYTES, Tail, shorten};
 use super::protocol::{self, Hello, Line};
 use super::spawn::{Program, Spawner, exit_number, exit_words};
 use super::spec::ExecSpec;
-use super::{not_started, with_tail};
+use super::{closed, not_started, with_tail};
 
 /// How long a worker may take to say `hello`.
 const HELLO: Duration = Duration::from_secs(30);
@@ -60,7 +60,13 @@ pub struct Talk {
 
 impl Talk {
     /// Starts a worker and waits for its `hello`.
-    pub async fn open(spec: &ExecSpec, spawner: &Spawner, runtime: &Handle, tail: &Tail) -> Result<(Talk, Hello), AttemptError> {
+    pub async fn open(
+        spec: &ExecSpec,
+        spawner: &Spawner,
+        runtime: &Handle,
+        closing: &mut watch::Receiver<bool>,
+        tail: &Tail,
+    ) -> Result<(Talk, Hello), AttemptError> {
         let mut program = spawner.spawn(spec, &[]).await.map_err(|error| not_started(spec, &error))?;
         let pipes = (program.child.stdin.take(), program.child.stdout.take(), program.child.stderr.take());
         let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
@@ -68,9 +74,9 @@ impl Talk {
         };
         let mut talk =
             Talk { program, stdin: Some(stdin), said: LineReader::new(stdout, LINE_BYTES), asides: listen(runtime, stderr), stop: Arc::default(), kill: false };
-        let hello = match tokio::time::timeout(HELLO, talk.hello(tail)).await {
-            Ok(hello) => hello,
-            Err(_) => Err(Silence::Late),
+        let hello = tokio::select! {
+            hello = tokio::time::timeout(HELLO, talk.hello(tail)) => hello.unwrap_or(Err(Silence::Late)),
+            _ = closing.wait_for(|closing| *closing) => Err(Silence::Unwanted),
         };
         let hello = match hello {
             Ok(hello) => hello,
@@ -186,6 +192,7 @@ enum Silence {
     Ended,
     Late,
     Foreign(String),
+    Unwanted,
 }
 
 impl Silence {
@@ -197,6 +204,7 @@ impl Silence {
         match self {
             Silence::Ended if spec.shim.is_some() && status.map(exit_number) == Some(i32::from(super::shim::NOT_STARTED)) => spec.unusable(&tail.text()),
             Silence::Ended => passing(format!("it ended before its hello: {}", exit_words(status))),
+            Silence::Unwanted => closed(spec),
             Silence::Late => passing(format!(
                 "it said no hello within {} s: a persistent worker starts with {{\"hello\":{},\"activities\":[…]}}; for a program that runs once per task set `persistent: false`",
                 HELLO.as_secs(),

@@ -117,6 +117,16 @@ impl Program {
     }
 }
 
+impl Drop for Program {
+    /// What nobody ended goes with its last owner; the runtime reaps it.
+    fn drop(&mut self) {
+        use rustix::process::{Signal, kill_process, kill_process_group};
+        if let Some(pid) = pid_of(&self.child) {
+            let _ = if self.supervised { kill_process(pid, Signal::TERM) } else { kill_process_group(pid, Signal::KILL) };
+        }
+    }
+}
+
 fn pid_of(child: &Child) -> Option<rustix::process::Pid> {
     child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw)
 }

@@ -282,6 +282,30 @@ for line in sys.stdin:
 }
 
 #[tokio::test]
+async fn close_does_not_wait_for_a_hello() {
+    let folder = Folder::new("close-early");
+    let pool = open(python_worker(&folder, "open('got', 'w').write(str(os.getpid()))\nwhile True: time.sleep(1000)"));
+    let running = tokio::spawn({
+        let pool = pool.clone();
+        async move { run(&pool, task(&json!("x"))).await }
+    });
+    until("the worker starts", || !folder.read("got").is_empty()).await;
+    tokio::time::timeout(Duration::from_secs(10), pool.close()).await.expect("close hangs");
+    assert_eq!(running.await.unwrap().error().error.code, "closed");
+    assert!(!crate::rig::runs(&folder.read("got")));
+}
+
+#[tokio::test]
+async fn the_last_owner_takes_the_processes_along() {
+    let folder = Folder::new("owner");
+    let pool = open(python_worker(&folder, ECHO));
+    let pid = run(&pool, task(&json!(1))).await.result.unwrap()["pid"].to_string();
+    assert!(crate::rig::runs(&pid));
+    drop(pool);
+    until("the worker is gone", || !crate::rig::runs(&pid)).await;
+}
+
+#[tokio::test]
 async fn close_ends_the_processes_and_a_running_task_is_told() {
     let folder = Folder::new("close");
     let body = r#"
@@ -298,4 +322,38 @@ time.sleep(1000)
     tokio::time::timeout(Duration::from_secs(20), pool.close()).await.expect("close hangs");
     assert_eq!(running.await.unwrap().error().error.code, "closed");
     assert!(!crate::rig::runs(&folder.read("got")));
+}
+
+#[tokio::test]
+async fn tasks_of_dying_workers_all_end_on_a_later_attempt() {
+    let folder = Folder::new("dying");
+    let body = r#"
+say({"hello": 1, "activities": ["work"], "concurrency": 4})
+for line in sys.stdin:
+    t = json.loads(line)
+    if t["attempt"] == 1 and t["input"] % 10 == 0: os.kill(os.getpid(), 9)
+    say({"id": t["id"], "result": t["input"]})
+"#;
+    let mut spec = python_worker(&folder, body);
+    spec.processes = 2;
+    let pool = open(spec);
+    let all: Vec<_> = (0..100)
+        .map(|n| {
+            let pool = pool.clone();
+            tokio::spawn(async move {
+                for attempt in 1.. {
+                    let told = run(&pool, selvedge_engine::exec::ExecTask { attempt, ..task(&json!(n)) }).await;
+                    match told.result {
+                        Ok(result) => return (n, result),
+                        Err(error) => assert!(error.retryable && error.error.code == "worker_died", "{error:?}"),
+                    }
+                }
+                unreachable!()
+            })
+        })
+        .collect();
+    for one in all {
+        let (n, result) = one.await.unwrap();
+        assert_eq!(result, json!(n));
+    }
 }
