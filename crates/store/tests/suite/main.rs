@@ -4,4 +4,6 @@
 mod conformance;
 mod differential;
 mod directory;
+mod faults;
+mod log;
 mod support;
