@@ -5,5 +5,6 @@ mod conformance;
 mod differential;
 mod directory;
 mod faults;
+mod ingestion;
 mod log;
 mod support;
