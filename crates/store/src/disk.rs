@@ -60,15 +60,8 @@ struct FaultState {
 }
 
 enum Undo {
-    Write {
-        path: PathBuf,
-        offset: u64,
-        old: Vec<u8>,
-        old_len: u64,
-    },
-    Create {
-        path: PathBuf,
-    },
+    Write { path: PathBuf, offset: u64, old: Vec<u8>, old_len: u64 },
+    Create { path: PathBuf },
 }
 
 #[derive(Clone, Copy)]
@@ -95,10 +88,7 @@ impl Faults {
     /// Sets what goes wrong from now on; the counts start again at 0.
     pub fn set(&self, fault: Fault) {
         let mut state = self.lock();
-        *state = FaultState {
-            fault: Some(fault),
-            ..FaultState::default()
-        };
+        *state = FaultState { fault: Some(fault), ..FaultState::default() };
     }
 
     /// Nothing goes wrong any more.
@@ -128,13 +118,9 @@ impl Faults {
         let undo = std::mem::take(&mut self.lock().undo);
         for step in undo.into_iter().rev() {
             match step {
-                Undo::Create { path } => std::fs::remove_file(path)?,
-                Undo::Write {
-                    path,
-                    offset,
-                    old,
-                    old_len,
-                } => {
+                Undo::Create { path } if path.exists() => std::fs::remove_file(path)?,
+                Undo::Create { .. } => {}
+                Undo::Write { path, offset, old, old_len } => {
                     let file = OpenOptions::new().write(true).open(path)?;
                     file.write_all_at(&old, offset)?;
                     file.set_len(old_len)?;
@@ -172,33 +158,20 @@ impl FaultState {
         let own = *counter;
         *counter += 1;
         match (self.fault, operation) {
-            (Some(Fault::Write { nth, os_error }), Operation::Write)
-            | (Some(Fault::Sync { nth, os_error }), Operation::Sync)
-                if nth == own =>
-            {
+            (Some(Fault::Write { nth, os_error }), Operation::Write) | (Some(Fault::Sync { nth, os_error }), Operation::Sync) if nth == own => {
                 Verdict::Fail(io::Error::from_raw_os_error(os_error))
             }
             (Some(Fault::Crash { after, unsynced }), _) if number >= after => {
                 let first = !std::mem::replace(&mut self.crashed, true);
                 let error = io::Error::other("the process was crashed by a fault plan");
-                if first && unsynced == Unsynced::Torn {
-                    Verdict::Half(error)
-                } else {
-                    Verdict::Fail(error)
-                }
+                if first && unsynced == Unsynced::Torn { Verdict::Half(error) } else { Verdict::Fail(error) }
             }
             _ => Verdict::Go,
         }
     }
 
     fn remembers(&self) -> bool {
-        matches!(
-            self.fault,
-            Some(Fault::Crash {
-                unsynced: Unsynced::Lost,
-                ..
-            })
-        )
+        matches!(self.fault, Some(Fault::Crash { unsynced: Unsynced::Lost, .. }))
     }
 }
 
@@ -233,21 +206,11 @@ impl Disk {
         let mut state = self.faults.lock();
         match state.verdict(Operation::Other) {
             Verdict::Go => {
-                let file = OpenOptions::new()
-                    .read(true)
-                    .write(true)
-                    .create_new(true)
-                    .open(path)?;
+                let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
                 if state.remembers() {
-                    state.undo.push(Undo::Create {
-                        path: path.to_owned(),
-                    });
+                    state.undo.push(Undo::Create { path: path.to_owned() });
                 }
-                Ok(DiskFile {
-                    file,
-                    path: path.to_owned(),
-                    faults: self.faults.clone(),
-                })
+                Ok(DiskFile { file, path: path.to_owned(), faults: self.faults.clone() })
             }
             Verdict::Half(error) | Verdict::Fail(error) => Err(error),
         }
@@ -256,11 +219,7 @@ impl Disk {
     /// Opens a file that exists.
     pub fn open(&self, path: &Path) -> io::Result<DiskFile> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
-        Ok(DiskFile {
-            file,
-            path: path.to_owned(),
-            faults: self.faults.clone(),
-        })
+        Ok(DiskFile { file, path: path.to_owned(), faults: self.faults.clone() })
     }
 
     /// Removes a file.
@@ -335,12 +294,7 @@ impl DiskFile {
                 let mut old = vec![0; bytes.len()];
                 let count = self.read_at(&mut old, offset)?;
                 old.truncate(count);
-                state.undo.push(Undo::Write {
-                    path: self.path.clone(),
-                    offset,
-                    old,
-                    old_len,
-                });
+                state.undo.push(Undo::Write { path: self.path.clone(), offset, old, old_len });
             }
             state.verdict(Operation::Write)
         };
@@ -363,9 +317,7 @@ impl DiskFile {
                 let mut state = self.faults.lock();
                 if !state.undo.is_empty() {
                     let path = &self.path;
-                    state.undo.retain(
-                        |undo| !matches!(undo, Undo::Write { path: file, .. } if file == path),
-                    );
+                    state.undo.retain(|undo| !matches!(undo, Undo::Write { path: file, .. } if file == path));
                 }
                 Ok(())
             }

@@ -63,26 +63,12 @@ impl Shared {
         if !self.stopped.load(Ordering::Acquire) {
             return Ok(());
         }
-        Err(StoreError::Stopped {
-            reason: self
-                .reason
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone(),
-        })
+        Err(StoreError::Stopped { reason: self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone() })
     }
 
     fn damaged(&self, doing: &str, error: &io::Error) -> StoreError {
-        self.stop(format!(
-            "{doing} failed ({error}): check the disk, then start again"
-        ));
-        StoreError::Stopped {
-            reason: self
-                .reason
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone(),
-        }
+        self.stop(format!("{doing} failed ({error}): check the disk, then start again"));
+        StoreError::Stopped { reason: self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone() }
     }
 }
 
@@ -127,37 +113,15 @@ impl EmbeddedStore {
         EmbeddedStore::start(directory, shared, opened)
     }
 
-    fn start(
-        directory: Directory,
-        shared: Arc<Shared>,
-        opened: open::Opened,
-    ) -> Result<EmbeddedStore, OpenError> {
+    fn start(directory: Directory, shared: Arc<Shared>, opened: open::Opened) -> Result<EmbeddedStore, OpenError> {
         let open::Opened { log, cut } = opened;
         let pool = Arc::clone(&log.pool);
-        let failed = |source| OpenError::Io {
-            doing: "cannot start a thread for",
-            path: directory.path.clone(),
-            source,
-        };
+        let failed = |source| OpenError::Io { doing: "cannot start a thread for", path: directory.path.clone(), source };
         let segments = pool.start().map_err(failed)?;
-        let writer = std::thread::Builder::new()
-            .name("selvedge-log".to_owned())
-            .spawn(move || log.run())
-            .map_err(failed)?;
-        let running = Running {
-            threads: vec![writer, segments],
-            lock: directory.lock,
-        };
-        let inner = Inner {
-            shared,
-            pool,
-            meta: directory.meta,
-            cut,
-            running: Mutex::new(Some(running)),
-        };
-        Ok(EmbeddedStore {
-            inner: Arc::new(inner),
-        })
+        let writer = std::thread::Builder::new().name("selvedge-log".to_owned()).spawn(move || log.run()).map_err(failed)?;
+        let running = Running { threads: vec![writer, segments], lock: directory.lock };
+        let inner = Inner { shared, pool, meta: directory.meta, cut, running: Mutex::new(Some(running)) };
+        Ok(EmbeddedStore { inner: Arc::new(inner) })
     }
 
     /// What the directory's `meta` says.
@@ -169,21 +133,14 @@ impl EmbeddedStore {
     /// Figures of now.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        Stats {
-            log_files: self.inner.pool.files(),
-            cut: self.inner.cut.clone(),
-        }
+        Stats { log_files: self.inner.pool.files(), cut: self.inner.cut.clone() }
     }
 }
 
 impl Inner {
     fn close(&self) {
         self.shared.queue.close();
-        let running = self
-            .running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(Running { mut threads, lock }) = running {
             let segments = threads.split_off(1);
             for writer in threads {
@@ -210,12 +167,7 @@ impl Store for EmbeddedStore {
         Box::pin(std::future::ready(self.inner.get(shard, &key)))
     }
 
-    fn scan(
-        &self,
-        shard: ShardId,
-        range: Range<Key>,
-        limit: usize,
-    ) -> Boxed<'_, Result<Vec<(Key, Bytes)>, StoreError>> {
+    fn scan(&self, shard: ShardId, range: Range<Key>, limit: usize) -> Boxed<'_, Result<Vec<(Key, Bytes)>, StoreError>> {
         Box::pin(std::future::ready(self.inner.scan(shard, range, limit)))
     }
 
@@ -223,45 +175,23 @@ impl Store for EmbeddedStore {
         let count = batch.len();
         let (reply, answer) = reply();
         let today = (self.inner.shared.today)();
-        let rest = batch
-            .into_iter()
-            .rev()
-            .map(|commit| entry::encode(commit, today))
-            .collect();
-        let batch = Batch {
-            rest,
-            outcomes: Vec::with_capacity(count),
-            refused: Vec::new(),
-            reply,
-        };
+        let rest = batch.into_iter().rev().map(|commit| entry::encode(commit, today)).collect();
+        let batch = Batch { rest, outcomes: Vec::with_capacity(count), refused: Vec::new(), reply };
         let refused = self.inner.shared.queue.push(Task::Commit(batch));
         drop(refused);
-        Box::pin(async move {
-            answer
-                .await
-                .unwrap_or_else(|| vec![CommitOutcome::Unknown; count])
-        })
+        Box::pin(async move { answer.await.unwrap_or_else(|| vec![CommitOutcome::Unknown; count]) })
     }
 
     fn claim(&self, shard: ShardId, owner: Owner) -> Boxed<'_, Result<Claim, StoreError>> {
         let (reply, answer) = reply();
-        let refused = self.inner.shared.queue.push(Task::Claim {
-            shard,
-            owner,
-            reply,
-        });
+        let refused = self.inner.shared.queue.push(Task::Claim { shard, owner, reply });
         drop(refused);
         Box::pin(async move {
             match answer.await {
                 Some(claim) => Ok(claim),
                 None => {
                     self.inner.shared.check()?;
-                    Err(StoreError::Stopped {
-                        reason: format!(
-                            "shard {} does not exist, there are {}",
-                            shard.0, self.inner.meta.shards
-                        ),
-                    })
+                    Err(StoreError::Stopped { reason: format!("shard {} does not exist, there are {}", shard.0, self.inner.meta.shards) })
                 }
             }
         })
@@ -281,30 +211,15 @@ impl Store for EmbeddedStore {
 impl Inner {
     fn get(&self, shard: ShardId, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         self.shared.check()?;
-        let cell = self
-            .shared
-            .tables
-            .get(shard, key)
-            .filter(|cell| cell.seen((self.shared.today)()));
+        let cell = self.shared.tables.get(shard, key).filter(|cell| cell.seen((self.shared.today)()));
         let value = cell.map(|cell| cell.value.read()).transpose();
         value.map_err(|error| self.shared.damaged("reading a value from the log", &error))
     }
 
-    fn scan(
-        &self,
-        shard: ShardId,
-        range: Range<Key>,
-        limit: usize,
-    ) -> Result<Vec<(Key, Bytes)>, StoreError> {
+    fn scan(&self, shard: ShardId, range: Range<Key>, limit: usize) -> Result<Vec<(Key, Bytes)>, StoreError> {
         self.shared.check()?;
-        let rows = self
-            .shared
-            .tables
-            .scan(shard, range, limit, (self.shared.today)());
-        let read: io::Result<Vec<_>> = rows
-            .into_iter()
-            .map(|(key, cell)| Ok((key, cell.value.read()?)))
-            .collect();
+        let rows = self.shared.tables.scan(shard, range, limit, (self.shared.today)());
+        let read: io::Result<Vec<_>> = rows.into_iter().map(|(key, cell)| Ok((key, cell.value.read()?))).collect();
         read.map_err(|error| self.shared.damaged("reading a value from the log", &error))
     }
 }

@@ -119,12 +119,7 @@ pub fn encode(commit: Commit, today: Day) -> Encoded {
     for put in &commit.puts {
         fits &= key_fits(&put.key);
         bytes += put.key.len() + put.value.len();
-        room += put.key.len()
-            + if put.value.len() > LARGE_VALUE_BYTES {
-                0
-            } else {
-                put.value.len()
-            };
+        room += put.key.len() + if put.value.len() > LARGE_VALUE_BYTES { 0 } else { put.value.len() };
     }
     for key in &commit.deletes {
         fits &= key_fits(key);
@@ -244,16 +239,9 @@ impl<'a> Iterator for Entries<'a> {
 
 impl<'a> Entries<'a> {
     fn entry(&mut self) -> Option<Entry<'a>> {
-        let mut reader = Reader {
-            bytes: self.body,
-            at: self.at,
-        };
+        let mut reader = Reader { bytes: self.body, at: self.at };
         let entry = match reader.u8()? {
-            CLAIM => Entry::Claim {
-                shard: ShardId(reader.u16()?),
-                epoch: Epoch(reader.u64()?),
-                owner: Owner(reader.take(16)?.try_into().ok()?),
-            },
+            CLAIM => Entry::Claim { shard: ShardId(reader.u16()?), epoch: Epoch(reader.u64()?), owner: Owner(reader.take(16)?.try_into().ok()?) },
             COMMIT => {
                 let shard = ShardId(reader.u16()?);
                 let number = reader.u64()?;
@@ -262,12 +250,7 @@ impl<'a> Entries<'a> {
                 let rows = reader.take(rows)?;
                 let large_at = reader.at;
                 reader.take(large)?;
-                Entry::Commit {
-                    shard,
-                    number,
-                    rows,
-                    large_at,
-                }
+                Entry::Commit { shard, number, rows, large_at }
             }
             _ => return None,
         };
@@ -290,14 +273,7 @@ pub struct Rows<'a> {
 #[must_use]
 pub fn rows(bytes: &Bytes) -> Option<Rows<'_>> {
     let head: [u8; 3] = bytes.get(..3)?.try_into().ok()?;
-    Some(Rows {
-        bytes,
-        at: 3,
-        puts: head[0],
-        deletes: head[1],
-        folds: head[2],
-        large: 0,
-    })
+    Some(Rows { bytes, at: 3, puts: head[0], deletes: head[1], folds: head[2], large: 0 })
 }
 
 impl Iterator for Rows<'_> {
@@ -317,10 +293,7 @@ impl Iterator for Rows<'_> {
 
 impl Rows<'_> {
     fn row(&mut self) -> Option<Row> {
-        let mut reader = Reader {
-            bytes: self.bytes,
-            at: self.at,
-        };
+        let mut reader = Reader { bytes: self.bytes, at: self.at };
         let row = if self.puts > 0 {
             self.puts -= 1;
             let key = usize::from(reader.u16()?);
@@ -330,36 +303,22 @@ impl Rows<'_> {
             let value = if len & LARGE != 0 {
                 let offset = self.large;
                 self.large = offset.checked_add(len & !LARGE)?;
-                Value::Large {
-                    offset,
-                    len: len & !LARGE,
-                }
+                Value::Large { offset, len: len & !LARGE }
             } else {
                 Value::Inline(reader.slice(self.bytes, len as usize)?)
             };
-            Row::Put {
-                key,
-                value,
-                expires,
-            }
+            Row::Put { key, value, expires }
         } else if self.deletes > 0 {
             self.deletes -= 1;
             let key = usize::from(reader.u16()?);
-            Row::Delete {
-                key: reader.slice(self.bytes, key)?,
-            }
+            Row::Delete { key: reader.slice(self.bytes, key)? }
         } else {
             self.folds -= 1;
             let prefix = usize::from(reader.u16()?);
             let into = usize::from(reader.u16()?);
             let expires = day(reader.u32()?);
             let on = Day(reader.u32()?);
-            Row::Fold {
-                prefix: reader.slice(self.bytes, prefix)?,
-                into: reader.slice(self.bytes, into)?,
-                expires,
-                on,
-            }
+            Row::Fold { prefix: reader.slice(self.bytes, prefix)?, into: reader.slice(self.bytes, into)?, expires, on }
         };
         self.at = reader.at;
         Some(row)

@@ -85,15 +85,8 @@ pub enum OpenError {
 
 impl OpenError {
     /// For `map_err`: what was tried on which path.
-    pub(crate) fn io(
-        doing: &'static str,
-        path: impl Into<PathBuf>,
-    ) -> impl FnOnce(io::Error) -> OpenError {
+    pub(crate) fn io(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> OpenError {
         let path = path.into();
-        move |source| OpenError::Io {
-            doing,
-            path,
-            source,
-        }
+        move |source| OpenError::Io { doing, path, source }
     }
 }

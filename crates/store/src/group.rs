@@ -72,6 +72,13 @@ pub fn claimed_length(header: &[u8], store: &[u8; 16]) -> Option<usize> {
     Some(u32::from_le_bytes(header.get(48..52)?.try_into().ok()?) as usize)
 }
 
+/// The incarnation that a header claims, if it looks like one of this store; nothing is checked.
+#[must_use]
+pub fn claimed_incarnation(header: &[u8], store: &[u8; 16]) -> Option<u64> {
+    claimed_length(header, store)?;
+    Some(u64::from_le_bytes(header.get(32..40)?.try_into().ok()?))
+}
+
 /// The group that starts at the front of `bytes`, or `None` if no whole group of this store does.
 #[must_use]
 pub fn parse<'a>(bytes: &'a [u8], store: &[u8; 16]) -> Option<Group<'a>> {

@@ -33,11 +33,7 @@ pub struct ShardState {
 
 impl Default for ShardState {
     fn default() -> ShardState {
-        ShardState {
-            epoch: Epoch(0),
-            owner: Owner([0; 16]),
-            last: 0,
-        }
+        ShardState { epoch: Epoch(0), owner: Owner([0; 16]), last: 0 }
     }
 }
 
@@ -79,11 +75,7 @@ impl Log {
         let mut draft = Draft::default();
         while self.shared.queue.take(&mut tasks) {
             self.fill(&mut tasks, &mut draft);
-            let written = if draft.entries > 0 {
-                self.write(&mut draft)
-            } else {
-                Ok(())
-            };
+            let written = if draft.entries > 0 { self.write(&mut draft) } else { Ok(()) };
             match written {
                 Ok(()) => draft.answer(),
                 Err(reason) => {
@@ -108,11 +100,7 @@ impl Log {
         while draft.buffer.len() < GROUP_BYTES {
             match tasks.pop_front() {
                 None => break,
-                Some(Task::Claim {
-                    shard,
-                    owner,
-                    reply,
-                }) => self.add_claim(draft, shard, owner, reply),
+                Some(Task::Claim { shard, owner, reply }) => self.add_claim(draft, shard, owner, reply),
                 Some(Task::Commit(mut batch)) => {
                     let before = batch.outcomes.len();
                     while draft.buffer.len() < GROUP_BYTES
@@ -140,32 +128,17 @@ impl Log {
         state.owner = owner;
         entry::append_claim(&mut draft.buffer, shard, state.epoch, owner);
         draft.entries += 1;
-        draft.claims.push((
-            reply,
-            Claim {
-                epoch: state.epoch,
-                last: state.last,
-            },
-        ));
+        draft.claims.push((reply, Claim { epoch: state.epoch, last: state.last }));
     }
 
-    fn add_commit(
-        &mut self,
-        draft: &mut Draft,
-        refused: &mut Vec<(ShardId, CommitOutcome)>,
-        commit: Encoded,
-    ) -> CommitOutcome {
+    fn add_commit(&mut self, draft: &mut Draft, refused: &mut Vec<(ShardId, CommitOutcome)>, commit: Encoded) -> CommitOutcome {
         if let Some((_, outcome)) = refused.iter().find(|(shard, _)| *shard == commit.shard) {
             return outcome.clone();
         }
         let outcome = match self.shards.get_mut(usize::from(commit.shard.0)) {
             None => CommitOutcome::Fenced,
-            Some(state) if state.epoch != commit.epoch || state.epoch == Epoch(0) => {
-                CommitOutcome::Fenced
-            }
-            Some(state) if commit.number != state.last + 1 || commit.over_limit => {
-                CommitOutcome::Gap { last: state.last }
-            }
+            Some(state) if state.epoch != commit.epoch || state.epoch == Epoch(0) => CommitOutcome::Fenced,
+            Some(state) if commit.number != state.last + 1 || commit.over_limit => CommitOutcome::Gap { last: state.last },
             Some(state) => {
                 state.last = commit.number;
                 let at = commit.append(&mut draft.buffer);
@@ -180,21 +153,14 @@ impl Log {
 
     fn write(&mut self, draft: &mut Draft) -> Result<(), String> {
         let length = draft.buffer.len().next_multiple_of(HEADER_BYTES) as u64;
-        let full = |(segment, offset): &(Arc<Segment>, u64)| {
-            *offset > 0 && offset + length > segment.capacity
-        };
+        let full = |(segment, offset): &(Arc<Segment>, u64)| *offset > 0 && offset + length > segment.capacity;
         if self.tail.as_ref().is_none_or(full) {
             self.roll()?;
         }
         let Some((segment, offset)) = &mut self.tail else {
             return Err("no segment".to_owned());
         };
-        let header = Header {
-            store: self.store,
-            incarnation: segment.incarnation,
-            number: self.next_group,
-            entries: draft.entries,
-        };
+        let header = Header { store: self.store, incarnation: segment.incarnation, number: self.next_group, entries: draft.entries };
         group::seal(&mut draft.buffer, &header);
         let path = || segment.file.path().display().to_string();
         segment.file.write_at(&draft.buffer, *offset).map_err(|error| {
@@ -206,24 +172,15 @@ impl Log {
         self.next_group += 1;
         let segment = Arc::clone(segment);
         for (shard, rows, at) in draft.commits.drain(..) {
-            let place = Place {
-                segment: &segment,
-                offset: start + at as u64,
-            };
+            let place = Place { segment: &segment, offset: start + at as u64 };
             let applied = self.shared.tables.apply(shard, &rows, &place);
             match applied {
                 Ok(true) => {}
                 Ok(false) => {
-                    return Err(
-                        "a commit could not be read back from memory: this is a defect of Selvedge"
-                            .to_owned(),
-                    );
+                    return Err("a commit could not be read back from memory: this is a defect of Selvedge".to_owned());
                 }
                 Err(error) => {
-                    return Err(format!(
-                        "reading {} failed ({error}): check the disk, then start again",
-                        path_of(&segment)
-                    ));
+                    return Err(format!("reading {} failed ({error}): check the disk, then start again", path_of(&segment)));
                 }
             }
         }
@@ -234,10 +191,7 @@ impl Log {
         let spare = self.pool.take().map_err(|error| {
             format!("no new segment of the log could be made ({error}); what was acknowledged is kept: give the disk space, then start again")
         })?;
-        self.tail = Some((
-            Arc::new(Segment::new(spare, self.next_incarnation, &self.pool)),
-            0,
-        ));
+        self.tail = Some((Arc::new(Segment::new(spare, self.next_incarnation, &self.pool)), 0));
         self.next_incarnation += 1;
         Ok(())
     }
@@ -268,13 +222,7 @@ impl Draft {
 /// Answers what can not be written any more. Of the first batch, the first `durable` outcomes stand.
 fn refuse_all(tasks: &mut VecDeque<Task>, durable: usize) {
     for (n, task) in tasks.drain(..).enumerate() {
-        if let Task::Commit(Batch {
-            rest,
-            mut outcomes,
-            reply,
-            ..
-        }) = task
-        {
+        if let Task::Commit(Batch { rest, mut outcomes, reply, .. }) = task {
             let count = outcomes.len() + rest.len();
             outcomes.truncate(if n == 0 { durable } else { 0 });
             outcomes.resize(count, CommitOutcome::Unknown);

@@ -41,8 +41,6 @@ impl Default for Options {
 }
 
 fn today() -> Day {
-    let since = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Millis(0).after(since).day()
 }

@@ -73,10 +73,7 @@ impl Queue {
             if state.closed {
                 return false;
             }
-            state = self
-                .filled
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         if into.is_empty() {
             std::mem::swap(into, &mut state.tasks);

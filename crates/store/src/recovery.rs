@@ -35,6 +35,8 @@ pub struct Blank {
     pub spare: Spare,
     /// The highest valid group further inside, and where: old content, or damage.
     pub inside: Option<(Header, u64)>,
+    /// The incarnation that its bad header claims, if it looks like one of this store.
+    pub claims: Option<u64>,
 }
 
 /// One place in the log.
@@ -50,36 +52,26 @@ pub struct End {
 
 /// Looks at every file in the folder.
 pub fn scan(disk: &Disk, folder: &Path, store: &[u8; 16]) -> Result<Scan, OpenError> {
-    let mut scan = Scan {
-        used: Vec::new(),
-        blank: Vec::new(),
-        next_slot: 1,
-    };
-    let entries =
-        std::fs::read_dir(folder).map_err(OpenError::io("cannot read the directory", folder))?;
+    let mut scan = Scan { used: Vec::new(), blank: Vec::new(), next_slot: 1 };
+    let entries = std::fs::read_dir(folder).map_err(OpenError::io("cannot read the directory", folder))?;
     for entry in entries {
-        let path = entry
-            .map_err(OpenError::io("cannot read the directory", folder))?
-            .path();
+        let path = entry.map_err(OpenError::io("cannot read the directory", folder))?.path();
         let Some(slot) = slot_of(&path) else { continue };
         scan.next_slot = scan.next_slot.max(slot + 1);
-        let file = disk
-            .open(&path)
-            .map_err(OpenError::io("cannot open", &path))?;
+        let file = disk.open(&path).map_err(OpenError::io("cannot open", &path))?;
         let capacity = file.length().map_err(OpenError::io("cannot read", &path))?;
         let first = read_first(&file, store).map_err(OpenError::io("cannot read", &path))?;
-        let inside = match first {
-            Some(_) => None,
-            None => highest(&read_whole(&file)?, 0, store),
+        let (inside, claims) = match first {
+            Some(_) => (None, None),
+            None => {
+                let bytes = read_whole(&file)?;
+                (highest(&bytes, 0, store), group::claimed_incarnation(&bytes, store))
+            }
         };
-        let spare = Spare {
-            slot,
-            file: Arc::new(file),
-            capacity,
-        };
+        let spare = Spare { slot, file: Arc::new(file), capacity };
         match first {
             Some(first) => scan.used.push(Used { spare, first }),
-            None => scan.blank.push(Blank { spare, inside }),
+            None => scan.blank.push(Blank { spare, inside, claims }),
         }
     }
     scan.used.sort_by_key(|used| used.first.incarnation);
@@ -88,11 +80,7 @@ pub fn scan(disk: &Disk, folder: &Path, store: &[u8; 16]) -> Result<Scan, OpenEr
 
 /// The number in the name of a file of the log.
 fn slot_of(path: &Path) -> Option<u32> {
-    path.file_name()?
-        .to_str()?
-        .strip_suffix(".log")?
-        .parse()
-        .ok()
+    path.file_name()?.to_str()?.strip_suffix(".log")?.parse().ok()
 }
 
 fn read_first(file: &DiskFile, store: &[u8; 16]) -> std::io::Result<Option<Header>> {
@@ -113,13 +101,9 @@ fn read_first(file: &DiskFile, store: &[u8; 16]) -> std::io::Result<Option<Heade
 
 /// The bytes of a file.
 pub fn read_whole(file: &DiskFile) -> Result<Vec<u8>, OpenError> {
-    let length = file
-        .length()
-        .map_err(OpenError::io("cannot read", file.path()))?;
+    let length = file.length().map_err(OpenError::io("cannot read", file.path()))?;
     let mut bytes = vec![0; length as usize];
-    let count = file
-        .read_at(&mut bytes, 0)
-        .map_err(OpenError::io("cannot read", file.path()))?;
+    let count = file.read_at(&mut bytes, 0).map_err(OpenError::io("cannot read", file.path()))?;
     bytes.truncate(count);
     Ok(bytes)
 }
@@ -127,36 +111,19 @@ pub fn read_whole(file: &DiskFile) -> Result<Vec<u8>, OpenError> {
 /// The valid group with the highest incarnation and number from `from` on, and where it starts.
 fn highest(bytes: &[u8], from: usize, store: &[u8; 16]) -> Option<(Header, u64)> {
     let places = (from..bytes.len()).step_by(HEADER_BYTES);
-    let groups =
-        places.filter_map(|at| Some((group::parse(&bytes[at..], store)?.header, at as u64)));
+    let groups = places.filter_map(|at| Some((group::parse(&bytes[at..], store)?.header, at as u64)));
     groups.max_by_key(|(header, _)| (header.incarnation, header.number))
 }
 
 /// Walks the groups of one use of a file, from `expected` on; says where they end.
-pub fn walk<'a>(
-    bytes: &'a [u8],
-    store: &[u8; 16],
-    first: &Header,
-    mut each: impl FnMut(u64, Group<'a>) -> Result<(), OpenError>,
-) -> Result<End, OpenError> {
-    let mut end = End {
-        offset: 0,
-        last: first.number - 1,
-        last_bytes: 0,
-    };
-    while let Some(group) = bytes
-        .get(end.offset as usize..)
-        .and_then(|rest| group::parse(rest, store))
-    {
+pub fn walk<'a>(bytes: &'a [u8], store: &[u8; 16], first: &Header, mut each: impl FnMut(u64, Group<'a>) -> Result<(), OpenError>) -> Result<End, OpenError> {
+    let mut end = End { offset: 0, last: first.number - 1, last_bytes: 0 };
+    while let Some(group) = bytes.get(end.offset as usize..).and_then(|rest| group::parse(rest, store)) {
         if group.header.incarnation != first.incarnation || group.header.number != end.last + 1 {
             break;
         }
         each(end.offset, group)?;
-        end = End {
-            offset: end.offset + group.bytes as u64,
-            last: group.header.number,
-            last_bytes: group.bytes as u64,
-        };
+        end = End { offset: end.offset + group.bytes as u64, last: group.header.number, last_bytes: group.bytes as u64 };
     }
     Ok(end)
 }
@@ -164,61 +131,39 @@ pub fn walk<'a>(
 /// Refuses a log in which a valid group stands after the place where the groups of a segment ended.
 ///
 /// `next` is the first group of the segment after it, if there is one.
-pub fn refuse_damage(
-    path: &Path,
-    bytes: &[u8],
-    store: &[u8; 16],
-    first: &Header,
-    end: End,
-    next: Option<&Header>,
-) -> Result<(), OpenError> {
-    let damaged = |reason: String| {
-        Err(OpenError::Damaged {
-            file: path.to_owned(),
-            offset: end.offset,
-            reason,
-        })
-    };
+pub fn refuse_damage(path: &Path, bytes: &[u8], store: &[u8; 16], first: &Header, end: End, next: Option<&Header>) -> Result<(), OpenError> {
+    let damaged = |reason: String| Err(OpenError::Damaged { file: path.to_owned(), offset: end.offset, reason });
     if let Some(next) = next {
         if next.number != end.last + 1 {
-            return damaged(format!(
-                "group {} is bad or missing, and the next segment begins with group {}",
-                end.last + 1,
-                next.number
-            ));
+            return damaged(format!("group {} is bad or missing, and the next segment begins with group {}", end.last + 1, next.number));
         }
         return Ok(());
     }
     match highest(bytes, end.offset as usize, store) {
-        Some((header, at))
-            if header.incarnation >= first.incarnation && header.number > end.last =>
-        {
-            damaged(format!(
-                "group {} is bad, and a valid group {} stands after it at byte {at}",
-                end.last + 1,
-                header.number
-            ))
+        Some((header, at)) if header.incarnation >= first.incarnation && header.number > end.last => {
+            damaged(format!("group {} is bad, and a valid group {} stands after it at byte {at}", end.last + 1, header.number))
         }
         _ => Ok(()),
     }
 }
 
-/// Refuses a log in which a file without a valid first group holds valid groups that are newer than the end.
-pub fn refuse_headless(blank: &[Blank], last_incarnation: u64, last: u64) -> Result<(), OpenError> {
-    for file in blank {
-        if let Some((header, at)) = file.inside
-            && header.incarnation > last_incarnation
+/// Refuses a log in which a file without a valid first group stands between two segments or holds newer groups.
+///
+/// `last` is the last group of the segment that ended, `next` the first group of the segment after it.
+pub fn refuse_headless(blank: &[Blank], incarnation: u64, last: u64, next: Option<&Header>) -> Result<(), OpenError> {
+    for Blank { spare, inside, claims } in blank {
+        let damaged = |reason: String| Err(OpenError::Damaged { file: PathBuf::from(spare.file.path()), offset: 0, reason });
+        if let Some((header, at)) = inside
+            && header.incarnation > incarnation
             && header.number > last
         {
-            let reason = format!(
-                "the first group is bad, and a valid group {} stands after it at byte {at}",
-                header.number
-            );
-            return Err(OpenError::Damaged {
-                file: PathBuf::from(file.spare.file.path()),
-                offset: 0,
-                reason,
-            });
+            return damaged(format!("the first group is bad, and a valid group {} stands after it at byte {at}", header.number));
+        }
+        if let Some(next) = next
+            && next.number != last + 1
+            && claims.is_some_and(|claims| incarnation < claims && claims < next.incarnation)
+        {
+            return damaged(format!("the first group is bad, and the next segment begins with group {}", next.number));
         }
     }
     Ok(())

@@ -24,14 +24,8 @@ pub struct Answer<T>(Arc<Slot<T>>);
 /// A pair of both.
 #[must_use]
 pub fn reply<T>() -> (Reply<T>, Answer<T>) {
-    let state = State {
-        answer: None,
-        closed: false,
-        waker: None,
-    };
-    let slot = Arc::new(Slot {
-        state: Mutex::new(state),
-    });
+    let state = State { answer: None, closed: false, waker: None };
+    let slot = Arc::new(Slot { state: Mutex::new(state) });
     (Reply(Arc::clone(&slot)), Answer(slot))
 }
 

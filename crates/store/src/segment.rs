@@ -41,19 +41,8 @@ impl Segment {
     /// A use of a file.
     #[must_use]
     pub fn new(spare: Spare, incarnation: u64, pool: &Arc<Pool>) -> Segment {
-        let Spare {
-            slot,
-            file,
-            capacity,
-        } = spare;
-        Segment {
-            slot,
-            incarnation,
-            file,
-            capacity,
-            carried: AtomicBool::new(false),
-            pool: Arc::clone(pool),
-        }
+        let Spare { slot, file, capacity } = spare;
+        Segment { slot, incarnation, file, capacity, carried: AtomicBool::new(false), pool: Arc::clone(pool) }
     }
 
     /// Says that everything in it is durable elsewhere.
@@ -66,11 +55,7 @@ impl Segment {
 impl Drop for Segment {
     fn drop(&mut self) {
         if self.carried.load(Ordering::Acquire) {
-            self.pool.give_back(Spare {
-                slot: self.slot,
-                file: Arc::clone(&self.file),
-                capacity: self.capacity,
-            });
+            self.pool.give_back(Spare { slot: self.slot, file: Arc::clone(&self.file), capacity: self.capacity });
         }
     }
 }
@@ -97,38 +82,15 @@ struct PoolState {
 impl Pool {
     /// A pool over what was found in the folder; `next_slot` is above every name there.
     #[must_use]
-    pub fn new(
-        folder: &Path,
-        disk: &Disk,
-        segment_bytes: u64,
-        free: Vec<Spare>,
-        next_slot: u32,
-        files: usize,
-    ) -> Arc<Pool> {
-        let state = PoolState {
-            ready: VecDeque::new(),
-            returned: free,
-            next_slot,
-            files,
-            wanted: false,
-            failed: None,
-            closed: false,
-        };
-        Arc::new(Pool {
-            folder: folder.to_owned(),
-            disk: disk.clone(),
-            segment_bytes,
-            state: Mutex::new(state),
-            changed: Condvar::new(),
-        })
+    pub fn new(folder: &Path, disk: &Disk, segment_bytes: u64, free: Vec<Spare>, next_slot: u32, files: usize) -> Arc<Pool> {
+        let state = PoolState { ready: VecDeque::new(), returned: free, next_slot, files, wanted: false, failed: None, closed: false };
+        Arc::new(Pool { folder: folder.to_owned(), disk: disk.clone(), segment_bytes, state: Mutex::new(state), changed: Condvar::new() })
     }
 
     /// Starts the thread that prepares files.
     pub fn start(self: &Arc<Pool>) -> io::Result<JoinHandle<()>> {
         let pool = Arc::clone(self);
-        std::thread::Builder::new()
-            .name("selvedge-segments".to_owned())
-            .spawn(move || pool.run())
+        std::thread::Builder::new().name("selvedge-segments".to_owned()).spawn(move || pool.run())
     }
 
     /// Ends the thread once it is idle.
@@ -161,10 +123,7 @@ impl Pool {
             }
             state.wanted = true;
             self.changed.notify_all();
-            state = self
-                .changed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -188,11 +147,7 @@ impl Pool {
             let full = state.ready.len() >= SPARES;
             if let Some(spare) = state.returned.pop() {
                 drop(state);
-                let kept = if full || spare.capacity < self.segment_bytes {
-                    self.discard(&spare).map(|()| None)
-                } else {
-                    warm(&spare).map(|()| Some(spare))
-                };
+                let kept = if full || spare.capacity < self.segment_bytes { self.discard(&spare).map(|()| None) } else { warm(&spare).map(|()| Some(spare)) };
                 state = self.lock();
                 match kept {
                     Ok(Some(spare)) => state.ready.push_back(spare),
@@ -218,10 +173,7 @@ impl Pool {
                 }
                 self.changed.notify_all();
             } else {
-                state = self
-                    .changed
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner);
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
         }
     }
@@ -241,11 +193,7 @@ impl Pool {
         }
         file.sync()?;
         self.disk.sync_directory(&self.folder)?;
-        Ok(Spare {
-            slot,
-            file: Arc::new(file),
-            capacity: self.segment_bytes,
-        })
+        Ok(Spare { slot, file: Arc::new(file), capacity: self.segment_bytes })
     }
 
     fn discard(&self, spare: &Spare) -> io::Result<()> {

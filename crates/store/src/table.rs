@@ -51,18 +51,11 @@ impl Stored {
     pub fn read(self) -> io::Result<Bytes> {
         match self {
             Stored::Inline(bytes) => Ok(bytes),
-            Stored::InLog {
-                segment,
-                offset,
-                len,
-            } => {
+            Stored::InLog { segment, offset, len } => {
                 let mut bytes = vec![0; len as usize];
                 let count = segment.file.read_at(&mut bytes, offset)?;
                 if count < bytes.len() {
-                    return Err(io::Error::new(
-                        io::ErrorKind::UnexpectedEof,
-                        "the log is shorter than it was",
-                    ));
+                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the log is shorter than it was"));
                 }
                 Ok(Bytes::from(bytes))
             }
@@ -83,44 +76,28 @@ impl Tables {
     /// Empty tables.
     #[must_use]
     pub fn new(shards: u16) -> Tables {
-        Tables {
-            shards: (0..shards).map(|_| RwLock::default()).collect(),
-        }
+        Tables { shards: (0..shards).map(|_| RwLock::default()).collect() }
     }
 
     /// Applies the rows of a commit. `false` if they are not rows.
     pub fn apply(&self, shard: ShardId, rows: &Bytes, place: &Place<'_>) -> io::Result<bool> {
-        let (Some(table), Some(rows)) = (self.shards.get(usize::from(shard.0)), entry::rows(rows))
-        else {
+        let (Some(table), Some(rows)) = (self.shards.get(usize::from(shard.0)), entry::rows(rows)) else {
             return Ok(false);
         };
         let mut table = table.write().unwrap_or_else(PoisonError::into_inner);
         for row in rows {
             match row {
-                Some(Row::Put {
-                    key,
-                    value,
-                    expires,
-                }) => {
+                Some(Row::Put { key, value, expires }) => {
                     let value = match value {
                         Value::Inline(bytes) => Stored::Inline(bytes),
-                        Value::Large { offset, len } => Stored::InLog {
-                            segment: Arc::clone(place.segment),
-                            offset: place.offset + u64::from(offset),
-                            len,
-                        },
+                        Value::Large { offset, len } => Stored::InLog { segment: Arc::clone(place.segment), offset: place.offset + u64::from(offset), len },
                     };
                     table.insert(key, Cell { value, expires });
                 }
                 Some(Row::Delete { key }) => {
                     table.remove(&key);
                 }
-                Some(Row::Fold {
-                    prefix,
-                    into,
-                    expires,
-                    on,
-                }) => fold(&mut table, &prefix, &into, expires, on)?,
+                Some(Row::Fold { prefix, into, expires, on }) => fold(&mut table, &prefix, &into, expires, on)?,
                 None => return Ok(false),
             }
         }
@@ -135,29 +112,16 @@ impl Tables {
 
     /// The first `limit` rows of a range that are seen on a day.
     #[must_use]
-    pub fn scan(
-        &self,
-        shard: ShardId,
-        range: Range<Bytes>,
-        limit: usize,
-        today: Day,
-    ) -> Vec<(Bytes, Cell)> {
+    pub fn scan(&self, shard: ShardId, range: Range<Bytes>, limit: usize, today: Day) -> Vec<(Bytes, Cell)> {
         let Some(table) = self.read(shard).filter(|_| range.start < range.end) else {
             return Vec::new();
         };
         let seen = table.range(range).filter(|(_, cell)| cell.seen(today));
-        seen.take(limit)
-            .map(|(key, cell)| (key.clone(), cell.clone()))
-            .collect()
+        seen.take(limit).map(|(key, cell)| (key.clone(), cell.clone())).collect()
     }
 
     fn read(&self, shard: ShardId) -> Option<RwLockReadGuard<'_, BTreeMap<Bytes, Cell>>> {
-        Some(
-            self.shards
-                .get(usize::from(shard.0))?
-                .read()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
+        Some(self.shards.get(usize::from(shard.0))?.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -169,17 +133,8 @@ impl Cell {
     }
 }
 
-fn fold(
-    table: &mut RwLockWriteGuard<'_, BTreeMap<Bytes, Cell>>,
-    prefix: &[u8],
-    into: &[u8],
-    expires: Option<Day>,
-    today: Day,
-) -> io::Result<()> {
-    let rows: Vec<(Bytes, Cell)> = table
-        .range(under(prefix))
-        .map(|(key, cell)| (key.clone(), cell.clone()))
-        .collect();
+fn fold(table: &mut RwLockWriteGuard<'_, BTreeMap<Bytes, Cell>>, prefix: &[u8], into: &[u8], expires: Option<Day>, today: Day) -> io::Result<()> {
+    let rows: Vec<(Bytes, Cell)> = table.range(under(prefix)).map(|(key, cell)| (key.clone(), cell.clone())).collect();
     let mut pieces = Pieces::default();
     for (key, cell) in rows {
         table.remove(&key);
@@ -188,13 +143,7 @@ fn fold(
         }
     }
     for (n, value) in pieces.finish().into_iter().enumerate() {
-        table.insert(
-            piece_key(into, n as u32),
-            Cell {
-                value: Stored::Inline(value),
-                expires,
-            },
-        );
+        table.insert(piece_key(into, n as u32), Cell { value: Stored::Inline(value), expires });
     }
     Ok(())
 }

@@ -7,21 +7,10 @@ use selvedge_store::{EmbeddedStore, OpenError, Options};
 #[test]
 fn second_opener_is_told_who_has_the_directory() {
     let place = Place::new("second");
-    let options = Options {
-        command: "selvedge serve --x".to_owned(),
-        ..small()
-    };
+    let options = Options { command: "selvedge serve --x".to_owned(), ..small() };
     let first = EmbeddedStore::open(&place.data(), options).unwrap();
     let error = EmbeddedStore::open(&place.data(), small()).err().unwrap();
-    let OpenError::Held {
-        pid,
-        command,
-        since,
-        ..
-    } = &error
-    else {
-        panic!("{error}")
-    };
+    let OpenError::Held { pid, command, since, .. } = &error else { panic!("{error}") };
     assert_eq!(*pid, std::process::id().to_string());
     assert_eq!(command, "selvedge serve --x");
     assert!(since.ends_with('Z'), "{since}");
@@ -39,11 +28,7 @@ fn directory_of_something_else_is_refused_and_left_alone() {
     let error = EmbeddedStore::open(&place.data(), small()).err().unwrap();
     assert!(matches!(error, OpenError::Foreign { .. }), "{error}");
     assert!(error.to_string().contains("thesis.tex"), "{error}");
-    assert_eq!(
-        std::fs::read_dir(place.data()).unwrap().count(),
-        1,
-        "nothing was written"
-    );
+    assert_eq!(std::fs::read_dir(place.data()).unwrap().count(), 1, "nothing was written");
 }
 
 #[test]
@@ -54,32 +39,13 @@ fn format_of_a_newer_version_is_refused() {
     let text = std::fs::read_to_string(&meta).unwrap();
     std::fs::write(&meta, text.replace("selvedge-store 1", "selvedge-store 2")).unwrap();
     let error = EmbeddedStore::open(&place.data(), small()).err().unwrap();
-    assert!(
-        matches!(
-            error,
-            OpenError::Newer {
-                found: 2,
-                known: 1,
-                ..
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, OpenError::Newer { found: 2, known: 1, .. }), "{error}");
 }
 
 #[test]
 fn shard_count_of_an_existing_store_stays() {
     let place = Place::new("shards");
-    drop(
-        EmbeddedStore::open(
-            &place.data(),
-            Options {
-                shards: 8,
-                ..small()
-            },
-        )
-        .unwrap(),
-    );
+    drop(EmbeddedStore::open(&place.data(), Options { shards: 8, ..small() }).unwrap());
     let store = EmbeddedStore::open(&place.data(), small()).unwrap();
     assert_eq!(store.meta().shards, 8);
 }

@@ -4,4 +4,7 @@
 mod conformance;
 mod differential;
 mod directory;
+mod faults;
+mod ingestion;
+mod log;
 mod support;

@@ -40,8 +40,7 @@ pub struct Place(PathBuf);
 impl Place {
     /// An empty place.
     pub fn new(name: &str) -> Place {
-        let path =
-            std::env::temp_dir().join(format!("selvedge-store-{name}-{}", std::process::id()));
+        let path = std::env::temp_dir().join(format!("selvedge-store-{name}-{}", std::process::id()));
         if path.exists() {
             std::fs::remove_dir_all(&path).unwrap();
         }
@@ -63,12 +62,7 @@ impl Drop for Place {
 
 /// Options for a small store that stands on day 100.
 pub fn small() -> Options {
-    Options {
-        command: "test".to_owned(),
-        segment_bytes: 64 * 1024,
-        today: Arc::new(|| Day(100)),
-        ..Options::default()
-    }
+    Options { command: "test".to_owned(), segment_bytes: 64 * 1024, today: Arc::new(|| Day(100)), ..Options::default() }
 }
 
 /// The embedded store as a subject of the suite.
@@ -77,14 +71,8 @@ pub fn embedded(place: &Place, options: Options) -> Subject {
     let day = Arc::new(AtomicU32::new(100));
     let faults = Faults::none();
     let read = Arc::clone(&day);
-    let options = Options {
-        faults: faults.clone(),
-        today: Arc::new(move || Day(read.load(Ordering::Relaxed))),
-        ..options
-    };
-    let open = move |dir: &Path| -> Arc<dyn Store> {
-        Arc::new(EmbeddedStore::open(dir, options.clone()).unwrap())
-    };
+    let options = Options { faults: faults.clone(), today: Arc::new(move || Day(read.load(Ordering::Relaxed))), ..options };
+    let open = move |dir: &Path| -> Arc<dyn Store> { Arc::new(EmbeddedStore::open(dir, options.clone()).unwrap()) };
     let (reopen_at, back_at, cleared) = (dir.clone(), dir.clone(), faults.clone());
     let store = open(&dir);
     let again = open.clone();
@@ -95,12 +83,7 @@ pub fn embedded(place: &Place, options: Options) -> Subject {
             cleared.clear();
             open(&reopen_at)
         }),
-        lose_answer: Box::new(move || {
-            faults.set(Fault::Sync {
-                nth: 0,
-                os_error: 5,
-            })
-        }),
+        lose_answer: Box::new(move || faults.set(Fault::Sync { nth: 0, os_error: 5 })),
         go_back: Box::new(move |store, _| {
             drop(store);
             cut_last_group(&back_at);
@@ -127,27 +110,20 @@ pub fn groups(dir: &Path, store: &[u8; 16]) -> Vec<(PathBuf, usize, usize)> {
         let path = entry.unwrap().path();
         let bytes = std::fs::read(&path).unwrap();
         let mut at = 0;
-        while let Some(group) = bytes
-            .get(at..)
-            .and_then(|rest| selvedge_store::group::parse(rest, store))
-        {
+        while let Some(group) = bytes.get(at..).and_then(|rest| selvedge_store::group::parse(rest, store)) {
             found.push((group.header.number, path.clone(), at, group.bytes));
             at += group.bytes;
         }
     }
     found.sort();
-    found
-        .into_iter()
-        .map(|(_, path, at, bytes)| (path, at, bytes))
-        .collect()
+    found.into_iter().map(|(_, path, at, bytes)| (path, at, bytes)).collect()
 }
 
 /// The reference model as a subject of the suite.
 pub fn model() -> Subject {
     let model = Model::new();
     model.set_today(Day(100));
-    let (reopened, losing, back, day) =
-        (model.clone(), model.clone(), model.clone(), model.clone());
+    let (reopened, losing, back, day) = (model.clone(), model.clone(), model.clone(), model.clone());
     Subject {
         store: Arc::new(model),
         reopen: Box::new(move |_| Arc::new(reopened.clone())),
