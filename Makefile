@@ -61,9 +61,11 @@ bench:
 # fuzz/ is a workspace of its own; libFuzzer works on the stable compiler, without a sanitizer.
 fuzz: export RUSTFLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing
 fuzz:
-	cd fuzz && host=$$(rustc -vV | sed -n 's/^host: //p') && cargo build --release --target "$$host" && \
+	@tools/bin/need cargo g++
+	@cd fuzz && host=$$(rustc -vV | sed -n 's/^host: //p') && cargo build --release --target "$$host" && \
 	for source in fuzz_targets/*.rs; do \
 		name=$$(basename "$$source" .rs); mkdir -p "corpus/$$name"; \
 		echo "== $$name, $(FUZZ_SECONDS) s"; \
-		"$${CARGO_TARGET_DIR:-target}/$$host/release/$$name" -max_total_time=$(FUZZ_SECONDS) -print_final_stats=0 "corpus/$$name"; \
-	done
+		"$${CARGO_TARGET_DIR:-target}/$$host/release/$$name" -max_total_time=$(FUZZ_SECONDS) -max_len=16384 -verbosity=0 "corpus/$$name"; \
+	done; \
+	echo "fuzz: nothing found"
