@@ -8,6 +8,7 @@ pub mod error;
 pub mod id;
 pub mod journal;
 pub mod limit;
+pub mod machine;
 pub mod nearest;
 pub mod pipeline;
 pub mod policy;

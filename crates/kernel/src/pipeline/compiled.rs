@@ -184,7 +184,11 @@ impl Compiled {
             }
             if stage.feeds.len() > 32 {
                 let name = &definition.stages[index].name;
-                return Err(compiler.meaning(name, "stages", "it is gathered with `where` or `group_by` by more than 32 stages (limit: gathers = 32)".to_owned()));
+                return Err(compiler.meaning(
+                    name,
+                    "stages",
+                    "it is gathered with `where` or `group_by` by more than 32 stages (limit: gathers = 32)".to_owned(),
+                ));
             }
         }
         let output = compiler.template("output", &definition.output)?;
@@ -266,7 +270,9 @@ impl Compiler<'_> {
                 reads.add(&Reads { named: all().collect(), rows: all().collect() });
                 continue;
             };
-            let Some(index) = self.definition.stages.iter().position(|stage| stage.name == name) else { continue };
+            let Some(index) = self.definition.stages.iter().position(|stage| stage.name == name) else {
+                continue;
+            };
             reads.named.insert(index as u16);
             if !matches!(path.next(), Some("status" | "attempts")) {
                 reads.rows.insert(index as u16);

@@ -50,7 +50,9 @@ impl Gate {
         if self.policy.concurrency.is_some_and(|most| running >= most) {
             return Admission::Full;
         }
-        let Some(rate) = self.policy.rate else { return Admission::Now };
+        let Some(rate) = self.policy.rate else {
+            return Admission::Now;
+        };
         while let Some(&(end, count)) = self.window.front() {
             if end.after(rate.per.0) > now {
                 break;
@@ -76,7 +78,9 @@ impl Gate {
     /// What the header of the run keeps, so that a restart does not forget starts.
     #[must_use]
     pub fn stored(&self) -> Vec<Slice> {
-        let Some(rate) = self.policy.rate else { return Vec::new() };
+        let Some(rate) = self.policy.rate else {
+            return Vec::new();
+        };
         let width_ms = (u64::try_from(rate.per.0.as_millis()).unwrap_or(u64::MAX) / STORED_SLICES).max(1);
         let mut coarse = VecDeque::new();
         for (end, count) in &self.window {
@@ -138,7 +142,10 @@ mod tests {
         let (mut now, mut started) = (Millis(5_000), 0);
         while now < Millis(65_000) {
             match gate.admit(0, now) {
-                Admission::Now => { gate.started(now); started += 1; }
+                Admission::Now => {
+                    gate.started(now);
+                    started += 1;
+                }
                 Admission::At(at) => now = at,
                 Admission::Full => unreachable!(),
             }

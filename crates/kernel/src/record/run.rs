@@ -198,8 +198,10 @@ pub struct Header {
     pub blocked: Option<String>,
     /// In the order of the definition.
     pub stages: Vec<StageHeader>,
-    /// Signals kept: by name the number of the first one kept and of the next one.
-    pub signals: BTreeMap<String, (u64, u64)>,
+    /// Signals kept: by name their numbers, in the order in which they came.
+    pub signals: BTreeMap<String, Vec<u64>>,
+    /// Signals that ever came: the number of the next one.
+    pub signals_seen: u64,
     /// How many commits it has made: the number of the next event and of the next chain entry.
     pub commits: u64,
     /// The earliest timer row of this run.
@@ -328,6 +330,10 @@ pub enum Wait {
         expires: Millis,
         /// Who answered.
         by: Option<String>,
+        /// What they said.
+        comment: Option<String>,
+        /// When.
+        at: Option<Millis>,
     },
 }
 
@@ -499,6 +505,8 @@ pub enum Happening {
 pub struct ChainRow {
     /// Rows written: key without hash, and hash of the value; deleted ones have none.
     pub rows: Vec<(Bytes, Option<[u8; 16]>)>,
+    /// Keyed hash of the header.
+    pub header: Hash32,
     /// The chain up to and including this commit.
     pub chain: Hash32,
 }
