@@ -252,6 +252,12 @@ impl Run {
         self.wake
     }
 
+    /// Tasks between low mark and cursor, of all stages: what the run keeps in memory.
+    #[must_use]
+    pub fn open_tasks(&self) -> usize {
+        self.stages.iter().map(|memory| memory.slots.len()).sum()
+    }
+
     /// Moves on as far as it goes inside `room`. `Effects::more` says that the room, or 64 starts, was the bound:
     /// call it again for the next commit.
     #[must_use]
