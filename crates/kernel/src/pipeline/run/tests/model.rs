@@ -188,7 +188,7 @@ fn expect(specs: &[Spec], input: &Value) -> Option<Vec<Outcome>> {
                             None => groups.push((key, vec![item])),
                         }
                     }
-                    groups.sort();
+                    groups.sort_by(|one, two| one.0.cmp(&two.0));
                     if *call {
                         by_key = *object;
                         keys = groups.iter().map(|(key, _)| serde_json::from_str(key).unwrap()).collect();

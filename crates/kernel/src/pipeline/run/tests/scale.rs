@@ -49,7 +49,7 @@ fn a_window_that_one_slow_item_holds_back_is_bounded_and_survives_a_kill() {
     let mut world = World::new(pipeline(vec![scatter("each", "input.list")]), json!({ "list": (0..count).collect::<Vec<u32>>() }));
     world.settle();
     let one: Result<Bytes, AttemptError> = Ok(json_bytes(&json!(1)));
-    let mut end_all_but_the_first = |world: &mut World| loop {
+    let end_all_but_the_first = |world: &mut World| loop {
         let batch: Vec<Dispatch> = world.running.iter().filter(|dispatch| dispatch.item != 0).take(80).cloned().collect();
         if batch.is_empty() {
             return;
