@@ -24,7 +24,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub use effects::{
-    Answer, ApprovalChange, Ask, Closing, Command, Decider, Dispatch, Effects, LargePayload, Room, RowRequest, RunDamaged, RunInput, RunRefused, Supply, Work,
+    Answer, ApprovalChange, Ask, Command, Decider, Dispatch, Effects, LargePayload, Room, RowRequest, RunDamaged, RunInput, RunRefused, Supply, TimerChange,
+    Work,
 };
 pub use status::{RunStatus, StageStatus};
 pub use verify::{ChainDamage, ChainVerifier};
@@ -115,6 +116,11 @@ pub(super) struct Out {
 }
 
 impl Out {
+    /// Whether one more row of this size fits.
+    pub fn fits(&self, bytes: usize) -> bool {
+        self.effects.ops() < self.room.ops && self.effects.bytes() + bytes <= self.room.bytes
+    }
+
     pub fn full(&self) -> bool {
         self.effects.ops() >= self.room.ops || self.effects.bytes() >= self.room.bytes
     }
@@ -266,6 +272,7 @@ impl Run {
         self.wake = None;
         if !self.header.state.ended() {
             self.turn_once(now, &mut out);
+            self.rest_or_wake();
         }
         out.effects.requests = self.readings.asked();
         out.effects

@@ -393,7 +393,7 @@ pub enum TaskEnd {
         /// Why.
         error: WorkError,
         /// Its item, as JSON; null where it has none.
-        item: Bytes,
+        item: Stored,
         /// What stands in its place, as JSON.
         output: Bytes,
     },
@@ -554,7 +554,7 @@ mod tests {
                 0 => TaskEnd::Again { at: Millis(at) },
                 1 => TaskEnd::Completed { output: Stored::Inline(bytes.clone().into()) },
                 2 => TaskEnd::Completed { output: Stored::Chunked { seal: Hash32([3; 32]), len: at } },
-                _ => TaskEnd::Failed { error: error.clone(), item: bytes.clone().into(), output: Bytes::from_static(b"null") },
+                _ => TaskEnd::Failed { error: error.clone(), item: Stored::Inline(bytes.clone().into()), output: Bytes::from_static(b"null") },
             };
             let failures = vec![FailedAttempt { attempt: 1, error, at: Millis(at) }];
             let row = TaskRow { round, attempts, earlier: 0, first_at: Millis(at), at: Millis(at), failures, end };

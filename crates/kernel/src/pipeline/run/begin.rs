@@ -7,7 +7,7 @@ use super::memory::Expansion;
 use super::{Out, Run};
 use crate::error::WorkError;
 use crate::id::{ApprovalId, RawId};
-use crate::limit::KEY_PART_BYTES;
+use crate::limit::{INLINE_BYTES, KEY_PART_BYTES};
 use crate::machine::{APPROVAL, StageEvent, StageState};
 use crate::pipeline::compiled::Reads;
 use crate::pipeline::definition::{Mode, SleepTime};
@@ -20,6 +20,8 @@ use crate::wire;
 const PIECE_ITEMS: usize = 1_000;
 /// Bytes of one piece, and so of one item.
 const PIECE_BYTES: usize = 1024 * 1024;
+/// A piece as a row: its bytes, and the lengths of its items.
+const PIECE_ROW_BYTES: usize = PIECE_BYTES + 8 * PIECE_ITEMS;
 /// List entries that one turn looks at.
 const TURN_ITEMS: usize = 10_000;
 
@@ -100,8 +102,8 @@ impl Run {
                     None => Doc::null(),
                 };
                 let show = show.to_bytes();
-                if show.len() > PIECE_BYTES {
-                    return Err(WorkError::new("limit", format!("`show` gives {} bytes (limit: show = {PIECE_BYTES}): show less", show.len())));
+                if show.len() > INLINE_BYTES {
+                    return Err(WorkError::new("limit", format!("`show` gives {} bytes (limit: inline = {INLINE_BYTES}): show less", show.len())));
                 }
                 out.effects.put(items_key(self.id, stage as u16, 0), wire::encode(&vec![show.clone()]));
                 let id = self.approval_id(stage);
@@ -190,7 +192,7 @@ impl Run {
         let name = self.item_name(stage).map(str::to_owned);
         let mut looked_at = 0;
         while expansion.at < expansion.list.len() {
-            if looked_at >= TURN_ITEMS || out.full() {
+            if looked_at >= TURN_ITEMS || !out.fits(PIECE_ROW_BYTES) {
                 out.effects.more = true;
                 self.stages[stage].expansion = Some(expansion);
                 return Ok(false);
@@ -223,6 +225,11 @@ impl Run {
             expansion.kept += 1;
         }
         if !expansion.piece.is_empty() {
+            if !out.fits(PIECE_ROW_BYTES) {
+                out.effects.more = true;
+                self.stages[stage].expansion = Some(expansion);
+                return Ok(false);
+            }
             self.store_piece(stage, &mut expansion, out);
         }
         let at = &mut self.header.stages[stage];

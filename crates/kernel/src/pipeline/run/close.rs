@@ -2,13 +2,15 @@
 
 use bytes::Bytes;
 
+use serde::Serialize;
+use std::collections::BTreeSet;
+
 use super::Run;
-use super::effects::Closing;
-use crate::id::Key;
+use super::effects::{Effects, TimerChange};
 use crate::journal::{Hash32, SealKey, seal};
 use crate::machine::{ApprovalState, RunEvent, RunState, StageState, TaskState};
 use crate::ports::Put;
-use crate::record::run::{ChainRow, Event, Header, Phase, Progress, RunRow, Wait, chain_key, event_key, run_key};
+use crate::record::run::{ChainRow, Event, Header, Phase, Progress, Wait, chain_key, event_key, run_key};
 use crate::time::Millis;
 use crate::wire;
 
@@ -49,18 +51,39 @@ pub(super) fn next_head(previous: Hash32, number: u64, rows: &[(Bytes, Option<[u
     Hash32(*hasher.finalize().as_bytes())
 }
 
+/// A [`crate::record::run::RunRow`] that is only written.
+#[derive(Serialize)]
+struct RowOf<'a> {
+    header: &'a Header,
+    head: Hash32,
+}
+
+/// A key stands in a commit once: what came last counts.
+fn last_of_each_key(effects: &mut Effects) {
+    let mut seen: BTreeSet<_> = effects.deletes.iter().cloned().collect();
+    let mut puts = Vec::with_capacity(effects.puts.len() + 3);
+    while let Some(put) = effects.puts.pop() {
+        if seen.insert(put.key.clone()) {
+            puts.push(put);
+        }
+    }
+    puts.reverse();
+    effects.puts = puts;
+}
+
 impl Run {
-    /// Closes a commit of `puts` and `deletes` that this run gave: what it returns joins the same commit, at most four
-    /// rows and a change of the run's timer row. Not needed while [`Run::is_dirty`] is false and there is nothing to write.
+    /// Closes a commit that holds `effects`, all that this run gave since the last one: adds at most four rows (header,
+    /// event, chain entry, an event that is too old) and says what becomes of the run's timer row in the same commit.
+    /// Not needed while [`Run::is_dirty`] is false and there is nothing to write.
     #[must_use]
-    pub fn close(&mut self, puts: &[Put], deletes: &[Key], now: Millis) -> Closing {
-        self.rest_or_wake();
+    pub fn close(&mut self, effects: &mut Effects, now: Millis) -> TimerChange {
+        last_of_each_key(effects);
         for (memory, at) in self.stages.iter().zip(&mut self.header.stages) {
             if at.state == StageState::Running {
                 at.window = memory.gate.stored();
             }
         }
-        let (timer_cleared, timer_set) = self.move_timer();
+        let timer = self.move_timer();
         let number = self.header.commits;
         self.header.commits += 1;
         let touched = std::mem::take(&mut self.touched);
@@ -70,26 +93,27 @@ impl Run {
         });
         let event = Event { at: now, state: self.header.state, progress: progress.collect(), happened: std::mem::take(&mut self.happened) };
         let event = Put { key: event_key(self.id, number), value: wire::encode(&event), expires: None };
-        let old = number.checked_sub(EVENTS_KEPT).map(|old| event_key(self.id, old));
+        effects.puts.push(event);
+        effects.deletes.extend(number.checked_sub(EVENTS_KEPT).map(|old| event_key(self.id, old)));
         let hash = |put: &Put| {
             let short = short_key(&put.key);
             let hash = row_hash(&self.seal_key, &short, &put.value);
             (short, Some(hash))
         };
-        let mut rows: Vec<_> = puts.iter().chain([&event]).map(hash).collect();
-        rows.extend(deletes.iter().chain(&old).map(|key| (short_key(key), None)));
+        let mut rows: Vec<_> = effects.puts.iter().map(hash).collect();
+        rows.extend(effects.deletes.iter().map(|key| (short_key(key), None)));
         let header = header_hash(&self.seal_key, &self.header);
         self.head = next_head(self.head, number, &rows, header);
         let chain = ChainRow { rows, header, chain: self.head };
-        let chain = Put { key: chain_key(self.id, number), value: wire::encode(&chain), expires: None };
-        let row = RunRow { header: self.header.clone(), head: self.head };
-        let row = Put { key: run_key(self.id), value: wire::encode(&row), expires: None };
+        effects.put(chain_key(self.id, number), wire::encode(&chain));
+        let row = RowOf { header: &self.header, head: self.head };
+        effects.put(run_key(self.id), wire::encode(&row));
         self.dirty = false;
-        Closing { puts: vec![row, event, chain], deletes: old.into_iter().collect(), timer_cleared, timer_set }
+        timer
     }
 
     /// `running` while a task runs or can run, `waiting` while only times, people and signals are left.
-    fn rest_or_wake(&mut self) {
+    pub(super) fn rest_or_wake(&mut self) {
         let active = !self.readings.is_idle()
             || self.stages.iter().zip(&self.header.stages).any(|(memory, at)| match (at.state, at.phase) {
                 (StageState::Ready, _) => true,
@@ -138,12 +162,11 @@ impl Run {
         due.into_iter().min()
     }
 
-    fn move_timer(&mut self) -> (Option<Millis>, Option<Millis>) {
+    fn move_timer(&mut self) -> TimerChange {
         let due = self.due();
         if due == self.header.timer {
-            return (None, None);
+            return TimerChange { cleared: None, set: None };
         }
-        let cleared = std::mem::replace(&mut self.header.timer, due);
-        (cleared, due)
+        TimerChange { cleared: std::mem::replace(&mut self.header.timer, due), set: due }
     }
 }

@@ -293,22 +293,24 @@ pub enum Supply {
     Payload(Bytes),
 }
 
-/// What [`crate::pipeline::run::Run::close`] adds to a commit.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Closing {
-    /// Header, event and chain entry.
-    pub puts: Vec<Put>,
-    /// An event that is too old.
-    pub deletes: Vec<Key>,
-    /// The timer row of the run that leaves in the commit, by its due time.
-    pub timer_cleared: Option<Millis>,
-    /// The timer row that the commit writes. A run has one at most.
-    pub timer_set: Option<Millis>,
+/// What becomes of the one timer row of a run in a commit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TimerChange {
+    /// The row that leaves, by its due time.
+    pub cleared: Option<Millis>,
+    /// The row that the commit writes, by its due time.
+    pub set: Option<Millis>,
 }
 
 /// Why a run does not take an input.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum RunRefused {
+    /// It takes no signals any more.
+    #[error("the run is {state}: it takes no signal")]
+    Ended {
+        /// How it ended.
+        state: RunState,
+    },
     /// Its state does not allow it.
     #[error(transparent)]
     State(#[from] crate::machine::Refused),

@@ -23,6 +23,32 @@ const MESSAGE_BYTES: usize = 4 * 1024;
 /// Things that happened, of one commit, that are told one by one.
 const TOLD: usize = 64;
 
+/// Nesting of an output: what is stored can be parsed again.
+const JSON_DEPTH: usize = 120;
+
+/// How deep JSON is nested.
+fn depth(json: &[u8]) -> usize {
+    let (mut depth, mut deepest, mut in_text, mut escaped) = (0usize, 0, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b'[' | b'{' if !in_text => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !in_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+fn too_deep() -> WorkError {
+    WorkError::new("limit", format!("the output is nested deeper than {JSON_DEPTH} levels (limit: json_depth): make it flatter"))
+}
+
 /// How a task ended.
 pub(super) enum Outcome {
     /// With JSON.
@@ -69,6 +95,9 @@ impl Run {
     pub(super) fn task_output(&mut self, stage: usize, item: u32, result: Bytes) -> Result<Bytes, WorkError> {
         let compiled = self.compiled.clone();
         let plan = &compiled.stages[stage];
+        if depth(&result) > JSON_DEPTH {
+            return Err(too_deep());
+        }
         let Some(output) = &plan.output else {
             return Ok(result);
         };
@@ -86,7 +115,8 @@ impl Run {
             _ => base,
         };
         scope.set("result", value);
-        Ok(output.eval_doc(&scope).map_err(|error| expression_error("`output`", &error))?.to_bytes())
+        let output = output.eval_doc(&scope).map_err(|error| expression_error("`output`", &error))?.to_bytes();
+        if depth(&output) > JSON_DEPTH { Err(too_deep()) } else { Ok(output) }
     }
 
     fn note_failure(&mut self, stage: usize, item: u32, error: &WorkError, now: Millis) {
@@ -219,7 +249,7 @@ impl Run {
                     Mode::Scatter { .. } | Mode::Gather { group_by: Some(_), .. } if item != FALLBACK_ITEM => self.item_bytes(stage, item),
                     _ => None,
                 };
-                let value = value.unwrap_or_else(|| Bytes::from_static(b"null"));
+                let value = self.store(value.unwrap_or_else(|| Bytes::from_static(b"null")), out);
                 let at = &mut self.header.stages[stage];
                 if item != FALLBACK_ITEM {
                     at.done += 1;

@@ -62,11 +62,29 @@ enum Progress {
 struct Outputs {
     items: Vec<Doc>,
     failed: BTreeSet<u32>,
-    failures: Vec<Doc>,
+    failures: Vec<Failed>,
     fallback: Option<Doc>,
-    large: VecDeque<(u32, Hash32, u64)>,
+    large: VecDeque<(Place, Hash32, u64)>,
     pieces: u32,
     keys: Vec<Doc>,
+}
+
+/// Where a payload belongs.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    /// The output of a task.
+    Output(u32),
+    /// The item in one of the failures.
+    Failure(usize),
+}
+
+/// A failed task; its item is filled in when it is there.
+#[derive(Debug)]
+struct Failed {
+    index: u32,
+    item: Doc,
+    error: WorkError,
+    attempts: u32,
 }
 
 #[derive(Debug)]
@@ -320,11 +338,11 @@ impl Run {
         let at = &self.header.stages[usize::from(stage)];
         let fell_back = at.phase == Phase::Fallback;
         match supply {
-            Supply::Payload(bytes) => {
-                if let Some((item, _, _)) = outputs.large.pop_front() {
-                    outputs.set(item, parse("an output", &bytes)?);
-                }
-            }
+            Supply::Payload(bytes) => match outputs.large.pop_front() {
+                Some((Place::Output(item), _, _)) => outputs.set(item, parse("an output", &bytes)?),
+                Some((Place::Failure(at), _, _)) => outputs.failures[at].item = parse("an item", &bytes)?,
+                None => {}
+            },
             Supply::Rows(rows) if outputs.pieces > 0 => {
                 let missing = || RunDamaged::Missing { what: format!("items of stage {stage}, piece {}", outputs.pieces - 1) };
                 let (_, value) = rows.first().ok_or_else(missing)?;
@@ -341,11 +359,18 @@ impl Run {
                     match row.end {
                         TaskEnd::Completed { .. } if fell_back && item != FALLBACK_ITEM => {}
                         TaskEnd::Completed { output: Stored::Inline(bytes) } => outputs.set(item, parse("an output", &bytes)?),
-                        TaskEnd::Completed { output: Stored::Chunked { seal, len } } => outputs.large.push_back((item, seal, len)),
+                        TaskEnd::Completed { output: Stored::Chunked { seal, len } } => outputs.large.push_back((Place::Output(item), seal, len)),
                         TaskEnd::Failed { error, item: value, output } if item != FALLBACK_ITEM => {
                             outputs.failed.insert(item);
                             outputs.set(item, parse("an output", &output)?);
-                            outputs.failures.push(failure(item, parse("an item", &value)?, &error, row.attempts));
+                            let value = match value {
+                                Stored::Inline(bytes) => parse("an item", &bytes)?,
+                                Stored::Chunked { seal, len } => {
+                                    outputs.large.push_back((Place::Failure(outputs.failures.len()), seal, len));
+                                    Doc::null()
+                                }
+                            };
+                            outputs.failures.push(Failed { index: item, item: value, error, attempts: row.attempts });
                         }
                         TaskEnd::Failed { .. } | TaskEnd::Again { .. } => {}
                     }
@@ -379,7 +404,7 @@ impl Run {
                 StageDoc { items, failed: std::mem::take(&mut outputs.failed), output, failures: Doc::null() }
             }
         };
-        let failures = Doc::list(std::mem::take(&mut outputs.failures));
+        let failures = Doc::list(std::mem::take(&mut outputs.failures).into_iter().map(failure).collect());
         self.docs.insert(stage, StageDoc { failures, ..doc });
         Ok(None)
     }
@@ -393,6 +418,13 @@ impl Run {
         }
         let compiled = self.compiled.clone();
         let members = &compiled.stages[stage].members;
+        let bytes: u64 = members.iter().map(|member| self.header.stages[usize::from(*member)].output_bytes).sum();
+        if bytes > EXPRESSION_INPUT_BYTES as u64 {
+            let name = &self.definition(stage).name;
+            let text =
+                format!("what stage `{name}` gathers has {bytes} bytes (limit: expression_input = {EXPRESSION_INPUT_BYTES}): give it a `call` and `group_by`");
+            return Err(WorkError::new("limit", text));
+        }
         let mut there = true;
         for member in members {
             there &= self.ensure_outputs(usize::from(*member))?;
@@ -666,11 +698,12 @@ fn push_slot(memory: &mut super::memory::StageMemory, item: u32, round: u32) {
     memory.slots.push_back(slot);
 }
 
-fn failure(item: u32, value: Doc, error: &WorkError, attempts: u32) -> Doc {
+fn failure(failed: Failed) -> Doc {
+    let Failed { index, item, error, attempts } = failed;
     let error = Doc::object(vec![(Arc::from("code"), Doc::string(&error.code)), (Arc::from("message"), Doc::string(&error.message))]);
     Doc::object(vec![
-        (Arc::from("index"), Doc::number(item.into())),
-        (Arc::from("item"), value),
+        (Arc::from("index"), Doc::number(index.into())),
+        (Arc::from("item"), item),
         (Arc::from("error"), error),
         (Arc::from("attempts"), Doc::number(attempts.into())),
     ])

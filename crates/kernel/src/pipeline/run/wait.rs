@@ -11,7 +11,7 @@ use super::{Out, Run};
 use crate::error::WorkError;
 use crate::id::ApprovalId;
 use crate::limit::KEY_PART_BYTES;
-use crate::machine::{APPROVAL, ApprovalEvent, ApprovalState, RUN, RunEvent, StageState, TaskState};
+use crate::machine::{APPROVAL, ApprovalEvent, ApprovalState, StageState, TaskState};
 use crate::pipeline::definition::{Fallback, Mode};
 use crate::record::run::{FALLBACK_ITEM, Happening, Phase, Wait, signal_key};
 use crate::time::Millis;
@@ -106,7 +106,7 @@ impl Run {
     /// Keeps a signal; a stage that waits for it takes it in the next [`Run::advance`].
     pub(super) fn signal(&mut self, name: String, payload: Bytes, out: &mut Out) -> Result<(), RunRefused> {
         if self.header.state.ended() {
-            RUN.next(self.header.state, RunEvent::Wake)?;
+            return Err(RunRefused::Ended { state: self.header.state });
         }
         if name.len() > KEY_PART_BYTES {
             return Err(RunRefused::SignalName { len: name.len() });

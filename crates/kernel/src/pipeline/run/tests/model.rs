@@ -290,11 +290,7 @@ fn specs() -> impl Strategy<Value = Vec<Spec>> {
                 7 | 8 => {
                     let mut members: Vec<usize> = pick(10).into_iter().chain(pick(15)).filter(|other| !plain(other)).collect();
                     members.dedup();
-                    if members.is_empty() {
-                        Kind::Sleep
-                    } else {
-                        Kind::Gather { members, keep: flags[1], group: flags[2], object: flags[3], call: flags[4] }
-                    }
+                    if members.is_empty() { Kind::Sleep } else { Kind::Gather { members, keep: flags[1], group: flags[2], object: flags[3], call: flags[4] } }
                 }
                 _ => Kind::Sleep,
             };

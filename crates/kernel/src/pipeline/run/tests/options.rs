@@ -139,7 +139,10 @@ fn case_20_a_gather_with_a_call_and_no_input_runs_on_what_was_gathered() {
 
 #[test]
 fn case_20_a_group_key_that_is_null_fails_the_gather_and_names_the_item() {
-    let mut world = World::new(pipeline(vec![scatter("each", "input.list"), gather(&["each"], None, Some("item.got.k"), Combine::Concat)]), json!({ "list": [{ "k": 1 }, {}] }));
+    let mut world = World::new(
+        pipeline(vec![scatter("each", "input.list"), gather(&["each"], None, Some("item.got.k"), Combine::Concat)]),
+        json!({ "list": [{ "k": 1 }, {}] }),
+    );
     assert_eq!(world.finish(&mut echo), RunState::Failed);
     assert!(world.error_text().contains("item 1") && world.error_text().contains("`all`"), "{}", world.error_text());
 }

@@ -186,7 +186,7 @@ impl World {
     }
 
     /// Commits, then performs; dies at one of the three moments where that can be seen.
-    pub fn commit(&mut self, effects: Effects) {
+    pub fn commit(&mut self, mut effects: Effects) {
         let dies = if self.kill_one_in > 0 && self.commits > 0 && self.dice.roll(self.kill_one_in) == 0 { self.dice.roll(3) } else { 9 };
         if effects.ops() == 0 && effects.commands.is_empty() && !self.run.is_dirty() {
             self.perform(effects);
@@ -196,14 +196,12 @@ impl World {
             self.kill();
             return;
         }
-        let closing = self.run.close(&effects.puts, &effects.deletes, self.now);
-        let puts: Vec<_> = effects.puts.iter().chain(&closing.puts).collect();
-        let deletes: Vec<_> = effects.deletes.iter().chain(&closing.deletes).collect();
-        let timers = usize::from(closing.timer_set.is_some()) + usize::from(closing.timer_cleared.is_some());
-        let ops = puts.len() + deletes.len() + effects.approvals.len() + timers;
+        let timer = self.run.close(&mut effects, self.now);
+        let (puts, deletes) = (&effects.puts, &effects.deletes);
+        let ops = effects.ops() + usize::from(timer.set.is_some()) + usize::from(timer.cleared.is_some());
         let bytes: usize = puts.iter().map(|put| put.key.len() + put.value.len()).sum();
         assert!(ops <= COMMIT_OPS && bytes <= COMMIT_BYTES, "a commit of {ops} operations and {bytes} bytes");
-        let keys: BTreeSet<&Key> = puts.iter().map(|put| &put.key).chain(deletes.iter().copied()).collect();
+        let keys: BTreeSet<&Key> = puts.iter().map(|put| &put.key).chain(deletes).collect();
         assert_eq!(keys.len(), puts.len() + deletes.len(), "a key stands in a commit once");
         for large in &effects.payloads {
             assert_eq!(seal(&self.seal_key, &large.bytes), large.seal);
@@ -216,9 +214,9 @@ impl World {
         for key in deletes {
             self.rows.remove(key);
         }
-        if closing.timer_cleared.is_some() || closing.timer_set.is_some() {
-            assert_eq!(self.timer, closing.timer_cleared);
-            self.timer = closing.timer_set;
+        if timer.cleared.is_some() || timer.set.is_some() {
+            assert_eq!(self.timer, timer.cleared);
+            self.timer = timer.set;
         }
         self.approvals.extend(effects.approvals.iter().cloned());
         self.commits += 1;
@@ -319,9 +317,16 @@ impl World {
         panic!("the run does not come to rest");
     }
 
+    /// As the engine does it: what follows joins the commit as far as it fits.
+    fn advance_into(&mut self, effects: &mut Effects) {
+        let room = Room { ops: Room::WHOLE.ops.saturating_sub(effects.ops()), bytes: Room::WHOLE.bytes.saturating_sub(effects.bytes()) };
+        effects.append(self.run.advance(self.now, room));
+    }
+
     /// Applies one input, in a commit together with what follows from it.
     pub fn tell(&mut self, input: RunInput) -> Result<(), RunRefused> {
-        let effects = self.run.apply(input, self.now)?;
+        let mut effects = self.run.apply(input, self.now)?;
+        self.advance_into(&mut effects);
         self.commit(effects);
         self.settle();
         Ok(())
@@ -375,6 +380,9 @@ impl World {
                 if effects.ops() > 80 || effects.bytes() > 1_000_000 {
                     break;
                 }
+            }
+            if self.dice.roll(2) == 0 {
+                self.advance_into(&mut effects);
             }
             self.commit(effects);
             self.settle();
