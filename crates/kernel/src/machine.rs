@@ -438,6 +438,18 @@ pub const INVOCATION: Machine<InvocationState, InvocationEvent> = {
     }
 };
 
+/// Every machine as a Mermaid diagram under its name: what the documentation shows.
+#[must_use]
+pub fn diagrams() -> Vec<(&'static str, String)> {
+    vec![
+        (RUN.name, RUN.mermaid()),
+        (STAGE.name, STAGE.mermaid()),
+        (TASK.name, TASK.mermaid()),
+        (APPROVAL.name, APPROVAL.mermaid()),
+        (INVOCATION.name, INVOCATION.mermaid()),
+    ]
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -479,6 +491,12 @@ mod tests {
         is_a_function(&TASK);
         is_a_function(&APPROVAL);
         is_a_function(&INVOCATION);
+    }
+
+    #[test]
+    fn every_machine_has_its_diagram_under_its_own_name() {
+        let names: Vec<_> = diagrams().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["run", "stage", "task", "approval", "invocation"]);
     }
 
     #[test]

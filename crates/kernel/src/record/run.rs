@@ -427,6 +427,7 @@ pub struct Progress {
 
 /// One thing that happened.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Happening {
     /// The run changed.
     Run {
@@ -472,8 +473,8 @@ pub enum Happening {
     ApprovalOpened {
         /// By which stage.
         stage: String,
-        /// The approval.
-        id: ApprovalId,
+        /// The approval's id, as printed.
+        id: String,
         /// Who.
         assignees: Vec<String>,
         /// Until when.
@@ -483,8 +484,8 @@ pub enum Happening {
     ApprovalDecided {
         /// Of which stage.
         stage: String,
-        /// The approval.
-        id: ApprovalId,
+        /// The approval's id, as printed.
+        id: String,
         /// What it is now.
         state: ApprovalState,
         /// Who.

@@ -111,7 +111,7 @@ impl Run {
                 let wait = Wait::Approval { id, state: APPROVAL.start, expires, by: None, comment: None, at: None };
                 self.header.stages[stage].wait = Some(wait);
                 let name = definition.name.clone();
-                self.happened.push(Happening::ApprovalOpened { stage: name.clone(), id, assignees: assignees.clone(), expires });
+                self.happened.push(Happening::ApprovalOpened { stage: name.clone(), id: id.to_string(), assignees: assignees.clone(), expires });
                 out.effects.approvals.push(ApprovalChange::Open { id, stage: name, assignees: assignees.clone(), expires, show });
                 Phase::Wait
             }

@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 
 use super::Run;
 use crate::error::WorkError;
-use crate::id::ApprovalId;
 use crate::machine::{ApprovalState, RunState, StageState};
 use crate::pipeline::definition::Mode;
 use crate::record::run::{Phase, Stored, Wait};
@@ -54,8 +53,8 @@ pub struct StageStatus {
     pub running: u32,
     /// Tasks that wait for their next attempt.
     pub retrying: u32,
-    /// The approval that it asks for, if it has one.
-    pub approval: Option<ApprovalId>,
+    /// The id of the approval that it asks for, if it has one.
+    pub approval: Option<String>,
     /// Why it failed, or why its fallback ran.
     pub error: Option<WorkError>,
 }
@@ -74,7 +73,7 @@ impl Run {
             running: memory.running,
             retrying: memory.retries.len() as u32,
             approval: match &at.wait {
-                Some(Wait::Approval { id, .. }) => Some(*id),
+                Some(Wait::Approval { id, .. }) => Some(id.to_string()),
                 _ => None,
             },
             error: at.error.clone(),

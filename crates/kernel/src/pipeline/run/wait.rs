@@ -173,7 +173,7 @@ impl Run {
         *by = Some(decider.id.clone());
         *comment = said;
         *at = Some(now);
-        self.happened.push(Happening::ApprovalDecided { stage: name, id: approval, state: decided, by: decider.id });
+        self.happened.push(Happening::ApprovalDecided { stage: name, id: approval.to_string(), state: decided, by: decider.id });
         self.dirty = true;
         Ok(())
     }
@@ -203,13 +203,13 @@ impl Run {
                     *expires = now.after(span.0);
                     let expires = *expires;
                     let name = definition.name.clone();
-                    self.happened.push(Happening::ApprovalOpened { stage: name.clone(), id, assignees: escalate_to.clone(), expires });
+                    self.happened.push(Happening::ApprovalOpened { stage: name.clone(), id: id.to_string(), assignees: escalate_to.clone(), expires });
                     out.effects.approvals.push(ApprovalChange::Escalated { id, stage: name, assignees: escalate_to.clone(), expires });
                     return None;
                 }
                 *by = Some("expiry".to_owned());
                 *at = Some(now);
-                self.happened.push(Happening::ApprovalDecided { stage: definition.name.clone(), id, state: next, by: "expiry".to_owned() });
+                self.happened.push(Happening::ApprovalDecided { stage: definition.name.clone(), id: id.to_string(), state: next, by: "expiry".to_owned() });
             }
         }
         let by = by.clone().unwrap_or_default();

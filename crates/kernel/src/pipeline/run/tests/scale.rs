@@ -1,11 +1,15 @@
-//! Width: time is linear in the number of items, memory is the window's, rows are one for each task.
+//! Size: time is linear in the number of items, memory is the window's, rows are one for each task.
+
+// Time is only measured here, in a test; nothing is decided by it.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use serde_json::json;
 use std::time::Instant;
 
-use super::world::{World, json_bytes, pipeline, scatter};
+use super::world::{World, echo, json_bytes, pipeline, scatter, stage};
 use crate::error::AttemptError;
 use crate::machine::RunState;
+use crate::pipeline::definition::Mode;
 use crate::pipeline::run::{Dispatch, Effects, RunInput};
 use bytes::Bytes;
 
@@ -41,6 +45,14 @@ fn case_25_time_rows_and_memory_of_a_wide_scatter_are_linear() {
     assert!(bytes < 26.0, "bytes grow {bytes} times");
     // 20 times the items; quadratic work would take 400 times as long.
     assert!(large_s < small_s * 80.0, "{small_s} s for 2 000 items, {large_s} s for 40 000");
+}
+
+#[test]
+fn a_chain_of_a_thousand_stages_ends() {
+    let stages = (0..1_000).map(|n| stage(&format!("s{n}"), Mode::Single)).collect();
+    let mut world = World::new(pipeline(stages), json!({}));
+    assert_eq!(world.finish(&mut echo), RunState::Completed);
+    assert_eq!(world.started.len(), 1_000);
 }
 
 #[test]

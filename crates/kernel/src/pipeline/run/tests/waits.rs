@@ -26,7 +26,7 @@ fn after_review(fallback: Fallback) -> World {
 }
 
 fn approval(world: &World) -> ApprovalId {
-    world.run.status().stages[0].approval.unwrap()
+    world.run.status().stages[0].approval.as_ref().unwrap().parse().unwrap()
 }
 
 fn by(id: &str, roles: &[&str]) -> Decider {
