@@ -11,7 +11,9 @@ mod control;
 mod dispatch;
 mod effects;
 mod end;
+mod gather;
 mod memory;
+mod outputs;
 mod read;
 mod status;
 #[cfg(test)]
