@@ -9,11 +9,15 @@ pub mod id;
 pub mod journal;
 pub mod limit;
 pub mod machine;
+#[cfg(feature = "test")]
+pub mod model;
 pub mod nearest;
 pub mod pipeline;
 pub mod policy;
 pub mod ports;
 pub mod record;
+pub mod replay;
 pub mod time;
+pub mod transition;
 pub mod waiting;
 pub mod wire;

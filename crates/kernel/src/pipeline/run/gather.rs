@@ -29,7 +29,6 @@ pub(super) struct Members {
 }
 
 impl Run {
-
     /// What a gather gives or runs on: none while rows are on their way.
     pub(super) fn gather(&mut self, stage: usize) -> Result<Option<Doc>, WorkError> {
         if let Some(doc) = self.gathered.get(&(stage as u16)) {

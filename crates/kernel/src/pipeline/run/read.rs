@@ -156,7 +156,6 @@ impl Run {
         }
     }
 
-
     pub(super) fn read_slots(&mut self, stage: usize) {
         let at = &self.header.stages[stage];
         let number = stage as u16;
@@ -224,7 +223,6 @@ impl Run {
         let number = stage as u16;
         self.readings.begin(Target::Piece(number, piece), Progress::Plain, Ask::Get(vec![items_key(self.id, number, piece)]));
     }
-
 
     pub(super) fn read_signal(&mut self, stage: usize, name: &str, n: u64) {
         let ask = Ask::Get(vec![signal_key(self.id, name, n)]);
