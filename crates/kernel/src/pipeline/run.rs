@@ -38,11 +38,11 @@ use super::expression::Doc;
 use super::plan;
 use crate::auth::AuthorizationContext;
 use crate::error::WorkError;
-use crate::id::RunId;
+use crate::id::{Key, RunId};
 use crate::journal::{Hash32, SealKey, chain_start, seal};
 use crate::limit::{INLINE_BYTES, Limits};
 use crate::machine::{RUN, RunEvent, RunState, STAGE, StageEvent, StageState};
-use crate::record::run::{Happening, Header, Phase, Pinned, RunRow, StageHeader, Stored, definition_key, encode_seal_key, seal_key_key};
+use crate::record::run::{Happening, Header, Phase, Pinned, RunRow, StageHeader, Stored, definition_key, run_key, seal_key_key};
 use crate::time::Millis;
 use memory::{StageDoc, StageMemory};
 use read::Readings;
@@ -144,7 +144,7 @@ impl Run {
         };
         let pinned = Pinned { definition: compiled.bytes.clone(), version: compiled.version, context, input: stored };
         effects.put(definition_key(id), crate::wire::encode(&pinned));
-        effects.put(seal_key_key(id), encode_seal_key(&seal_key));
+        effects.put(seal_key_key(id), crate::wire::encode(&seal_key));
         let header = Header {
             tenant,
             pipeline: compiled.definition.name.clone(),
@@ -170,6 +170,28 @@ impl Run {
         run.happened.push(Happening::Run { state: RunState::Pending, reason: None });
         run.dirty = true;
         (run, effects)
+    }
+
+    /// The rows that [`Run::from_rows`] takes, in its order.
+    #[must_use]
+    pub fn keys(id: RunId) -> [Key; 3] {
+        [run_key(id), definition_key(id), seal_key_key(id)]
+    }
+
+    /// Decodes the rows under [`Run::keys`], compiles the pinned definition, and loads the run. `known` is a compiled
+    /// definition at hand: it is taken if it is the one that the run is pinned to.
+    pub fn from_rows(id: RunId, rows: [&[u8]; 3], known: Option<&Arc<Compiled>>, limits: Limits) -> Result<Run, RunDamaged> {
+        let row: RunRow = crate::wire::decode("run", rows[0])?;
+        let pinned: Pinned = crate::wire::decode("pinned definition", rows[1])?;
+        let seal_key: SealKey = crate::wire::decode("seal key", rows[2])?;
+        let compiled = match known {
+            Some(known) if known.version == pinned.version => known.clone(),
+            _ => Arc::new(Compiled::from_bytes(&pinned.definition)?),
+        };
+        if compiled.stages.len() != row.header.stages.len() {
+            return Err(RunDamaged::Missing { what: "a stage of the pinned definition".to_owned() });
+        }
+        Ok(Run::load(Loaded { id, row, pinned, compiled, seal_key, limits }))
     }
 
     /// A run as its rows say. What else it needs it asks for at its first [`Run::advance`].

@@ -10,7 +10,7 @@ use super::kind::Kind;
 use crate::auth::AuthorizationContext;
 use crate::error::WorkError;
 use crate::id::{ApprovalId, Key, RunId, push_part};
-use crate::journal::{Hash32, SealKey};
+use crate::journal::Hash32;
 use crate::machine::{ApprovalState, RunState, StageState};
 use crate::pipeline::throttle::Slice;
 use crate::time::Millis;
@@ -38,7 +38,7 @@ pub fn definition_key(run: RunId) -> Key {
     base(Kind::RunDefinition, run).into()
 }
 
-/// run → [`SealKey`].
+/// run → [`crate::journal::SealKey`].
 #[must_use]
 pub fn seal_key_key(run: RunId) -> Key {
     base(Kind::SealKey, run).into()
@@ -510,12 +510,6 @@ pub struct ChainRow {
     pub header: Hash32,
     /// The chain up to and including this commit.
     pub chain: Hash32,
-}
-
-/// The key that the seals and chain hashes of a run are made with, as stored.
-#[must_use]
-pub fn encode_seal_key(key: &SealKey) -> Bytes {
-    crate::wire::encode(key)
 }
 
 #[cfg(test)]

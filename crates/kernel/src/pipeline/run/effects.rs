@@ -146,7 +146,7 @@ impl Effects {
         self.approvals.append(&mut later.approvals);
         self.commands.append(&mut later.commands);
         self.requests.append(&mut later.requests);
-        self.more = later.more;
+        self.more |= later.more;
     }
 
     pub(super) fn put(&mut self, key: Key, value: Bytes) {

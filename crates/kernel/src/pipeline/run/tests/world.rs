@@ -14,11 +14,11 @@ use crate::limit::{COMMIT_BYTES, COMMIT_OPS, Limits};
 use crate::machine::RunState;
 use crate::pipeline::compiled::Compiled;
 use crate::pipeline::definition::{Activity, Call, Definition, Executor, Mode, OnFailure, Stage};
-use crate::pipeline::run::{ApprovalChange, Ask, ChainVerifier, Command, Dispatch, Effects, Loaded, Room, Run, RunInput, RunRefused, Start, Supply, Work};
+use crate::pipeline::run::{ApprovalChange, Ask, ChainVerifier, Command, Dispatch, Effects, Room, Run, RunInput, RunRefused, Start, Supply, Work};
 use crate::policy::{Retry, Span, Timeout};
 use crate::ports::after_prefix;
 use crate::record::kind::Kind;
-use crate::record::run::{ChainRow, Event, Pinned, RunRow, Stored, TaskEnd, TaskRow, definition_key, prefix, run_key, seal_key_key, task_key};
+use crate::record::run::{ChainRow, Event, RunRow, Stored, TaskEnd, TaskRow, prefix, run_key, task_key};
 use crate::time::Millis;
 use crate::wire;
 
@@ -176,13 +176,9 @@ impl World {
     pub fn kill(&mut self) {
         self.kills += 1;
         self.running.clear();
-        let row: RunRow = wire::decode("run", &self.rows[&run_key(self.id)]).unwrap();
-        let pinned: Pinned = wire::decode("definition", &self.rows[&definition_key(self.id)]).unwrap();
-        let seal_key: SealKey = wire::decode("seal key", &self.rows[&seal_key_key(self.id)]).unwrap();
-        let compiled = Arc::new(Compiled::from_bytes(&pinned.definition).unwrap());
-        assert_eq!(compiled.version, pinned.version);
-        self.timer = row.header.timer;
-        self.run = Run::load(Loaded { id: self.id, row, pinned, compiled, seal_key, limits: self.limits });
+        let rows = Run::keys(self.id).map(|key| self.rows[&key].clone());
+        self.run = Run::from_rows(self.id, [&rows[0], &rows[1], &rows[2]], None, self.limits).unwrap();
+        self.timer = self.run.header().timer;
     }
 
     /// Commits, then performs; dies at one of the three moments where that can be seen.
