@@ -8,6 +8,7 @@ pub mod error;
 pub mod id;
 pub mod journal;
 pub mod limit;
+pub mod machine;
 #[cfg(feature = "test")]
 pub mod model;
 pub mod nearest;
