@@ -4,7 +4,9 @@
 //! state, an event and the time, and gives back what to write and what to do; the engine performs it.
 
 pub mod auth;
+pub mod diagnostic;
 pub mod error;
+mod fields;
 pub mod id;
 pub mod journal;
 pub mod limit;

@@ -32,6 +32,8 @@ impl Fault {
 pub struct Read {
     /// Names and the column of each (from 1). Empty: the whole scope.
     pub path: Vec<(String, usize)>,
+    /// A projection that drops nulls runs over it.
+    pub projected: bool,
 }
 
 impl Read {
@@ -77,18 +79,6 @@ impl Code {
             _ => None,
         }
     }
-
-    pub(super) fn projects(&self) -> bool {
-        match self {
-            Code::Project(..) => true,
-            Code::Current | Code::Literal(_) | Code::Path(_) | Code::Slice { .. } => false,
-            Code::Then(a, b) | Code::Or(a, b) | Code::And(a, b) | Code::If(a, b) | Code::Compare { left: a, right: b, .. } => a.projects() || b.projects(),
-            Code::Not(a) | Code::Values(a) | Code::Flatten(a) => a.projects(),
-            Code::List(parts) => parts.iter().any(Code::projects),
-            Code::Object(parts) => parts.iter().any(|(_, part)| part.projects()),
-            Code::Call { args, .. } => args.iter().any(Code::projects),
-        }
-    }
 }
 
 /// Turns a syntax tree into [`Code`], and notes what it reads from the scope.
@@ -102,7 +92,7 @@ impl Compiler {
     pub(super) fn compile(&mut self, ast: &Ast, in_scope: bool) -> Result<Code, Fault> {
         let path = if in_scope { names(ast) } else { None };
         let noted = path.is_some();
-        self.reads.extend(path.map(|path| Read { path }));
+        self.reads.extend(path.map(|path| Read { path, projected: false }));
         self.node(ast, in_scope, noted)
     }
 
@@ -130,7 +120,12 @@ impl Compiler {
             }
             Ast::ObjectValues { node, .. } => Code::Values(self.boxed(node, in_scope)?),
             Ast::Flatten { node, .. } => Code::Flatten(self.boxed(node, in_scope)?),
-            Ast::Projection { lhs, rhs, .. } => Code::Project(self.boxed(lhs, in_scope)?, self.boxed(rhs, false)?),
+            Ast::Projection { lhs, rhs, .. } => {
+                let before = self.reads.len();
+                let list = self.boxed(lhs, in_scope)?;
+                self.reads[before..].iter_mut().for_each(|read| read.projected = true);
+                Code::Project(list, self.boxed(rhs, false)?)
+            }
             Ast::Slice { offset, start, stop, step } => {
                 self.whole(in_scope);
                 if *step == 0 {
@@ -155,7 +150,7 @@ impl Compiler {
 
     fn whole(&mut self, in_scope: bool) {
         if in_scope {
-            self.reads.push(Read { path: Vec::new() });
+            self.reads.push(Read { path: Vec::new(), projected: false });
         }
     }
 
@@ -311,6 +306,11 @@ pub(super) fn parse_hint(text: &str) -> Option<String> {
     }
     if text.contains(" and ") || text.contains(" or ") || text.contains(" not ") {
         return Some("write && for and, || for or, ! for not".to_owned());
+    }
+    for (open, close) in [('[', ']'), ('(', ')'), ('{', '}')] {
+        if text.matches(open).count() > text.matches(close).count() {
+            return Some(format!("a `{open}` is not closed"));
+        }
     }
     None
 }

@@ -1,5 +1,6 @@
 //! The kernel through its public face.
 #![allow(clippy::unwrap_used)]
 
+mod broken;
 mod compliance;
 mod expressions;
