@@ -90,10 +90,15 @@ pub(super) struct Compiler {
 impl Compiler {
     /// `in_scope`: names are roots here, not fields of some value.
     pub(super) fn compile(&mut self, ast: &Ast, in_scope: bool) -> Result<Code, Fault> {
-        let path = if in_scope { names(ast) } else { None };
-        let noted = path.is_some();
-        self.reads.extend(path.map(|path| Read { path, projected: false }));
+        let read = if in_scope { names(ast) } else { None };
+        let noted = read.is_some();
+        self.reads.extend(read);
         self.node(ast, in_scope, noted)
+    }
+
+    /// A part of `ast`, whose reads may be noted already.
+    fn part(&mut self, ast: &Ast, in_scope: bool, noted: bool) -> Result<Box<Code>, Fault> {
+        if noted { self.node(ast, in_scope, true) } else { self.compile(ast, in_scope) }.map(Box::new)
     }
 
     fn boxed(&mut self, ast: &Ast, in_scope: bool) -> Result<Box<Code>, Fault> {
@@ -118,14 +123,9 @@ impl Compiler {
             Ast::Comparison { offset, comparator, lhs, rhs } => {
                 Code::Compare { offset: *offset, how: comparator.clone(), left: self.boxed(lhs, in_scope)?, right: self.boxed(rhs, in_scope)? }
             }
-            Ast::ObjectValues { node, .. } => Code::Values(self.boxed(node, in_scope)?),
-            Ast::Flatten { node, .. } => Code::Flatten(self.boxed(node, in_scope)?),
-            Ast::Projection { lhs, rhs, .. } => {
-                let before = self.reads.len();
-                let list = self.boxed(lhs, in_scope)?;
-                self.reads[before..].iter_mut().for_each(|read| read.projected = true);
-                Code::Project(list, self.boxed(rhs, false)?)
-            }
+            Ast::ObjectValues { node, .. } => Code::Values(self.part(node, in_scope, noted)?),
+            Ast::Flatten { node, .. } => Code::Flatten(self.part(node, in_scope, noted)?),
+            Ast::Projection { lhs, rhs, .. } => Code::Project(self.part(lhs, in_scope, noted)?, self.boxed(rhs, false)?),
             Ast::Slice { offset, start, stop, step } => {
                 self.whole(in_scope);
                 if *step == 0 {
@@ -207,7 +207,7 @@ impl Compiler {
 
 /// The names that a path from the scope begins with: `stages.a.output` of `stages.a.output[0].x`; none of `@`;
 /// nothing of what does not begin with a name.
-fn names(ast: &Ast) -> Option<Vec<(String, usize)>> {
+fn names(ast: &Ast) -> Option<Read> {
     let mut steps = Vec::new();
     spine(ast, &mut steps);
     let at_scope = steps.iter().take_while(|step| matches!(step, Ast::Identity { .. })).count();
@@ -218,15 +218,24 @@ fn names(ast: &Ast) -> Option<Vec<(String, usize)>> {
             _ => None,
         })
         .collect();
-    if path.is_empty() && at_scope < steps.len() { None } else { Some(path) }
+    if path.is_empty() && at_scope < steps.len() {
+        return None;
+    }
+    let next = steps.get(at_scope + path.len());
+    let projected = matches!(next, Some(Ast::Projection { .. } | Ast::Flatten { .. } | Ast::ObjectValues { .. }));
+    Some(Read { path, projected })
 }
 
-/// The steps of a path in their order, however the parser nested them.
+/// The steps of a path in their order, however the parser nested them. A projection stands behind what it runs over.
 fn spine<'a>(ast: &'a Ast, steps: &mut Vec<&'a Ast>) {
     match ast {
         Ast::Subexpr { lhs, rhs, .. } => {
             spine(lhs, steps);
             spine(rhs, steps);
+        }
+        Ast::Projection { lhs: inner, .. } | Ast::Flatten { node: inner, .. } | Ast::ObjectValues { node: inner, .. } => {
+            spine(inner, steps);
+            steps.push(ast);
         }
         other => steps.push(other),
     }

@@ -242,23 +242,23 @@ fn apply(schema: &Value, value: &Value, path: &str, wrong: &mut Vec<(String, Str
         say(format!("must be one of {}", all.join(", ")));
     }
     let bound = |keyword: &str| schema.get(keyword).and_then(Value::as_f64);
-    let mut between = |size: f64, low: &str, high: &str, what: &str| {
+    let mut between = |size: f64, low: &str, high: &str, before: &str, after: &str| {
         if let Some(least) = bound(low)
             && size < least
         {
-            say(format!("{what} {size}, the least is {least}"));
+            say(format!("{before} {size}{after}, the least is {least}"));
         }
         if let Some(most) = bound(high)
             && size > most
         {
-            say(format!("{what} {size}, the most is {most}"));
+            say(format!("{before} {size}{after}, the most is {most}"));
         }
     };
     match &mut value {
-        Value::String(text) => between(text.chars().count() as f64, "minLength", "maxLength", "has a length of"),
-        Value::Number(number) => between(number.as_f64().unwrap_or(0.0), "minimum", "maximum", "is"),
+        Value::String(text) => between(text.chars().count() as f64, "minLength", "maxLength", "has", " characters"),
+        Value::Number(number) => between(number.as_f64().unwrap_or(0.0), "minimum", "maximum", "is", ""),
         Value::Array(items) => {
-            between(items.len() as f64, "minItems", "maxItems", "has a count of items of");
+            between(items.len() as f64, "minItems", "maxItems", "has", " items");
             if let Some(schema) = schema.get("items") {
                 for (index, item) in items.iter_mut().enumerate() {
                     *item = apply(schema, item, &format!("{path}[{index}]"), wrong);

@@ -152,7 +152,7 @@ fn check(report: &mut Report, expression: &Expression, scope: &InScope<'_>, at: 
             }
             "stages" => match second {
                 None => report.error(place, "`stages` alone reads every stage", "name one: stages.NAME.output"),
-                Some((name, place)) => stage(report, read.path.get(2).map(|(name, column)| (name.as_str(), at(*column))), name, place, read.projected, scope),
+                Some((name, place)) => stage(report, read.path.get(2).map(|(name, column)| (name.as_str(), at(*column))), name, place, read.projected && read.path.len() == 3, scope),
             },
             other => match ROOTS.iter().find(|(name, _)| *name == other) {
                 Some((_, wherever)) => report.error(place, format!("`{other}` is not in scope here"), format!("it exists {wherever}")),

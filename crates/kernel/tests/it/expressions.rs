@@ -114,6 +114,9 @@ fn roots_are_what_is_read_from_the_scope_and_nothing_else() {
     };
     assert_eq!(reads("length(stages.check.failures) > `0`"), [["stages@8", "check@15", "failures@21"]]);
     assert_eq!(reads("stages.a.output[0].x.y"), [["stages@1", "a@8", "output@10"]]);
+    assert_eq!(reads("stages.a.output[*].x[].y"), [["stages@1", "a@8", "output@10"]]);
+    assert_eq!(reads("stages.a.output.*.x | [?input > y]"), [["stages@1", "a@8", "output@10"]]);
+    assert_eq!(reads("(input.a || item)[].{x: y}"), [vec!["input@2", "a@8"], vec!["item@13"]]);
     assert_eq!(reads("keys(@)"), [Vec::<String>::new()]);
 }
 

@@ -4,3 +4,4 @@
 mod broken;
 mod compliance;
 mod expressions;
+mod pipelines;
