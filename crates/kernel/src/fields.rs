@@ -238,11 +238,19 @@ pub(crate) fn list<'a>(report: &mut Report, name: &str, tree: &'a Tree) -> Optio
     }
 }
 
-/// A list of strings, each with its place.
+/// A list of strings, each with its place; what is no string is an error and left out.
 pub(crate) fn strings(report: &mut Report, name: &str, tree: &Tree) -> Option<Vec<(String, Place)>> {
     let items = list(report, name, tree)?;
-    let found: Vec<_> = items.iter().enumerate().filter_map(|(index, item)| string(report, &format!("{name}[{index}]"), item).map(|text| (text.to_owned(), item.place))).collect();
-    if found.len() == items.len() { Some(found) } else { None }
+    let mut found = Vec::with_capacity(items.len());
+    for (index, item) in items.iter().enumerate() {
+        found.extend(string(report, &format!("{name}[{index}]"), item).map(|text| (text.to_owned(), item.place)));
+    }
+    Some(found)
+}
+
+/// Whether a value is a list without items.
+pub(crate) fn is_empty_list(tree: &Tree) -> bool {
+    matches!(&tree.kind, Kind::List(items) if items.is_empty())
 }
 
 /// Whether a text is a name: `[a-z][a-z0-9_]{0,62}`.

@@ -9,9 +9,9 @@ use crate::pipeline::definition::{Activity, Exec, Executor};
 use crate::pipeline::document::{Kind, Tree};
 
 /// Executors of the design that this version has not.
-const LATER: [&str; 9] = ["http", "worker", "wasm", "queue", "llm", "redis", "logic_app", "throttle", "breaker"];
+pub(crate) const LATER: [&str; 9] = ["http", "worker", "wasm", "queue", "llm", "redis", "logic_app", "throttle", "breaker"];
 /// Fields that belong to `exec`.
-const OF_EXEC: [&str; 5] = ["processes", "persistent", "environment", "folder", "as_file"];
+pub(crate) const OF_EXEC: [&str; 5] = ["processes", "persistent", "environment", "folder", "as_file"];
 
 /// `activities`: a mapping of names to activities.
 pub(crate) fn activities(report: &mut Report, tree: &Tree) -> BTreeMap<String, Activity> {
@@ -48,7 +48,7 @@ fn activity(report: &mut Report, name: &str, place: Place, tree: &Tree) -> Optio
 }
 
 /// What `exec` or `native` says, with the fields beside it.
-pub(crate) fn executor(report: &mut Report, fields: &mut Fields<'_>, name: &str, place: Place) -> Option<Executor> {
+fn executor(report: &mut Report, fields: &mut Fields<'_>, name: &str, place: Place) -> Option<Executor> {
     let later = LATER.iter().any(|name| fields.peek(name).is_some());
     match (fields.get("exec"), fields.get("native")) {
         (Some(command), None) => exec(report, fields, &command.value).map(Executor::Exec),
@@ -57,18 +57,18 @@ pub(crate) fn executor(report: &mut Report, fields: &mut Fields<'_>, name: &str,
                 report.error(entry.value.place, "`native: false` says nowhere where it runs", "write native: true for a Rust function, exec: [program] for a program");
             }
             for field in OF_EXEC {
-                fields.elsewhere(report, field, "belongs to `exec`, and this activity is `native`", "take it out");
+                fields.elsewhere(report, field, "belongs to `exec`, and this is `native`", "take it out");
             }
             Some(Executor::Native)
         }
         (Some(_), Some(entry)) => {
-            report.error(entry.place, format!("the activity `{}` has two executors: `exec` and `native`", shown(name)), "take one out");
+            report.error(entry.place, format!("`{}` has two executors: `exec` and `native`", shown(name)), "take one out");
             OF_EXEC.iter().for_each(|field| fields.pass(field));
             None
         }
         (None, None) => {
             if !later {
-                report.error(place, format!("the activity `{}` does not say where it runs", shown(name)), "write exec: [program, argument] for a program, native: true for a Rust function");
+                report.error(place, format!("`{}` does not say where it runs", shown(name)), "write exec: [program, argument] for a program, native: true for a Rust function");
             }
             OF_EXEC.iter().for_each(|field| fields.pass(field));
             None
@@ -76,8 +76,8 @@ pub(crate) fn executor(report: &mut Report, fields: &mut Fields<'_>, name: &str,
     }
 }
 
-/// `folder` is where the program runs: relative to the file that declares it, the file's own folder if not written.
-fn exec(report: &mut Report, fields: &mut Fields<'_>, command: &Tree) -> Option<Exec> {
+/// A program from its command and the fields beside it. `folder` is where the program runs: relative to the file that declares it, the file's own folder if not written.
+pub(crate) fn exec(report: &mut Report, fields: &mut Fields<'_>, command: &Tree) -> Option<Exec> {
     let command = match &command.kind {
         Kind::Text(text) => {
             let words: Vec<&str> = text.value.split_whitespace().collect();

@@ -197,7 +197,7 @@ impl Builder<'_> {
                 if as_key {
                     self.key(value.into_owned(), place);
                 } else {
-                    let kind = self.scalar(value.into_owned(), style, &span);
+                    let kind = self.kind_of(value.into_owned(), style, &span);
                     self.value(Tree { place, kind });
                 }
             }
@@ -314,10 +314,10 @@ impl Builder<'_> {
         }
     }
 
-    fn scalar(&mut self, value: String, style: ScalarStyle, span: &Span) -> Kind {
+    fn kind_of(&mut self, value: String, style: ScalarStyle, span: &Span) -> Kind {
         let place = place_of(span);
         if style == ScalarStyle::Plain {
-            match plain(&value) {
+            match scalar(&value) {
                 Ok(Some(kind)) => return kind,
                 Ok(None) => {}
                 Err((message, hint)) => {
@@ -362,7 +362,7 @@ impl Builder<'_> {
 }
 
 /// What a scalar without quotes is, if it is no string.
-fn plain(text: &str) -> Result<Option<Kind>, (String, &'static str)> {
+pub(crate) fn scalar(text: &str) -> Result<Option<Kind>, (String, &'static str)> {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Ok(Some(Kind::Null)),
         "true" | "True" | "TRUE" => return Ok(Some(Kind::Bool(true))),

@@ -1,6 +1,6 @@
 //! Pipelines: the definition, its validation, expressions, and the plan of a run.
 
-mod activity;
+pub(crate) mod activity;
 mod code;
 pub mod definition;
 mod doc;
@@ -10,7 +10,7 @@ pub mod expression;
 pub mod functions;
 mod number;
 pub mod parse;
-mod policies;
+pub(crate) mod policies;
 pub mod schema;
 mod scope;
 mod stage;

@@ -11,7 +11,7 @@ use super::policies::{retry, throttle, timeout, waiting_timeout};
 use super::scope::{InScope, ROOTS, expression, has_expression, template};
 use super::validate::Knot;
 use crate::diagnostic::{Place, Report};
-use crate::fields::{Fields, later, name, shown, span, string, strings, whole, word};
+use crate::fields::{Fields, is_empty_list, later, name, shown, span, string, strings, whole, word};
 use crate::nearest::suggestion;
 use crate::policy::Span;
 
@@ -112,7 +112,7 @@ pub(crate) fn draft<'a>(report: &mut Report, tree: &'a Tree) -> Option<Draft<'a>
         let hint = "write stages: [the_stage_before]";
         let stages = fields.required(report, "stages", hint).and_then(|entry| {
             let names = strings(report, "stages", &entry.value)?;
-            if names.is_empty() {
+            if is_empty_list(&entry.value) {
                 report.error(entry.value.place, "`stages` names no stage to gather", hint);
             }
             Some(names)
@@ -311,7 +311,7 @@ fn approval(report: &mut Report, fields: &mut Fields<'_>, scope: &InScope<'_>) -
 
 fn people(report: &mut Report, entry: &Entry) -> Option<Vec<String>> {
     let people = strings(report, &entry.key, &entry.value)?;
-    if people.is_empty() {
+    if is_empty_list(&entry.value) {
         report.error(entry.value.place, format!("`{}` names nobody", entry.key), "write \"role:finance\" or \"user:ada@example.org\"");
     }
     for (who, place) in &people {

@@ -1,6 +1,8 @@
 //! Broken files, each with the whole message.
 
+use selvedge_kernel::config::{Source, parse_config};
 use selvedge_kernel::diagnostic::listed;
+use selvedge_kernel::manifest::parse_manifest;
 use selvedge_kernel::pipeline::parse::parse_pipeline;
 use std::path::{Path, PathBuf};
 
@@ -28,5 +30,20 @@ fn whole_programs_of_the_design_give_exactly_what_is_not_in_this_version() {
             Err(errors) => listed(&errors),
         };
         insta::assert_snapshot!(format!("whole_{name}"), found);
+    }
+}
+
+#[test]
+fn broken_manifests_are_refused_with_every_error_its_place_and_a_hint() {
+    for (name, text) in data("broken/manifest") {
+        insta::assert_snapshot!(format!("manifest_{name}"), listed(&parse_manifest("app.yaml", &text).unwrap_err()));
+    }
+}
+
+#[test]
+fn broken_configurations_are_refused_with_the_key_the_place_and_the_remedy() {
+    for (name, text) in data("broken/config") {
+        let source = Source::File { name: "selvedge.yaml".to_owned(), text };
+        insta::assert_snapshot!(format!("config_{name}"), listed(&parse_config(&[source]).unwrap_err()));
     }
 }

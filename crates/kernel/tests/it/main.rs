@@ -5,3 +5,4 @@ mod broken;
 mod compliance;
 mod expressions;
 mod pipelines;
+mod settings;
