@@ -24,6 +24,12 @@ impl std::fmt::Debug for Hash32 {
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SealKey(pub [u8; 32]);
 
+impl std::fmt::Debug for SealKey {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("SealKey(…)")
+    }
+}
+
 /// The keyed hash of a payload.
 #[must_use]
 pub fn seal(key: &SealKey, payload: &[u8]) -> Hash32 {

@@ -11,12 +11,16 @@ mod fields;
 pub mod id;
 pub mod journal;
 pub mod limit;
+#[cfg(feature = "test")]
 pub mod manifest;
+pub mod model;
 pub mod nearest;
 pub mod pipeline;
 pub mod policy;
 pub mod ports;
 pub mod record;
+pub mod replay;
 pub mod time;
+pub mod transition;
 pub mod waiting;
 pub mod wire;

@@ -1,1 +1,25 @@
+//! Selvedge's embedded store: a log, a table in memory, and a tree; and the suite that every store passes.
+//!
+//! `LAYOUT.md` beside this crate's manifest says byte by byte what lies on disk, and what is assumed of the medium.
 
+pub mod conformance;
+pub mod directory;
+pub mod disk;
+pub mod entry;
+pub mod error;
+pub mod group;
+pub mod options;
+pub mod recovery;
+
+mod embedded;
+mod log;
+mod open;
+mod queue;
+mod reply;
+mod segment;
+mod table;
+
+pub use disk::{Fault, Faults, Unsynced};
+pub use embedded::{EmbeddedStore, Stats};
+pub use error::OpenError;
+pub use options::Options;

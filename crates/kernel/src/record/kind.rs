@@ -12,11 +12,11 @@ pub enum Kind {
     ShardHead = 1,
     /// invocation → the invocation: input, caller, status, result. Written at accept, at each failed attempt and at the end; leaves by retention.
     Invocation = 2,
-    /// tenant, type, key, invocation → empty. An open exclusive invocation of an actor, in the order accepted. Leaves at its end.
+    /// tenant, type, key, order (u64) → invocation. An open exclusive invocation of an actor, in the order accepted. Leaves at its end.
     Inbox = 3,
     /// Shard-wide, ready number → invocation. What a reopened shard activates. Leaves when the invocation suspends or ends.
     Ready = 4,
-    /// invocation, entry index (u32) → journal entry. Folded at the end; leaves by retention.
+    /// invocation, index of the first (u32) → the journal entries that one transition wrote. Folded at the end; leaves by retention.
     Journal = 5,
     /// invocation → 32 bytes that key its seals. Leaves by retention or erasure.
     SealKey = 6,
@@ -38,7 +38,7 @@ pub enum Kind {
     InvocationSignal = 14,
     /// invocation, n (u64) → a chunk of output. Leaves by retention.
     Output = 15,
-    /// tenant, type, invocation → a dead letter. Leaves by retention or redrive.
+    /// invocation → a dead letter. Leaves by retention or redrive.
     DeadLetter = 16,
     /// owner (18 bytes), seal (32 bytes), n (u32) → a chunk of a large payload. Leaves with its owner.
     Chunk = 17,
@@ -48,6 +48,10 @@ pub enum Kind {
     FoldedJournal = 19,
     /// Shard-wide, tenant, what (1 byte), time (u64), id → a line of a list.
     Index = 20,
+    /// invocation, peer → a caller that joined it by its idempotency key. Leaves at its end.
+    Joined = 21,
+    /// Shard-wide, receiving shard (u16) → n of the last envelope sent.
+    Sent = 22,
     /// run → the run's header. Leaves by retention.
     Run = 32,
     /// run → the definition that the run is pinned to. Leaves by retention.

@@ -1,0 +1,20 @@
+//! A dead letter: a message that could not be handled, whole.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::WorkError;
+use crate::record::message::Message;
+use crate::time::Millis;
+
+/// A message that could not be handled.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// What was asked, whole.
+    pub message: Message,
+    /// The last error.
+    pub error: WorkError,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When it was given up.
+    pub at: Millis,
+}

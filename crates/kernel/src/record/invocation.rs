@@ -1,0 +1,183 @@
+//! One message being handled: what was accepted, and how far it is.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::WorkError;
+use crate::journal::{Hash32, OpKind, Payload, Signature};
+use crate::record::message::Message;
+use crate::time::Millis;
+use bytes::Bytes;
+
+/// Why an invocation needs somebody to look at it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Blocked {
+    /// Its journal does not fit its code.
+    Mismatch {
+        /// What the journal says.
+        recorded: Option<Signature>,
+        /// What the code asked for.
+        attempted: Option<Signature>,
+    },
+    /// Its handler is not registered.
+    Missing {
+        /// The handler as `type.handler`.
+        handler: String,
+    },
+    /// It awaited something that is not an operation of its context.
+    ForeignWait,
+    /// The process ended ten times while it ran, without an entry of its own in between.
+    Crashes,
+    /// Its payload cannot be read.
+    Damaged {
+        /// What was found.
+        reason: String,
+    },
+}
+
+impl std::fmt::Display for Blocked {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let side = |side: &Option<Signature>| side.as_ref().map_or("nothing".to_owned(), ToString::to_string);
+        match self {
+            Blocked::Mismatch { recorded, attempted } => write!(
+                out,
+                "its journal does not fit its code: recorded {}, attempted {}; deploy code that fits and run `selvedge invocations retry`, or kill it",
+                side(recorded),
+                side(attempted)
+            ),
+            Blocked::Missing { handler } => write!(out, "it needs the handler {handler}, which this binary does not have: start one that has it"),
+            Blocked::ForeignWait => out.write_str(
+                "its handler awaited something that is not an operation of its context: move that into a step, then run `selvedge invocations retry`",
+            ),
+            Blocked::Crashes => out.write_str("the process ended ten times in a row while it ran: look at the log, then run `selvedge invocations retry`, or kill it"),
+            Blocked::Damaged { reason } => write!(out, "a payload of it cannot be read ({reason}): run `selvedge verify`"),
+        }
+    }
+}
+
+/// Where an invocation stands.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum Status {
+    /// Accepted, not started.
+    Accepted,
+    /// Being handled, or waiting in memory or on disk.
+    Running,
+    /// Waits for somebody to look at it.
+    Blocked,
+    /// Ended with a value.
+    Completed,
+    /// Ended with an error.
+    Failed,
+    /// Ended by a cancel.
+    Cancelled,
+    /// Ended by a kill.
+    Killed,
+}
+
+impl Status {
+    /// Whether nothing more happens to it.
+    #[must_use]
+    pub fn ended(self) -> bool {
+        matches!(self, Status::Completed | Status::Failed | Status::Cancelled | Status::Killed)
+    }
+}
+
+/// How an invocation ended.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct End {
+    /// When.
+    pub at: Millis,
+    /// The value.
+    pub value: Option<Payload>,
+    /// The value's seal.
+    pub value_seal: Option<Hash32>,
+    /// Or the error.
+    pub error: Option<WorkError>,
+}
+
+/// The record of one invocation. Its message's input is empty here if it is kept in chunks.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Invocation {
+    /// What was asked, by whom.
+    pub message: Message,
+    /// Where the input is.
+    pub input: Payload,
+    /// The seal of the input, which starts the chain.
+    pub input_seal: Hash32,
+    /// Its place in the inbox.
+    pub order: u64,
+    /// Shard time at which it was accepted.
+    pub accepted_at: Millis,
+    /// Where it stands.
+    pub status: Status,
+    /// Which attempt it is in, from 1.
+    pub attempt: u32,
+    /// When the next attempt starts, if it waits for one.
+    pub retry_at: Option<Millis>,
+    /// The error of the last failed attempt.
+    pub last_error: Option<WorkError>,
+    /// Unclean ends of the process while it ran, and the journal's length at the last of them.
+    pub crashes: (u32, u32),
+    /// Why it is blocked.
+    pub blocked: Option<Blocked>,
+    /// A cancel that was asked for.
+    pub cancel: Option<String>,
+    /// Whether other callers wait for it too.
+    pub joined: bool,
+    /// How it ended.
+    pub end: Option<End>,
+    /// Entries and last chain value of the journal when it ended.
+    pub journal: Option<(u32, Hash32)>,
+}
+
+/// An operation that left something behind before its result.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Begun {
+    /// Which operation.
+    pub signature: Signature,
+    /// The seal of what was asked.
+    pub request_seal: Option<Hash32>,
+    /// The timer that it waits for: due, and the timer's number.
+    pub timer: Option<(Millis, u64)>,
+    /// When it was begun.
+    pub since: Millis,
+    /// Failed attempts so far.
+    pub attempts: u32,
+    /// The error of the last failed attempt.
+    pub last_error: Option<WorkError>,
+    /// The message that it sent.
+    pub peer: Option<(crate::id::ActorId, crate::id::InvocationId)>,
+    /// The answer, from when it came until the operation takes it.
+    pub reply: Option<crate::record::message::KeptReply>,
+}
+
+impl Begun {
+    /// A row that says only that the operation was begun.
+    #[must_use]
+    pub fn new(signature: Signature, since: Millis) -> Begun {
+        Begun { signature, request_seal: None, timer: None, since, attempts: 0, last_error: None, peer: None, reply: None }
+    }
+
+    /// Whether it waits for a signal of this name.
+    #[must_use]
+    pub fn waits_for_signal(&self, name: &str) -> bool {
+        self.signature.kind == OpKind::Signal && self.signature.name == name
+    }
+}
+
+/// What an idempotency key led to.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Idempotent {
+    /// The invocation.
+    pub invocation: crate::id::InvocationId,
+    /// BLAKE3 of the body: same body means same bytes.
+    pub body: Hash32,
+}
+
+/// One chunk of an invocation's output.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct OutputChunk {
+    /// When.
+    pub at: Millis,
+    /// What.
+    pub data: Bytes,
+}

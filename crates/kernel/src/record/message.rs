@@ -1,0 +1,140 @@
+//! What travels between actors, runs and shards.
+
+use serde::{Deserialize, Serialize};
+
+use crate::auth::AuthorizationContext;
+use crate::error::WorkError;
+use crate::id::{ActorId, InvocationId, RunId};
+use crate::journal::Payload;
+use crate::time::Millis;
+use bytes::Bytes;
+
+/// Who waits for an answer.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum Peer {
+    /// An operation of an invocation.
+    Operation {
+        /// Which invocation.
+        invocation: InvocationId,
+        /// Its operation.
+        number: u32,
+    },
+    /// A task of a run.
+    Task {
+        /// Which run.
+        run: RunId,
+        /// Its stage.
+        stage: u16,
+        /// Its item.
+        item: u32,
+        /// Which attempt.
+        attempt: u32,
+    },
+}
+
+/// A message to a handler.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Message {
+    /// The invocation that it becomes.
+    pub id: InvocationId,
+    /// To whom.
+    pub target: ActorId,
+    /// To which handler.
+    pub handler: String,
+    /// The input, whole.
+    pub input: Bytes,
+    /// For whom.
+    pub context: AuthorizationContext,
+    /// The sender's key, in the scope of the handler.
+    pub idempotency_key: Option<String>,
+    /// W3C trace context.
+    pub trace: Option<String>,
+    /// When it must have ended.
+    pub deadline: Option<Millis>,
+    /// Who waits for the answer.
+    pub reply_to: Option<Peer>,
+    /// The invocation whose child it is.
+    pub parent: Option<InvocationId>,
+    /// The invocations that wait for it, the first caller first.
+    pub chain: Vec<InvocationId>,
+}
+
+/// How an invocation ended, for whoever waits.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Its value.
+    Value(Bytes),
+    /// Its error.
+    Error(WorkError),
+}
+
+/// What one shard sends another.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Envelope {
+    /// A message to an actor.
+    Invoke(Message),
+    /// A message that is handled later.
+    Later {
+        /// When.
+        at: Millis,
+        /// What.
+        message: Message,
+    },
+    /// An answer.
+    Reply {
+        /// To whom.
+        to: Peer,
+        /// From which invocation.
+        from: InvocationId,
+        /// What.
+        outcome: Outcome,
+    },
+    /// Ask an invocation to end.
+    Cancel {
+        /// Which.
+        invocation: InvocationId,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A signal that is kept until somebody waits for it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct KeptSignal {
+    /// What it carries.
+    pub payload: Payload,
+    /// From whom.
+    pub context: AuthorizationContext,
+    /// When it came.
+    pub at: Millis,
+}
+
+/// An envelope as it lies in the outbox.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum OutboxRow {
+    /// Here.
+    Whole(Envelope),
+    /// As chunks under its sender: it is larger than a row may be.
+    Chunked {
+        /// Under whom.
+        owner: crate::id::RawId,
+        /// Under which seal: BLAKE3 of the envelope's encoding.
+        seal: crate::journal::Hash32,
+        /// How long its encoding is.
+        len: u64,
+    },
+}
+
+/// An answer that is kept until its operation takes it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum KeptReply {
+    /// A value.
+    Value {
+        /// Where it is.
+        payload: Payload,
+        /// Its seal.
+        seal: crate::journal::Hash32,
+    },
+    /// An error.
+    Error(WorkError),
+}

@@ -1,0 +1,113 @@
+//! Rows of a shard as a whole: its head, its ledger, its timers.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{InvocationId, RawId, RunId};
+use crate::journal::Hash32;
+use crate::record::message::Message;
+use crate::time::Millis;
+use crate::wire;
+
+/// Marks, ledger head and time: written by every commit.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, Default)]
+pub struct ShardHead {
+    /// The time of the last commit: shard time never runs backwards.
+    pub time: Millis,
+    /// The next number for inbox places, ready rows and timers.
+    pub next: u64,
+    /// No timer is due before this.
+    pub timers_from: Millis,
+    /// No ready row has a lower number.
+    pub ready_from: u64,
+    /// The chain value of the last ledger line.
+    pub ledger: Hash32,
+    /// How many ledger lines there are.
+    pub ledger_lines: u64,
+    /// Whether the last owner closed in good order.
+    pub clean: bool,
+}
+
+/// What a ledger line says of a piece of work.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum LedgerState {
+    /// Accepted, durably.
+    Accepted,
+    /// Ended well.
+    Completed,
+    /// Ended badly.
+    Failed,
+    /// Ended by a cancel.
+    Cancelled,
+    /// Ended by a kill.
+    Killed,
+}
+
+/// One line of a shard's ledger.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LedgerLine {
+    /// Whose.
+    pub id: RawId,
+    /// Whether it is a run.
+    pub run: bool,
+    /// What became of it.
+    pub state: LedgerState,
+    /// The last chain value of its journal.
+    pub last: Hash32,
+    /// How many entries its journal has.
+    pub count: u32,
+    /// When.
+    pub at: Millis,
+    /// The chain of the ledger up to and including this line.
+    pub chain: Hash32,
+}
+
+/// Appends to the ledger: gives the line, and the head is moved on.
+#[must_use]
+pub fn ledger_line(head: &mut ShardHead, id: RawId, run: bool, state: LedgerState, last: Hash32, count: u32) -> (u64, LedgerLine) {
+    let chain = ledger_chain(head.ledger, id, run, state, last, count, head.time);
+    let line = LedgerLine { id, run, state, last, count, at: head.time, chain };
+    let n = head.ledger_lines;
+    head.ledger = chain;
+    head.ledger_lines += 1;
+    (n, line)
+}
+
+/// BLAKE3(previous ‖ line without its chain value).
+#[must_use]
+pub fn ledger_chain(previous: Hash32, id: RawId, run: bool, state: LedgerState, last: Hash32, count: u32, at: Millis) -> Hash32 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&previous.0);
+    hasher.update(&wire::encode(&(id, run, state, last, count, at)));
+    Hash32(*hasher.finalize().as_bytes())
+}
+
+/// What fires.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Timer {
+    /// An operation: a sleep, the end of a wait, the next attempt.
+    Operation {
+        /// Of which invocation.
+        invocation: InvocationId,
+        /// Which operation.
+        number: u32,
+    },
+    /// The next attempt of an invocation.
+    Attempt {
+        /// Of which invocation.
+        invocation: InvocationId,
+    },
+    /// The deadline of an invocation.
+    Deadline {
+        /// Of which invocation.
+        invocation: InvocationId,
+    },
+    /// A delayed message.
+    Message(Box<Message>),
+    /// Something that a run waits for.
+    Run {
+        /// Which run.
+        run: RunId,
+        /// What it calls it.
+        token: u64,
+    },
+}

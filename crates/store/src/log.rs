@@ -1,0 +1,232 @@
+//! The log's thread: takes what waits, writes it as one group, syncs, applies it to the table, answers.
+
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use selvedge_kernel::id::ShardId;
+use selvedge_kernel::ports::{Claim, CommitOutcome, Epoch, Owner};
+
+use crate::embedded::Shared;
+use crate::entry::{self, Encoded};
+use crate::group::{self, HEADER_BYTES, Header};
+use crate::queue::{Batch, Task};
+use crate::reply::Reply;
+use crate::segment::{Pool, Segment};
+use crate::table::Place;
+
+/// A group takes no further entry once its body has this many bytes.
+pub const GROUP_BYTES: usize = 1024 * 1024;
+/// No group is longer: the last entry that a group takes is at most a whole commit.
+pub const GROUP_MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// What a shard's commits are checked against.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ShardState {
+    /// Raised by each claim.
+    pub epoch: Epoch,
+    /// Who claimed last.
+    pub owner: Owner,
+    /// The number of the last commit.
+    pub last: u64,
+}
+
+impl Default for ShardState {
+    fn default() -> ShardState {
+        ShardState { epoch: Epoch(0), owner: Owner([0; 16]), last: 0 }
+    }
+}
+
+/// The state of the log's thread.
+pub struct Log {
+    /// What it shares with readers.
+    pub shared: Arc<Shared>,
+    /// Where files come from.
+    pub pool: Arc<Pool>,
+    /// The store's id.
+    pub store: [u8; 16],
+    /// One state a shard.
+    pub shards: Vec<ShardState>,
+    /// The segment that is written, and the place of the next group in it.
+    pub tail: Option<(Arc<Segment>, u64)>,
+    /// The number of the next group.
+    pub next_group: u64,
+    /// The incarnation of the next segment.
+    pub next_incarnation: u64,
+}
+
+/// A group that is being put together.
+#[derive(Default)]
+struct Draft {
+    buffer: Vec<u8>,
+    entries: u32,
+    commits: Vec<(ShardId, Bytes, usize)>,
+    /// Answers that wait for this group.
+    claims: Vec<(Reply<Claim>, Claim)>,
+    batches: Vec<(Reply<Vec<CommitOutcome>>, Vec<CommitOutcome>)>,
+    /// The batch that goes on in the next group had this many outcomes before this group.
+    open_from: usize,
+}
+
+impl Log {
+    /// Works until the queue is closed and empty, or the disk fails.
+    pub fn run(mut self) {
+        let mut tasks = VecDeque::new();
+        let mut draft = Draft::default();
+        while self.shared.queue.take(&mut tasks) {
+            self.fill(&mut tasks, &mut draft);
+            let written = if draft.entries > 0 { self.write(&mut draft) } else { Ok(()) };
+            match written {
+                Ok(()) => draft.answer(),
+                Err(reason) => {
+                    self.shared.stop(reason);
+                    draft.answer_unknown();
+                    refuse_all(&mut tasks, draft.open_from);
+                    break;
+                }
+            }
+        }
+        self.shared.queue.close();
+        while self.shared.queue.take(&mut tasks) {
+            refuse_all(&mut tasks, 0);
+        }
+    }
+
+    /// Moves tasks into a group, until there are no more or the group is full.
+    fn fill(&mut self, tasks: &mut VecDeque<Task>, draft: &mut Draft) {
+        group::begin(&mut draft.buffer);
+        draft.entries = 0;
+        draft.open_from = 0;
+        while draft.buffer.len() < GROUP_BYTES {
+            match tasks.pop_front() {
+                None => break,
+                Some(Task::Claim { shard, owner, reply }) => self.add_claim(draft, shard, owner, reply),
+                Some(Task::Commit(mut batch)) => {
+                    let before = batch.outcomes.len();
+                    while draft.buffer.len() < GROUP_BYTES
+                        && let Some(commit) = batch.rest.pop()
+                    {
+                        let outcome = self.add_commit(draft, &mut batch.refused, commit);
+                        batch.outcomes.push(outcome);
+                    }
+                    if batch.rest.is_empty() {
+                        draft.batches.push((batch.reply, batch.outcomes));
+                    } else {
+                        draft.open_from = before;
+                        tasks.push_front(Task::Commit(batch));
+                    }
+                }
+            }
+        }
+    }
+
+    fn add_claim(&mut self, draft: &mut Draft, shard: ShardId, owner: Owner, reply: Reply<Claim>) {
+        let Some(state) = self.shards.get_mut(usize::from(shard.0)) else {
+            return;
+        };
+        state.epoch = Epoch(state.epoch.0 + 1);
+        state.owner = owner;
+        entry::append_claim(&mut draft.buffer, shard, state.epoch, owner);
+        draft.entries += 1;
+        draft.claims.push((reply, Claim { epoch: state.epoch, last: state.last }));
+    }
+
+    fn add_commit(&mut self, draft: &mut Draft, refused: &mut Vec<(ShardId, CommitOutcome)>, commit: Encoded) -> CommitOutcome {
+        if let Some((_, outcome)) = refused.iter().find(|(shard, _)| *shard == commit.shard) {
+            return outcome.clone();
+        }
+        let outcome = match self.shards.get_mut(usize::from(commit.shard.0)) {
+            None => CommitOutcome::Fenced,
+            Some(state) if state.epoch != commit.epoch || state.epoch == Epoch(0) => CommitOutcome::Fenced,
+            Some(state) if commit.number != state.last + 1 || commit.over_limit => CommitOutcome::Gap { last: state.last },
+            Some(state) => {
+                state.last = commit.number;
+                let at = commit.append(&mut draft.buffer);
+                draft.entries += 1;
+                draft.commits.push((commit.shard, commit.rows, at));
+                return CommitOutcome::Done;
+            }
+        };
+        refused.push((commit.shard, outcome.clone()));
+        outcome
+    }
+
+    fn write(&mut self, draft: &mut Draft) -> Result<(), String> {
+        let length = draft.buffer.len().next_multiple_of(HEADER_BYTES) as u64;
+        let full = |(segment, offset): &(Arc<Segment>, u64)| *offset > 0 && offset + length > segment.capacity;
+        if self.tail.as_ref().is_none_or(full) {
+            self.roll()?;
+        }
+        let Some((segment, offset)) = &mut self.tail else {
+            return Err("no segment".to_owned());
+        };
+        let header = Header { store: self.store, incarnation: segment.incarnation, number: self.next_group, entries: draft.entries };
+        group::seal(&mut draft.buffer, &header);
+        let path = || segment.file.path().display().to_string();
+        segment.file.write_at(&draft.buffer, *offset).map_err(|error| {
+            format!("writing {} failed ({error}); what was acknowledged is kept: give the disk space or repair it, then start again", path())
+        })?;
+        segment.file.sync().map_err(|error| format!("syncing {} failed ({error}); what was acknowledged is kept: check the disk, then start again", path()))?;
+        let start = *offset;
+        *offset += length;
+        self.next_group += 1;
+        let segment = Arc::clone(segment);
+        for (shard, rows, at) in draft.commits.drain(..) {
+            let place = Place { segment: &segment, offset: start + at as u64 };
+            let applied = self.shared.tables.apply(shard, &rows, &place);
+            match applied {
+                Ok(true) => {}
+                Ok(false) => {
+                    return Err("a commit could not be read back from memory: this is a defect of Selvedge".to_owned());
+                }
+                Err(error) => {
+                    return Err(format!("reading {} failed ({error}): check the disk, then start again", path_of(&segment)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn roll(&mut self) -> Result<(), String> {
+        let spare = self.pool.take().map_err(|error| {
+            format!("no new segment of the log could be made ({error}); what was acknowledged is kept: give the disk space, then start again")
+        })?;
+        self.tail = Some((Arc::new(Segment::new(spare, self.next_incarnation, &self.pool)), 0));
+        self.next_incarnation += 1;
+        Ok(())
+    }
+}
+
+fn path_of(segment: &Segment) -> String {
+    segment.file.path().display().to_string()
+}
+
+impl Draft {
+    fn answer(&mut self) {
+        for (reply, claim) in self.claims.drain(..) {
+            reply.send(claim);
+        }
+        for (reply, outcomes) in self.batches.drain(..) {
+            reply.send(outcomes);
+        }
+    }
+
+    fn answer_unknown(&mut self) {
+        self.claims.clear();
+        for (reply, outcomes) in self.batches.drain(..) {
+            reply.send(vec![CommitOutcome::Unknown; outcomes.len()]);
+        }
+    }
+}
+
+/// Answers what can not be written any more. Of the first batch, the first `durable` outcomes stand.
+fn refuse_all(tasks: &mut VecDeque<Task>, durable: usize) {
+    for (n, task) in tasks.drain(..).enumerate() {
+        if let Task::Commit(Batch { rest, mut outcomes, reply, .. }) = task {
+            let count = outcomes.len() + rest.len();
+            outcomes.truncate(if n == 0 { durable } else { 0 });
+            outcomes.resize(count, CommitOutcome::Unknown);
+            reply.send(outcomes);
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! The one integration-test binary of the store.
+#![allow(clippy::unwrap_used)]
+
+mod conformance;
+mod differential;
+mod directory;
+mod faults;
+mod ingestion;
+mod log;
+mod support;
