@@ -267,6 +267,10 @@ pub(crate) fn name(report: &mut Report, what: &str, text: &str, place: Place) ->
     if !is_name(&fitting) {
         fitting = format!("x_{fitting}").chars().take(63).collect();
     }
-    report.error(place, format!("{what} `{}` is not a name: a lower-case letter, then lower-case letters, digits and `_`, 63 at most", shown(text)), format!("write {fitting}"));
+    report.error(
+        place,
+        format!("{what} `{}` is not a name: a lower-case letter, then lower-case letters, digits and `_`, 63 at most", shown(text)),
+        format!("write {fitting}"),
+    );
     None
 }

@@ -11,8 +11,8 @@ mod fields;
 pub mod id;
 pub mod journal;
 pub mod limit;
-#[cfg(feature = "test")]
 pub mod manifest;
+#[cfg(feature = "test")]
 pub mod model;
 pub mod nearest;
 pub mod pipeline;

@@ -17,7 +17,11 @@ pub(crate) const OF_EXEC: [&str; 5] = ["processes", "persistent", "environment",
 pub(crate) fn activities(report: &mut Report, tree: &Tree) -> BTreeMap<String, Activity> {
     let mut found = BTreeMap::new();
     let Kind::Map(entries) = &tree.kind else {
-        report.error(tree.place, format!("`activities` must be a mapping of names, it is {}", tree.type_name()), "write activities: {head: {exec: [python3, head.py]}}");
+        report.error(
+            tree.place,
+            format!("`activities` must be a mapping of names, it is {}", tree.type_name()),
+            "write activities: {head: {exec: [python3, head.py]}}",
+        );
         return found;
     };
     for entry in entries {
@@ -34,7 +38,9 @@ pub(crate) fn activities(report: &mut Report, tree: &Tree) -> BTreeMap<String, A
 }
 
 fn is_activity_name(text: &str) -> bool {
-    text.len() <= 63 && text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-' | b'.'))
+    text.len() <= 63
+        && text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-' | b'.'))
 }
 
 fn activity(report: &mut Report, name: &str, place: Place, tree: &Tree) -> Option<Activity> {
@@ -54,7 +60,11 @@ fn executor(report: &mut Report, fields: &mut Fields<'_>, name: &str, place: Pla
         (Some(command), None) => exec(report, fields, &command.value).map(Executor::Exec),
         (None, Some(entry)) => {
             if boolean(report, "native", &entry.value) == Some(false) {
-                report.error(entry.value.place, "`native: false` says nowhere where it runs", "write native: true for a Rust function, exec: [program] for a program");
+                report.error(
+                    entry.value.place,
+                    "`native: false` says nowhere where it runs",
+                    "write native: true for a Rust function, exec: [program] for a program",
+                );
             }
             for field in OF_EXEC {
                 fields.elsewhere(report, field, "belongs to `exec`, and this is `native`", "take it out");
@@ -68,7 +78,11 @@ fn executor(report: &mut Report, fields: &mut Fields<'_>, name: &str, place: Pla
         }
         (None, None) => {
             if !later {
-                report.error(place, format!("`{}` does not say where it runs", shown(name)), "write exec: [program, argument] for a program, native: true for a Rust function");
+                report.error(
+                    place,
+                    format!("`{}` does not say where it runs", shown(name)),
+                    "write exec: [program, argument] for a program, native: true for a Rust function",
+                );
             }
             OF_EXEC.iter().for_each(|field| fields.pass(field));
             None
@@ -81,7 +95,11 @@ pub(crate) fn exec(report: &mut Report, fields: &mut Fields<'_>, command: &Tree)
     let command = match &command.kind {
         Kind::Text(text) => {
             let words: Vec<&str> = text.value.split_whitespace().collect();
-            report.error(command.place, "`exec` must be a list of a program and its arguments: there is no shell", format!("write exec: [{}]", words.join(", ")));
+            report.error(
+                command.place,
+                "`exec` must be a list of a program and its arguments: there is no shell",
+                format!("write exec: [{}]", words.join(", ")),
+            );
             None
         }
         Kind::List(items) if items.is_empty() => {
@@ -105,7 +123,8 @@ fn environment(report: &mut Report, tree: &Tree) -> BTreeMap<String, String> {
         return found;
     };
     for entry in entries {
-        let fits = !entry.key.is_empty() && !entry.key.starts_with(|c: char| c.is_ascii_digit()) && entry.key.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_');
+        let fits =
+            !entry.key.is_empty() && !entry.key.starts_with(|c: char| c.is_ascii_digit()) && entry.key.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_');
         if !fits {
             report.error(entry.place, format!("`{}` is no name of an environment variable", shown(&entry.key)), "use letters, digits and `_`");
         }

@@ -6,7 +6,7 @@
 
 use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, ScanError, Span};
 use serde_json::{Map, Number, Value};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::diagnostic::{Diagnostic, Place, Report};
 use crate::limit::{DOCUMENT_BYTES, DOCUMENT_DEPTH, DOCUMENT_NODES};
@@ -175,7 +175,7 @@ struct Key {
 /// A list or mapping whose end has not come.
 enum Open {
     List(Place, Vec<Tree>),
-    Map { place: Place, entries: Vec<Entry>, key: Option<Key>, seen: HashMap<String, Place> },
+    Map { place: Place, entries: Vec<Entry>, key: Option<Key>, seen: BTreeMap<String, Place> },
 }
 
 fn place_of(span: &Span) -> Place {
@@ -222,7 +222,7 @@ impl Builder<'_> {
             }
             Event::MappingStart(_, anchor, tag) => {
                 self.refuse(anchor, tag.is_some(), &span);
-                let map = Open::Map { place, entries: Vec::new(), key: None, seen: HashMap::new() };
+                let map = Open::Map { place, entries: Vec::new(), key: None, seen: BTreeMap::new() };
                 return self.counted(place) && self.opened(map, place);
             }
             Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {

@@ -36,7 +36,11 @@ pub(crate) fn retry(report: &mut Report, tree: &Tree) -> Option<Retry> {
     if let Some(entry) = fields.get("max") {
         let max = span(report, "max", &entry.value).unwrap_or(retry.max);
         if max < retry.initial {
-            report.error(entry.value.place, format!("`max` ({max}) is shorter than `initial` ({})", retry.initial), "`initial` is the first wait, `max` the longest");
+            report.error(
+                entry.value.place,
+                format!("`max` ({max}) is shorter than `initial` ({})", retry.initial),
+                "`initial` is the first wait, `max` the longest",
+            );
         }
         retry.max = max;
     }
@@ -60,7 +64,11 @@ pub(crate) fn retry(report: &mut Report, tree: &Tree) -> Option<Retry> {
 /// `timeout` of an activity or a stage: `{attempt, total}`.
 pub(crate) fn timeout(report: &mut Report, tree: &Tree) -> Option<Timeout> {
     if let Kind::Text(text) = &tree.kind {
-        report.error(tree.place, "`timeout` must be a mapping", format!("write timeout: {{attempt: {0}}} for each attempt, timeout: {{total: {0}}} for all of them", text.value));
+        report.error(
+            tree.place,
+            "`timeout` must be a mapping",
+            format!("write timeout: {{attempt: {0}}} for each attempt, timeout: {{total: {0}}} for all of them", text.value),
+        );
         return None;
     }
     let mut fields = Fields::of(report, tree, "`timeout`", "write timeout: {attempt: 10s, total: 1h}")?;

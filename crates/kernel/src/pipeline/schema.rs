@@ -29,7 +29,9 @@ pub(crate) fn input(report: &mut Report, tree: &Tree) -> Map<String, Value> {
         return Map::new();
     };
     for entry in entries {
-        let fits = entry.key.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && entry.key.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_') && entry.key.len() <= 63;
+        let fits = entry.key.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && entry.key.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_')
+            && entry.key.len() <= 63;
         if !fits {
             let message = format!("the input `{}` needs another name: letters, digits and `_`, no digit first, 63 at most", shown(&entry.key));
             let fitting: String = entry.key.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).take(61).collect();
@@ -88,14 +90,22 @@ fn schema(report: &mut Report, name: &str, tree: &Tree) {
     if let Some(entry) = fields.get("properties") {
         match &entry.value.kind {
             Kind::Map(inner) => inner.iter().for_each(|part| schema(report, &format!("{name}.{}", shown(&part.key)), &part.value)),
-            _ => report.error(entry.value.place, format!("`properties` must be a mapping, it is {}", entry.value.type_name()), "write properties: {name: {type: string}}"),
+            _ => report.error(
+                entry.value.place,
+                format!("`properties` must be a mapping, it is {}", entry.value.type_name()),
+                "write properties: {name: {type: string}}",
+            ),
         }
     }
     if let Some(entry) = fields.get("required") {
         let declared = fields.get("properties").map(|entry| names(Some(&entry.value))).unwrap_or_default();
         for (required, place) in strings(report, "required", &entry.value).unwrap_or_default() {
             if !declared.contains(&required) {
-                report.error(place, format!("`required` names `{}`, which is not among the properties", shown(&required)), suggestion(&required, declared.iter().map(String::as_str)));
+                report.error(
+                    place,
+                    format!("`required` names `{}`, which is not among the properties", shown(&required)),
+                    suggestion(&required, declared.iter().map(String::as_str)),
+                );
             }
         }
     }
@@ -104,7 +114,11 @@ fn schema(report: &mut Report, name: &str, tree: &Tree) {
             if let Some(entry) = fields.peek(keyword)
                 && !types.iter().any(|kind| of.contains(&kind.as_str()))
             {
-                report.error(entry.place, format!("`{keyword}` says nothing about type {}", types.join(", ")), format!("it belongs to type {}", of.join(" and ")));
+                report.error(
+                    entry.place,
+                    format!("`{keyword}` says nothing about type {}", types.join(", ")),
+                    format!("it belongs to type {}", of.join(" and ")),
+                );
             }
         }
     }

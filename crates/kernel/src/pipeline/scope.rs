@@ -152,7 +152,14 @@ fn check(report: &mut Report, expression: &Expression, scope: &InScope<'_>, at: 
             }
             "stages" => match second {
                 None => report.error(place, "`stages` alone reads every stage", "name one: stages.NAME.output"),
-                Some((name, place)) => stage(report, read.path.get(2).map(|(name, column)| (name.as_str(), at(*column))), name, place, read.projected && read.path.len() == 3, scope),
+                Some((name, place)) => stage(
+                    report,
+                    read.path.get(2).map(|(name, column)| (name.as_str(), at(*column))),
+                    name,
+                    place,
+                    read.projected && read.path.len() == 3,
+                    scope,
+                ),
             },
             other => match ROOTS.iter().find(|(name, _)| *name == other) {
                 Some((_, wherever)) => report.error(place, format!("`{other}` is not in scope here"), format!("it exists {wherever}")),
@@ -188,7 +195,11 @@ fn stage(report: &mut Report, field: Option<(&str, Place)>, name: &str, place: P
     if let Some((field, place)) = field {
         known(report, place, &format!("stages.{name}"), field, STAGE);
         if let (true, "output", Some(why)) = (projected, field, scope.nullable.get(name)) {
-            report.warn(place, format!("this projection drops nulls, and the output of `{name}` can have them ({why})"), format!("to keep their places write map(&x, stages.{name}.output)"));
+            report.warn(
+                place,
+                format!("this projection drops nulls, and the output of `{name}` can have them ({why})"),
+                format!("to keep their places write map(&x, stages.{name}.output)"),
+            );
         }
     }
 }

@@ -144,7 +144,11 @@ pub(crate) fn finish(report: &mut Report, draft: &mut Draft<'_>, depends_on: Vec
     let when = fields.get("when").and_then(|entry| expression(report, "when", &entry.value, scope));
     fields.later(report, &["compensate", "breaker"]);
     let Some(mode) = draft.mode else {
-        OF_MODE.iter().map(|(field, _)| *field).chain(["call", "input", "output", "retry", "timeout", "throttle", "on_failure"]).for_each(|field| fields.pass(field));
+        OF_MODE
+            .iter()
+            .map(|(field, _)| *field)
+            .chain(["call", "input", "output", "retry", "timeout", "throttle", "on_failure"])
+            .for_each(|field| fields.pass(field));
         std::mem::replace(fields, Fields::empty()).end(report);
         return None;
     };
@@ -184,7 +188,8 @@ pub(crate) fn finish(report: &mut Report, draft: &mut Draft<'_>, depends_on: Vec
         template(report, "output", &entry.value, &each.with("result", None));
     }
     let retry = fields.get("retry").and_then(|entry| retry(report, &entry.value));
-    let timeout = fields.get("timeout").and_then(|entry| if mode == "wait_signal" { waiting_timeout(report, &entry.value) } else { timeout(report, &entry.value) });
+    let timeout =
+        fields.get("timeout").and_then(|entry| if mode == "wait_signal" { waiting_timeout(report, &entry.value) } else { timeout(report, &entry.value) });
     let throttle = fields.get("throttle").and_then(|entry| throttle(report, &entry.value));
     let on_failure = fields.get("on_failure").map_or(Some(OnFailure::Fail), |entry| on_failure(report, &entry.value, &each, calls));
     std::mem::replace(fields, Fields::empty()).end(report);
@@ -294,8 +299,12 @@ fn approval(report: &mut Report, fields: &mut Fields<'_>, scope: &InScope<'_>) -
     let fallback = fields.get("fallback").map_or(Some("reject"), |entry| word(report, "fallback", &entry.value, &["approve", "reject", "escalate"]));
     let escalate = fields.get("escalate_to");
     match (fallback, escalate) {
-        (Some("escalate"), None) => report.error(fields.place, "`fallback: escalate` needs `escalate_to`: who is asked next", "write escalate_to: [\"role:records\"]"),
-        (Some("approve" | "reject"), Some(entry)) => report.error(entry.place, "`escalate_to` is never asked: `fallback` does not escalate", "write fallback: escalate, or take it out"),
+        (Some("escalate"), None) => {
+            report.error(fields.place, "`fallback: escalate` needs `escalate_to`: who is asked next", "write escalate_to: [\"role:records\"]")
+        }
+        (Some("approve" | "reject"), Some(entry)) => {
+            report.error(entry.place, "`escalate_to` is never asked: `fallback` does not escalate", "write fallback: escalate, or take it out")
+        }
         _ => {}
     }
     let escalate_to = escalate.map_or(Some(Vec::new()), |entry| people(report, entry));
@@ -332,7 +341,11 @@ fn sleep(report: &mut Report, fields: &mut Fields<'_>, scope: &InScope<'_>) -> O
             let text = string(report, "until", &entry.value)?;
             template(report, "until", &entry.value, scope);
             if !has_expression(text) && text.parse::<jiff::Timestamp>().is_err() {
-                report.error(entry.value.place, format!("`until` is not a time: `{}`", shown(text)), "write RFC 3339 such as 2026-12-24T18:00:00Z, or an expression: \"${input.at}\"");
+                report.error(
+                    entry.value.place,
+                    format!("`until` is not a time: `{}`", shown(text)),
+                    "write RFC 3339 such as 2026-12-24T18:00:00Z, or an expression: \"${input.at}\"",
+                );
                 return None;
             }
             Some(Mode::Sleep(SleepTime::Until(text.to_owned())))
@@ -408,7 +421,11 @@ fn target(report: &mut Report, tree: &Tree, scope: &InScope<'_>, calls: &Calls<'
     }
     if let (Some(known), Some((actor, tree))) = (calls.known, &actor) {
         match (known.actors.get(actor), &handler) {
-            (None, _) => report.error(tree.place, format!("nothing declares the actor type `{}`", shown(actor)), suggestion(actor, known.actors.keys().map(String::as_str))),
+            (None, _) => report.error(
+                tree.place,
+                format!("nothing declares the actor type `{}`", shown(actor)),
+                suggestion(actor, known.actors.keys().map(String::as_str)),
+            ),
             (Some(handlers), Some((handler, tree))) if !handlers.contains(handler) => {
                 let hint = suggestion(handler, handlers.iter().map(String::as_str));
                 report.error(tree.place, format!("the actor type `{}` has no handler `{}`", shown(actor), shown(handler)), hint);
@@ -466,7 +483,11 @@ fn max_failed(report: &mut Report, tree: &Tree) -> Option<MaxFailed> {
     if let Kind::Text(text) = &tree.kind {
         let percent = text.value.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok()).filter(|value| (0.0..=100.0).contains(value));
         if percent.is_none() {
-            report.error(tree.place, format!("`max_failed` is neither a count nor a percentage: `{}`", shown(&text.value)), "write max_failed: 5 or max_failed: 2%");
+            report.error(
+                tree.place,
+                format!("`max_failed` is neither a count nor a percentage: `{}`", shown(&text.value)),
+                "write max_failed: 5 or max_failed: 2%",
+            );
         }
         return percent.map(MaxFailed::Percent);
     }
