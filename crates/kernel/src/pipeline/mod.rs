@@ -18,7 +18,6 @@ pub mod schema;
 mod scope;
 mod stage;
 pub mod template;
-pub mod template;
 pub mod throttle;
 mod validate;
 
