@@ -123,6 +123,11 @@ impl Out {
         self.effects.ops() < self.room.ops && self.effects.bytes() + bytes <= self.room.bytes
     }
 
+    /// Whether so many more operations fit.
+    pub fn has_ops(&self, ops: usize) -> bool {
+        self.effects.ops() + ops <= self.room.ops
+    }
+
     pub fn full(&self) -> bool {
         self.effects.ops() >= self.room.ops || self.effects.bytes() >= self.room.bytes
     }
@@ -288,6 +293,12 @@ impl Run {
         self.stages.iter().map(|memory| memory.slots.len()).sum()
     }
 
+    /// The most operations that one [`RunInput::TaskEnded`] adds to a commit: its row, and one for each gather over its stage.
+    #[must_use]
+    pub fn most_ops_of_an_end(&self) -> usize {
+        1 + self.compiled.stages.iter().map(|stage| stage.feeds.len()).max().unwrap_or(0)
+    }
+
     /// Moves on as far as it goes inside `room`. `Effects::more` says that the room, or 64 starts, was the bound:
     /// call it again for the next commit.
     #[must_use]
@@ -297,6 +308,10 @@ impl Run {
         if !self.header.state.ended() {
             self.turn_once(now, &mut out);
             self.rest_or_wake();
+        }
+        if self.header.state.ended() {
+            out.effects.more = false;
+            self.unlist(&mut out);
         }
         out.effects.requests = self.readings.asked();
         out.effects

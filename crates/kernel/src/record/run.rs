@@ -334,6 +334,8 @@ pub enum Wait {
         comment: Option<String>,
         /// When.
         at: Option<Millis>,
+        /// Whether it stands in the list of approvals.
+        listed: bool,
     },
 }
 

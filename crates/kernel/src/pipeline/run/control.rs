@@ -8,8 +8,8 @@ use crate::record::run::{Paused, Phase, StageHeader};
 use crate::time::Millis;
 
 impl Run {
-    /// Takes one input. Many can go into one commit: at most one row of a task, one for each gather over its stage and
-    /// one signal come from each. Refused inputs change nothing. Afterwards, once for all, comes [`Run::advance`].
+    /// Takes one input. Many can go into one commit: one adds at most [`Run::most_ops_of_an_end`] operations. What is
+    /// refused changes nothing. Afterwards, once for all that go into a commit, comes [`Run::advance`].
     pub fn apply(&mut self, input: RunInput, now: Millis) -> Result<Effects, RunRefused> {
         let mut out = Out { effects: Effects::default(), room: Room::WHOLE };
         match input {

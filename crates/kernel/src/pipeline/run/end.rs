@@ -402,7 +402,7 @@ impl Run {
         self.run_event(event, reason);
         for stage in 0..self.stages.len() {
             self.abort(stage, out);
-            self.withdraw(stage, out);
+            self.withdraw(stage);
             if !self.header.stages[stage].state.ended() {
                 self.stage_event(stage, StageEvent::Cancel, None);
             }
@@ -416,15 +416,30 @@ impl Run {
         self.header.ended_at = Some(now);
         let ended = Command::RunEnded { state: self.header.state, output: self.header.output.clone(), error: self.header.error.clone() };
         out.effects.commands.push(ended);
-        out.effects.more = false;
         self.dirty = true;
     }
 
-    fn withdraw(&mut self, stage: usize, out: &mut Out) {
-        if let Some(Wait::Approval { id, state, .. }) = &mut self.header.stages[stage].wait
+    fn withdraw(&mut self, stage: usize) {
+        if let Some(Wait::Approval { state, .. }) = &mut self.header.stages[stage].wait
             && let Ok(withdrawn) = APPROVAL.next(*state, ApprovalEvent::Withdraw)
         {
             *state = withdrawn;
+        }
+    }
+
+    /// Takes approvals that nobody will answer off the list, as many as fit.
+    pub(super) fn unlist(&mut self, out: &mut Out) {
+        for at in &mut self.header.stages {
+            let Some(Wait::Approval { id, listed, .. }) = &mut at.wait else { continue };
+            if !*listed {
+                continue;
+            }
+            if !out.has_ops(1) {
+                out.effects.more = true;
+                return;
+            }
+            *listed = false;
+            self.dirty = true;
             out.effects.approvals.push(ApprovalChange::Closed { id: *id });
         }
     }

@@ -137,6 +137,21 @@ fn cancel_withdraws_an_open_approval() {
 }
 
 #[test]
+fn the_end_of_a_run_with_hundreds_of_open_approvals_stays_within_commits() {
+    let stages = (0..300).map(|n| Stage { name: format!("s{n}"), ..review(Fallback::Reject) }).collect();
+    let mut world = World::new(super::world::graph(stages), json!({ "cents": 1 }));
+    world.settle();
+    assert_eq!(world.approvals.len(), 300);
+    world.tell(RunInput::Cancel { by: "ada".to_owned() }).unwrap();
+    assert_eq!(world.approvals.iter().filter(|change| matches!(change, ApprovalChange::Closed { .. })).count(), 300);
+    world.verify();
+
+    let stages = (0..300).map(|n| stage(&format!("s{n}"), Mode::Sleep(SleepTime::For(seconds(5))))).collect();
+    let mut world = World::new(super::world::graph(stages), json!({}));
+    assert_eq!(world.finish(&mut echo), RunState::Completed, "waits that end at once");
+}
+
+#[test]
 fn a_sleep_ends_at_its_time_also_after_a_restart() {
     for until in [SleepTime::For(seconds(3_600)), SleepTime::Until("${input.at}".to_owned())] {
         let mut world = World::new(pipeline(vec![stage("nap", Mode::Sleep(until))]), json!({ "at": "2027-01-15T09:00:00Z" }));
