@@ -1,9 +1,17 @@
 //! A run as a state machine: state + event + time → rows to write and commands to perform.
 //!
-//! The engine feeds [`Run::apply`] with what happened, calls [`Run::advance`] once for all of it, closes the commit with
-//! [`Run::close`], and performs the commands when the commit is durable. What the run needs from rows it asks for
-//! ([`Effects::requests`]) and gets by [`Run::supply`]; it reads and awaits nothing itself. A run that was dropped at any
-//! commit and loaded from its rows goes on with the same outputs, and no task that has ended is dispatched again.
+//! One commit: [`Run::apply`] for each thing that happened, while [`Run::most_ops_of_an_end`] more operations fit;
+//! [`Run::advance`] once, with the room that is left; [`Run::close`]. [`Effects::append`] joins what they give. Chunks of
+//! [`Effects::payloads`] are written before. When it is durable: perform the commands in order, answer the requests by
+//! [`Run::supply`] from a store that shows this commit, advance again (also while [`Effects::more`]). The run reads and
+//! awaits nothing itself.
+//!
+//! A run has one timer row at most ([`TimerChange`]); when it fires, [`RunInput::TimerFired`]. [`Run::wake_at`] is a wish
+//! in memory. After a restart every run that is pending, running or blocked is loaded and advanced; one that is waiting
+//! or paused is loaded when its timer fires or something comes for it.
+//!
+//! A run that was dropped at any commit and loaded from its rows goes on with the same outputs, and no task that has
+//! ended is dispatched again.
 
 mod begin;
 mod close;

@@ -221,6 +221,27 @@ fn signals_that_come_early_are_kept_in_order_over_restarts_and_taken_once() {
 }
 
 #[test]
+fn what_came_before_a_kill_and_was_not_looked_at_does_not_wait_for_a_timer() {
+    let mut world = World::new(pipeline(vec![paid()]), json!({}));
+    world.settle();
+    assert_eq!(world.state(), RunState::Waiting);
+    let effects = world.run.apply(settled(&json!(1)), world.now).unwrap();
+    world.commit(effects);
+    world.kill();
+    assert_eq!(world.state(), RunState::Running, "so a restart activates it");
+    world.settle();
+    assert_eq!(world.state(), RunState::Completed);
+
+    let mut world = after_review(Fallback::Reject);
+    let decision = RunInput::Decision { approval: approval(&world), decider: by("ada", &[]), answer: Answer::Approve, comment: None };
+    let effects = world.run.apply(decision, world.now).unwrap();
+    world.commit(effects);
+    world.kill();
+    assert_eq!(world.state(), RunState::Running);
+    assert_eq!(world.finish(&mut echo), RunState::Completed);
+}
+
+#[test]
 fn kept_signals_are_bounded() {
     let mut world = World::new(pipeline(vec![stage("first", Mode::Single)]), json!({}));
     world.settle();
