@@ -348,6 +348,12 @@ impl Compiler<'_> {
             let call = self.call(&place("on_failure.call"), call)?;
             compiled.fallback = Some(Fallback { call, input: self.template(&place("on_failure.input"), input)?, retry, timeout });
         }
+        let outputs: Vec<Expression> = compiled.output.iter().flat_map(|template| template.expressions()).collect();
+        let reads_group = |read: &super::Read| read.root() == Some("group") && read.path.get(1).is_none_or(|(name, _)| name != "key");
+        if outputs.iter().any(|expression| expression.reads().iter().any(reads_group)) {
+            let message = "when a task has ended its group is no longer in memory: `output` reads `result` and `group.key`".to_owned();
+            return Err(self.meaning(&stage.name, "output", message));
+        }
         let mut begin: Vec<Expression> = compiled.over.iter().cloned().collect();
         if compiled.members.is_empty() {
             begin.extend(compiled.keep.iter().cloned());

@@ -68,7 +68,7 @@ impl Run {
             slot.take(TaskEvent::Lost);
             slot.attempts -= 1;
         }
-        memory.running -= 1;
+        super::dispatch::stopped(memory, low, item);
         if item != crate::record::run::FALLBACK_ITEM {
             memory.due.insert(item);
         }

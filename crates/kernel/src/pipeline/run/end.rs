@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::begin::expression_error;
-use super::dispatch::slot_mut;
+use super::dispatch::{slot_mut, stopped};
 use super::effects::{ApprovalChange, Command, LargePayload};
 use super::memory::{Slot, StageDoc};
 use super::{Out, Run};
@@ -63,7 +63,8 @@ impl Run {
         if !self.is_running(stage, item, attempt) {
             return;
         }
-        self.stages[stage].running -= 1;
+        let low = self.header.stages[stage].low;
+        stopped(&mut self.stages[stage], low, item);
         match result {
             Ok(bytes) => {
                 let outcome = match self.task_output(stage, item, bytes) {
@@ -333,6 +334,7 @@ impl Run {
         if self.stages[stage].running > 0 {
             out.effects.commands.push(Command::AbortStage { stage: stage as u16 });
             self.stages[stage].running = 0;
+            self.stages[stage].in_flight_bytes = 0;
         }
     }
 

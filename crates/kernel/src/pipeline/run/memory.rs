@@ -20,11 +20,13 @@ pub(super) struct Slot {
     pub earlier: u32,
     pub first_at: Option<Millis>,
     pub failures: Vec<FailedAttempt>,
+    /// Of the attempt that runs.
+    pub input_bytes: u64,
 }
 
 impl Slot {
     pub fn new() -> Slot {
-        Slot { state: TaskState::Queued, again: None, attempts: 0, earlier: 0, first_at: None, failures: Vec::new() }
+        Slot { state: TaskState::Queued, again: None, attempts: 0, earlier: 0, first_at: None, failures: Vec::new(), input_bytes: 0 }
     }
 
     /// Moves on if the machine of a task lets it.
@@ -47,6 +49,7 @@ impl Slot {
             earlier: row.earlier,
             first_at: Some(row.first_at),
             failures: row.failures.clone(),
+            input_bytes: 0,
         };
         match &row.end {
             TaskEnd::Completed { .. } => slot.state = TaskState::Completed,
@@ -102,6 +105,8 @@ pub(super) struct StageMemory {
     /// Tasks that wait for their next attempt.
     pub retries: BTreeSet<(Millis, u32)>,
     pub running: u32,
+    /// Inputs of the attempts that run.
+    pub in_flight_bytes: u64,
     pub gate: Gate,
     pub pieces: BTreeMap<u32, Vec<Bytes>>,
     pub expansion: Option<Expansion>,
@@ -123,6 +128,7 @@ impl StageMemory {
             due: BTreeSet::new(),
             retries: BTreeSet::new(),
             running: 0,
+            in_flight_bytes: 0,
             gate: Gate::new(throttle.cloned().unwrap_or_default(), &header.window),
             pieces: BTreeMap::new(),
             expansion: None,
@@ -140,6 +146,7 @@ impl StageMemory {
         self.due = BTreeSet::new();
         self.retries = BTreeSet::new();
         self.running = 0;
+        self.in_flight_bytes = 0;
         self.pieces = BTreeMap::new();
         self.expansion = None;
         self.old = BTreeMap::new();

@@ -373,6 +373,20 @@ fn case_20_tasks_of_a_run_at_once_are_bounded() {
 }
 
 #[test]
+fn case_20_inputs_of_running_tasks_are_bounded_in_sum() {
+    let mut each = scatter("each", "input.list");
+    each.input = json!({ "text": "${input.text}", "n": "${item}" });
+    let mut world = World::new(pipeline(vec![each]), json!({ "list": (0..30).collect::<Vec<u32>>(), "text": "x".repeat(7_000_000) }));
+    world.settle();
+    assert_eq!(world.running.len(), 4, "32 MiB at once");
+    let dispatch = world.running[0].clone();
+    world.end(&dispatch, Ok(Bytes::from_static(b"1")));
+    assert_eq!((world.running.len(), world.started.len()), (4, 5));
+    world.kill();
+    assert_eq!(world.finish(&mut |_: &Dispatch| Ok(Bytes::from_static(b"1"))), RunState::Completed);
+}
+
+#[test]
 fn case_20_an_input_over_its_limit_fails_the_task_and_names_the_limit() {
     let mut only = stage("only", Mode::Single);
     only.input = json!({ "a": "${input.text}", "b": "${input.text}" });
