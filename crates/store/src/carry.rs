@@ -35,8 +35,8 @@ pub struct Span {
     pub group: u64,
     /// The segment of the last group.
     pub incarnation: u64,
-    /// The day on which it ended.
-    pub day: Day,
+    /// What expires on this day or before may be dropped: no later fold is made on an earlier day.
+    pub gone: Day,
     /// The shards after it.
     pub shards: Vec<ShardState>,
     /// Segments that end in it.
@@ -173,11 +173,11 @@ fn carry(shared: &Shared, tree: &mut Tree, faults: &Faults, span: &Span) -> io::
             std::thread::sleep(Duration::from_millis(10));
         }
         let view = tree.view();
-        Pass { view: &view, today: (shared.today)(), layers: &layers }.run(tree, faults, &mut stale)?;
+        Pass { view: &view, today: (shared.today)(), gone: span.gone, layers: &layers }.run(tree, faults, &mut stale)?;
         shared.tables.carried(&Arc::new(tree.view()), &layers);
     }
     faults.step()?;
-    let watermark = Day(span.day.0.saturating_sub(1)).max(tree.position.watermark);
+    let watermark = span.gone.max(tree.position.watermark);
     let Span { group, incarnation, shards, .. } = span;
     tree.set_position(Position { group: *group, incarnation: *incarnation, watermark, shards: shards.clone(), days: Vec::new() })?;
     faults.step()?;
@@ -189,7 +189,10 @@ fn carry(shared: &Shared, tree: &mut Tree, faults: &Faults, span: &Span) -> io::
 /// One layer of each shard on its way into the tree.
 struct Pass<'a> {
     view: &'a View,
+    /// Decides in which keyspace rows go that expire.
     today: Day,
+    /// What expires on this day or before is not written.
+    gone: Day,
     layers: &'a [(ShardId, Arc<Layer>)],
 }
 
@@ -246,7 +249,7 @@ impl<'a> Pass<'a> {
                 }
             }
             for mark in layer.folds.values().filter(|mark| !mark.carried) {
-                if let Some(expires) = mark.expires.filter(|expires| self.today < *expires) {
+                if let Some(expires) = mark.expires.filter(|expires| self.gone < *expires) {
                     days.entry(bucket(expires, mark.on)).or_default().folds.push((*shard, mark));
                 }
             }
@@ -254,10 +257,10 @@ impl<'a> Pass<'a> {
         days
     }
 
-    /// The day of the keyspace that a row goes into, if it expires and is still seen.
+    /// The day of the keyspace that a row goes into, if it expires and is not gone.
     fn day_of(&self, cell: &Cell) -> Option<Day> {
         match cell {
-            Cell::Put { expires: Some(expires), .. } if self.today < *expires => Some(bucket(*expires, self.today)),
+            Cell::Put { expires: Some(expires), .. } if self.gone < *expires => Some(bucket(*expires, self.today)),
             _ => None,
         }
     }
@@ -305,7 +308,7 @@ impl<'a> Pass<'a> {
 
     /// Notes the older folded rows that a fold replaces without writing any: one that has expired, or was carried before.
     fn note_pieces(&self, shard: ShardId, layer: &Layer, mark: &Arc<Mark>, moved: &mut Moved) -> io::Result<()> {
-        let expired = mark.expires.is_some_and(|expires| self.today >= expires);
+        let expired = mark.expires.is_some_and(|expires| self.gone >= expires);
         if mark.carried {
             let to = mark.expires.map(|expires| bucket(expires, mark.on));
             for key in self.view.keys_under(shard, &mark.into) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use selvedge_kernel::id::ShardId;
 use selvedge_kernel::ports::{Claim, CommitOutcome, Epoch, Owner};
+use selvedge_kernel::time::Day;
 
 use crate::embedded::Shared;
 use crate::entry::{self, Encoded};
@@ -216,15 +217,16 @@ impl Log {
         Ok(())
     }
 
-    /// Ends the span of the log: what was changed in it goes to the carrier.
-    pub fn end_span(&mut self) {
+    /// Ends the span of the log: what was changed in it goes to the carrier. What expires on the day `gone` or before
+    /// need not be written.
+    pub fn end_span(&mut self, gone: Day) {
         self.shared.tables.freeze(self.span);
         let segments = std::mem::take(&mut self.filled);
         self.shared.carrier.push(Span {
             span: self.span,
             group: self.next_group - 1,
             incarnation: self.next_incarnation - 1,
-            day: (self.shared.today)(),
+            gone,
             shards: self.settled.clone(),
             log_bytes: segments.iter().map(|segment| segment.capacity).sum(),
             segments,
@@ -233,10 +235,15 @@ impl Log {
         self.bytes_before = self.shared.tables.bytes();
     }
 
+    /// A commit that was encoded before midnight may be written after it.
+    fn yesterday(&self) -> Day {
+        Day((self.shared.today)().0.saturating_sub(1))
+    }
+
     /// Slows down when the tree falls behind, and waits for it when a bound is reached.
     fn make_room(&mut self) -> Result<(), String> {
         if self.shared.tables.bytes() > self.bytes_before + self.bounds.table_bytes / 4 {
-            self.end_span();
+            self.end_span(self.yesterday());
         }
         let mut slowed = false;
         loop {
@@ -258,7 +265,7 @@ impl Log {
     fn roll(&mut self) -> Result<(), String> {
         if let Some((segment, _)) = self.tail.take() {
             self.filled.push(segment);
-            self.end_span();
+            self.end_span(self.yesterday());
         }
         let spare = self.pool.take().map_err(|error| {
             format!("no new segment of the log could be made ({error}); what was acknowledged is kept: give the disk space, then start again")

@@ -84,7 +84,8 @@ pub fn read(directory: &Directory, disk: &Disk, options: &Options, shared: &Arc<
         if n < nexts.len() {
             log.filled.push(segment);
             let incarnation = std::mem::replace(&mut log.next_incarnation, first.incarnation + 1);
-            log.end_span();
+            // Later groups may hold folds of any day since the position was written.
+            log.end_span(position.watermark);
             log.next_incarnation = incarnation;
         } else if end.last < position.group {
             // The tree has more than this segment shows: it is not written any further.
