@@ -12,6 +12,7 @@ mod json;
 mod name;
 #[cfg(feature = "test")]
 pub mod test;
+mod verify;
 
 pub use app::{ActorOptions, App};
 pub use bootstrap::{Config, Engine, EngineError};
@@ -19,6 +20,7 @@ pub use client::{CallError, Chunks, Client, Pending, SendError, SignalError};
 pub use ctx::{Attempt, Child, Ctx, Either, Op, Sent, State, Step, View, Wait};
 pub use failure::{Failure, Outcome};
 pub use name::{Activity, Handler, SharedHandler, Signal, Target};
+pub use selvedge_engine::verify::ShardReport;
 pub use selvedge_engine::wiring::Settings;
 pub use selvedge_engine::why::Why;
 pub use selvedge_kernel::auth::AuthorizationContext;
@@ -26,3 +28,4 @@ pub use selvedge_kernel::id::{InvocationId, RunId};
 pub use selvedge_kernel::policy::{Backoff, Breaker, Rate, Retry, Span, Throttle, Timeout};
 pub use selvedge_kernel::time::Millis;
 pub use selvedge_kernel::waiting::Waiting;
+pub use verify::VerifyError;

@@ -76,7 +76,7 @@ async fn a_handler_with_fifty_suspension_points_resumes_at_each_of_them() {
         }
     }
     engine.advance(Duration::from_secs(1)).await;
-    assert_eq!(engine.local().result::<u64>(id).await.unwrap(), (0..50).sum());
+    assert_eq!(engine.local().result::<u64>(id).await.unwrap(), (0..50).sum::<u64>());
     let effects = engine.effects();
     let mut keys: Vec<&String> = effects.iter().map(|effect| &effect.key).collect();
     let runs = keys.len();
