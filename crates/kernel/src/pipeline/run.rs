@@ -155,7 +155,7 @@ impl Run {
         } else {
             Stored::Inline(input)
         };
-        let pinned = Pinned { definition: compiled.bytes.clone(), version: compiled.version, context, input: stored };
+        let pinned = Pinned { definition: compiled.bytes.clone(), version: compiled.version.clone(), context, input: stored };
         effects.put(definition_key(id), crate::wire::encode(&pinned));
         effects.put(seal_key_key(id), crate::wire::encode(&seal_key));
         let header = Header {
@@ -198,8 +198,8 @@ impl Run {
         let pinned: Pinned = crate::wire::decode("pinned definition", rows[1])?;
         let seal_key: SealKey = crate::wire::decode("seal key", rows[2])?;
         let compiled = match known {
-            Some(known) if known.version == pinned.version => known.clone(),
-            _ => Arc::new(Compiled::from_bytes(&pinned.definition)?),
+            Some(known) if known.bytes == pinned.definition => known.clone(),
+            _ => Arc::new(Compiled::from_bytes(&pinned.definition, pinned.version.clone())?),
         };
         if compiled.stages.len() != row.header.stages.len() {
             return Err(RunDamaged::Missing { what: "a stage of the pinned definition".to_owned() });
@@ -216,8 +216,8 @@ impl Run {
             Stored::Inline(bytes) => Doc::parse(bytes).ok(),
             Stored::Chunked { .. } => None,
         };
-        let version: String = pinned.version.0.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        let facts = [("id", id.to_string()), ("pipeline", header.pipeline.clone()), ("version", version), ("started_at", header.started_at.to_string())];
+        let facts =
+            [("id", id.to_string()), ("pipeline", header.pipeline.clone()), ("version", pinned.version.clone()), ("started_at", header.started_at.to_string())];
         let run_doc = Doc::object(facts.iter().map(|(name, value)| (Arc::from(*name), Doc::string(value))).collect());
         let definitions = compiled.definition.stages.iter();
         let stages = definitions

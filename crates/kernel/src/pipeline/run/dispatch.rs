@@ -276,9 +276,12 @@ impl Run {
 
     fn start_attempt(&mut self, stage: usize, item: u32, (work, input): (Work, Bytes), now: Millis, out: &mut Out) {
         let timeout = self.timeout_of(stage, item);
+        let keeps_group = self.compiled.stages[stage].output_reads_group;
         let memory = &mut self.stages[stage];
         memory.due.remove(&item);
-        memory.groups.remove(&item);
+        if !keeps_group {
+            memory.groups.remove(&item);
+        }
         memory.running += 1;
         memory.in_flight_bytes += input.len() as u64;
         memory.gate.started(now);

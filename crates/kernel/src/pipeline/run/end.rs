@@ -109,8 +109,12 @@ impl Run {
             Mode::Scatter { .. } if item != FALLBACK_ITEM => self.task_scope(stage, item, &base)?.unwrap_or(base),
             Mode::Gather { group_by: Some(_), .. } if item != FALLBACK_ITEM => {
                 let mut scope = base;
-                let key = self.item_bytes(stage, item).and_then(|bytes| Doc::parse(&bytes).ok());
-                scope.set("group", Doc::object(vec![("key".into(), key.unwrap_or_else(Doc::null))]));
+                let kept = self.stages[stage].groups.get(&item).cloned();
+                let group = kept.unwrap_or_else(|| {
+                    let key = self.item_bytes(stage, item).and_then(|bytes| Doc::parse(&bytes).ok());
+                    Doc::object(vec![("key".into(), key.unwrap_or_else(Doc::null))])
+                });
+                scope.set("group", group);
                 scope
             }
             _ => base,
@@ -193,6 +197,7 @@ impl Run {
             return;
         }
         let slot = slot.clone();
+        self.stages[stage].groups.remove(&item);
         self.end_task(stage, item, slot, outcome, now, out);
         if self.runs(stage) && self.header.stages[stage].phase == Phase::Tasks {
             if let Some(kept) = slot_mut(&mut self.stages[stage], low, item) {

@@ -120,7 +120,7 @@ fn case_19_a_path_that_finds_nothing_is_null_and_a_when_that_is_no_boolean_fails
 fn case_19_a_malformed_expression_is_refused_before_anything_runs() {
     let mut broken = stage("broken", Mode::Single);
     broken.when = Some("input.[".to_owned());
-    assert!(Compiled::new(pipeline(vec![broken])).unwrap_err().to_string().contains("stage `broken`, `when`"));
+    assert!(Compiled::new(pipeline(vec![broken]), String::new()).unwrap_err().to_string().contains("stage `broken`, `when`"));
 }
 
 #[test]

@@ -115,11 +115,11 @@ fn case_20_a_grouped_gather_with_a_call_runs_one_task_a_group() {
         let mut all = gather(&["each"], None, Some("item.got.k"), combine);
         all.call = Some(Call::Activity("work".to_owned()));
         all.input = json!({ "key": "${group.key}", "sum": "${sum(group.items[].got.n)}" });
-        all.output = json!({ "k": "${group.key}", "sum": "${result.got.sum}" });
+        all.output = json!({ "k": "${group.key}", "n": "${length(group.items)}", "sum": "${result.got.sum}" });
         let mut definition = pipeline(vec![scatter("each", "input.list"), all]);
         definition.output = json!("${stages.all.output}");
         let list: Vec<Value> = (0..500).map(|n| json!({ "k": format!("k{}", n % 3), "n": n })).collect();
-        let of = |k: u64| json!({ "k": format!("k{k}"), "sum": (0..500u64).filter(|n| n % 3 == k).sum::<u64>() });
+        let of = |k: u64| json!({ "k": format!("k{k}"), "n": (500 - k).div_ceil(3), "sum": (0..500u64).filter(|n| n % 3 == k).sum::<u64>() });
         let expected = match combine {
             Combine::Concat => json!([of(0), of(1), of(2)]),
             Combine::Object => json!({ "k0": of(0), "k1": of(1), "k2": of(2) }),

@@ -14,6 +14,7 @@ use crate::limit::{COMMIT_BYTES, COMMIT_OPS, Limits};
 use crate::machine::RunState;
 use crate::pipeline::compiled::Compiled;
 use crate::pipeline::definition::{Activity, Call, Definition, Executor, Mode, OnFailure, Stage};
+use crate::pipeline::parse::version;
 use crate::pipeline::run::{ApprovalChange, Ask, ChainVerifier, Command, Dispatch, Effects, Room, Run, RunInput, RunRefused, Start, Supply, Work};
 use crate::policy::{Retry, Span, Timeout};
 use crate::ports::after_prefix;
@@ -130,7 +131,8 @@ impl World {
     }
 
     pub fn with_limits(definition: Definition, input: Value, limits: Limits) -> World {
-        let compiled = Arc::new(Compiled::new(definition).unwrap());
+        let version = version(&definition);
+        let compiled = Arc::new(Compiled::new(definition, version).unwrap());
         let id = RunId::of("default", [9; 16]);
         let seal_key = SealKey([5; 32]);
         let input = json_bytes(&input);
@@ -178,6 +180,7 @@ impl World {
         self.running.clear();
         let rows = Run::keys(self.id).map(|key| self.rows[&key].clone());
         self.run = Run::from_rows(self.id, [&rows[0], &rows[1], &rows[2]], None, self.limits).unwrap();
+        assert_eq!(self.run.compiled().version, self.compiled.version);
         self.timer = self.run.header().timer;
     }
 
