@@ -220,13 +220,7 @@ impl Run {
             [("id", id.to_string()), ("pipeline", header.pipeline.clone()), ("version", pinned.version.clone()), ("started_at", header.started_at.to_string())];
         let run_doc = Doc::object(facts.iter().map(|(name, value)| (Arc::from(*name), Doc::string(value))).collect());
         let definitions = compiled.definition.stages.iter();
-        let stages = definitions
-            .zip(&header.stages)
-            .map(|(stage, at)| {
-                let rows = at.state == StageState::Running && matches!(at.phase, Phase::Tasks | Phase::Fallback);
-                StageMemory::new(stage.throttle.as_ref(), at, !rows)
-            })
-            .collect();
+        let stages = definitions.zip(&header.stages).map(|(stage, at)| StageMemory::new(stage.throttle.as_ref(), at)).collect();
         Run {
             id,
             compiled,
@@ -316,6 +310,8 @@ impl Run {
         if !self.header.state.ended() {
             self.turn_once(now, &mut out);
             self.rest_or_wake();
+            // Rows that were read may have shown that another time is due next.
+            self.dirty |= self.due() != self.header.timer;
         }
         if self.header.state.ended() {
             out.effects.more = false;

@@ -147,7 +147,7 @@ impl Run {
     }
 
     /// The next time at which something is due whether or not this process lives.
-    fn due(&self) -> Option<Millis> {
+    pub(super) fn due(&self) -> Option<Millis> {
         if self.header.state.ended() {
             return None;
         }

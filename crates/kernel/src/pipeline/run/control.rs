@@ -66,7 +66,7 @@ impl Run {
         let memory = &mut self.stages[stage];
         if let Some(slot) = super::dispatch::slot_mut(memory, low, item) {
             slot.take(TaskEvent::Lost);
-            slot.attempts -= 1;
+            slot.attempts = slot.attempts.saturating_sub(1);
         }
         super::dispatch::stopped(memory, low, item);
         if item != crate::record::run::FALLBACK_ITEM {
@@ -105,7 +105,7 @@ impl Run {
                 ..StageHeader::default()
             };
             let throttle = compiled.definition.stages[stage].throttle.as_ref();
-            self.stages[stage] = StageMemory::new(throttle, &self.header.stages[stage], true);
+            self.stages[stage] = StageMemory::new(throttle, &self.header.stages[stage]);
         }
     }
 }

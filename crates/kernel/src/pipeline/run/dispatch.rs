@@ -39,7 +39,8 @@ impl Run {
     pub(super) fn dispatch_all(&mut self, now: Millis, out: &mut Out) {
         let count = self.stages.len();
         let mut starts = TURN_STARTS;
-        let first = self.turn;
+        let first = self.turn % count.max(1);
+        self.turn = first + 1;
         for step in 0..count {
             let stage = (first + step) % count;
             let at = &self.header.stages[stage];
@@ -53,7 +54,7 @@ impl Run {
                 return;
             }
             if starts == 0 {
-                self.turn = (stage + 1) % count;
+                self.turn = stage + 1;
                 out.effects.more = true;
                 return;
             }

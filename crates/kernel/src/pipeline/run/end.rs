@@ -150,7 +150,7 @@ impl Run {
         let Some(slot) = slot_mut(&mut self.stages[stage], low, item) else {
             return;
         };
-        let attempts = slot.attempts - slot.earlier;
+        let attempts = slot.attempts.saturating_sub(slot.earlier);
         let past = |at: Millis| timeout.total.is_some_and(|total| slot.first_at.is_some_and(|first| at >= first.after(total.0)));
         let error = match after_failure(attempts, &failure, policy, seed) {
             Verdict::Again { delay } if !past(now.after(delay)) => {

@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::machine::{TASK, TaskEvent, TaskState};
+use crate::machine::{StageState, TASK, TaskEvent, TaskState};
 use crate::pipeline::expression::Doc;
 use crate::pipeline::throttle::Gate;
 use crate::policy::Throttle;
-use crate::record::run::{FailedAttempt, StageHeader, TaskEnd, TaskRow};
+use crate::record::run::{FailedAttempt, Phase, StageHeader, TaskEnd, TaskRow};
 use crate::time::Millis;
 
 /// A task between low mark and cursor.
@@ -120,9 +120,10 @@ pub(super) struct StageMemory {
 }
 
 impl StageMemory {
-    pub fn new(throttle: Option<&Throttle>, header: &StageHeader, loaded: bool) -> StageMemory {
+    /// What is known without any row: of a stage whose tasks were at work, not enough.
+    pub fn new(throttle: Option<&Throttle>, header: &StageHeader) -> StageMemory {
         StageMemory {
-            loaded,
+            loaded: !(header.state == StageState::Running && matches!(header.phase, Phase::Tasks | Phase::Fallback)),
             slots: VecDeque::new(),
             fallback: None,
             due: BTreeSet::new(),

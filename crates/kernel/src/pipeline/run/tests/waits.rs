@@ -168,6 +168,22 @@ fn a_sleep_ends_at_its_time_also_after_a_restart() {
 }
 
 #[test]
+fn a_retry_found_in_the_rows_after_a_kill_gets_its_timer_although_another_task_runs() {
+    let (mut slow, nap) = (stage("slow", Mode::Single), stage("nap", Mode::Sleep(SleepTime::For(seconds(10)))));
+    slow.retry = Some(crate::policy::Retry::fixed(2, std::time::Duration::from_secs(100)));
+    let mut world = World::new(super::world::graph(vec![slow, nap, stage("busy", Mode::Single)]), json!({}));
+    world.settle();
+    let dispatch = world.running[0].clone();
+    world.end(&dispatch, Err(super::world::passing("busy")));
+    world.kill();
+    world.later(10_000);
+    assert_eq!(world.running.len(), 1, "the busy one runs again");
+    assert_eq!(world.armed, Some(crate::time::Millis(1_800_000_100_000)));
+    world.later(90_000);
+    assert_eq!(world.running.len(), 2);
+}
+
+#[test]
 fn a_sleep_until_something_that_is_no_time_fails_and_says_what_is_needed() {
     let mut world = World::new(pipeline(vec![stage("nap", Mode::Sleep(SleepTime::Until("${input.at}".to_owned())))]), json!({ "at": "soon" }));
     assert_eq!(world.finish(&mut echo), RunState::Failed);

@@ -110,7 +110,10 @@ pub struct World {
     /// Every attempt that was ever started.
     pub started: Vec<Dispatch>,
     pub approvals: Vec<ApprovalChange>,
+    /// The run's timer row.
     pub timer: Option<Millis>,
+    /// What of it is in memory: gone when it fired, until it is set again or the row is read after a kill.
+    pub armed: Option<Millis>,
     pub commits: u64,
     pub kills: u64,
     /// Kills one commit in so many; 0 for none.
@@ -150,6 +153,7 @@ impl World {
             started: Vec::new(),
             approvals: Vec::new(),
             timer: None,
+            armed: None,
             commits: 0,
             kills: 0,
             kill_one_in: 0,
@@ -181,7 +185,8 @@ impl World {
         let rows = Run::keys(self.id).map(|key| self.rows[&key].clone());
         self.run = Run::from_rows(self.id, [&rows[0], &rows[1], &rows[2]], None, self.limits).unwrap();
         assert_eq!(self.run.compiled().version, self.compiled.version);
-        self.timer = self.run.header().timer;
+        assert_eq!(self.timer, self.run.header().timer);
+        self.armed = self.timer;
     }
 
     /// Commits, then performs; dies at one of the three moments where that can be seen.
@@ -216,6 +221,7 @@ impl World {
         if timer.cleared.is_some() || timer.set.is_some() {
             assert_eq!(self.timer, timer.cleared);
             self.timer = timer.set;
+            self.armed = timer.set;
         }
         self.approvals.extend(effects.approvals.iter().cloned());
         self.commits += 1;
@@ -339,15 +345,24 @@ impl World {
 
     /// To the next time at which something is due; false if there is none.
     pub fn pass(&mut self) -> bool {
-        let Some(next) = self.timer.into_iter().chain(self.run.wake_at()).min() else { return false };
+        let Some(next) = self.armed.into_iter().chain(self.run.wake_at()).min() else { return false };
         self.now = Millis(self.now.0.max(next.0));
-        self.tell(RunInput::TimerFired).unwrap();
+        self.fire();
         true
+    }
+
+    fn fire(&mut self) {
+        if self.armed.is_some_and(|at| at <= self.now) {
+            self.armed = None;
+            self.tell(RunInput::TimerFired).unwrap();
+        } else {
+            self.settle();
+        }
     }
 
     pub fn later(&mut self, span: u64) {
         self.now = Millis(self.now.0 + span);
-        self.tell(RunInput::TimerFired).unwrap();
+        self.fire();
     }
 
     /// Runs to the end, tasks ending in random order, several of them in one commit, some of them twice.
