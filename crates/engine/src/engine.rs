@@ -271,8 +271,9 @@ impl Engine {
         Ok(sum)
     }
 
-    /// Moves a manual clock, and lets everything due happen.
+    /// Lets everything that is under way come to rest, moves a manual clock, and lets everything due happen.
     pub async fn advance(&self, span: Duration) {
+        self.settle().await;
         if let Clock::Manual(at) = &self.wiring.env.clock {
             at.fetch_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
         }

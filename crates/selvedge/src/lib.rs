@@ -13,6 +13,7 @@ mod name;
 pub mod run;
 #[cfg(feature = "test")]
 pub mod test;
+mod verify;
 
 pub use app::{ActorOptions, App};
 pub use bootstrap::{Config, Engine, EngineError};
@@ -21,6 +22,7 @@ pub use ctx::{Attempt, Child, Ctx, Either, Op, Sent, State, Step, View, Wait};
 pub use failure::{Failure, Outcome};
 pub use name::{Activity, Handler, SharedHandler, Signal, Target};
 pub use run::Run;
+pub use selvedge_engine::verify::ShardReport;
 pub use selvedge_engine::why::Why;
 pub use selvedge_engine::wiring::Settings;
 pub use selvedge_kernel::auth::AuthorizationContext;
@@ -30,3 +32,4 @@ pub use selvedge_kernel::pipeline::parse::parse_pipeline as pipeline;
 pub use selvedge_kernel::policy::{Backoff, Breaker, Rate, Retry, Span, Throttle, Timeout};
 pub use selvedge_kernel::time::Millis;
 pub use selvedge_kernel::waiting::Waiting;
+pub use verify::VerifyError;

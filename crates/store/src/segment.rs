@@ -46,7 +46,6 @@ impl Segment {
     }
 
     /// Says that everything in it is durable elsewhere.
-    #[expect(dead_code, reason = "the tree comes next")]
     pub fn set_carried(&self) {
         self.carried.store(true, Ordering::Release);
     }
@@ -82,8 +81,8 @@ struct PoolState {
 impl Pool {
     /// A pool over what was found in the folder; `next_slot` is above every name there.
     #[must_use]
-    pub fn new(folder: &Path, disk: &Disk, segment_bytes: u64, free: Vec<Spare>, next_slot: u32, files: usize) -> Arc<Pool> {
-        let state = PoolState { ready: VecDeque::new(), returned: free, next_slot, files, wanted: false, failed: None, closed: false };
+    pub fn new(folder: &Path, disk: &Disk, segment_bytes: u64, next_slot: u32, files: usize) -> Arc<Pool> {
+        let state = PoolState { ready: VecDeque::new(), returned: Vec::new(), next_slot, files, wanted: false, failed: None, closed: false };
         Arc::new(Pool { folder: folder.to_owned(), disk: disk.clone(), segment_bytes, state: Mutex::new(state), changed: Condvar::new() })
     }
 
