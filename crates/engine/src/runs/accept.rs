@@ -33,7 +33,8 @@ pub(super) fn checked_input(definition: &Definition, input: &Bytes) -> Result<By
 
 /// A definition, ready to run here: activities that it does not declare have the policies that they are registered with.
 pub(super) fn compiled(registry: &Registry, definition: Definition) -> Result<Arc<Compiled>, VerbError> {
-    let mut compiled = Compiled::new(definition).map_err(|error| VerbError::new(Consequence::FixInput, "definition", error.to_string()))?;
+    let version = selvedge_kernel::pipeline::parse::version(&definition);
+    let mut compiled = Compiled::new(definition, version).map_err(|error| VerbError::new(Consequence::FixInput, "definition", error.to_string()))?;
     let registered = |name: &String| if compiled.definition.activities.contains_key(name) { None } else { registry.activities.get(name) };
     let policies: Vec<_> = compiled
         .definition

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::id::RunId;
 use selvedge_kernel::journal::Hash32;
-use selvedge_kernel::machine::RunState;
 use selvedge_kernel::pipeline::compiled::Compiled;
 use selvedge_kernel::pipeline::run::{Run, RunInput};
 use selvedge_kernel::record::Writes;
@@ -44,7 +43,7 @@ impl Shard {
         let definition = self.get(definition).await?.ok_or_else(|| missing("the definition"))?;
         let seal_key = self.get(seal_key).await?.ok_or_else(|| missing("the seal key"))?;
         let pinned: Pinned = wire::decode("pinned definition", &definition)?;
-        let known = self.definition(pinned.version, &pinned.definition)?;
+        let known = self.pinned(&pinned.definition)?;
         let run = Run::from_rows(id, [&row, &definition, &seal_key], Some(&known), self.wiring.settings.limits)
             .map_err(|error| VerbError::new(Consequence::Stop, "store_damaged", format!("{id}: {error}")))?;
         let mut read = active(run);
@@ -53,8 +52,8 @@ impl Shard {
         Ok(read)
     }
 
-    fn definition(&mut self, version: Hash32, bytes: &[u8]) -> Result<Arc<Compiled>, VerbError> {
-        if let Some(known) = self.runs.definitions.get(&version) {
+    fn pinned(&mut self, bytes: &[u8]) -> Result<Arc<Compiled>, VerbError> {
+        if let Some(known) = self.runs.definitions.get(&hash(bytes)) {
             return Ok(known.clone());
         }
         let damaged = |text: String| VerbError::new(Consequence::Stop, "store_damaged", text);
@@ -70,7 +69,7 @@ impl Shard {
         if definitions.len() >= DEFINITIONS {
             definitions.retain(|_, known| Arc::strong_count(known) > 1);
         }
-        definitions.insert(compiled.version, compiled.clone());
+        definitions.insert(hash(&compiled.bytes), compiled.clone());
     }
 
     /// Brings a run into memory, with its tasks in flight known.
@@ -165,21 +164,31 @@ impl Shard {
             Err(error) => return Err(error),
         };
         self.live_ready.insert(number);
-        match found {
-            Some(mut read) if !read.run.header().state.ended() => {
-                read.ready = Some(number);
-                if read.run.header().state == RunState::Blocked || read.run.header().blocked.is_some() {
-                    // What it lacked may be back with this binary.
-                    read.inputs.push_back(RunInput::Unblock);
-                }
-                self.settle_run(read).await?;
-            }
-            _ => {
-                let mut writes = Writes::default();
-                self.delete_ready(&mut writes, number);
-                self.write(writes, Vec::new());
-            }
+        let Some(mut read) = found else {
+            self.leave_ready(number);
+            return Ok(());
+        };
+        read.ready = Some(number);
+        // One that has ended and has a ready row has to tidy up, and its end is not in the ledger yet.
+        read.ended = false;
+        if read.run.header().blocked.is_some() {
+            // What it lacked may be back with this binary.
+            read.inputs.push_back(RunInput::Unblock);
+        }
+        self.settle_run(read).await?;
+        if let Some(number) = self.runs.left_ready.remove(&id) {
+            self.leave_ready(number);
         }
         Ok(())
     }
+
+    fn leave_ready(&mut self, number: u64) {
+        let mut writes = Writes::default();
+        self.delete_ready(&mut writes, number);
+        self.write(writes, Vec::new());
+    }
+}
+
+fn hash(bytes: &[u8]) -> Hash32 {
+    Hash32(*blake3::hash(bytes).as_bytes())
 }

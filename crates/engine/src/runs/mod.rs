@@ -150,7 +150,7 @@ pub(crate) struct Runs {
     marks: Vec<(Writes, Vec<Effect>)>,
     waiters: HashMap<RunId, Vec<Reply<RunEnd>>>,
     watchers: HashMap<RunId, Vec<(u64, Reply<Vec<(u64, RunEvent)>>)>>,
-    /// Definitions at hand, by their version.
+    /// Definitions at hand, by the hash of their bytes.
     definitions: HashMap<Hash32, Arc<Compiled>>,
     /// Ready rows of runs that have left memory and are in flight all the same.
     left_ready: HashMap<RunId, u64>,

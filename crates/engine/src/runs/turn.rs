@@ -134,7 +134,7 @@ impl Shard {
     /// more to do at once.
     async fn run_on(&mut self, active: &mut Active, first: Effects) -> Result<bool, VerbError> {
         let mut effects = first;
-        let widest = active.run.compiled().stages.iter().map(|stage| stage.feeds.len()).max().unwrap_or(0) + 2;
+        let widest = active.run.most_ops_of_an_end() + 1;
         loop {
             let now = self.now();
             while effects.ops() + widest <= ROOM.ops
@@ -151,7 +151,7 @@ impl Shard {
             let requests = std::mem::take(&mut effects.requests);
             let more = effects.more;
             if effects.ops() > 0 || !effects.commands.is_empty() || active.run.is_dirty() {
-                self.commit_run(active, std::mem::take(&mut effects), now);
+                self.commit_run(active, std::mem::take(&mut effects), more, now);
             }
             effects = Effects::default();
             if !requests.is_empty() {
@@ -188,7 +188,7 @@ impl Shard {
     }
 
     /// Closes a commit of a run: its rows, its timer, and its lines in what the shard keeps.
-    fn commit_run(&mut self, active: &mut Active, mut effects: Effects, now: Millis) {
+    fn commit_run(&mut self, active: &mut Active, mut effects: Effects, more: bool, now: Millis) {
         let id = active.run.id();
         for large in std::mem::take(&mut effects.payloads) {
             self.write_chunks(id.0, large.seal, &large.bytes);
@@ -206,7 +206,9 @@ impl Shard {
         }
         let header = active.run.header();
         let state = header.state;
-        let in_flight = matches!(state, RunState::Pending | RunState::Running | RunState::Blocked);
+        // A run may have to tidy up after its end, in commits of its own.
+        let ended = state.ended() && !more;
+        let in_flight = matches!(state, RunState::Pending | RunState::Running | RunState::Blocked) || state.ended() && more;
         match (in_flight, active.ready) {
             (true, None) => active.ready = Some(self.put_ready_row(&mut writes, Ready::Run(id))),
             (false, Some(number)) => {
@@ -218,8 +220,8 @@ impl Shard {
         let keep = self.wiring.settings.keep;
         let retention = active.run.compiled().definition.retention.map_or(keep.finished, |span| span.0);
         let until = state.ended().then(|| Day::expiry(now, retention));
-        if state.ended() != active.ended {
-            active.ended = state.ended();
+        if ended != active.ended {
+            active.ended = ended;
             let line = match state {
                 RunState::Completed => LedgerState::Completed,
                 RunState::Failed => LedgerState::Failed,
@@ -229,7 +231,7 @@ impl Shard {
             let (chain, commits) = active.run.chain();
             let last = (chain, u32::try_from(commits).unwrap_or(u32::MAX));
             transition::write_ledger(&mut self.head, &mut writes, id.0, true, line, last, &keep);
-            if state.ended() {
+            if ended {
                 self.set_numbered_timer(&mut writes, now.after(retention), timer_number(id) ^ 1, Timer::Run { run: id, token: RETENTION });
             }
         }
