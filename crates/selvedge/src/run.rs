@@ -13,7 +13,7 @@ use selvedge_kernel::machine::RunState;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use selvedge_engine::{RunEvent, RunStatus, StageStatus};
+pub use selvedge_engine::{RunEvent, RunStatus, RunSummary, StageStatus};
 
 use crate::client::{Client, VerbFailed};
 use crate::json;
@@ -89,6 +89,12 @@ impl Client {
     pub fn start<I: Serialize>(&self, pipeline: &str, input: I) -> Starting {
         let input = json::write("the input of a pipeline", &input).map_err(|failure| VerbFailed::Value(failure.message().to_owned()));
         Starting { client: self.clone(), pipeline: pipeline.to_owned(), input, key: None }
+    }
+
+    /// The runs of this tenant, the newest first, a page at most.
+    pub async fn runs(&self) -> Result<Vec<RunSummary>, StatusError> {
+        let permit = self.permit(Action::Read, Resource::Pipeline { tenant: self.tenant().to_owned(), name: String::new() })?;
+        Ok(self.engine.list_runs(permit).await.map_err(VerbFailed::from)?)
     }
 
     /// A run by its id.

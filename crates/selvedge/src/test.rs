@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use selvedge_engine::engine;
 use selvedge_engine::env::{Clock, Environment, Observation};
+use selvedge_engine::why::Census;
 use selvedge_engine::wiring::Settings;
 use selvedge_kernel::auth::{Action, Resource, local};
 use selvedge_kernel::model::Model;
@@ -110,6 +111,15 @@ impl Engine {
         match self.running.verify(permit).await {
             Ok(reports) => reports.into_iter().flat_map(|report| report.faults).collect(),
             Err(error) => vec![error.to_string()],
+        }
+    }
+
+    /// What is in memory.
+    pub async fn census(&self) -> Census {
+        let client = self.local();
+        match client.permit(Action::Operate, Resource::Store) {
+            Ok(permit) => self.running.census(permit).await.unwrap_or_default(),
+            Err(_) => Census::default(),
         }
     }
 
