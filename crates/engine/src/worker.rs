@@ -85,6 +85,9 @@ struct Flight {
     of: Vec<(ShardId, Submitted<Effect>)>,
 }
 
+/// How many batches may be on their way to the disk.
+const FLIGHTS: usize = 64;
+
 enum Woken {
     Event(Option<Event>),
     Committed(Vec<CommitOutcome>),
@@ -121,7 +124,7 @@ pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::Unb
         let now = wiring.env.clock.now();
         let due = if closing.is_some() { None } else { shards.values().filter_map(Shard::next_due).min() };
         let mut worked = 0u64;
-        let woken = if due.is_some_and(|due| due <= now) { Woken::Time } else { wait(&wiring, &mut events, &mut flights, due, now).await };
+        let woken = wait(&wiring, &mut events, &mut flights, due, now).await;
         match woken {
             Woken::Event(None | Some(Event::Die)) => break,
             Woken::Event(Some(event)) => {
@@ -170,8 +173,15 @@ pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::Unb
 }
 
 async fn wait(wiring: &Wiring, events: &mut mpsc::UnboundedReceiver<Event>, flights: &mut VecDeque<Flight>, due: Option<Millis>, now: Millis) -> Woken {
+    if flights.len() >= FLIGHTS
+        && let Some(flight) = flights.front_mut()
+    {
+        // Far enough ahead of the disk: nothing new until the oldest batch is durable.
+        return Woken::Committed(flight.outcomes.as_mut().await);
+    }
     let sleep = async {
         match (&wiring.env.clock, due) {
+            (_, Some(due)) if due <= now => {}
             (Clock::Wall(_), Some(due)) => tokio::time::sleep(due.since(now).min(Duration::from_secs(3600))).await,
             _ => std::future::pending::<()>().await,
         }
