@@ -32,14 +32,38 @@ pub(crate) enum Event {
     Wake(Wakeup),
     Progress(InvocationId, u32, Bytes),
     /// A task that ran elsewhere has ended.
-    TaskDone { invocation: InvocationId, number: u32, attempt: u32, result: Result<Bytes, AttemptError> },
+    TaskDone {
+        invocation: InvocationId,
+        number: u32,
+        attempt: u32,
+        result: Result<Bytes, AttemptError>,
+    },
     /// A task of a run has ended.
-    RunTaskDone { run: selvedge_kernel::id::RunId, stage: u16, item: u32, attempt: u32, result: Result<Bytes, AttemptError> },
-    Envelope { from: ShardId, to: ShardId, n: u64, envelope: Box<Envelope> },
+    RunTaskDone {
+        run: selvedge_kernel::id::RunId,
+        stage: u16,
+        item: u32,
+        attempt: u32,
+        result: Result<Bytes, AttemptError>,
+    },
+    Envelope {
+        from: ShardId,
+        to: ShardId,
+        n: u64,
+        envelope: Box<Envelope>,
+    },
     /// The receiver has everything up to n.
-    Taken { by: ShardId, from: ShardId, n: u64 },
+    Taken {
+        by: ShardId,
+        from: ShardId,
+        n: u64,
+    },
     /// The receiver misses something after n.
-    Missing { by: ShardId, from: ShardId, n: u64 },
+    Missing {
+        by: ShardId,
+        from: ShardId,
+        n: u64,
+    },
     /// Time has moved by hand.
     Tick,
     Close(oneshot::Sender<()>),
@@ -124,6 +148,10 @@ pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::Unb
         let now = wiring.env.clock.now();
         let due = if closing.is_some() { None } else { shards.values().filter_map(Shard::next_due).min() };
         let mut worked = 0u64;
+        if due.is_some_and(|due| due <= now) {
+            // What is due does not keep tasks of this thread from running.
+            tokio::task::yield_now().await;
+        }
         let woken = wait(&wiring, &mut events, &mut flights, due, now).await;
         match woken {
             Woken::Event(None | Some(Event::Die)) => break,
@@ -161,7 +189,7 @@ pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::Unb
             }
         }
         submit(&wiring, &mut shards, &mut flights);
-        let busy = !flights.is_empty();
+        let busy = !flights.is_empty() || shards.values().any(|shard| shard.runs.has_work());
         wiring.busy[index].store(busy, Ordering::SeqCst);
         wiring.pending.fetch_sub(worked, Ordering::SeqCst);
     }
@@ -231,7 +259,7 @@ async fn handle(wiring: &Arc<Wiring>, shards: &mut HashMap<ShardId, Shard>, even
         }
         Event::RunTaskDone { run, stage, item, attempt, result } => {
             if let Some(shard) = shards.get_mut(&run.0.hash.shard(wiring.shards)) {
-                shard.run_task_done(run, stage, item, attempt, result).await;
+                shard.run_task_done(run, stage, item, attempt, result);
             }
         }
         Event::Envelope { from, to, n, envelope } => {
@@ -275,7 +303,10 @@ fn durable(wiring: &Wiring, shards: &mut HashMap<ShardId, Shard>, of: Vec<(Shard
             }
             CommitOutcome::Fenced => return Err(format!("shard {} has a newer owner: this process may not write to it any more", id.0)),
             CommitOutcome::Gap { last } => {
-                return Err(format!("shard {} is at commit {last}, commit {} does not follow it: the store went back in time; nothing was written over the hole", id.0, commit.number));
+                return Err(format!(
+                    "shard {} is at commit {last}, commit {} does not follow it: the store went back in time; nothing was written over the hole",
+                    id.0, commit.number
+                ));
             }
             CommitOutcome::Unknown => {
                 return Err(format!("the store gave no answer for commit {} of shard {}: {}", commit.number, id.0, wiring.store_reason()));
