@@ -11,7 +11,10 @@ use crate::disk::{Disk, DiskFile};
 
 /// Files that wait to be used; more are removed.
 const SPARES: usize = 2;
-const FILL_BYTES: usize = 1024 * 1024;
+const READ_BYTES: usize = 1024 * 1024;
+/// A file is filled a page at a time: what is filled in larger pieces lies in larger pieces of the page cache, and the
+/// kernel then counts, and may write, a whole piece for each small write into it (measured: 350 times the bytes).
+const FILL_BYTES: usize = 4096;
 
 /// A file of the log that nothing refers to.
 pub struct Spare {
@@ -212,7 +215,7 @@ pub fn file_name(slot: u32) -> String {
 
 /// Reads a file through, so that writing into it later need not read the pages that it changes.
 fn warm(spare: &Spare) -> io::Result<()> {
-    let mut page = vec![0; FILL_BYTES];
+    let mut page = vec![0; READ_BYTES];
     let mut at = 0;
     while at < spare.capacity {
         let count = spare.file.read_at(&mut page, at)?;
