@@ -1,5 +1,6 @@
 //! The tests of the facade: one binary.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod accept;
 mod replay;
 mod runs;
