@@ -11,7 +11,7 @@ mod death;
 mod oneshot;
 #[path = "exec/persistent.rs"]
 mod persistent;
-#[path = "exec/runs.rs"]
-mod runs;
 #[path = "exec/rig.rs"]
 mod rig;
+#[path = "exec/runs.rs"]
+mod runs;
