@@ -1,1 +1,22 @@
+//! Selvedge's engine: it performs what the kernel decides. Shards, activation, replay, messages between shards, timers,
+//! activity executors.
 
+pub mod ctx;
+pub mod engine;
+pub mod env;
+pub mod exec;
+pub mod registry;
+pub mod verify;
+pub mod view;
+pub mod why;
+pub mod wiring;
+
+mod core;
+mod draft;
+mod runs;
+mod shard;
+mod tasks;
+mod worker;
+
+pub use crate::core::{BlockingFn, Given, Request};
+pub use crate::shard::{Answer, Progress, SignalTarget, VerbError};

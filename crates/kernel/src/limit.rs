@@ -24,6 +24,8 @@ pub const DOCUMENT_DEPTH: usize = 64;
 pub const DOCUMENT_BYTES: usize = 1024 * 1024;
 /// Text of one expression: deeper nesting would abort its parser.
 pub const EXPRESSION_BYTES: usize = 1024;
+/// Nesting of one expression, in its brackets and in its syntax tree.
+pub const EXPRESSION_DEPTH: usize = 100;
 /// Nodes that one evaluation may visit.
 pub const EXPRESSION_NODES: u64 = 10_000_000;
 /// JSON that one evaluation may read.

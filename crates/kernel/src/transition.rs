@@ -39,16 +39,21 @@ impl Journal {
 
     /// Appends an entry. A payload above the inline limit is referred to by its seal: its chunks must have been
     /// written by commits before this one.
-    pub fn append(&mut self, writes: &mut Writes, signature: Signature, ending: Ending, payload: &Bytes, request_seal: Option<Hash32>, at: Millis) -> Entry {
+    pub fn append(&mut self, entries: &mut Vec<Entry>, signature: Signature, ending: Ending, payload: &Bytes, request_seal: Option<Hash32>, at: Millis) {
         let header = Header { index: self.next, signature, ending, at, request_seal };
         let payload_seal = seal(&self.key, payload);
         let chain = chain_next(self.chain, &header, payload_seal);
         let stored = place(payload);
-        let entry = Entry { header, seal: payload_seal, chain, payload: stored };
-        writes.put(key::journal(self.invocation, self.next), wire::encode(&entry));
+        entries.push(Entry { header, seal: payload_seal, chain, payload: stored });
         self.chain = chain;
         self.next += 1;
-        entry
+    }
+
+    /// Writes entries that were appended together: one row, under the index of the first.
+    pub fn write(&self, writes: &mut Writes, entries: &[Entry]) {
+        if let Some(first) = entries.first() {
+            writes.put(key::journal(self.invocation, first.header.index), wire::encode(&entries));
+        }
     }
 }
 
@@ -98,6 +103,7 @@ pub fn accept(head: &mut ShardHead, mut message: Message, seal_key: SealKey, bod
         crashes: (0, 0),
         blocked: None,
         cancel: None,
+        joined: false,
         end: None,
         journal: None,
     };
@@ -187,12 +193,12 @@ pub fn end(head: &mut ShardHead, record: &mut Invocation, journal: &Journal, end
     let now = head.time;
     let id = record.message.id;
     let expires = Day::expiry(now, keep.finished);
-    let (value, error) = match &ended.outcome {
-        Outcome::Value(value) => (Some(place(value)), None),
-        Outcome::Error(error) => (None, Some(error.clone())),
+    let (value, value_seal, error) = match &ended.outcome {
+        Outcome::Value(value) => (Some(place(value)), Some(seal(&journal.key, value)), None),
+        Outcome::Error(error) => (None, None, Some(error.clone())),
     };
     record.status = ended.status;
-    record.end = Some(End { at: now, value, error: error.clone() });
+    record.end = Some(End { at: now, value, value_seal, error: error.clone() });
     record.retry_at = None;
     record.blocked = None;
     record.journal = Some((journal.next, journal.chain));
@@ -214,7 +220,9 @@ pub fn end(head: &mut ShardHead, record: &mut Invocation, journal: &Journal, end
             Day::expiry(now, keep.idempotency),
         );
     }
-    if ended.dead_letter && let Some(error) = error {
+    if ended.dead_letter
+        && let Some(error) = error
+    {
         let mut message = record.message.clone();
         message.input = input.clone();
         let letter = DeadLetter { message, error, attempts: record.attempt, at: now };

@@ -1,1 +1,31 @@
+//! Selvedge: durable actors, pipelines and queued work, in one crate and one binary.
+//!
+//! Everything that is accepted is on disk before it is acknowledged. Kill the process at any instruction: it carries on
+//! where it was, and no finished step is done twice. `examples/embedded` is a whole program.
 
+mod app;
+pub mod bootstrap;
+pub mod client;
+mod ctx;
+mod failure;
+mod json;
+mod name;
+#[cfg(feature = "test")]
+pub mod test;
+mod verify;
+
+pub use app::{ActorOptions, App};
+pub use bootstrap::{Config, Engine, EngineError};
+pub use client::{CallError, Chunks, Client, Pending, SendError, SignalError};
+pub use ctx::{Attempt, Child, Ctx, Either, Op, Sent, State, Step, View, Wait};
+pub use failure::{Failure, Outcome};
+pub use name::{Activity, Handler, SharedHandler, Signal, Target};
+pub use selvedge_engine::verify::ShardReport;
+pub use selvedge_engine::wiring::Settings;
+pub use selvedge_engine::why::Why;
+pub use selvedge_kernel::auth::AuthorizationContext;
+pub use selvedge_kernel::id::{InvocationId, RunId};
+pub use selvedge_kernel::policy::{Backoff, Breaker, Rate, Retry, Span, Throttle, Timeout};
+pub use selvedge_kernel::time::Millis;
+pub use selvedge_kernel::waiting::Waiting;
+pub use verify::VerifyError;

@@ -48,7 +48,9 @@ impl std::fmt::Display for Blocked {
             Blocked::ForeignWait => out.write_str(
                 "its handler awaited something that is not an operation of its context: move that into a step, then run `selvedge invocations retry`",
             ),
-            Blocked::Crashes => out.write_str("the process ended ten times in a row while it ran: look at the log, then run `selvedge invocations retry`, or kill it"),
+            Blocked::Crashes => {
+                out.write_str("the process ended ten times in a row while it ran: look at the log, then run `selvedge invocations retry`, or kill it")
+            }
             Blocked::Damaged { reason } => write!(out, "a payload of it cannot be read ({reason}): run `selvedge verify`"),
         }
     }
@@ -88,6 +90,8 @@ pub struct End {
     pub at: Millis,
     /// The value.
     pub value: Option<Payload>,
+    /// The value's seal.
+    pub value_seal: Option<Hash32>,
     /// Or the error.
     pub error: Option<WorkError>,
 }
@@ -119,6 +123,8 @@ pub struct Invocation {
     pub blocked: Option<Blocked>,
     /// A cancel that was asked for.
     pub cancel: Option<String>,
+    /// Whether other callers wait for it too.
+    pub joined: bool,
     /// How it ended.
     pub end: Option<End>,
     /// Entries and last chain value of the journal when it ended.
@@ -142,8 +148,8 @@ pub struct Begun {
     pub last_error: Option<WorkError>,
     /// The message that it sent.
     pub peer: Option<(crate::id::ActorId, crate::id::InvocationId)>,
-    /// The answer, if it came before anybody asked for it (a child that was not joined yet).
-    pub reply: Option<crate::record::message::Outcome>,
+    /// The answer, from when it came until the operation takes it.
+    pub reply: Option<crate::record::message::KeptReply>,
 }
 
 impl Begun {

@@ -141,6 +141,20 @@ pub fn taken(from: ShardId) -> Key {
     Key::from(key)
 }
 
+/// How far a shard has sent to another.
+#[must_use]
+pub fn sent(to: ShardId) -> Key {
+    let mut key = start(Hash16::SHARD_WIDE, Kind::Sent, 2);
+    key.extend_from_slice(&to.0.to_be_bytes());
+    Key::from(key)
+}
+
+/// A caller that joined an invocation.
+#[must_use]
+pub fn joined(id: InvocationId, peer: &crate::record::message::Peer) -> Key {
+    extend(&of_id(Kind::Joined, id.0), &[&crate::wire::encode(peer)], None)
+}
+
 /// All rows of a kind that belong to the shard as a whole.
 #[must_use]
 pub fn all(kind: Kind) -> Key {

@@ -16,7 +16,7 @@ pub enum Kind {
     Inbox = 3,
     /// Shard-wide, ready number → invocation. What a reopened shard activates. Leaves when the invocation suspends or ends.
     Ready = 4,
-    /// invocation, entry index (u32) → journal entry. Folded at the end; leaves by retention.
+    /// invocation, index of the first (u32) → the journal entries that one transition wrote. Folded at the end; leaves by retention.
     Journal = 5,
     /// invocation → 32 bytes that key its seals. Leaves by retention or erasure.
     SealKey = 6,
@@ -48,6 +48,10 @@ pub enum Kind {
     FoldedJournal = 19,
     /// Shard-wide, tenant, what (1 byte), time (u64), id → a line of a list.
     Index = 20,
+    /// invocation, peer → a caller that joined it by its idempotency key. Leaves at its end.
+    Joined = 21,
+    /// Shard-wide, receiving shard (u16) → n of the last envelope sent.
+    Sent = 22,
     /// run → the run's header. Leaves by retention.
     Run = 32,
     /// run → the definition that the run is pinned to. Leaves by retention.

@@ -73,6 +73,13 @@ pub enum Outcome {
 pub enum Envelope {
     /// A message to an actor.
     Invoke(Message),
+    /// A message that is handled later.
+    Later {
+        /// When.
+        at: Millis,
+        /// What.
+        message: Message,
+    },
     /// An answer.
     Reply {
         /// To whom.
@@ -100,4 +107,34 @@ pub struct KeptSignal {
     pub context: AuthorizationContext,
     /// When it came.
     pub at: Millis,
+}
+
+/// An envelope as it lies in the outbox.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum OutboxRow {
+    /// Here.
+    Whole(Envelope),
+    /// As chunks under its sender: it is larger than a row may be.
+    Chunked {
+        /// Under whom.
+        owner: crate::id::RawId,
+        /// Under which seal: BLAKE3 of the envelope's encoding.
+        seal: crate::journal::Hash32,
+        /// How long its encoding is.
+        len: u64,
+    },
+}
+
+/// An answer that is kept until its operation takes it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum KeptReply {
+    /// A value.
+    Value {
+        /// Where it is.
+        payload: Payload,
+        /// Its seal.
+        seal: crate::journal::Hash32,
+    },
+    /// An error.
+    Error(WorkError),
 }

@@ -1,0 +1,71 @@
+# `make demo` shows it, `make test` proves it. Everything else is a part of one of them or a closer look.
+# The same feature set in every recipe, so that nothing is built twice.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CYCLES ?= 200
+SEED ?= 1
+FUZZ_SECONDS ?= 30
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+
+.PHONY: help demo test fmt lint shape unit doc kill bench fuzz
+
+help:
+	@echo "make demo                     the licence audit of our own dependencies, with three kills in the middle"
+	@echo "make test                     everything that must hold: format, lints, shape, tests, kill loop, demo"
+	@echo "make shape                    does the tree look as DESIGN.md draws it?"
+	@echo "make kill CYCLES=200 SEED=1   kill a bank and a pipeline at random moments, then audit them"
+	@echo "make bench                    speed, as ratios to the bare disk (release build)"
+	@echo "make fuzz FUZZ_SECONDS=30     every fuzz target for so many seconds"
+
+demo:
+	@tools/bin/need cargo cc python3
+	@bash examples/licence-audit/demo.sh
+
+test: fmt lint shape unit doc
+	@$(MAKE) --no-print-directory kill
+	@$(MAKE) --no-print-directory demo
+	@if [ -f $(TARGET_DIR)/nextest.log ]; then echo "== tests, once more"; grep -E '^ *Summary|tests? run:' $(TARGET_DIR)/nextest.log; fi
+	@echo "make test: all of it holds"
+
+fmt:
+	cargo fmt --all --check
+
+lint:
+	cargo clippy --workspace --all-targets -- -D warnings
+
+shape:
+	cargo run -q -p selvedge-shape
+
+unit:
+	@if cargo nextest --version >/dev/null 2>&1; then \
+		mkdir -p $(TARGET_DIR); \
+		echo "cargo nextest run --workspace"; \
+		cargo nextest run --workspace --no-fail-fast 2>&1 | tee $(TARGET_DIR)/nextest.log; \
+	else \
+		echo "cargo test --workspace --lib --bins --tests"; \
+		cargo test --workspace --lib --bins --tests; \
+	fi
+
+doc:
+	cargo test --workspace --doc
+
+kill:
+	cargo run -q -p selvedge-kill -- --cycles $(CYCLES) --seed $(SEED) --dir $(TARGET_DIR)/kill
+
+bench:
+	cargo run -q --release -p selvedge-bench -- $(TARGET_DIR)/bench
+
+# fuzz/ is a workspace of its own; libFuzzer works on the stable compiler, without a sanitizer.
+fuzz: export RUSTFLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing
+fuzz:
+	@tools/bin/need cargo g++
+	@cd fuzz && host=$$(rustc -vV | sed -n 's/^host: //p') && cargo build --release --target "$$host" && \
+	for source in fuzz_targets/*.rs; do \
+		name=$$(basename "$$source" .rs); mkdir -p "corpus/$$name"; \
+		echo "== $$name, $(FUZZ_SECONDS) s"; \
+		"$${CARGO_TARGET_DIR:-target}/$$host/release/$$name" -max_total_time=$(FUZZ_SECONDS) -max_len=16384 -verbosity=0 "corpus/$$name"; \
+	done; \
+	echo "fuzz: nothing found"

@@ -1,0 +1,386 @@
+//! The inside of a handler's context: what it has called, what it was given, what it waits for.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Wake, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use selvedge_kernel::auth::AuthorizationContext;
+use selvedge_kernel::error::{AttemptError, WorkError};
+use selvedge_kernel::id::{ActorId, InvocationId, effect_key};
+use selvedge_kernel::journal::{Entry, OpKind, SealKey, Signature};
+use selvedge_kernel::policy::{Retry, Timeout};
+use selvedge_kernel::record::invocation::{Begun, Blocked};
+use selvedge_kernel::replay::{AtCall, CALLED_PER_TRANSITION, Replay};
+use selvedge_kernel::time::Millis;
+use selvedge_kernel::{limit, transition};
+
+use crate::ctx::Attempt;
+use crate::worker::{Mailbox, Wakeup};
+
+/// What an operation gave.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Given {
+    /// Its value.
+    Value(Bytes),
+    /// Its error, which is final.
+    Error(WorkError),
+    /// Its time was up.
+    TimeUp,
+}
+
+/// A step that runs on a thread of its own.
+pub type BlockingFn = Arc<dyn Fn(Attempt) -> Result<Bytes, AttemptError> + Send + Sync>;
+
+/// What an operation asks for.
+#[derive(Clone)]
+pub enum Request {
+    /// A side effect inside the handler.
+    Step,
+    /// The same on a thread of its own.
+    Blocking(BlockingFn),
+    /// A named activity.
+    Activity { input: Bytes },
+    /// A message whose answer is waited for.
+    Call { target: ActorId, handler: String, input: Bytes, idempotency_key: Option<String>, timeout: Option<Duration> },
+    /// The end of a child, by the number of its `spawn`.
+    Join { child: u32 },
+    /// A time.
+    Sleep { until: Millis },
+    /// A signal, perhaps for a limited time.
+    Signal { within: Option<Duration> },
+    /// The start of a run.
+    Start { input: Bytes },
+}
+
+/// Where a step stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum StepState {
+    /// It may not run now.
+    Idle,
+    /// This attempt may run, or runs.
+    Allowed(u32),
+}
+
+pub(crate) struct Op {
+    pub signature: Signature,
+    pub request: Request,
+    pub retry: Option<Retry>,
+    pub timeout: Option<Timeout>,
+    pub given: Option<Given>,
+    pub polled: bool,
+    pub begun: bool,
+    pub dropped: bool,
+    pub row: Option<Begun>,
+    pub step: StepState,
+    /// Its entry is decided; what else comes for it is late.
+    pub decided: bool,
+    pub since: Millis,
+    /// The wake-up at the end of the running attempt's time.
+    pub alarm: Option<(Millis, u64)>,
+}
+
+/// An operation that was recorded where it was called, on its way into the next commit.
+pub(crate) enum Fresh {
+    Message { signature: Signature, spawn: bool, target: ActorId, handler: String, input: Bytes, delay: Option<Duration>, idempotency_key: Option<String> },
+    Emit { signature: Signature, data: Bytes },
+    Set { signature: Signature, name: String, value: Bytes },
+    Delete { signature: Signature, name: String },
+    Clear { signature: Signature, names: Vec<String> },
+    Read { signature: Signature, payload: Option<Bytes> },
+}
+
+/// What has to be read for the handler before anything else happens.
+pub(crate) enum Load {
+    Get { number: u32, name: String },
+    Keys { number: u32, prefix: String },
+    Entries { number: u32, prefix: String },
+    Recorded { number: u32, entry: Entry },
+    Clear { number: u32 },
+}
+
+pub(crate) struct CoreState {
+    pub next: u32,
+    pub now: Millis,
+    pub ops: HashMap<u32, Op>,
+    pub fresh: Vec<Fresh>,
+    pub began: Vec<u32>,
+    pub finished: Vec<(u32, u32, Result<Bytes, AttemptError>)>,
+    pub dropped: Vec<u32>,
+    /// Steps whose attempt was started in this poll.
+    pub started: Vec<u32>,
+    pub loads: Vec<Load>,
+    /// Answers to loads and replayed reads, by operation number.
+    pub reads: HashMap<u32, Bytes>,
+    pub replay: Replay,
+    pub live: bool,
+    pub may_run: bool,
+    pub blocked: Option<Blocked>,
+    pub cancelled: bool,
+    /// Own view of the state: names read or written.
+    pub view: BTreeMap<String, Option<Bytes>>,
+    pub cleared: bool,
+    pub called: usize,
+    pub changes: usize,
+    pub change_bytes: usize,
+    pub in_step: bool,
+    pub cancel_children: Vec<u32>,
+    /// Children that were spawned and not joined yet.
+    pub children: HashMap<u32, Begun>,
+    pub progress: HashMap<u32, Bytes>,
+    /// What could not be sent: the handler fails with it.
+    pub failed: Option<WorkError>,
+}
+
+pub(crate) struct Core {
+    pub id: InvocationId,
+    pub actor: ActorId,
+    pub context: AuthorizationContext,
+    pub seal_key: SealKey,
+    pub journal_limit: u32,
+    pub state: RefCell<CoreState>,
+    pub waker: Arc<HandlerWaker>,
+    pub mailbox: Mailbox,
+    pub ended: Cell<bool>,
+    pub env: crate::env::Environment,
+}
+
+/// The waker of a handler as a whole: whoever wakes it from outside its own poll waits for something foreign.
+pub(crate) struct HandlerWaker {
+    pub id: InvocationId,
+    pub in_poll: AtomicBool,
+    pub again: AtomicBool,
+    pub mailbox: Mailbox,
+}
+
+impl Wake for HandlerWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.in_poll.load(Ordering::SeqCst) {
+            self.again.store(true, Ordering::SeqCst);
+        } else {
+            self.mailbox.wake(Wakeup::Foreign(self.id));
+        }
+    }
+}
+
+/// The waker of one step.
+pub(crate) struct StepWaker {
+    pub id: InvocationId,
+    pub woken: AtomicBool,
+    pub mailbox: Mailbox,
+}
+
+impl Wake for StepWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.woken.swap(true, Ordering::SeqCst) {
+            self.mailbox.wake(Wakeup::Step(self.id));
+        }
+    }
+}
+
+impl Core {
+    pub(crate) fn new(id: InvocationId, actor: ActorId, context: AuthorizationContext, seal_key: SealKey, now: Millis, replay: Replay, journal_limit: u32, mailbox: Mailbox, env: crate::env::Environment) -> Rc<Core> {
+        let waker = Arc::new(HandlerWaker { id, in_poll: AtomicBool::new(false), again: AtomicBool::new(false), mailbox: mailbox.clone() });
+        let live = replay.done();
+        Rc::new(Core {
+            id,
+            actor,
+            context,
+            seal_key,
+            journal_limit,
+            waker,
+            mailbox,
+            ended: Cell::new(false),
+            env,
+            state: RefCell::new(CoreState {
+                next: 0,
+                now,
+                ops: HashMap::new(),
+                fresh: Vec::new(),
+                began: Vec::new(),
+                finished: Vec::new(),
+                dropped: Vec::new(),
+                started: Vec::new(),
+                loads: Vec::new(),
+                reads: HashMap::new(),
+                replay,
+                live,
+                may_run: false,
+                blocked: None,
+                cancelled: false,
+                view: BTreeMap::new(),
+                cleared: false,
+                called: 0,
+                changes: 0,
+                change_bytes: 0,
+                in_step: false,
+                cancel_children: Vec::new(),
+                children: HashMap::new(),
+                progress: HashMap::new(),
+                failed: None,
+            }),
+        })
+    }
+
+    pub(crate) fn handler_waker(&self) -> Waker {
+        Waker::from(self.waker.clone())
+    }
+
+    /// The idempotency key of the effects of an operation.
+    pub(crate) fn effect_key(&self, signature: &Signature) -> String {
+        effect_key(self.id.0, &[&signature.number.to_be_bytes(), signature.name.as_bytes()])
+    }
+}
+
+impl CoreState {
+    fn nested(&self) -> Option<WorkError> {
+        self.in_step.then(|| {
+            WorkError::new("nested_operation", "an operation of the context was called inside a step; call it in the handler, before or after the step")
+        })
+    }
+
+    fn take_number(&mut self, core: &Core) -> Result<u32, WorkError> {
+        if let Some(error) = self.nested() {
+            return Err(error);
+        }
+        if self.next >= core.journal_limit {
+            return Err(WorkError::new(
+                "limit: journal",
+                format!("this invocation has made {} operations, the limit of one journal; end it and send the rest to yourself", self.next),
+            ));
+        }
+        let number = self.next;
+        self.next += 1;
+        Ok(number)
+    }
+
+    /// Calls an operation whose result is delivered. On an error nothing was recorded.
+    pub(crate) fn call(&mut self, core: &Core, kind: OpKind, name: &str, target: &str, request: Request) -> Result<u32, WorkError> {
+        let number = self.take_number(core)?;
+        let signature = transition::signature(number, kind, name, target);
+        let row = match self.replay.begun(&signature) {
+            Ok(row) => row,
+            Err(blocked) => {
+                self.blocked.get_or_insert(blocked);
+                None
+            }
+        };
+        let since = row.as_ref().map_or(self.now, |row| row.since);
+        self.ops.insert(
+            number,
+            Op {
+                signature,
+                request,
+                retry: None,
+                timeout: None,
+                given: None,
+                polled: false,
+                begun: false,
+                dropped: false,
+                row,
+                step: StepState::Idle,
+                decided: false,
+                since,
+                alarm: None,
+            },
+        );
+        Ok(number)
+    }
+
+    /// Calls an operation that is recorded here: gives its entry if the journal has it.
+    pub(crate) fn record(&mut self, core: &Core, kind: OpKind, name: &str, target: &str) -> Result<(Signature, Option<Entry>), WorkError> {
+        if self.called >= CALLED_PER_TRANSITION {
+            return Err(WorkError::new(
+                "limit: transition",
+                format!("{CALLED_PER_TRANSITION} sends, reads and writes without waiting for anything in between; put a step or a sleep between them"),
+            ));
+        }
+        let number = self.take_number(core)?;
+        self.called += 1;
+        let signature = transition::signature(number, kind, name, target);
+        match self.replay.call(&signature) {
+            Ok(AtCall::Recorded(entry)) => Ok((signature, Some(entry))),
+            Ok(AtCall::New) => Ok((signature, None)),
+            Err(blocked) => {
+                self.blocked.get_or_insert(blocked);
+                Ok((signature, None))
+            }
+        }
+    }
+
+    /// Counts a change against the limits of a transition.
+    pub(crate) fn charge(&mut self, bytes: usize) -> Result<(), WorkError> {
+        if self.changes + 1 > limit::TRANSITION_CHANGES {
+            return Err(WorkError::new(
+                "limit: transition",
+                format!("more than {} changed names and sends without waiting for anything in between; put a step or a sleep between them", limit::TRANSITION_CHANGES),
+            ));
+        }
+        if self.change_bytes + bytes > limit::TRANSITION_BYTES {
+            return Err(WorkError::new("limit: transition", format!("more than {} bytes of changes without waiting for anything in between", limit::TRANSITION_BYTES)));
+        }
+        self.changes += 1;
+        self.change_bytes += bytes;
+        Ok(())
+    }
+
+    /// Gives an operation its result, in the order of the journal.
+    pub(crate) fn deliver(&mut self, number: u32, given: Given, at: Millis) {
+        self.now = self.now.max(at);
+        self.called = 0;
+        self.changes = 0;
+        self.change_bytes = 0;
+        if let Some(op) = self.ops.get_mut(&number) {
+            if op.dropped {
+                self.ops.remove(&number);
+            } else {
+                op.given = Some(given);
+                op.step = StepState::Idle;
+            }
+        }
+    }
+
+    /// Delivers a cancel: what is pending gives `cancelled`.
+    pub(crate) fn deliver_cancel(&mut self, reason: &str, at: Millis) -> Vec<Op> {
+        self.now = self.now.max(at);
+        self.called = 0;
+        self.changes = 0;
+        self.change_bytes = 0;
+        self.cancelled = true;
+        let error = WorkError::new("cancelled", reason);
+        let mut gone = Vec::new();
+        for op in self.ops.values_mut().filter(|op| op.given.is_none()) {
+            op.given = Some(Given::Error(error.clone()));
+            op.step = StepState::Idle;
+            op.decided = true;
+            gone.push(Op {
+                signature: op.signature.clone(),
+                request: op.request.clone(),
+                retry: None,
+                timeout: None,
+                given: None,
+                polled: op.polled,
+                begun: op.begun,
+                dropped: op.dropped,
+                row: op.row.take(),
+                step: StepState::Idle,
+                decided: true,
+                since: op.since,
+                alarm: op.alarm.take(),
+            });
+        }
+        self.ops.retain(|_, op| !(op.dropped && op.given.is_some()));
+        gone.sort_by_key(|op| op.signature.number);
+        gone
+    }
+}

@@ -1,0 +1,596 @@
+//! What a handler is given: operations over bytes. The facade puts types on them.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use selvedge_kernel::auth::AuthorizationContext;
+use selvedge_kernel::error::{AttemptError, WorkError};
+use selvedge_kernel::id::{ActorId, InvocationId};
+use selvedge_kernel::journal::{OpKind, Payload};
+use selvedge_kernel::policy::{Retry, Timeout};
+use selvedge_kernel::time::Millis;
+use selvedge_kernel::transition;
+
+use crate::core::{Core, Fresh, Given, Load, Request, StepState, StepWaker};
+use crate::env::Observation;
+use crate::registry::LocalFuture;
+
+/// The context of one invocation: owned, cheap to clone.
+#[derive(Clone)]
+pub struct Ctx {
+    core: Rc<Core>,
+}
+
+/// One attempt of a step or an activity.
+#[derive(Clone)]
+pub struct Attempt {
+    key: Arc<str>,
+    number: u32,
+    deadline: Option<Millis>,
+    progress: Arc<dyn Fn(Bytes) + Send + Sync>,
+}
+
+impl Attempt {
+    pub(crate) fn new(key: &str, number: u32, deadline: Option<Millis>, progress: Arc<dyn Fn(Bytes) + Send + Sync>) -> Attempt {
+        Attempt { key: key.into(), number, deadline, progress }
+    }
+
+    /// The idempotency key of the effect: the same for each attempt.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Which attempt this is, from 1.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// When this attempt is given up.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Millis> {
+        self.deadline
+    }
+
+    /// Says how far it is (JSON); `why` shows it.
+    pub fn heartbeat(&self, progress: Bytes) {
+        (self.progress)(progress);
+    }
+}
+
+impl Ctx {
+    pub(crate) fn new(core: Rc<Core>) -> Ctx {
+        Ctx { core }
+    }
+
+    /// The key of the actor.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.core.actor.key
+    }
+
+    /// The actor.
+    #[must_use]
+    pub fn actor(&self) -> &ActorId {
+        &self.core.actor
+    }
+
+    /// The id of this invocation.
+    #[must_use]
+    pub fn invocation(&self) -> InvocationId {
+        self.core.id
+    }
+
+    /// Who called, for whom.
+    #[must_use]
+    pub fn caller(&self) -> &AuthorizationContext {
+        &self.core.context
+    }
+
+    /// Whether a cancel was delivered.
+    #[must_use]
+    pub fn cancelled(&self) -> bool {
+        self.core.state.borrow().cancelled
+    }
+
+    /// The time of the last result that was delivered: the same on replay.
+    #[must_use]
+    pub fn now(&self) -> Millis {
+        self.core.state.borrow().now
+    }
+
+    /// 32 random bytes: the same on replay, and no entry.
+    #[must_use]
+    pub fn random(&self) -> [u8; 32] {
+        let mut state = self.core.state.borrow_mut();
+        let number = state.next;
+        state.next += 1;
+        transition::random_bytes(&self.core.seal_key, number)
+    }
+
+    /// Calls an operation that is delivered.
+    pub fn operation(&self, kind: OpKind, name: &str, target: &str, request: Request) -> Operation {
+        let called = self.core.state.borrow_mut().call(&self.core, kind, name, target, request);
+        Operation { core: self.core.clone(), called }
+    }
+
+    /// Calls a step: `make` gives the future of each attempt.
+    pub fn step<'c>(&self, name: &str, make: Box<dyn Fn(Attempt) -> LocalFuture<'c, Result<Bytes, AttemptError>> + 'c>) -> Step<'c> {
+        let operation = self.operation(OpKind::Step, name, "", Request::Step);
+        Step { operation, make, running: None }
+    }
+
+    /// Records a message to another actor. It leaves with the next commit.
+    pub fn message(&self, spawn: bool, target: ActorId, handler: &str, input: Bytes) -> Result<Sent, WorkError> {
+        let kind = if spawn { OpKind::Spawn } else { OpKind::Send };
+        let mut state = self.core.state.borrow_mut();
+        state.charge(input.len())?;
+        if spawn {
+            state.charge(0)?;
+        }
+        let (signature, recorded) = state.record(&self.core, kind, "", &format!("{target}.{handler}"))?;
+        let number = signature.number;
+        let fresh = if recorded.is_none() {
+            state.fresh.push(Fresh::Message { signature: signature.clone(), spawn, target: target.clone(), handler: handler.to_owned(), input, delay: None, idempotency_key: None });
+            Some(state.fresh.len() - 1)
+        } else {
+            None
+        };
+        if spawn && let Ok(Some(row)) = state.replay.begun(&signature) {
+            // The child's row stands beside its entry until it is joined.
+            state.children.insert(number, row);
+        }
+        drop(state);
+        Ok(Sent { core: self.core.clone(), number, fresh, id: transition::sent_id(self.core.id.0, u64::from(number), &target) })
+    }
+
+    /// Fails the handler with an error that no operation can return: something could not be sent.
+    pub fn fail(&self, error: WorkError) {
+        self.core.state.borrow_mut().failed.get_or_insert(error);
+    }
+
+    /// Asks that a child of this invocation be cancelled.
+    pub fn cancel_child(&self, number: u32) {
+        self.core.state.borrow_mut().cancel_children.push(number);
+    }
+
+    /// Appends a chunk to the output stream.
+    pub fn emit(&self, data: Bytes) -> Result<(), WorkError> {
+        let mut state = self.core.state.borrow_mut();
+        state.charge(data.len())?;
+        let (signature, recorded) = state.record(&self.core, OpKind::Emit, "", "")?;
+        if recorded.is_none() {
+            state.fresh.push(Fresh::Emit { signature, data });
+        }
+        Ok(())
+    }
+
+    /// Writes a state entry (JSON). It joins the next commit.
+    pub fn state_set(&self, name: &str, value: Bytes) -> Result<(), WorkError> {
+        let mut state = self.core.state.borrow_mut();
+        state.charge(value.len())?;
+        let (signature, recorded) = state.record(&self.core, OpKind::StateSet, name, "")?;
+        state.view.insert(name.to_owned(), Some(value.clone()));
+        if recorded.is_none() {
+            state.fresh.push(Fresh::Set { signature, name: name.to_owned(), value });
+        }
+        Ok(())
+    }
+
+    /// Removes a state entry.
+    pub fn state_delete(&self, name: &str) -> Result<(), WorkError> {
+        let mut state = self.core.state.borrow_mut();
+        state.charge(0)?;
+        let (signature, recorded) = state.record(&self.core, OpKind::StateDelete, name, "")?;
+        state.view.insert(name.to_owned(), None);
+        if recorded.is_none() {
+            state.fresh.push(Fresh::Delete { signature, name: name.to_owned() });
+        }
+        Ok(())
+    }
+
+    /// Removes all state: one change.
+    pub fn state_clear(&self) -> Result<(), WorkError> {
+        let mut state = self.core.state.borrow_mut();
+        state.charge(0)?;
+        let (signature, recorded) = state.record(&self.core, OpKind::StateClear, "", "")?;
+        state.view.clear();
+        state.cleared = true;
+        if recorded.is_none() {
+            state.loads.push(Load::Clear { number: signature.number });
+            state.fresh.push(Fresh::Clear { signature, names: Vec::new() });
+        }
+        Ok(())
+    }
+
+    /// Reads a state entry: JSON, or JSON null inside a one-byte tag where it is absent.
+    #[must_use]
+    pub fn state_get(&self, name: &str) -> Read {
+        let mut state = self.core.state.borrow_mut();
+        if let Some(known) = state.view.get(name) {
+            return Read::ready(&self.core, Ok(tag(known.as_ref())));
+        }
+        if state.cleared {
+            return Read::ready(&self.core, Ok(tag(None)));
+        }
+        let called = state.record(&self.core, OpKind::StateGet, name, "");
+        match called {
+            Err(error) => Read::ready(&self.core, Err(error)),
+            Ok((signature, Some(entry))) => {
+                let number = signature.number;
+                match &entry.payload {
+                    Payload::Inline(payload) => {
+                        state.view.insert(name.to_owned(), untag(payload));
+                        Read::ready(&self.core, Ok(payload.clone()))
+                    }
+                    _ => {
+                        state.loads.push(Load::Recorded { number, entry });
+                        Read { core: self.core.clone(), ready: None, number, name: Some(name.to_owned()) }
+                    }
+                }
+            }
+            Ok((signature, None)) => {
+                let number = signature.number;
+                state.fresh.push(Fresh::Read { signature, payload: None });
+                state.loads.push(Load::Get { number, name: name.to_owned() });
+                Read { core: self.core.clone(), ready: None, number, name: Some(name.to_owned()) }
+            }
+        }
+    }
+
+    /// Reads the names of the state under a prefix: a JSON list, in order.
+    #[must_use]
+    pub fn state_keys(&self, prefix: &str) -> Read {
+        self.state_list(OpKind::StateKeys, prefix)
+    }
+
+    /// Reads names and values of the state under a prefix: a JSON object, in order.
+    #[must_use]
+    pub fn state_entries(&self, prefix: &str) -> Read {
+        self.state_list(OpKind::StateEntries, prefix)
+    }
+
+    fn state_list(&self, kind: OpKind, prefix: &str) -> Read {
+        let mut state = self.core.state.borrow_mut();
+        match state.record(&self.core, kind, prefix, "") {
+            Err(error) => Read::ready(&self.core, Err(error)),
+            Ok((signature, recorded)) => {
+                if let Some(Payload::Inline(payload)) = recorded.as_ref().map(|entry| &entry.payload) {
+                    return Read::ready(&self.core, Ok(payload.clone()));
+                }
+                let number = signature.number;
+                state.loads.push(match recorded {
+                    Some(entry) => Load::Recorded { number, entry },
+                    None if kind == OpKind::StateKeys => Load::Keys { number, prefix: prefix.to_owned() },
+                    None => Load::Entries { number, prefix: prefix.to_owned() },
+                });
+                if !matches!(state.loads.last(), Some(Load::Recorded { .. })) {
+                    state.fresh.push(Fresh::Read { signature, payload: None });
+                }
+                Read { core: self.core.clone(), ready: None, number, name: None }
+            }
+        }
+    }
+}
+
+/// A value as a read gives it: `1` and JSON, or `0`.
+#[must_use]
+pub fn tag(value: Option<&Bytes>) -> Bytes {
+    match value {
+        None => Bytes::from_static(&[0]),
+        Some(value) => {
+            let mut tagged = Vec::with_capacity(1 + value.len());
+            tagged.push(1);
+            tagged.extend_from_slice(value);
+            Bytes::from(tagged)
+        }
+    }
+}
+
+/// Undoes [`tag`].
+#[must_use]
+pub fn untag(tagged: &Bytes) -> Option<Bytes> {
+    (tagged.first() == Some(&1)).then(|| tagged.slice(1..))
+}
+
+/// A read of state.
+pub struct Read {
+    core: Rc<Core>,
+    ready: Option<Result<Bytes, WorkError>>,
+    number: u32,
+    name: Option<String>,
+}
+
+impl Read {
+    fn ready(core: &Rc<Core>, result: Result<Bytes, WorkError>) -> Read {
+        Read { core: core.clone(), ready: Some(result), number: 0, name: None }
+    }
+}
+
+impl Future for Read {
+    type Output = Result<Bytes, WorkError>;
+
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(result) = self.ready.take() {
+            return Poll::Ready(result);
+        }
+        let mut state = self.core.state.borrow_mut();
+        match state.reads.get(&self.number).cloned() {
+            Some(value) => {
+                if let Some(name) = &self.name {
+                    state.view.entry(name.clone()).or_insert_with(|| untag(&value));
+                }
+                Poll::Ready(Ok(value))
+            }
+            None => Poll::Pending,
+        }
+    }
+}
+
+/// A message on its way out.
+pub struct Sent {
+    core: Rc<Core>,
+    number: u32,
+    fresh: Option<usize>,
+    id: InvocationId,
+}
+
+impl Sent {
+    /// The operation's number.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// The invocation that it becomes.
+    #[must_use]
+    pub fn id(&self) -> InvocationId {
+        self.id
+    }
+
+    /// Delivers it later.
+    #[must_use]
+    pub fn delay(self, span: Duration) -> Sent {
+        self.change(|fresh| {
+            if let Fresh::Message { delay, .. } = fresh {
+                *delay = Some(span);
+            }
+        })
+    }
+
+    /// Delivers it at most once for this key.
+    #[must_use]
+    pub fn idempotency_key(self, key: &str) -> Sent {
+        self.change(|fresh| {
+            if let Fresh::Message { idempotency_key, .. } = fresh {
+                *idempotency_key = Some(key.to_owned());
+            }
+        })
+    }
+
+    fn change(self, change: impl FnOnce(&mut Fresh)) -> Sent {
+        let mut state = self.core.state.borrow_mut();
+        let mine = |fresh: &&mut Fresh| matches!(fresh, Fresh::Message { signature, .. } if signature.number == self.number);
+        if let Some(index) = self.fresh
+            && let Some(fresh) = state.fresh.get_mut(index).filter(mine)
+        {
+            change(fresh);
+        }
+        drop(state);
+        self
+    }
+}
+
+/// An operation whose result is delivered. Dropping it gives it up.
+pub struct Operation {
+    core: Rc<Core>,
+    called: Result<u32, WorkError>,
+}
+
+impl Operation {
+    /// Its number; none if it could not be called.
+    #[must_use]
+    pub fn number(&self) -> Option<u32> {
+        self.called.as_ref().ok().copied()
+    }
+
+    /// Sets the policies of its attempts; they count from when it begins.
+    pub fn policies(&mut self, retry: Option<Retry>, timeout: Option<Timeout>) {
+        if let Ok(number) = self.called
+            && let Some(op) = self.core.state.borrow_mut().ops.get_mut(&number)
+        {
+            op.retry = retry.or(op.retry.take());
+            op.timeout = timeout.or(op.timeout.take());
+        }
+    }
+
+    /// Changes what it asks for; counts until it begins.
+    pub fn request(&mut self, change: impl FnOnce(&mut Request)) {
+        if let Ok(number) = self.called
+            && let Some(op) = self.core.state.borrow_mut().ops.get_mut(&number)
+        {
+            change(&mut op.request);
+        }
+    }
+
+    fn poll_given(&mut self) -> Poll<Given> {
+        let number = match &self.called {
+            Ok(number) => *number,
+            Err(error) => return Poll::Ready(Given::Error(error.clone())),
+        };
+        let mut state = self.core.state.borrow_mut();
+        let Some(op) = state.ops.get_mut(&number) else { return Poll::Pending };
+        if let Some(given) = op.given.take() {
+            state.ops.remove(&number);
+            self.called = Err(WorkError::new("consumed", "this operation has given its result already"));
+            return Poll::Ready(given);
+        }
+        if !op.polled {
+            op.polled = true;
+            state.began.push(number);
+        }
+        Poll::Pending
+    }
+}
+
+impl Future for Operation {
+    type Output = Given;
+
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Given> {
+        self.poll_given()
+    }
+}
+
+impl Drop for Operation {
+    fn drop(&mut self) {
+        if self.core.ended.get() {
+            return;
+        }
+        if let Ok(number) = self.called
+            && let Ok(mut state) = self.core.state.try_borrow_mut()
+            && let Some(op) = state.ops.get_mut(&number)
+        {
+            op.dropped = true;
+            op.step = StepState::Idle;
+            if op.given.is_some() {
+                state.ops.remove(&number);
+            } else {
+                state.dropped.push(number);
+            }
+        }
+    }
+}
+
+struct Running<'c> {
+    attempt: u32,
+    future: LocalFuture<'c, Result<Bytes, AttemptError>>,
+    waker: Arc<StepWaker>,
+}
+
+/// A step: its attempts run inside the handler's own future.
+pub struct Step<'c> {
+    operation: Operation,
+    make: Box<dyn Fn(Attempt) -> LocalFuture<'c, Result<Bytes, AttemptError>> + 'c>,
+    running: Option<Running<'c>>,
+}
+
+impl Step<'_> {
+    /// Sets the policies of its attempts.
+    pub fn policies(&mut self, retry: Option<Retry>, timeout: Option<Timeout>) {
+        self.operation.policies(retry, timeout);
+    }
+
+    fn allowed(&self, number: u32) -> Option<(u32, Attempt)> {
+        let core = &self.operation.core;
+        let mut state = core.state.borrow_mut();
+        let may_run = state.may_run;
+        let now = state.now;
+        let op = state.ops.get_mut(&number)?;
+        if op.step == StepState::Idle && op.polled && !op.begun && may_run && op.row.is_none() {
+            // The first attempt of a live step starts in the poll that asks for it.
+            op.begun = true;
+            op.step = StepState::Allowed(1);
+            op.since = now;
+        }
+        let StepState::Allowed(attempt) = op.step else { return None };
+        let key = core.effect_key(&op.signature);
+        let deadline = op.timeout.as_ref().map_or_else(|| Timeout::default().attempt, |timeout| timeout.attempt).map(|span| now.after(span.0));
+        let (mailbox, id) = (core.mailbox.clone(), core.id);
+        let progress = Arc::new(move |progress| mailbox.progress(id, number, progress));
+        Some((attempt, Attempt::new(&key, attempt, deadline, progress)))
+    }
+}
+
+impl Future for Step<'_> {
+    type Output = Given;
+
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Given> {
+        let this = &mut *self;
+        if let Poll::Ready(given) = this.operation.poll_given() {
+            this.running = None;
+            return Poll::Ready(given);
+        }
+        let Ok(number) = this.operation.called else { return Poll::Pending };
+        let Some((attempt, facts)) = this.allowed(number) else {
+            this.running = None;
+            return Poll::Pending;
+        };
+        if this.running.as_ref().is_none_or(|running| running.attempt != attempt) {
+            let core = &this.operation.core;
+            let waker = Arc::new(StepWaker { id: core.id, woken: AtomicBool::new(true), mailbox: core.mailbox.clone() });
+            let mut state = core.state.borrow_mut();
+            state.started.push(number);
+            state.in_step = true;
+            let name = state.ops.get(&number).map(|op| op.signature.name.clone()).unwrap_or_default();
+            drop(state);
+            core.env.observe(&Observation::AttemptStarted { name: &name, key: facts.key(), attempt });
+            let made = std::panic::catch_unwind(AssertUnwindSafe(|| (this.make)(facts)));
+            core.state.borrow_mut().in_step = false;
+            match made {
+                Ok(future) => this.running = Some(Running { attempt, future, waker }),
+                Err(panic) => {
+                    this.finish(number, attempt, Err(panicked(&*panic)));
+                    return Poll::Pending;
+                }
+            }
+        }
+        let Some(running) = &mut this.running else { return Poll::Pending };
+        let core = this.operation.core.clone();
+        let mut rounds = 0;
+        while running.waker.woken.swap(false, Ordering::SeqCst) {
+            let waker = Waker::from(running.waker.clone());
+            core.state.borrow_mut().in_step = true;
+            let polled = std::panic::catch_unwind(AssertUnwindSafe(|| running.future.as_mut().poll(&mut Context::from_waker(&waker))));
+            core.state.borrow_mut().in_step = false;
+            match polled {
+                Ok(Poll::Ready(result)) => {
+                    this.finish(number, attempt, result);
+                    return Poll::Pending;
+                }
+                Ok(Poll::Pending) => {}
+                Err(panic) => {
+                    this.finish(number, attempt, Err(panicked(&*panic)));
+                    return Poll::Pending;
+                }
+            }
+            rounds += 1;
+            if rounds == 8 {
+                // A step that wakes itself again and again gives the others their turn.
+                if running.waker.woken.load(Ordering::SeqCst) {
+                    core.mailbox.wake(crate::worker::Wakeup::Step(core.id));
+                }
+                break;
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl Step<'_> {
+    fn finish(&mut self, number: u32, attempt: u32, result: Result<Bytes, AttemptError>) {
+        self.running = None;
+        let mut state = self.operation.core.state.borrow_mut();
+        if let Some(op) = state.ops.get_mut(&number) {
+            op.step = StepState::Idle;
+        }
+        state.finished.push((number, attempt, result));
+    }
+}
+
+/// What a panic says.
+pub(crate) fn panicked(panic: &(dyn std::any::Any + Send)) -> AttemptError {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
+    AttemptError {
+        error: WorkError::new("panic", text.unwrap_or_else(|| "the code panicked without a text".to_owned())),
+        retryable: true,
+        retry_after_ms: None,
+    }
+}

@@ -1,0 +1,375 @@
+//! The engine from outside: its verbs. Each consumes a permit.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use selvedge_kernel::auth::{Action, Permit, Resource};
+use selvedge_kernel::error::Consequence;
+use selvedge_kernel::id::{ActorId, InvocationId, RawId, ShardId};
+use selvedge_kernel::limit::{self, Limits};
+use selvedge_kernel::ports::Store;
+use selvedge_kernel::record::actor::DeadLetter;
+use selvedge_kernel::record::message::Message;
+use tokio::sync::oneshot;
+
+use crate::env::{Clock, Entropy, Environment};
+use crate::registry::{Executor, Handler, Registry};
+use crate::shard::{Answer, Command, Reply, SignalTarget, VerbError};
+use crate::tasks::Executors;
+pub use crate::tasks::{ExecSettings, LogLine};
+use crate::verify::ShardReport;
+use crate::why::{Census, Why};
+use crate::wiring::{Settings, Wiring};
+use crate::worker::{self, Event, Mailbox};
+
+/// How many shards a store has.
+pub const SHARDS: u16 = 64;
+
+/// A running engine: threads that own the shards of one store.
+pub struct Engine {
+    wiring: Arc<Wiring>,
+    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
+    side: Mutex<Option<tokio::runtime::Runtime>>,
+    entropy: Mutex<Entropy>,
+}
+
+/// What an invocation is asked with.
+#[derive(Clone, Debug, Default)]
+pub struct Ask {
+    /// The sender's key: the same key, the same invocation.
+    pub idempotency_key: Option<String>,
+    /// How long the invocation may take in all.
+    pub timeout: Option<Duration>,
+    /// W3C trace context.
+    pub trace: Option<String>,
+    /// Handled later.
+    pub delay: Option<Duration>,
+    /// Whether to wait for its end.
+    pub wait: bool,
+}
+
+impl Engine {
+    /// Starts an engine on a store: claims every shard, then goes on where the last owner stopped.
+    pub async fn open(store: Arc<dyn Store>, env: Environment, registry: Registry, settings: Settings, exec: ExecSettings) -> Result<Engine, VerbError> {
+        let failed = |what: &str, error: &dyn std::fmt::Display| VerbError::new(Consequence::Stop, "start", format!("{what} could not be started: {error}"));
+        let side = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("selvedge-side")
+            .enable_all()
+            .build()
+            .map_err(|error| failed("the runtime for tasks", &error))?;
+        let count = settings.workers.clamp(1, usize::from(SHARDS));
+        let pending = Arc::new(AtomicU64::new(0));
+        let (workers, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| Mailbox::new(pending.clone())).unzip();
+        let declared = declared(&registry);
+        let wiring = Arc::new(Wiring {
+            store,
+            env: env.clone(),
+            registry,
+            settings,
+            shards: SHARDS,
+            workers,
+            pending,
+            busy: (0..count).map(|_| AtomicBool::new(false)).collect(),
+            side: side.handle().clone(),
+            executors: Executors::new(exec, declared.into_iter()),
+            stopped: Mutex::new(None),
+        });
+        let mut threads = Vec::with_capacity(count);
+        let mut opened = Vec::with_capacity(count);
+        for (index, receiver) in receivers.into_iter().enumerate() {
+            let (sender, answer) = oneshot::channel();
+            let wiring = wiring.clone();
+            #[expect(clippy::disallowed_methods, reason = "the engine's worker threads start here and nowhere else")]
+            let thread = std::thread::Builder::new().name(format!("selvedge-{index}")).spawn(move || {
+                match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                    Ok(runtime) => {
+                        let local = tokio::task::LocalSet::new();
+                        local.block_on(&runtime, worker::run(wiring, index, receiver, sender));
+                    }
+                    Err(error) => {
+                        let _ = sender.send(Err(error.to_string()));
+                    }
+                }
+            });
+            threads.push(thread.map_err(|error| failed("a worker thread", &error))?);
+            opened.push(answer);
+        }
+        for answer in opened {
+            match answer.await {
+                Ok(Ok(())) => {}
+                Ok(Err(reason)) => return Err(VerbError::new(Consequence::Stop, "start", reason)),
+                Err(_) => return Err(VerbError::new(Consequence::Stop, "start", "a worker ended while it opened its shards")),
+            }
+        }
+        Ok(Engine { wiring, threads: Mutex::new(threads), side: Mutex::new(Some(side)), entropy: Mutex::new(Entropy::new(env.random)) })
+    }
+
+    /// The limits in force.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.wiring.settings.limits
+    }
+
+    /// The time of this engine's clock.
+    #[must_use]
+    pub fn now(&self) -> selvedge_kernel::time::Millis {
+        self.wiring.env.clock.now()
+    }
+
+    /// Why the engine has stopped, if it has.
+    #[must_use]
+    pub fn stopped(&self) -> Option<String> {
+        self.wiring.stop_reason()
+    }
+
+    async fn ask<T>(&self, shard: ShardId, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, VerbError> {
+        let (reply, answer) = oneshot::channel();
+        if !self.wiring.send(shard, Event::Command(shard, command(reply))) {
+            return Err(VerbError::closed(self.stopped()));
+        }
+        match answer.await {
+            Ok(result) => result,
+            Err(_) => Err(VerbError::closed(self.stopped())),
+        }
+    }
+
+    fn new_id(&self, actor: &ActorId) -> InvocationId {
+        let random = self.entropy.lock().unwrap_or_else(PoisonError::into_inner).draw();
+        InvocationId(RawId::at(actor.hash16(), self.now(), random))
+    }
+
+    /// Calls a handler, or sends to it.
+    pub async fn invoke(&self, permit: Permit, input: Bytes, ask: Ask) -> Result<Answer, VerbError> {
+        let Resource::Handler { actor, handler } = permit.resource().clone() else { return Err(misused(&permit)) };
+        expect_action(&permit, Action::Invoke)?;
+        check_part("the actor's type", &actor.kind)?;
+        check_part("the actor's key", &actor.key)?;
+        check_part("the handler", &handler)?;
+        if let Some(key) = &ask.idempotency_key {
+            check_part("the idempotency key", key)?;
+        }
+        let bound = self.limits().body_bytes;
+        if input.len() as u64 > bound {
+            return Err(VerbError::new(Consequence::Limit, "limit: body", format!("the input has {} bytes, the limit of a body is {bound}: send a reference instead", input.len())));
+        }
+        let message = Message {
+            id: self.new_id(&actor),
+            target: actor.clone(),
+            handler,
+            input,
+            context: permit.into_context(),
+            idempotency_key: ask.idempotency_key,
+            trace: ask.trace,
+            deadline: ask.timeout.map(|timeout| self.now().after(timeout)),
+            reply_to: None,
+            parent: None,
+            chain: Vec::new(),
+        };
+        let (wait, delay) = (ask.wait, ask.delay);
+        self.ask(self.wiring.shard_of(&actor), |reply| Command::Invoke { message, wait, delay, reply }).await
+    }
+
+    /// Delivers a signal: durable when this returns.
+    pub async fn signal(&self, permit: Permit, target: SignalTarget, name: &str, payload: Bytes, key: Option<String>) -> Result<(), VerbError> {
+        expect_action(&permit, Action::Signal)?;
+        check_part("the signal's name", name)?;
+        let shard = match &target {
+            SignalTarget::Actor(actor) => self.wiring.shard_of(actor),
+            SignalTarget::Invocation(id) => self.wiring.shard_of_invocation(*id),
+        };
+        let context = permit.into_context();
+        self.ask(shard, |reply| Command::Signal { target, name: name.to_owned(), payload, context, key, reply }).await
+    }
+
+    /// What an invocation has come to.
+    pub async fn result(&self, permit: Permit, id: InvocationId, wait: bool) -> Result<Answer, VerbError> {
+        expect_action(&permit, Action::Read)?;
+        self.ask(self.wiring.shard_of_invocation(id), |reply| Command::Result { id, wait, reply }).await
+    }
+
+    /// Asks an invocation to end: its pending operations give `cancelled`.
+    pub async fn cancel(&self, permit: Permit, id: InvocationId, reason: &str) -> Result<(), VerbError> {
+        expect_action(&permit, Action::Control)?;
+        self.ask(self.wiring.shard_of_invocation(id), |reply| Command::Cancel { id, reason: reason.to_owned(), reply }).await
+    }
+
+    /// Ends an invocation at once; none of its code runs.
+    pub async fn kill(&self, permit: Permit, id: InvocationId, reason: &str) -> Result<(), VerbError> {
+        expect_action(&permit, Action::Rewrite)?;
+        self.ask(self.wiring.shard_of_invocation(id), |reply| Command::Kill { id, reason: reason.to_owned(), reply }).await
+    }
+
+    /// Looks at a blocked invocation again.
+    pub async fn retry(&self, permit: Permit, id: InvocationId) -> Result<(), VerbError> {
+        expect_action(&permit, Action::Control)?;
+        self.ask(self.wiring.shard_of_invocation(id), |reply| Command::Retry { id, reply }).await
+    }
+
+    /// Why an invocation is where it is.
+    pub async fn why(&self, permit: Permit, id: InvocationId) -> Result<Why, VerbError> {
+        expect_action(&permit, Action::Read)?;
+        self.ask(self.wiring.shard_of_invocation(id), |reply| Command::Why { id, reply }).await
+    }
+
+    /// Chunks of an invocation's output, from a position on.
+    pub async fn output(&self, permit: Permit, id: InvocationId, from: u64) -> Result<Vec<(u64, Bytes)>, VerbError> {
+        expect_action(&permit, Action::Read)?;
+        self.ask(self.wiring.shard_of_invocation(id), |reply| Command::Output { id, from, reply }).await
+    }
+
+    /// The state of an actor.
+    pub async fn state(&self, permit: Permit) -> Result<Vec<(String, Bytes)>, VerbError> {
+        expect_action(&permit, Action::Read)?;
+        let Resource::Handler { actor, .. } = permit.resource().clone() else { return Err(misused(&permit)) };
+        self.ask(self.wiring.shard_of(&actor), |reply| Command::State { actor, reply }).await
+    }
+
+    /// The dead letters of a tenant.
+    pub async fn dead_letters(&self, permit: Permit) -> Result<Vec<DeadLetter>, VerbError> {
+        expect_action(&permit, Action::Operate)?;
+        let tenant = permit.context().principal.tenant.clone();
+        let mut letters = Vec::new();
+        for shard in (0..self.wiring.shards).map(ShardId) {
+            let tenant = tenant.clone();
+            letters.extend(self.ask(shard, |reply| Command::DeadLetters { tenant, reply }).await?);
+        }
+        Ok(letters)
+    }
+
+    /// Walks every ledger and every chain.
+    pub async fn verify(&self, permit: Permit) -> Result<Vec<ShardReport>, VerbError> {
+        expect_action(&permit, Action::Operate)?;
+        let mut reports = Vec::with_capacity(usize::from(self.wiring.shards));
+        for shard in (0..self.wiring.shards).map(ShardId) {
+            reports.push(self.ask(shard, |reply| Command::Verify { reply }).await?);
+        }
+        Ok(reports)
+    }
+
+    /// What is in memory, over all shards.
+    pub async fn census(&self, permit: Permit) -> Result<Census, VerbError> {
+        expect_action(&permit, Action::Operate)?;
+        let mut sum = Census::default();
+        for shard in (0..self.wiring.shards).map(ShardId) {
+            let census = self.ask(shard, |reply| Command::Census { reply }).await?;
+            sum.actors += census.actors;
+            sum.active += census.active;
+            sum.tasks += census.tasks;
+            sum.outbox += census.outbox;
+        }
+        Ok(sum)
+    }
+
+    /// Lets everything that is under way come to rest, moves a manual clock, and lets everything due happen.
+    pub async fn advance(&self, span: Duration) {
+        self.settle().await;
+        if let Clock::Manual(at) = &self.wiring.env.clock {
+            at.fetch_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
+        }
+        for worker in &self.wiring.workers {
+            worker.send(Event::Tick);
+        }
+        self.settle().await;
+    }
+
+    /// Waits until nothing moves by itself any more, tasks outside handlers apart.
+    pub async fn settle(&self) {
+        let mut calm = 0;
+        while calm < 3 && self.stopped().is_none() {
+            let pending = self.wiring.pending.load(Ordering::SeqCst);
+            let busy = self.wiring.busy.iter().any(|busy| busy.load(Ordering::SeqCst));
+            calm = if pending == 0 && !busy { calm + 1 } else { 0 };
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Ends at once and writes nothing more, as a kill of the process would: for tests of recovery.
+    pub async fn die(&self) {
+        for worker in &self.wiring.workers {
+            worker.send(Event::Die);
+        }
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        join(threads).await;
+        if let Some(side) = self.side.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            side.shutdown_background();
+        }
+    }
+
+    /// Stops accepting, writes what is decided, and lets go of the store.
+    pub async fn close(&self) -> Result<(), VerbError> {
+        for worker in &self.wiring.workers {
+            let (done, closed) = oneshot::channel();
+            if worker.send(Event::Close(done)) {
+                let _ = closed.await;
+            }
+        }
+        self.wiring.executors.close().await;
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        join(threads).await;
+        if let Some(side) = self.side.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            side.shutdown_background();
+        }
+        self.wiring.store.close().await?;
+        match self.stopped() {
+            Some(reason) => Err(VerbError::new(Consequence::Stop, "stopped", reason)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        for worker in &self.wiring.workers {
+            let (done, _) = oneshot::channel();
+            worker.send(Event::Close(done));
+        }
+        if let Some(side) = self.side.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            side.shutdown_background();
+        }
+    }
+}
+
+async fn join(threads: Vec<std::thread::JoinHandle<()>>) {
+    for thread in threads {
+        #[expect(clippy::disallowed_methods, reason = "the end of a worker thread is awaited once, when the engine ends")]
+        let joined = tokio::task::spawn_blocking(move || thread.join());
+        let _ = joined.await;
+    }
+}
+
+fn declared(registry: &Registry) -> Vec<(String, selvedge_kernel::pipeline::definition::Exec)> {
+    let activities = registry.activities.iter().filter_map(|(name, activity)| match &activity.run {
+        Executor::Exec(exec) => Some((name.clone(), exec.clone())),
+        Executor::Native(_) => None,
+    });
+    let handlers = registry.actors.values().flat_map(|actor| actor.handlers.values()).filter_map(|handler| match handler {
+        Handler::Transition(transition) => Some((transition.activity.clone(), transition.exec.clone())),
+        Handler::Exclusive(_) | Handler::Shared(_) => None,
+    });
+    activities.chain(handlers).collect()
+}
+
+fn expect_action(permit: &Permit, action: Action) -> Result<(), VerbError> {
+    if permit.action() == action { Ok(()) } else { Err(misused(permit)) }
+}
+
+fn misused(permit: &Permit) -> VerbError {
+    VerbError::new(Consequence::NotPermitted, "wrong_permit", format!("a permit for {:?} on {:?} does not allow this", permit.action(), permit.resource()))
+}
+
+fn check_part(what: &str, part: &str) -> Result<(), VerbError> {
+    if part.is_empty() {
+        return Err(VerbError::new(Consequence::FixInput, "empty", format!("{what} is empty: name it")));
+    }
+    if part.len() > limit::KEY_PART_BYTES {
+        return Err(VerbError::new(
+            Consequence::Limit,
+            "limit: key part",
+            format!("{what} has {} bytes, the limit is {}: shorten it, or use a hash of it", part.len(), limit::KEY_PART_BYTES),
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! Time and randomness, which come in by parameter.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use selvedge_kernel::time::Millis;
+
+/// Reads the wall clock.
+pub type ReadClock = Arc<dyn Fn() -> Millis + Send + Sync>;
+/// Fills a buffer with random bytes.
+pub type Fill = Arc<dyn Fn(&mut [u8]) + Send + Sync>;
+
+/// Where time comes from.
+#[derive(Clone)]
+pub enum Clock {
+    /// The machine's clock: the engine sleeps by itself.
+    Wall(ReadClock),
+    /// A clock that stands still until it is told: for tests.
+    Manual(Arc<AtomicU64>),
+}
+
+impl Clock {
+    /// The time now.
+    #[must_use]
+    pub fn now(&self) -> Millis {
+        match self {
+            Clock::Wall(read) => read(),
+            Clock::Manual(at) => Millis(at.load(Ordering::SeqCst)),
+        }
+    }
+}
+
+/// Time and randomness of one engine.
+#[derive(Clone)]
+pub struct Environment {
+    /// Time.
+    pub clock: Clock,
+    /// Randomness.
+    pub random: Fill,
+    /// Is told what happens.
+    pub observer: Option<Observer>,
+}
+
+/// Takes what happens.
+pub type Observer = Arc<dyn Fn(&Observation<'_>) + Send + Sync>;
+
+/// Something that happened.
+#[derive(Clone, Copy, Debug)]
+pub enum Observation<'a> {
+    /// An attempt of a step or an activity was started.
+    AttemptStarted {
+        /// Its name.
+        name: &'a str,
+        /// Its idempotency key.
+        key: &'a str,
+        /// Which attempt.
+        attempt: u32,
+    },
+}
+
+impl Environment {
+    pub(crate) fn observe(&self, observation: &Observation<'_>) {
+        if let Some(observer) = &self.observer {
+            observer(observation);
+        }
+    }
+}
+
+/// Random bytes, drawn in blocks.
+pub(crate) struct Entropy {
+    fill: Fill,
+    block: Vec<u8>,
+    used: usize,
+}
+
+impl Entropy {
+    pub(crate) fn new(fill: Fill) -> Entropy {
+        Entropy { fill, block: vec![0; 4096], used: 4096 }
+    }
+
+    pub(crate) fn draw<const N: usize>(&mut self) -> [u8; N] {
+        if self.used + N > self.block.len() {
+            (self.fill)(&mut self.block);
+            self.used = 0;
+        }
+        let mut bytes = [0u8; N];
+        bytes.copy_from_slice(&self.block[self.used..self.used + N]);
+        self.used += N;
+        bytes
+    }
+}

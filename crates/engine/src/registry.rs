@@ -1,0 +1,111 @@
+//! What this binary can run: handlers and activities, by name. A plain value, filled by the program that starts the engine.
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use selvedge_kernel::error::AttemptError;
+use selvedge_kernel::pipeline::definition::Exec;
+use selvedge_kernel::policy::{Retry, Timeout};
+
+use crate::ctx::{Attempt, Ctx};
+use crate::view::View;
+
+/// A future that stays on its worker thread.
+pub type LocalFuture<'c, T> = Pin<Box<dyn Future<Output = T> + 'c>>;
+/// How a handler or an attempt ends.
+pub type Ended = Result<Bytes, AttemptError>;
+/// An exclusive handler.
+pub type RunHandler = Arc<dyn Fn(Ctx, Bytes) -> LocalFuture<'static, Ended> + Send + Sync>;
+/// A shared handler.
+pub type RunShared = Arc<dyn Fn(View, Bytes) -> LocalFuture<'static, Ended> + Send + Sync>;
+/// An activity in this process.
+pub type RunActivity = Arc<dyn Fn(Attempt, Bytes) -> LocalFuture<'static, Ended> + Send + Sync>;
+
+/// One handler.
+#[derive(Clone)]
+pub enum Handler {
+    /// One at a time, replayed, may write state.
+    Exclusive(RunHandler),
+    /// Concurrent, reads only.
+    Shared(RunShared),
+    /// State and message go in, state and messages come out, in one commit.
+    Transition(Transition),
+}
+
+/// A transition handler: an activity that is given the actor.
+#[derive(Clone, Debug)]
+pub struct Transition {
+    /// What the executor calls it: `type.handler`.
+    pub activity: String,
+    /// Where it runs.
+    pub exec: Exec,
+    /// One attempt's time.
+    pub timeout: Timeout,
+}
+
+/// How actors of a type are treated.
+#[derive(Clone, Debug)]
+pub struct ActorOptions {
+    /// When a failed handler is tried again.
+    pub retry: Retry,
+    /// After how long a waiting handler leaves memory.
+    pub suspend_after: Duration,
+    /// How long finished work is kept.
+    pub retention: Duration,
+}
+
+impl Default for ActorOptions {
+    fn default() -> ActorOptions {
+        ActorOptions { retry: Retry::message(), suspend_after: Duration::from_secs(1), retention: Duration::from_secs(7 * 86_400) }
+    }
+}
+
+/// One actor type.
+#[derive(Clone, Default)]
+pub struct ActorType {
+    /// Its handlers.
+    pub handlers: BTreeMap<String, Handler>,
+    /// How its actors are treated.
+    pub options: ActorOptions,
+}
+
+/// One activity.
+#[derive(Clone)]
+pub struct Activity {
+    /// Where it runs.
+    pub run: Executor,
+    /// When to try again.
+    pub retry: Retry,
+    /// How long it may take.
+    pub timeout: Timeout,
+}
+
+/// Where an activity runs.
+#[derive(Clone)]
+pub enum Executor {
+    /// A function of this process.
+    Native(RunActivity),
+    /// A program.
+    Exec(Exec),
+}
+
+/// All that this binary can run.
+#[derive(Clone, Default)]
+pub struct Registry {
+    /// Actor types.
+    pub actors: HashMap<String, ActorType>,
+    /// Activities.
+    pub activities: HashMap<String, Activity>,
+}
+
+impl Registry {
+    /// The handler of a type, if both are registered.
+    #[must_use]
+    pub fn handler(&self, kind: &str, handler: &str) -> Option<&Handler> {
+        self.actors.get(kind).and_then(|actor| actor.handlers.get(handler))
+    }
+}

@@ -1,0 +1,328 @@
+//! The way in: a message becomes an invocation, or an answer.
+
+use std::task::Poll;
+
+use bytes::Bytes;
+use selvedge_kernel::error::{AttemptError, Consequence, WorkError};
+use selvedge_kernel::id::InvocationId;
+use selvedge_kernel::journal::{Hash32, SealKey, seal};
+use selvedge_kernel::record::invocation::{Idempotent, Invocation};
+use selvedge_kernel::record::message::{Message, Outcome};
+use selvedge_kernel::record::shard::{LedgerState, Timer};
+use selvedge_kernel::record::{Writes, key};
+use selvedge_kernel::replay::Replay;
+use selvedge_kernel::transition;
+use selvedge_kernel::wire;
+
+use super::{Answer, Command, Effect, Progress, Shard, VerbError, unknown_handler};
+use crate::registry::{Handler, RunShared};
+use crate::view::Ask;
+
+impl Shard {
+    /// Performs a verb.
+    pub(crate) async fn command(&mut self, command: Command) {
+        match command {
+            Command::Invoke { message, wait, delay, reply } => match self.invoke(message, wait, delay).await {
+                Ok(Some(answer)) => self.answer(reply, Ok(answer)),
+                Ok(None) => {}
+                Err(Refused::Wait(id)) => self.waiters.entry(id).or_default().push(reply),
+                Err(Refused::Error(error)) => self.answer(reply, Err(error)),
+            },
+            other => self.inspect(other).await,
+        }
+    }
+
+    async fn invoke(&mut self, message: Message, wait: bool, delay: Option<std::time::Duration>) -> Result<Option<Answer>, Refused> {
+        let handler = self.wiring.registry.handler(&message.target.kind, &message.handler).cloned();
+        let Some(handler) = handler else {
+            let error = unknown_handler(&self.wiring, &message.target.kind, &message.handler);
+            return Err(VerbError { consequence: Consequence::NotFound, code: error.code, message: error.message }.into());
+        };
+        if let Handler::Shared(shared) = handler {
+            let outcome = self.run_shared(&shared, &message).await;
+            return Ok(Some(Answer { id: None, progress: Progress::Ended(outcome) }));
+        }
+        let id = message.id;
+        if let Some(found) = self.known(&message).await? {
+            return self.join(found, wait).await;
+        }
+        if let Some(delay) = delay {
+            let mut writes = Writes::default();
+            let at = self.now().after(delay);
+            self.set_timer(&mut writes, at, Timer::Message(Box::new(message)));
+            self.write(writes, Vec::new());
+            return Ok(Some(Answer { id: Some(id), progress: Progress::Open }));
+        }
+        self.room(&message).await?;
+        self.admit(message, None).await?;
+        if wait { Err(Refused::Wait(id)) } else { Ok(Some(Answer { id: Some(id), progress: Progress::Open })) }
+    }
+
+    /// What the message's idempotency key led to before.
+    async fn known(&mut self, message: &Message) -> Result<Option<InvocationId>, VerbError> {
+        let Some(idempotency) = &message.idempotency_key else { return Ok(None) };
+        let Some(bytes) = self.get(key::idempotency(&message.target, &message.handler, idempotency)).await? else { return Ok(None) };
+        let known: Idempotent = wire::decode("idempotency row", &bytes)?;
+        if known.body != body_hash(&message.input) {
+            return Err(VerbError::new(
+                Consequence::Conflict,
+                "idempotency_mismatch",
+                format!(
+                    "the idempotency key `{idempotency}` was used for {}.{} with another body ({}): send the same body, or take a new key",
+                    message.target, message.handler, known.invocation
+                ),
+            ));
+        }
+        Ok(Some(known.invocation))
+    }
+
+    /// Joins an invocation that an idempotency key led to.
+    async fn join(&mut self, id: InvocationId, wait: bool) -> Result<Option<Answer>, Refused> {
+        let record = self.record(id).await?;
+        match record {
+            Some(record) if record.status.ended() => {
+                let outcome = self.outcome(&record).await?;
+                Ok(Some(Answer { id: Some(id), progress: Progress::Ended(outcome) }))
+            }
+            _ if wait => Err(Refused::Wait(id)),
+            _ => Ok(Some(Answer { id: Some(id), progress: Progress::Open })),
+        }
+    }
+
+    /// How an ended invocation ended.
+    pub(crate) async fn outcome(&self, record: &Invocation) -> Result<Outcome, VerbError> {
+        let Some(end) = &record.end else { return Ok(Outcome::Error(WorkError::new("open", "it has not ended"))) };
+        if let Some(error) = &end.error {
+            return Ok(Outcome::Error(error.clone()));
+        }
+        match &end.value {
+            Some(selvedge_kernel::journal::Payload::Inline(value)) => Ok(Outcome::Value(value.clone())),
+            Some(payload) => {
+                let id = record.message.id;
+                let sealed = end.value_seal.unwrap_or_default();
+                Ok(Outcome::Value(self.payload(id.0, sealed, payload).await?))
+            }
+            None => Ok(Outcome::Value(Bytes::from_static(b"null"))),
+        }
+    }
+
+    async fn room(&mut self, message: &Message) -> Result<(), VerbError> {
+        self.load_actor(&message.target).await?;
+        let waiting = self.actors.get(&message.target).map_or(0, |actor| actor.queue.len()) as u64;
+        let bound = self.wiring.settings.limits.inbox;
+        if waiting >= bound {
+            return Err(VerbError::new(
+                Consequence::Limit,
+                "limit: inbox",
+                format!("{} has {waiting} messages waiting, the limit of one inbox is {bound}: wait until it has worked some off", message.target),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Makes an invocation of a message. With `into`, its rows go into that transition, and it runs once they are
+    /// durable; without, it runs at once, and its rows go with the first thing that it lets out.
+    pub(super) async fn admit(&mut self, message: Message, into: Option<(&mut Writes, &mut Vec<Effect>)>) -> Result<(), VerbError> {
+        self.now();
+        self.load_actor(&message.target).await?;
+        let id = message.id;
+        let actor = message.target.clone();
+        let input = message.input.clone();
+        let deadline = message.deadline;
+        let seal_key = SealKey(self.entropy.draw());
+        self.write_chunks(id.0, seal(&seal_key, &input), &input);
+        let body = body_hash(&input);
+        let (record, mut accepted) = transition::accept(&mut self.head, message, seal_key, body);
+        if let Some(deadline) = deadline {
+            self.set_timer(&mut accepted, deadline, Timer::Deadline { invocation: id });
+        }
+        let order = record.order;
+        let first = match self.actors.get_mut(&actor) {
+            Some(found) => {
+                found.queue.push_back((order, id));
+                found.queue.len() == 1
+            }
+            None => false,
+        };
+        let ready = if first { Some(self.put_ready(&mut accepted, id)) } else { None };
+        let keep = self.wiring.settings.keep;
+        if first {
+            let mut activation = self.prepare(record, input, seal_key, Replay::default());
+            activation.ready = ready;
+            match into {
+                None => activation.pending = Some(accepted),
+                Some((writes, effects)) => {
+                    let last = (activation.journal.chain, 0);
+                    transition::write_ledger(&mut self.head, &mut accepted, id.0, false, LedgerState::Accepted, last, &keep);
+                    extend(writes, accepted);
+                    effects.push(Effect::Accepted(id));
+                    activation.begun_any = true;
+                }
+            }
+            self.active.insert(id, activation);
+            self.enqueue(id);
+            return Ok(());
+        }
+        let last = (selvedge_kernel::journal::chain_start(id.0, record.input_seal), 0);
+        transition::write_ledger(&mut self.head, &mut accepted, id.0, false, LedgerState::Accepted, last, &keep);
+        match into {
+            None => self.write(accepted, Vec::new()),
+            Some((writes, _)) => extend(writes, accepted),
+        }
+        Ok(())
+    }
+
+    /// Takes a message of another actor or run, in a transition. It never fails the transition: what cannot be taken
+    /// is answered `refused`.
+    pub(super) async fn accept_message(&mut self, message: Message, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
+        let handler = self.wiring.registry.handler(&message.target.kind, &message.handler).cloned();
+        let refused = match &handler {
+            None => Some(WorkError::new("refused", unknown_handler(&self.wiring, &message.target.kind, &message.handler).message)),
+            Some(Handler::Shared(shared)) => {
+                let outcome = self.run_shared(shared, &message).await;
+                if let Some(peer) = message.reply_to {
+                    self.reply(peer, message.id, outcome, writes, effects).await?;
+                }
+                return Ok(());
+            }
+            Some(_) => None,
+        };
+        let refused = match refused {
+            Some(error) => Some(error),
+            None if self.record(message.id).await?.is_some() => return Ok(()),
+            None => match self.known(&message).await {
+                Ok(None) => self.room(&message).await.err().map(|error| WorkError::new("refused", error.message)),
+                Ok(Some(known)) => return self.join_message(message, known, writes, effects).await,
+                Err(error) if error.consequence == Consequence::Conflict => Some(WorkError::new("refused", error.message)),
+                Err(error) => return Err(error),
+            },
+        };
+        match refused {
+            None => self.admit(message, Some((writes, effects))).await,
+            Some(error) => match message.reply_to {
+                Some(peer) => self.reply(peer, message.id, Outcome::Error(error), writes, effects).await,
+                None => {
+                    self.keep_refused(message, error, writes);
+                    Ok(())
+                }
+            },
+        }
+    }
+
+    fn keep_refused(&mut self, message: Message, error: WorkError, writes: &mut Writes) {
+        let at = self.now();
+        let letter = selvedge_kernel::record::actor::DeadLetter { attempts: 0, error, at, message };
+        let until = selvedge_kernel::time::Day::expiry(at, self.wiring.settings.keep.dead_letters);
+        writes.put_until(key::dead_letter(letter.message.id), wire::encode(&letter), until);
+    }
+
+    /// A message whose idempotency key led to another invocation: its caller gets that one's outcome.
+    async fn join_message(&mut self, message: Message, known: InvocationId, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
+        let Some(peer) = message.reply_to else { return Ok(()) };
+        match self.record(known).await? {
+            Some(record) if record.status.ended() => {
+                let outcome = self.outcome(&record).await?;
+                self.reply(peer, known, outcome, writes, effects).await
+            }
+            Some(mut record) => {
+                writes.put(key::joined(known, &peer), wire::encode(&peer));
+                record.joined = true;
+                if let Some(activation) = self.active.get_mut(&known) {
+                    activation.record.joined = true;
+                }
+                writes.put(key::invocation(known), wire::encode(&record));
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A delayed message is due.
+    pub(super) async fn deliver_message(&mut self, message: Message, mut writes: Writes) {
+        let mut effects = Vec::new();
+        match self.accept_message(message, &mut writes, &mut effects).await {
+            Ok(()) => self.write(writes, effects),
+            Err(error) => self.wiring.stop(error.message),
+        }
+    }
+
+    /// Runs a shared handler on what the actor's state is now.
+    async fn run_shared(&mut self, shared: &RunShared, message: &Message) -> Outcome {
+        let view = self.view(&message.target, &message.context);
+        let state = view.state.clone();
+        let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| shared(view, message.input.clone())));
+        let mut future = match run {
+            Ok(future) => future,
+            Err(panic) => return Outcome::Error(crate::ctx::panicked(&*panic).error),
+        };
+        loop {
+            let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| Shard::poll_plain(&mut future)));
+            match polled {
+                Ok(Poll::Ready(result)) => {
+                    return match result {
+                        Ok(value) => Outcome::Value(value),
+                        Err(AttemptError { error, .. }) => Outcome::Error(error),
+                    };
+                }
+                Err(panic) => return Outcome::Error(crate::ctx::panicked(&*panic).error),
+                Ok(Poll::Pending) => {}
+            }
+            let asked = std::mem::take(&mut state.borrow_mut().asked);
+            if asked.is_empty() {
+                return Outcome::Error(WorkError::new("foreign_wait", "a shared handler may await reads of its view only"));
+            }
+            for ask in asked {
+                match self.look(&message.target, &ask).await {
+                    Ok(value) => {
+                        state.borrow_mut().known.insert(ask, value);
+                    }
+                    Err(error) => return Outcome::Error(WorkError::new(error.code, error.message)),
+                }
+            }
+        }
+    }
+
+    async fn look(&self, actor: &selvedge_kernel::id::ActorId, ask: &Ask) -> Result<Bytes, VerbError> {
+        match ask {
+            Ask::Get(name) => Ok(crate::ctx::tag(self.get(key::state(actor, name)).await?.as_ref())),
+            Ask::Keys(prefix) => {
+                let entries = self.state_entries(actor, prefix).await?;
+                let names: Vec<&String> = entries.iter().map(|entry| &entry.0).collect();
+                Ok(Bytes::from(serde_json::to_vec(&names).unwrap_or_default()))
+            }
+            Ask::Entries(prefix) => Ok(super::advance::object(&self.state_entries(actor, prefix).await?)),
+        }
+    }
+
+    /// Whether an invocation is at the head of its actor's queue.
+    pub(super) async fn holds_actor(&mut self, record: &Invocation) -> Result<bool, VerbError> {
+        let actor = record.message.target.clone();
+        self.load_actor(&actor).await?;
+        Ok(self.actors.get(&actor).and_then(|actor| actor.queue.front()).is_some_and(|(order, _)| *order == record.order))
+    }
+}
+
+/// Why a call did not get an answer at once.
+pub(super) enum Refused {
+    /// It will, when this invocation ends.
+    Wait(InvocationId),
+    /// It does not.
+    Error(VerbError),
+}
+
+impl From<VerbError> for Refused {
+    fn from(error: VerbError) -> Refused {
+        Refused::Error(error)
+    }
+}
+
+pub(super) fn body_hash(body: &Bytes) -> Hash32 {
+    Hash32(*blake3::hash(body).as_bytes())
+}
+
+pub(super) fn extend(writes: &mut Writes, more: Writes) {
+    writes.puts.extend(more.puts);
+    writes.deletes.extend(more.deletes);
+    writes.folds.extend(more.folds);
+}
+

@@ -1,0 +1,429 @@
+//! Invocations in memory: how they come in, and how they leave.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::task::Poll;
+
+use bytes::Bytes;
+use selvedge_kernel::error::AttemptError;
+use selvedge_kernel::id::{ActorId, InvocationId};
+use selvedge_kernel::journal::{Entry, SealKey};
+use selvedge_kernel::ports::under;
+use selvedge_kernel::record::invocation::{Begun, Blocked, Invocation, Status};
+use selvedge_kernel::record::kind::Kind;
+use selvedge_kernel::record::{Writes, key};
+use selvedge_kernel::replay::Replay;
+use selvedge_kernel::time::Millis;
+use selvedge_kernel::transition::Journal;
+use selvedge_kernel::wire;
+
+use super::timers::Alarm;
+use super::{Shard, VerbError};
+use crate::core::{Core, Given};
+use crate::ctx::Ctx;
+use crate::registry::{Ended, Handler, LocalFuture};
+
+/// Rows of a journal read at once.
+const PAGE: usize = 512;
+
+/// A result that is durable and not yet given to the handler.
+pub(crate) enum Delivery {
+    Given { number: u32, given: Given, at: Millis },
+    Cancel { reason: String, at: Millis },
+}
+
+/// Something from outside that becomes a result once the handler is live.
+pub(crate) enum Outside {
+    /// A timer of an operation has fired; its row is deleted with the decision.
+    Due { number: u32, row: selvedge_kernel::id::Key },
+    /// The answer to a call, or of a child, lies in the row of the operation.
+    Replied { number: u32 },
+    /// An activity or a blocking step has ended.
+    TaskDone { number: u32, attempt: u32, result: Result<Bytes, AttemptError> },
+    /// An attempt of a step is given up.
+    TimedOut { number: u32, attempt: u32 },
+    /// A signal was kept for it, or for its actor.
+    Signal { name: String },
+    /// Somebody asks it to end.
+    Cancel { reason: String },
+}
+
+/// One invocation in memory.
+pub(crate) struct Activation {
+    pub record: Invocation,
+    pub input: Bytes,
+    pub journal: Journal,
+    pub core: Rc<Core>,
+    pub future: Option<LocalFuture<'static, Ended>>,
+    /// Its end, waiting for what was called before it.
+    pub handler: Runs,
+    /// The rows of its acceptance, not written yet.
+    pub pending: Option<Writes>,
+    /// Whether its acceptance is durable.
+    pub durable: bool,
+    pub ready: Option<u64>,
+    pub deliveries: VecDeque<Delivery>,
+    pub outside: VecDeque<Outside>,
+    /// Results decided and not delivered.
+    pub ahead: usize,
+    pub undecided: VecDeque<(u32, Given)>,
+    /// Rows of the journal not loaded yet start here.
+    pub next_row: Option<selvedge_kernel::id::Key>,
+    pub begun_any: bool,
+    pub idle_since: Millis,
+    pub cancel_sent: bool,
+    pub slow_polls: u32,
+    pub suspend_planned: bool,
+    /// What a transition handler has answered.
+    pub answer: Option<Ended>,
+    /// What goes into the transition of its end.
+    pub closing: Option<(Writes, Vec<super::Effect>)>,
+}
+
+/// How an activation runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Runs {
+    /// Its handler is replayed.
+    Replayed,
+    /// Its handler is a transition.
+    Transition,
+}
+
+impl Activation {
+    pub(crate) fn id(&self) -> InvocationId {
+        self.record.message.id
+    }
+
+    /// Whether a native step of it runs.
+    pub(crate) fn runs_step(&self) -> bool {
+        self.core.state.borrow().ops.values().any(|op| matches!(op.step, crate::core::StepState::Allowed(_)))
+    }
+
+    /// Whether it can leave memory: it waits, and nothing of it is on its way.
+    pub(crate) fn rests(&self) -> bool {
+        self.durable && self.deliveries.is_empty() && self.outside.is_empty() && self.ahead == 0 && self.undecided.is_empty() && !self.runs_step()
+    }
+}
+
+impl Shard {
+    /// Brings an actor's queue into memory.
+    pub(crate) async fn load_actor(&mut self, actor: &ActorId) -> Result<(), VerbError> {
+        if !self.actors.contains_key(actor) {
+            let rows = self.scan_all(&key::of_actor(Kind::Inbox, actor)).await?;
+            let mut queue = VecDeque::with_capacity(rows.len());
+            for (row, value) in rows {
+                if let Some(order) = key::last_u64(&row) {
+                    queue.push_back((order, wire::decode("inbox row", &value)?));
+                }
+            }
+            self.actors.insert(actor.clone(), super::Actor { queue, touched: 0 });
+        }
+        self.touch(actor);
+        Ok(())
+    }
+
+    fn touch(&mut self, actor: &ActorId) {
+        self.touches += 1;
+        if let Some(found) = self.actors.get_mut(actor) {
+            self.lru.remove(&found.touched);
+            found.touched = self.touches;
+            self.lru.insert(self.touches, actor.clone());
+        }
+    }
+
+    /// Forgets the actors that were used longest ago and have nothing in memory.
+    pub(super) fn evict(&mut self) {
+        let bound = (usize::try_from(self.wiring.settings.limits.resident_actors).unwrap_or(usize::MAX) / usize::from(self.wiring.shards)).max(8);
+        let mut looked = 0;
+        while self.actors.len() > bound && looked < 64 {
+            looked += 1;
+            let Some((&touched, actor)) = self.lru.first_key_value() else { return };
+            let actor = actor.clone();
+            let held = self.actors.get(&actor).and_then(|found| found.queue.front()).is_some_and(|(_, id)| self.active.contains_key(id));
+            self.lru.remove(&touched);
+            if held {
+                self.touch(&actor);
+            } else {
+                self.actors.remove(&actor);
+            }
+        }
+    }
+
+    /// Reads the record of an invocation.
+    pub(crate) async fn record(&self, id: InvocationId) -> Result<Option<Invocation>, VerbError> {
+        match self.get(key::invocation(id)).await? {
+            Some(bytes) => Ok(Some(wire::decode("invocation", &bytes)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// The rows of operations that an invocation has begun.
+    pub(crate) async fn begun_rows(&self, id: InvocationId) -> Result<Vec<Begun>, VerbError> {
+        let rows = self.scan_all(&key::of_id(Kind::Begun, id.0)).await?;
+        rows.iter().map(|(_, value)| wire::decode("begun operation", value).map_err(VerbError::from)).collect()
+    }
+
+    /// Brings an open invocation into memory, to be replayed. Gives false if there is nothing to bring in.
+    pub(crate) async fn activate(&mut self, id: InvocationId) -> Result<bool, VerbError> {
+        if self.active.contains_key(&id) {
+            return Ok(true);
+        }
+        let Some(record) = self.record(id).await? else { return Ok(false) };
+        if record.status.ended() || record.status == Status::Blocked || record.retry_at.is_some() {
+            return Ok(false);
+        }
+        let seal_key: SealKey = match self.get(key::seal_key(id.0)).await? {
+            Some(bytes) => wire::decode("seal key", &bytes)?,
+            None => return Err(VerbError::new(selvedge_kernel::error::Consequence::Stop, "store_damaged", format!("the seal key of {id} is missing: run `selvedge verify`"))),
+        };
+        let input = self.payload(id.0, record.input_seal, &record.input).await?;
+        let begun = self.begun_rows(id).await?;
+        self.load_actor(&record.message.target.clone()).await?;
+        let begun_any = !begun.is_empty();
+        let mut activation = self.prepare(record, input, seal_key, Replay::new(begun));
+        activation.durable = true;
+        activation.begun_any = begun_any;
+        activation.next_row = Some(key::of_id(Kind::Journal, id.0));
+        activation.core.state.borrow_mut().replay.more = true;
+        activation.core.state.borrow_mut().live = false;
+        activation.ready = self.kept_ready.remove(&id);
+        self.load_journal(&mut activation).await?;
+        self.active.insert(id, activation);
+        self.enqueue(id);
+        Ok(true)
+    }
+
+    /// Loads the next entries of a journal that is being replayed.
+    pub(crate) async fn load_journal(&self, activation: &mut Activation) -> Result<(), VerbError> {
+        let prefix = key::of_id(Kind::Journal, activation.id().0);
+        while activation.core.state.borrow().replay.starved() {
+            let Some(from) = activation.next_row.take() else {
+                activation.core.state.borrow_mut().replay.more = false;
+                break;
+            };
+            let mut range = under(&prefix);
+            range.start = from;
+            let rows = self.scan(range, PAGE).await?;
+            let full = rows.len() == PAGE;
+            if let Some((last, _)) = rows.last() {
+                let mut next = last.to_vec();
+                next.push(0);
+                activation.next_row = full.then(|| next.into());
+            }
+            let mut state = activation.core.state.borrow_mut();
+            state.replay.more = full;
+            for (_, value) in rows {
+                let entries: Vec<Entry> = wire::decode("journal entries", &value)?;
+                if let Some(last) = entries.last() {
+                    activation.journal.chain = last.chain;
+                    activation.journal.next = last.header.index + 1;
+                }
+                state.replay.load(entries);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the memory of an invocation; its handler is not polled yet.
+    pub(crate) fn prepare(&mut self, record: Invocation, input: Bytes, seal_key: SealKey, replay: Replay) -> Activation {
+        let id = record.message.id;
+        let actor = record.message.target.clone();
+        let context = record.message.context.clone();
+        let journal = Journal::start(id, seal_key, record.input_seal);
+        let limit = u32::try_from(self.wiring.settings.limits.journal_entries).unwrap_or(u32::MAX);
+        let mailbox = self.wiring.mailbox(self.id).clone();
+        let core = Core::new(id, actor.clone(), context, seal_key, record.accepted_at, replay, limit, mailbox, self.wiring.env.clone());
+        let handler = self.wiring.registry.handler(&actor.kind, &record.message.handler);
+        let (future, kind) = match handler {
+            Some(Handler::Exclusive(run)) => (Some(run(Ctx::new(core.clone()), input.clone())), Runs::Replayed),
+            Some(Handler::Transition(_)) => (None, Runs::Transition),
+            Some(Handler::Shared(_)) | None => (None, Runs::Replayed),
+        };
+        let idle_since = self.now();
+        Activation {
+            record,
+            input,
+            journal,
+            core,
+            future,
+            handler: kind,
+            pending: None,
+            durable: false,
+            ready: None,
+            deliveries: VecDeque::new(),
+            outside: VecDeque::new(),
+            ahead: 0,
+            undecided: VecDeque::new(),
+            next_row: None,
+            begun_any: false,
+            idle_since,
+            cancel_sent: false,
+            slow_polls: 0,
+            suspend_planned: false,
+            answer: None,
+            closing: None,
+        }
+    }
+
+    /// Activates what was running when the last owner ended, its attempt written first if that end was unclean.
+    pub(super) async fn recover_ready(&mut self) -> Result<(), VerbError> {
+        let mut range = under(&key::all(Kind::Ready));
+        range.start = key::ready(self.head.ready_from);
+        loop {
+            let rows = self.scan(range.clone(), 500).await?;
+            let full = rows.len() == 500;
+            for (row, value) in &rows {
+                let Some([number]) = key::numbers::<1>(row) else { continue };
+                let id: InvocationId = wire::decode("ready row", value)?;
+                self.recover_one(id, number).await?;
+            }
+            match rows.last() {
+                Some((last, _)) if full => {
+                    let mut next = last.to_vec();
+                    next.push(0);
+                    range.start = next.into();
+                }
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    async fn recover_one(&mut self, id: InvocationId, number: u64) -> Result<(), VerbError> {
+        if !self.activate(id).await? {
+            let mut writes = Writes::default();
+            self.delete_ready(&mut writes, number);
+            self.write(writes, Vec::new());
+            return Ok(());
+        }
+        let clean = self.was_clean;
+        let Some(activation) = self.active.get_mut(&id) else { return Ok(()) };
+        activation.ready = Some(number);
+        self.live_ready.insert(number);
+        let Some(activation) = self.active.get_mut(&id) else { return Ok(()) };
+        if clean {
+            return Ok(());
+        }
+        let entries = activation.journal.next;
+        let (count, at) = activation.record.crashes;
+        let count = if entries > at { 1 } else { count + 1 };
+        activation.record.crashes = (count, entries);
+        activation.record.status = Status::Running;
+        let record = activation.record.clone();
+        let mut writes = Writes::default();
+        writes.put(key::invocation(id), wire::encode(&record));
+        // The attempt is durable before anything of it runs.
+        activation.durable = false;
+        self.write(writes, vec![super::Effect::Accepted(id)]);
+        if count > 10 {
+            self.block(id, Blocked::Crashes);
+        }
+        Ok(())
+    }
+
+    /// Drops an invocation from memory; its rows bring it back.
+    pub(crate) fn drop_from_memory(&mut self, id: InvocationId) -> Option<Activation> {
+        let mut activation = self.active.remove(&id)?;
+        activation.core.ended.set(true);
+        let alarms: Vec<_> = activation.core.state.borrow_mut().ops.values_mut().filter_map(|op| op.alarm.take()).collect();
+        for alarm in alarms {
+            self.clear_alarm(Some(alarm));
+        }
+        activation.future = None;
+        Some(activation)
+    }
+
+    /// Parks an invocation until somebody looks at it.
+    pub(crate) fn block(&mut self, id: InvocationId, reason: Blocked) {
+        let Some(mut activation) = self.drop_from_memory(id) else { return };
+        activation.record.status = Status::Blocked;
+        activation.record.blocked = Some(reason);
+        let mut writes = activation.pending.take().unwrap_or_default();
+        let newly_accepted = !writes.puts.is_empty();
+        writes.put(key::invocation(id), wire::encode(&activation.record));
+        if let Some(ready) = activation.ready {
+            self.delete_ready(&mut writes, ready);
+        }
+        if newly_accepted {
+            let keep = self.wiring.settings.keep;
+            let last = (activation.journal.chain, activation.journal.next);
+            selvedge_kernel::transition::write_ledger(&mut self.head, &mut writes, id.0, false, selvedge_kernel::record::shard::LedgerState::Accepted, last, &keep);
+        }
+        self.write(writes, Vec::new());
+    }
+
+    /// Sets the wake-up after which a waiting handler leaves memory.
+    pub(crate) fn plan_suspend(&mut self, id: InvocationId) {
+        let Some(activation) = self.active.get_mut(&id) else { return };
+        if activation.suspend_planned {
+            return;
+        }
+        activation.suspend_planned = true;
+        let after = self.wiring.settings.suspend_after.unwrap_or_else(|| {
+            self.wiring.registry.actors.get(&activation.record.message.target.kind).map_or_else(|| crate::registry::ActorOptions::default().suspend_after, |actor| actor.options.suspend_after)
+        });
+        let now = self.head.time;
+        activation.idle_since = now;
+        self.set_alarm(now.after(after), Alarm::Suspend { invocation: id });
+    }
+
+    pub(super) fn enqueue_suspend(&mut self, id: InvocationId) {
+        let now = self.now();
+        let queued = self.queued.contains(&id);
+        let Some(activation) = self.active.get_mut(&id) else { return };
+        activation.suspend_planned = false;
+        if !activation.rests() || queued {
+            return;
+        }
+        let kind = activation.record.message.target.kind.clone();
+        let idle_since = activation.idle_since;
+        let after = self.wiring.settings.suspend_after.unwrap_or_else(|| self.options(&kind).suspend_after);
+        if now.since(idle_since) < after {
+            let at = idle_since.after(after);
+            if let Some(activation) = self.active.get_mut(&id) {
+                activation.suspend_planned = true;
+            }
+            self.set_alarm(at, Alarm::Suspend { invocation: id });
+            return;
+        }
+        let in_process = self.tasks.keys().any(|(owner, _)| *owner == id);
+        let Some(activation) = self.drop_from_memory(id) else { return };
+        // What only this process knows of must be found again by the next one.
+        if let Some(ready) = activation.ready
+            && !in_process
+        {
+            let mut writes = Writes::default();
+            self.delete_ready(&mut writes, ready);
+            self.write(writes, Vec::new());
+        } else if let Some(ready) = activation.ready {
+            self.kept_ready.insert(id, ready);
+        }
+    }
+
+
+    /// Writes a ready row: a reopened shard activates this invocation.
+    pub(crate) fn put_ready(&mut self, writes: &mut Writes, id: InvocationId) -> u64 {
+        let number = self.next_number();
+        writes.put(key::ready(number), wire::encode(&id));
+        self.live_ready.insert(number);
+        self.head.ready_from = self.live_ready.first().copied().unwrap_or(number);
+        number
+    }
+
+    /// Removes a ready row.
+    pub(crate) fn delete_ready(&mut self, writes: &mut Writes, number: u64) {
+        writes.delete(key::ready(number));
+        self.live_ready.remove(&number);
+        self.head.ready_from = self.live_ready.first().copied().unwrap_or(self.head.next);
+    }
+
+    /// The context of a shared handler.
+    pub(crate) fn view(&self, actor: &ActorId, context: &selvedge_kernel::auth::AuthorizationContext) -> crate::view::View {
+        crate::view::View { actor: Rc::new(actor.clone()), context: Rc::new(context.clone()), state: Rc::new(RefCell::new(crate::view::ViewState::default())) }
+    }
+
+    /// Polls a future once with a waker that does nothing.
+    pub(crate) fn poll_plain<T>(future: &mut LocalFuture<'static, T>) -> Poll<T> {
+        future.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()))
+    }
+}

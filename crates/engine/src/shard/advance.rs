@@ -1,0 +1,654 @@
+//! One turn of an invocation: deliver, poll until it rests, write what it called, begin what it awaits.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use selvedge_kernel::error::{AttemptError, Consequence};
+use selvedge_kernel::id::InvocationId;
+use selvedge_kernel::journal::{Ending, Entry, OpKind, seal};
+use selvedge_kernel::record::invocation::{Begun, Blocked, Status};
+use selvedge_kernel::record::kind::Kind;
+use selvedge_kernel::record::message::{Message, Outcome};
+use selvedge_kernel::record::shard::{LedgerState, Timer};
+use selvedge_kernel::record::{Writes, key};
+use selvedge_kernel::replay::check_result;
+use selvedge_kernel::transition::{self, AfterAttempt, Ended, after_attempt, sent_id};
+use selvedge_kernel::wire;
+
+use super::activate::{Activation, Delivery, Outside, Runs};
+use super::{Effect, Shard, VerbError};
+use crate::core::{Fresh, Given, Load};
+use crate::ctx::{panicked, tag};
+use crate::registry::Handler;
+
+/// What the handler came to in a poll.
+enum Rest {
+    Waits,
+    Ended(crate::registry::Ended),
+}
+
+impl Shard {
+    /// Moves an invocation on as far as it goes now.
+    pub(super) async fn advance(&mut self, id: InvocationId) {
+        let Some(mut activation) = self.active.remove(&id) else { return };
+        let outcome = self.advance_taken(&mut activation).await;
+        match outcome {
+            Ok(Step::Keep) => {
+                let rests = activation.rests();
+                let replay = self.wiring.settings.replay_always && rests && activation.begun_any && activation.handler == Runs::Replayed;
+                self.active.insert(id, activation);
+                if replay && self.tasks.keys().all(|(owner, _)| *owner != id) {
+                    self.drop_and_replay(id).await;
+                } else if rests {
+                    self.plan_suspend(id);
+                }
+            }
+            Ok(Step::Block(reason)) => {
+                self.active.insert(id, activation);
+                self.block(id, reason);
+            }
+            Ok(Step::Ended(ended)) => {
+                self.active.insert(id, activation);
+                self.finish(id, ended).await;
+            }
+            Err(error) if error.consequence == Consequence::Stop => {
+                self.active.insert(id, activation);
+                if error.code == "store_damaged" {
+                    self.block(id, Blocked::Damaged { reason: error.message });
+                } else {
+                    self.wiring.stop(error.message);
+                }
+            }
+            Err(_) => {
+                self.active.insert(id, activation);
+            }
+        }
+    }
+
+    async fn drop_and_replay(&mut self, id: InvocationId) {
+        let Some(old) = self.drop_from_memory(id) else { return };
+        if let Some(ready) = old.ready {
+            self.kept_ready.insert(id, ready);
+        }
+        match self.activate(id).await {
+            Ok(true) => {
+                if let Some(activation) = self.active.get_mut(&id) {
+                    activation.begun_any = false;
+                    activation.cancel_sent = old.cancel_sent;
+                }
+            }
+            Ok(false) => {}
+            Err(error) => self.wiring.stop(error.message),
+        }
+    }
+
+    async fn advance_taken(&mut self, activation: &mut Activation) -> Result<Step, VerbError> {
+        if activation.handler == Runs::Transition {
+            return self.advance_transition(activation).await;
+        }
+        if activation.future.is_none() {
+            let message = &activation.record.message;
+            return Ok(Step::Block(Blocked::Missing { handler: format!("{}.{}", message.target.kind, message.handler) }));
+        }
+        loop {
+            if activation.core.state.borrow().replay.starved() {
+                self.load_journal(activation).await?;
+            }
+            let now = self.now();
+            {
+                let mut state = activation.core.state.borrow_mut();
+                state.may_run = state.live && activation.durable;
+                if state.live && activation.journal.next == 0 && state.next == 0 {
+                    state.now = activation.record.accepted_at.max(state.now);
+                }
+            }
+            let rest = self.poll_to_rest(activation).await?;
+            if let Some(blocked) = activation.core.state.borrow_mut().blocked.take() {
+                return Ok(Step::Block(blocked));
+            }
+            if let Some(error) = activation.core.state.borrow_mut().failed.take() {
+                return Ok(Step::Ended(Err(AttemptError { error, retryable: false, retry_after_ms: None })));
+            }
+            let live = activation.core.state.borrow().live;
+            if !live {
+                if let Rest::Ended(result) = rest {
+                    return self.ended_in_replay(activation, result);
+                }
+                let next = activation.core.state.borrow_mut().replay.next_result();
+                if let Some(entry) = next {
+                    if let Err(blocked) = self.deliver_entry(activation, entry).await? {
+                        return Ok(Step::Block(blocked));
+                    }
+                    continue;
+                }
+                if activation.core.state.borrow().replay.more {
+                    self.load_journal(activation).await?;
+                    continue;
+                }
+                if let Err(blocked) = activation.core.state.borrow_mut().replay.finish() {
+                    return Ok(Step::Block(blocked));
+                }
+                activation.core.state.borrow_mut().live = true;
+                activation.idle_since = now;
+                if !activation.durable {
+                    self.flush(activation).await?;
+                    return Ok(Step::Keep);
+                }
+                activation.core.state.borrow_mut().may_run = true;
+                if let Some(reason) = activation.record.cancel.clone()
+                    && !activation.cancel_sent
+                    && !activation.outside.iter().any(|outside| matches!(outside, Outside::Cancel { .. }))
+                {
+                    activation.outside.push_back(Outside::Cancel { reason });
+                }
+                // Steps that were waiting for the end of the replay start now.
+                self.begin_all(activation).await?;
+                continue;
+            }
+            if let Rest::Ended(result) = rest {
+                return Ok(Step::Ended(result));
+            }
+            self.flush(activation).await?;
+            let waits = self.begin_all(activation).await?;
+            self.take_outside(activation).await?;
+            self.decide_queued(activation);
+            if let Some(delivery) = activation.deliveries.pop_front() {
+                activation.idle_since = now;
+                self.deliver(activation, delivery).await?;
+                continue;
+            }
+            if waits {
+                continue;
+            }
+            let state = activation.core.state.borrow();
+            let nothing = state.ops.values().all(|op| op.given.is_some() || !op.polled) && activation.ahead == 0 && activation.undecided.is_empty();
+            drop(state);
+            if nothing && activation.durable && activation.outside.is_empty() && activation.deliveries.is_empty() {
+                return Ok(Step::Block(Blocked::ForeignWait));
+            }
+            return Ok(Step::Keep);
+        }
+    }
+
+    async fn deliver(&mut self, activation: &mut Activation, delivery: Delivery) -> Result<(), VerbError> {
+        match delivery {
+            Delivery::Given { number, given, at } => {
+                activation.ahead = activation.ahead.saturating_sub(1);
+                activation.core.state.borrow_mut().deliver(number, given, at);
+            }
+            Delivery::Cancel { reason, at } => {
+                activation.ahead = activation.ahead.saturating_sub(1);
+                let gone = activation.core.state.borrow_mut().deliver_cancel(&reason, at);
+                self.give_up(activation, gone).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn deliver_entry(&mut self, activation: &mut Activation, entry: Entry) -> Result<Result<(), Blocked>, VerbError> {
+        if entry.header.signature.kind == OpKind::Cancel {
+            let reason = self.payload(activation.id().0, entry.seal, &entry.payload).await?;
+            let reason = String::from_utf8_lossy(&reason).into_owned();
+            let _ = activation.core.state.borrow_mut().deliver_cancel(&reason, entry.header.at);
+            activation.cancel_sent = true;
+            return Ok(Ok(()));
+        }
+        let number = entry.header.signature.number;
+        let called = activation.core.state.borrow().ops.get(&number).map(|op| op.signature.clone());
+        if let Err(blocked) = check_result(&entry, called.as_ref()) {
+            return Ok(Err(blocked));
+        }
+        let payload = self.payload(activation.id().0, entry.seal, &entry.payload).await?;
+        let given = match entry.header.ending {
+            Ending::Value => Given::Value(payload),
+            Ending::TimeUp => Given::TimeUp,
+            Ending::Error => Given::Error(wire::decode("error", &payload)?),
+        };
+        activation.core.state.borrow_mut().deliver(number, given, entry.header.at);
+        Ok(Ok(()))
+    }
+
+    /// The handler ended while its journal still has entries: fine if it called what they record.
+    fn ended_in_replay(&mut self, activation: &mut Activation, result: crate::registry::Ended) -> Result<Step, VerbError> {
+        let mut state = activation.core.state.borrow_mut();
+        while let Some(entry) = state.replay.next_result() {
+            if entry.header.signature.kind == OpKind::Cancel {
+                continue;
+            }
+            let called = state.ops.get(&entry.header.signature.number).map(|op| op.signature.clone());
+            if let Err(blocked) = check_result(&entry, called.as_ref()) {
+                return Ok(Step::Block(blocked));
+            }
+        }
+        if let Err(blocked) = state.replay.finish() {
+            return Ok(Step::Block(blocked));
+        }
+        state.live = true;
+        drop(state);
+        Ok(Step::Ended(result))
+    }
+
+    /// Polls the handler until it waits or ends, reading for it what it asks of the state.
+    async fn poll_to_rest(&mut self, activation: &mut Activation) -> Result<Rest, VerbError> {
+        let Some(mut future) = activation.future.take() else { return Ok(Rest::Waits) };
+        let core = activation.core.clone();
+        let waker = core.handler_waker();
+        loop {
+            core.waker.again.store(false, Ordering::SeqCst);
+            core.waker.in_poll.store(true, Ordering::SeqCst);
+            let polled = std::panic::catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut Context::from_waker(&waker))));
+            core.waker.in_poll.store(false, Ordering::SeqCst);
+            match polled {
+                Ok(Poll::Ready(result)) => return Ok(Rest::Ended(result)),
+                Err(panic) => return Ok(Rest::Ended(Err(panicked(&*panic)))),
+                Ok(Poll::Pending) => {}
+            }
+            let loads = std::mem::take(&mut core.state.borrow_mut().loads);
+            let again = core.waker.again.load(Ordering::SeqCst);
+            if loads.is_empty() && !again {
+                break;
+            }
+            if core.state.borrow().blocked.is_some() {
+                break;
+            }
+            for load in loads {
+                self.load(activation, load).await?;
+            }
+        }
+        activation.future = Some(future);
+        Ok(Rest::Waits)
+    }
+
+    async fn load(&mut self, activation: &mut Activation, load: Load) -> Result<(), VerbError> {
+        let actor = activation.record.message.target.clone();
+        let (number, value) = match load {
+            Load::Recorded { number, entry } => (number, self.payload(activation.id().0, entry.seal, &entry.payload).await?),
+            Load::Get { number, name } => {
+                let stored = self.get(key::state(&actor, &name)).await?;
+                (number, tag(stored.as_ref()))
+            }
+            Load::Clear { number } => {
+                let mut names: Vec<String> = self.state_entries(&actor, "").await?.into_iter().map(|entry| entry.0).collect();
+                // More names than one commit can remove go first: a crash in between leaves the handler to clear again.
+                let kept = names.split_off(names.len().saturating_sub(16));
+                for chunk in names.chunks(80) {
+                    let mut writes = Writes::default();
+                    chunk.iter().for_each(|name| writes.delete(key::state(&actor, name)));
+                    self.write(writes, Vec::new());
+                }
+                let mut state = activation.core.state.borrow_mut();
+                for fresh in &mut state.fresh {
+                    if let Fresh::Clear { signature, names } = fresh
+                        && signature.number == number
+                    {
+                        names.clone_from(&kept);
+                    }
+                }
+                return Ok(());
+            }
+            Load::Keys { number, prefix } => {
+                let entries = self.own_entries(activation, &actor, &prefix).await?;
+                let names: Vec<&String> = entries.iter().map(|entry| &entry.0).collect();
+                (number, Bytes::from(serde_json::to_vec(&names).unwrap_or_default()))
+            }
+            Load::Entries { number, prefix } => {
+                let entries = self.own_entries(activation, &actor, &prefix).await?;
+                (number, object(&entries))
+            }
+        };
+        let mut state = activation.core.state.borrow_mut();
+        for fresh in &mut state.fresh {
+            if let Fresh::Read { signature, payload } = fresh
+                && signature.number == number
+            {
+                *payload = Some(value.clone());
+            }
+        }
+        state.reads.insert(number, value);
+        Ok(())
+    }
+
+    /// The state under a prefix, with what this invocation has written and not committed yet.
+    async fn own_entries(&self, activation: &Activation, actor: &selvedge_kernel::id::ActorId, prefix: &str) -> Result<Vec<(String, Bytes)>, VerbError> {
+        let mut entries: std::collections::BTreeMap<String, Bytes> = if activation.core.state.borrow().cleared {
+            Default::default()
+        } else {
+            self.state_entries(actor, prefix).await?.into_iter().collect()
+        };
+        let state = activation.core.state.borrow();
+        for (name, value) in &state.view {
+            if name.starts_with(prefix) {
+                match value {
+                    Some(value) => entries.insert(name.clone(), value.clone()),
+                    None => entries.remove(name),
+                };
+            }
+        }
+        Ok(entries.into_iter().collect())
+    }
+
+    /// The committed state of an actor under a prefix.
+    pub(crate) async fn state_entries(&self, actor: &selvedge_kernel::id::ActorId, prefix: &str) -> Result<Vec<(String, Bytes)>, VerbError> {
+        let all = key::of_actor(Kind::State, actor);
+        let rows = self.scan_all(&all).await?;
+        let mut entries = Vec::new();
+        for (row, value) in rows {
+            if let Some(name) = row.get(all.len() + 2..).and_then(|name| std::str::from_utf8(name).ok())
+                && name.starts_with(prefix)
+            {
+                entries.push((name.to_owned(), value));
+            }
+        }
+        entries.sort();
+        Ok(entries)
+    }
+
+    /// Writes what the handler called since it last rested, in one transition.
+    pub(super) async fn flush(&mut self, activation: &mut Activation) -> Result<(), VerbError> {
+        let fresh = std::mem::take(&mut activation.core.state.borrow_mut().fresh);
+        let mut writes = activation.pending.take().unwrap_or_default();
+        let newly_accepted = !writes.puts.is_empty();
+        let mut effects = Vec::new();
+        self.write_fresh(activation, fresh, &mut writes, &mut effects).await?;
+        let children = std::mem::take(&mut activation.core.state.borrow_mut().cancel_children);
+        for child in children {
+            self.cancel_child(activation, child, &mut writes, &mut effects).await?;
+        }
+        if newly_accepted {
+            let keep = self.wiring.settings.keep;
+            let last = (activation.journal.chain, activation.journal.next);
+            transition::write_ledger(&mut self.head, &mut writes, activation.id().0, false, LedgerState::Accepted, last, &keep);
+            effects.push(Effect::Accepted(activation.id()));
+        }
+        if writes != Writes::default() || !effects.is_empty() {
+            activation.begun_any = true;
+            self.write(writes, effects);
+        }
+        Ok(())
+    }
+
+    async fn write_fresh(&mut self, activation: &mut Activation, fresh: Vec<Fresh>, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        let now = self.now();
+        let id = activation.id();
+        let actor = activation.record.message.target.clone();
+        let mut entries = Vec::with_capacity(fresh.len());
+        let nothing = Bytes::new();
+        for fresh in fresh {
+            match fresh {
+                Fresh::Set { signature, name, value } => {
+                    let sealed = seal(&activation.journal.key, &value);
+                    writes.deletes.retain(|gone| *gone != key::state(&actor, &name));
+                    writes.put(key::state(&actor, &name), value);
+                    activation.journal.append(&mut entries, signature, Ending::Value, &nothing, Some(sealed), now);
+                }
+                Fresh::Delete { signature, name } => {
+                    let row = key::state(&actor, &name);
+                    writes.puts.retain(|put| put.key != row);
+                    writes.delete(row);
+                    activation.journal.append(&mut entries, signature, Ending::Value, &nothing, None, now);
+                }
+                Fresh::Clear { signature, names } => {
+                    let prefix = key::of_actor(Kind::State, &actor);
+                    writes.puts.retain(|put| !put.key.starts_with(&prefix));
+                    for name in names {
+                        writes.delete(key::state(&actor, &name));
+                    }
+                    activation.journal.append(&mut entries, signature, Ending::Value, &nothing, None, now);
+                }
+                Fresh::Read { signature, payload } => {
+                    let payload = payload.unwrap_or_default();
+                    let sealed = seal(&activation.journal.key, &payload);
+                    self.write_chunks(id.0, sealed, &payload);
+                    activation.journal.append(&mut entries, signature, Ending::Value, &payload, None, now);
+                }
+                Fresh::Emit { signature, data } => {
+                    let sealed = seal(&activation.journal.key, &data);
+                    self.append_output(id, data, writes, now);
+                    activation.journal.append(&mut entries, signature, Ending::Value, &nothing, Some(sealed), now);
+                }
+                Fresh::Message { signature, spawn, target, handler, input, delay, idempotency_key } => {
+                    let sealed = seal(&activation.journal.key, &input);
+                    let number = signature.number;
+                    activation.journal.append(&mut entries, signature.clone(), Ending::Value, &nothing, Some(sealed), now);
+                    let peer = selvedge_kernel::record::message::Peer::Operation { invocation: id, number };
+                    let message = self.message_from(activation, number, &target, &handler, input, idempotency_key, spawn.then_some(peer));
+                    if spawn {
+                        let mut row = Begun::new(signature, now);
+                        row.peer = Some((target, message.id));
+                        writes.put(key::begun(id, number), wire::encode(&row));
+                        activation.core.state.borrow_mut().children.insert(number, row);
+                    }
+                    match delay {
+                        Some(delay) if self.wiring.shard_of(&message.target) == self.id => {
+                            self.set_timer(writes, now.after(delay), Timer::Message(Box::new(message)));
+                        }
+                        // The delay passes where the message goes, so that it is ordered there by its due time.
+                        Some(delay) => self.post_later(now.after(delay), message, writes, effects).await?,
+                        None => self.post(message, writes, effects).await?,
+                    }
+                }
+            }
+        }
+        activation.journal.write(writes, &entries);
+        Ok(())
+    }
+
+    /// A message of an operation: it acts for the first caller, through this actor.
+    pub(super) fn message_from(
+        &self,
+        activation: &Activation,
+        number: u32,
+        target: &selvedge_kernel::id::ActorId,
+        handler: &str,
+        input: Bytes,
+        idempotency_key: Option<String>,
+        reply_to: Option<selvedge_kernel::record::message::Peer>,
+    ) -> Message {
+        let own = &activation.record.message;
+        Message {
+            id: sent_id(own.id.0, u64::from(number), target),
+            target: target.clone(),
+            handler: handler.to_owned(),
+            input,
+            context: own.context.through(&own.target, &own.handler),
+            idempotency_key,
+            trace: own.trace.clone(),
+            deadline: None,
+            reply_to,
+            parent: reply_to.map(|_| own.id),
+            chain: Vec::new(),
+        }
+    }
+
+    /// Ends an invocation, or plans its next attempt.
+    pub(super) async fn finish(&mut self, id: InvocationId, result: crate::registry::Ended) {
+        let Some(activation) = self.active.get(&id) else { return };
+        let options = self.options(&activation.record.message.target.kind);
+        let now = self.now();
+        let Some(activation) = self.active.get(&id) else { return };
+        let cancelled = activation.core.state.borrow().cancelled;
+        let ended = match result {
+            Ok(value) => Ended { status: Status::Completed, outcome: Outcome::Value(value), dead_letter: false },
+            Err(failure) if cancelled => Ended { status: Status::Cancelled, outcome: Outcome::Error(failure.error), dead_letter: false },
+            Err(failure) => match after_attempt(&activation.record, &failure, &options.retry, now) {
+                AfterAttempt::End { error, dead_letter } => Ended { status: Status::Failed, outcome: Outcome::Error(error), dead_letter },
+                AfterAttempt::Again { at } => return self.attempt_again(id, failure, at).await,
+            },
+        };
+        self.end(id, ended).await;
+    }
+
+    async fn attempt_again(&mut self, id: InvocationId, failure: AttemptError, at: selvedge_kernel::time::Millis) {
+        if let Some(mut activation) = self.active.remove(&id) {
+            let flushed = self.flush(&mut activation).await;
+            self.active.insert(id, activation);
+            if let Err(error) = flushed {
+                self.wiring.stop(error.message);
+                return;
+            }
+        }
+        let Some(mut activation) = self.drop_from_memory(id) else { return };
+        activation.record.attempt += 1;
+        activation.record.status = Status::Running;
+        activation.record.retry_at = Some(at);
+        activation.record.last_error = Some(failure.error);
+        let mut writes = Writes::default();
+        writes.put(key::invocation(id), wire::encode(&activation.record));
+        if let Some(ready) = activation.ready {
+            self.delete_ready(&mut writes, ready);
+        }
+        self.set_timer(&mut writes, at, Timer::Attempt { invocation: id });
+        self.write(writes, Vec::new());
+    }
+
+    /// The time of the next attempt has come.
+    pub(super) async fn attempt_due(&mut self, id: InvocationId, row: selvedge_kernel::id::Key) {
+        let mut writes = Writes::default();
+        writes.delete(row);
+        match self.record(id).await {
+            Ok(Some(mut record)) if record.retry_at.is_some() && !record.status.ended() => {
+                record.retry_at = None;
+                writes.put(key::invocation(id), wire::encode(&record));
+                let ready = self.put_ready(&mut writes, id);
+                self.write(writes, Vec::new());
+                self.kept_ready.insert(id, ready);
+                self.activate_or_stop(id).await;
+            }
+            Ok(_) => self.write(writes, Vec::new()),
+            Err(error) => self.wiring.stop(error.message),
+        }
+    }
+
+    pub(super) async fn activate_or_stop(&mut self, id: InvocationId) -> bool {
+        match self.activate(id).await {
+            Ok(found) => found,
+            Err(error) => {
+                self.wiring.stop(error.message);
+                false
+            }
+        }
+    }
+
+    /// Ends an invocation for good: one transition, and the next in line starts.
+    pub(super) async fn end(&mut self, id: InvocationId, ended: Ended) {
+        let Some(mut activation) = self.drop_from_memory(id) else { return };
+        if let Err(error) = self.try_end(&mut activation, ended).await {
+            self.wiring.stop(error.message);
+        }
+    }
+
+    async fn try_end(&mut self, activation: &mut Activation, ended: Ended) -> Result<(), VerbError> {
+        let id = activation.id();
+        let mut writes = activation.pending.take().unwrap_or_default();
+        let mut effects = Vec::new();
+        let keep = self.wiring.settings.keep;
+        // What it called since it last rested happens with its end, if the end is a good one.
+        let fresh = std::mem::take(&mut activation.core.state.borrow_mut().fresh);
+        if matches!(ended.outcome, Outcome::Value(_)) {
+            self.write_fresh(activation, fresh, &mut writes, &mut effects).await?;
+        }
+        if let Some((more, then)) = activation.closing.take()
+            && matches!(ended.outcome, Outcome::Value(_))
+        {
+            super::accept::extend(&mut writes, more);
+            effects.extend(then);
+        }
+        if let Outcome::Value(value) = &ended.outcome {
+            let sealed = seal(&activation.journal.key, value);
+            self.write_chunks(id.0, sealed, value);
+        }
+        self.now();
+        let begun = activation.begun_any || activation.durable;
+        let last = transition::end(&mut self.head, &mut activation.record, &activation.journal, &ended, &activation.input, &keep);
+        writes.puts.extend(last.puts);
+        writes.deletes.extend(last.deletes);
+        writes.folds.extend(last.folds);
+        if let Some(ready) = activation.ready {
+            self.delete_ready(&mut writes, ready);
+        }
+        if begun {
+            self.end_operations(activation, &mut writes, &mut effects).await?;
+        }
+        if activation.record.joined {
+            for (row, value) in self.scan_all(&key::of_id(Kind::Joined, id.0)).await? {
+                writes.delete(row);
+                let peer = wire::decode("joined caller", &value)?;
+                self.reply(peer, id, ended.outcome.clone(), &mut writes, &mut effects).await?;
+            }
+        }
+        if let Some(peer) = activation.record.message.reply_to {
+            self.reply(peer, id, ended.outcome.clone(), &mut writes, &mut effects).await?;
+        }
+        let actor = activation.record.message.target.clone();
+        let order = activation.record.order;
+        self.load_actor(&actor).await?;
+        let mut next = None;
+        if let Some(found) = self.actors.get_mut(&actor) {
+            found.queue.retain(|(place, _)| *place != order);
+            next = found.queue.front().map(|(_, id)| *id);
+        }
+        let next_ready = next.map(|next| (next, self.put_ready(&mut writes, next)));
+        if let Some(waiters) = self.waiters.remove(&id) {
+            let outcome = ended.outcome.clone();
+            effects.push(Effect::Answer(Box::new(move || {
+                for waiter in waiters {
+                    let _ = waiter.send(Ok(super::Answer { id: Some(id), progress: super::Progress::Ended(outcome.clone()) }));
+                }
+            })));
+        }
+        self.write(writes, effects);
+        if let Some((next, ready)) = next_ready {
+            self.kept_ready.insert(next, ready);
+            self.activate_or_stop(next).await;
+        }
+        Ok(())
+    }
+
+    /// An alarm or a wake that comes from nowhere: the handler awaits something foreign.
+    pub(crate) fn woken(&mut self, id: InvocationId, foreign: bool) {
+        if !self.active.contains_key(&id) {
+            return;
+        }
+        if foreign {
+            self.block(id, Blocked::ForeignWait);
+        } else {
+            self.enqueue(id);
+        }
+    }
+
+    /// Whether a handler of this message runs as a transition.
+    pub(crate) fn transition_of(&self, activation: &Activation) -> Option<crate::registry::Transition> {
+        match self.wiring.registry.handler(&activation.record.message.target.kind, &activation.record.message.handler) {
+            Some(Handler::Transition(transition)) => Some(transition.clone()),
+            _ => None,
+        }
+    }
+}
+
+/// What became of a turn of an invocation.
+pub(super) enum Step {
+    Keep,
+    Block(Blocked),
+    Ended(crate::registry::Ended),
+}
+
+/// A JSON object of values that are JSON already.
+pub(crate) fn object(entries: &[(String, Bytes)]) -> Bytes {
+    let mut json = vec![b'{'];
+    for (name, value) in entries {
+        if json.len() > 1 {
+            json.push(b',');
+        }
+        json.extend_from_slice(&serde_json::to_vec(name).unwrap_or_default());
+        json.push(b':');
+        json.extend_from_slice(value);
+    }
+    json.push(b'}');
+    Bytes::from(json)
+}
+

@@ -1,0 +1,615 @@
+//! Operations whose result is delivered: how they begin, how their result is decided, how they are given up.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use selvedge_kernel::error::{AttemptError, WorkError};
+use selvedge_kernel::id::{InvocationId, Key};
+use selvedge_kernel::journal::{Ending, OpKind, seal};
+use selvedge_kernel::policy::{Retry, Timeout, Verdict, after_failure};
+use selvedge_kernel::record::invocation::Begun;
+use selvedge_kernel::record::message::{KeptReply, Peer};
+use selvedge_kernel::record::shard::Timer;
+use selvedge_kernel::record::{Writes, key};
+use selvedge_kernel::replay::DECIDED_AHEAD;
+use selvedge_kernel::time::Millis;
+use selvedge_kernel::transition::{exhausted, signature};
+use selvedge_kernel::wire;
+
+use super::activate::{Activation, Outside};
+use super::timers::Alarm;
+use super::{Effect, Shard, VerbError};
+use crate::core::{Given, Op, Request, StepState};
+use crate::tasks;
+
+impl Shard {
+    /// Begins what was awaited for the first time, and takes in what steps have come to. Gives true if the handler
+    /// should be polled again at once.
+    pub(super) async fn begin_all(&mut self, activation: &mut Activation) -> Result<bool, VerbError> {
+        let mut again = false;
+        let (mut began, finished, dropped, started) = {
+            let mut state = activation.core.state.borrow_mut();
+            (std::mem::take(&mut state.began), std::mem::take(&mut state.finished), std::mem::take(&mut state.dropped), std::mem::take(&mut state.started))
+        };
+        if activation.durable {
+            // An operation that was called and begun before, and is not awaited now, is still under way.
+            for number in began.drain(..) {
+                again |= self.begin(activation, number).await?;
+            }
+        } else if !began.is_empty() {
+            activation.core.state.borrow_mut().began = began;
+        }
+        for (number, attempt, result) in finished {
+            self.attempt_ended(activation, number, attempt, result);
+        }
+        for number in started {
+            self.watch_attempt(activation, number);
+        }
+        if !dropped.is_empty() {
+            let mut gone = Vec::new();
+            for number in dropped {
+                let op = activation.core.state.borrow_mut().ops.get_mut(&number).filter(|op| !op.decided).map(|op| {
+                    op.decided = true;
+                    (op.row.take(), op.signature.clone(), op.alarm.take(), op.begun)
+                });
+                if let Some((row, signature, alarm, _)) = op {
+                    self.clear_alarm(alarm);
+                    gone.push((row, signature));
+                    activation.core.state.borrow_mut().ops.remove(&number);
+                }
+            }
+            self.forget_operations(activation, gone);
+        }
+        Ok(again)
+    }
+
+    /// Gives operations up that a cancel has ended.
+    pub(super) async fn give_up(&mut self, activation: &mut Activation, gone: Vec<Op>) -> Result<(), VerbError> {
+        let mut rows = Vec::new();
+        let mut writes = Writes::default();
+        let mut effects = Vec::new();
+        for mut op in gone {
+            self.clear_alarm(op.alarm.take());
+            if op.signature.kind == OpKind::Call
+                && let Some((_, child)) = op.row.as_ref().and_then(|row| row.peer.clone())
+            {
+                self.post_cancel(child, "the caller was cancelled".to_owned(), &mut writes, &mut effects).await?;
+            }
+            rows.push((op.row.take(), op.signature.clone()));
+        }
+        let children: Vec<Begun> = activation.core.state.borrow().children.values().cloned().collect();
+        for child in children {
+            if let Some((_, id)) = child.peer
+                && child.reply.is_none()
+            {
+                self.post_cancel(id, "the parent was cancelled".to_owned(), &mut writes, &mut effects).await?;
+            }
+        }
+        self.forget_operations(activation, rows);
+        if writes != Writes::default() || !effects.is_empty() {
+            self.write(writes, effects);
+        }
+        Ok(())
+    }
+
+    fn forget_operations(&mut self, activation: &Activation, gone: Vec<(Option<Begun>, selvedge_kernel::journal::Signature)>) {
+        let id = activation.id();
+        let mut writes = Writes::default();
+        for (row, signature) in gone {
+            self.tasks.remove(&(id, signature.number));
+            if let Some(row) = row {
+                if let Some(timer) = row.timer {
+                    self.clear_timer(&mut writes, timer);
+                }
+                writes.delete(key::begun(id, signature.number));
+            }
+        }
+        if writes != Writes::default() {
+            self.write(writes, Vec::new());
+        }
+    }
+
+    /// Begins one operation; true if the handler should be polled again at once.
+    async fn begin(&mut self, activation: &mut Activation, number: u32) -> Result<bool, VerbError> {
+        let now = self.now();
+        let id = activation.id();
+        let Some((request, sig, row, timeout)) = activation.core.state.borrow_mut().ops.get_mut(&number).filter(|op| !op.decided && op.given.is_none()).map(|op| {
+            op.begun = true;
+            (op.request.clone(), op.signature.clone(), op.row.clone(), op.timeout.clone())
+        }) else {
+            return Ok(false);
+        };
+        let adopted = row.is_some();
+        match request {
+            Request::Step => {
+                let waits = row.as_ref().is_some_and(|row| row.timer.is_some_and(|timer| timer.0 > now));
+                if !waits && let Some(op) = activation.core.state.borrow_mut().ops.get_mut(&number) {
+                    if op.step == StepState::Idle {
+                        op.step = StepState::Allowed(row.as_ref().map_or(1, |row| row.attempts + 1));
+                        return Ok(true);
+                    }
+                }
+            }
+            Request::Blocking(_) | Request::Activity { .. } => {
+                let waits = row.as_ref().is_some_and(|row| row.timer.is_some_and(|timer| timer.0 > now));
+                if !waits && !self.tasks.contains_key(&(id, number)) {
+                    self.start_task(activation, number, row.map_or(1, |row| row.attempts + 1), timeout);
+                }
+            }
+            Request::Call { target, handler, input, idempotency_key, timeout } => {
+                if row.as_ref().is_some_and(|row| row.reply.is_some()) {
+                    activation.outside.push_back(Outside::Replied { number });
+                } else if !adopted {
+                    let peer = Peer::Operation { invocation: id, number };
+                    let sealed = seal(&activation.journal.key, &input);
+                    let mut message = self.message_from(activation, number, &target, &handler, input, idempotency_key, Some(peer));
+                    message.chain = activation.record.message.chain.clone();
+                    message.chain.push(id);
+                    message.deadline = timeout.map(|timeout| now.after(timeout));
+                    let own = activation.record.message.deadline;
+                    message.deadline = match (message.deadline, own) {
+                        (Some(a), Some(b)) => Some(a.min(b)),
+                        (a, b) => a.or(b),
+                    };
+                    if message.chain.len() > selvedge_kernel::limit::CALL_DEPTH {
+                        let error = WorkError::new("limit: call depth", format!("{} calls wait for one another, the limit: send instead of calling", message.chain.len()));
+                        self.decide(activation, number, Given::Error(error));
+                        return Ok(false);
+                    }
+                    let mut row = Begun::new(sig, now);
+                    row.request_seal = Some(sealed);
+                    row.peer = Some((target, message.id));
+                    let mut writes = Writes::default();
+                    let mut effects = Vec::new();
+                    writes.put(key::begun(id, number), wire::encode(&row));
+                    self.set_row(activation, number, row);
+                    self.post(message, &mut writes, &mut effects).await?;
+                    self.write(writes, effects);
+                }
+            }
+            Request::Join { child } => {
+                let reply = activation.core.state.borrow().children.get(&child).and_then(|row| row.reply.clone());
+                if reply.is_some() {
+                    activation.outside.push_back(Outside::Replied { number: child });
+                } else if !activation.core.state.borrow().children.contains_key(&child) {
+                    let error = WorkError::new("joined", "this child was joined before, or was never sent");
+                    self.decide(activation, number, Given::Error(error));
+                }
+            }
+            Request::Sleep { until } => {
+                if !adopted {
+                    if until <= now {
+                        self.decide(activation, number, Given::TimeUp);
+                    } else {
+                        self.begin_with_timer(activation, number, sig, Some(until));
+                    }
+                }
+            }
+            Request::Signal { within } => {
+                if !adopted {
+                    let until = within.map(|within| now.after(within));
+                    self.begin_with_timer(activation, number, sig.clone(), until);
+                }
+                activation.outside.push_back(Outside::Signal { name: sig.name });
+            }
+            Request::Start { input } => self.start_run_from(activation, number, sig, input, row).await?,
+        }
+        Ok(false)
+    }
+
+    fn begin_with_timer(&mut self, activation: &mut Activation, number: u32, sig: selvedge_kernel::journal::Signature, until: Option<Millis>) {
+        let now = self.now();
+        let id = activation.id();
+        let mut writes = Writes::default();
+        let mut row = Begun::new(sig, now);
+        row.timer = until.map(|until| self.set_timer(&mut writes, until, Timer::Operation { invocation: id, number }));
+        writes.put(key::begun(id, number), wire::encode(&row));
+        self.set_row(activation, number, row);
+        self.write(writes, Vec::new());
+    }
+
+    pub(super) fn set_row(&self, activation: &mut Activation, number: u32, row: Begun) {
+        if let Some(op) = activation.core.state.borrow_mut().ops.get_mut(&number) {
+            op.row = Some(row);
+        }
+    }
+
+    /// Sets the alarm at the end of a step's attempt, if it is still running.
+    fn watch_attempt(&mut self, activation: &mut Activation, number: u32) {
+        let now = self.now();
+        let found = activation.core.state.borrow().ops.get(&number).and_then(|op| match op.step {
+            StepState::Allowed(attempt) => Some((attempt, attempt_time(op.timeout.as_ref()))),
+            StepState::Idle => None,
+        });
+        if let Some((attempt, Some(limit))) = found {
+            let alarm = self.set_alarm(now.after(limit), Alarm::Attempt { invocation: activation.id(), number, attempt });
+            let old = activation.core.state.borrow_mut().ops.get_mut(&number).and_then(|op| op.alarm.replace(alarm));
+            self.clear_alarm(old);
+        }
+    }
+
+    /// An attempt's time is up.
+    pub(super) fn attempt_timed_out(&mut self, id: InvocationId, number: u32, attempt: u32) {
+        if number == u32::MAX {
+            return self.transition_timed_out(id, attempt);
+        }
+        if let Some(activation) = self.active.get_mut(&id) {
+            activation.outside.push_back(Outside::TimedOut { number, attempt });
+            self.enqueue(id);
+        }
+    }
+
+    /// Takes in an attempt's end: its value, its final error, or the time of the next attempt.
+    pub(super) fn attempt_ended(&mut self, activation: &mut Activation, number: u32, attempt: u32, result: Result<Bytes, AttemptError>) {
+        let now = self.now();
+        let id = activation.id();
+        let found = activation.core.state.borrow_mut().ops.get_mut(&number).filter(|op| !op.decided).map(|op| {
+            op.step = StepState::Idle;
+            (op.signature.clone(), op.retry.clone(), op.timeout.clone(), op.row.clone(), op.since, op.alarm.take())
+        });
+        let Some((sig, retry, timeout, row, since, alarm)) = found else { return };
+        self.clear_alarm(alarm);
+        let current = row.as_ref().map_or(1, |row| row.attempts + 1);
+        if attempt != current {
+            return;
+        }
+        self.tasks.remove(&(id, number));
+        let failure = match result {
+            Ok(value) => return self.decide(activation, number, Given::Value(value)),
+            Err(failure) => failure,
+        };
+        let retry = retry.unwrap_or_else(|| self.retry_of(&sig));
+        let seed = u64::from(number) ^ u64::from_be_bytes([id.0.uuid[8], id.0.uuid[9], id.0.uuid[10], id.0.uuid[11], id.0.uuid[12], id.0.uuid[13], id.0.uuid[14], id.0.uuid[15]]);
+        let verdict = after_failure(attempt, &failure, &retry, seed);
+        let total = timeout.as_ref().and_then(|timeout| timeout.total);
+        match verdict {
+            Verdict::Again { delay } if total.is_none_or(|total| now.after(delay) < since.after(total.0)) => {
+                let mut row = row.unwrap_or_else(|| Begun::new(sig, since));
+                row.attempts = attempt;
+                row.last_error = Some(failure.error);
+                let mut writes = Writes::default();
+                if let Some(timer) = row.timer.take() {
+                    self.clear_timer(&mut writes, timer);
+                }
+                row.timer = Some(self.set_timer(&mut writes, now.after(delay), Timer::Operation { invocation: id, number }));
+                writes.put(key::begun(id, number), wire::encode(&row));
+                self.set_row(activation, number, row);
+                self.write(writes, Vec::new());
+            }
+            Verdict::GiveUp => self.decide(activation, number, Given::Error(failure.error)),
+            Verdict::Again { .. } | Verdict::Exhausted => self.decide(activation, number, Given::Error(exhausted(attempt, &failure.error))),
+        }
+    }
+
+    fn retry_of(&self, sig: &selvedge_kernel::journal::Signature) -> Retry {
+        match sig.kind {
+            OpKind::Activity => self.wiring.registry.activities.get(&sig.name).map(|activity| activity.retry.clone()).unwrap_or_default(),
+            _ => Retry::default(),
+        }
+    }
+
+    /// Decides an operation's result: its entry, and the delivery once that is durable.
+    pub(crate) fn decide(&mut self, activation: &mut Activation, number: u32, given: Given) {
+        self.decide_with(activation, number, given, Writes::default());
+    }
+
+    /// The same, together with what the result was taken from.
+    pub(super) fn decide_taking(&mut self, activation: &mut Activation, number: u32, given: Given, writes: Writes) {
+        self.decide_with(activation, number, given, writes);
+    }
+
+    fn decide_with(&mut self, activation: &mut Activation, number: u32, given: Given, mut writes: Writes) {
+        let id = activation.id();
+        let Some(op) = activation.core.state.borrow_mut().ops.get_mut(&number).filter(|op| !op.decided).map(|op| {
+            op.decided = true;
+            op.step = StepState::Idle;
+            (op.signature.clone(), op.row.take(), op.alarm.take())
+        }) else {
+            return;
+        };
+        let (sig, row, alarm) = op;
+        self.clear_alarm(alarm);
+        self.tasks.remove(&(id, number));
+        if let Some(row) = &row {
+            if let Some(timer) = row.timer {
+                self.clear_timer(&mut writes, timer);
+            }
+            writes.delete(key::begun(id, number));
+        }
+        if activation.ahead >= DECIDED_AHEAD {
+            // Its row stays until its entry is written.
+            if let Some(op) = activation.core.state.borrow_mut().ops.get_mut(&number) {
+                op.row = row;
+            }
+            activation.undecided.push_back((number, given));
+            return;
+        }
+        let now = self.now();
+        let request_seal = row.and_then(|row| row.request_seal);
+        let (ending, payload) = match &given {
+            Given::Value(value) => (Ending::Value, value.clone()),
+            Given::Error(error) => (Ending::Error, wire::encode(error)),
+            Given::TimeUp => (Ending::TimeUp, Bytes::new()),
+        };
+        let sealed = seal(&activation.journal.key, &payload);
+        self.write_chunks(id.0, sealed, &payload);
+        let mut entries = Vec::with_capacity(1);
+        activation.journal.append(&mut entries, sig, ending, &payload, request_seal, now);
+        activation.journal.write(&mut writes, &entries);
+        if activation.ready.is_none() {
+            activation.ready = Some(self.put_ready(&mut writes, id));
+        }
+        activation.ahead += 1;
+        activation.begun_any = true;
+        self.write(writes, vec![Effect::Deliver { id, number, given, at: now }]);
+    }
+
+    /// Decides what had to wait because too much was decided ahead.
+    pub(super) fn decide_queued(&mut self, activation: &mut Activation) {
+        while activation.ahead < DECIDED_AHEAD
+            && let Some((number, given)) = activation.undecided.pop_front()
+        {
+            if let Some(op) = activation.core.state.borrow_mut().ops.get_mut(&number) {
+                op.decided = false;
+            }
+            self.decide(activation, number, given);
+        }
+    }
+
+    /// Turns what came from outside into results.
+    pub(super) async fn take_outside(&mut self, activation: &mut Activation) -> Result<(), VerbError> {
+        if !activation.durable {
+            return Ok(());
+        }
+        let mut later = Vec::new();
+        while let Some(outside) = activation.outside.pop_front() {
+            match outside {
+                Outside::Due { number, row } => self.due(activation, number, row),
+                Outside::Replied { number } => self.replied(activation, number).await?,
+                Outside::TaskDone { number, attempt, result } => self.attempt_ended(activation, number, attempt, result),
+                Outside::TimedOut { number, attempt } => self.timed_out(activation, number, attempt),
+                Outside::Signal { name } => {
+                    // A signal is taken only when every earlier entry has been delivered, so that a loser takes none.
+                    if activation.ahead > 0 || !activation.undecided.is_empty() || !activation.deliveries.is_empty() {
+                        later.push(Outside::Signal { name });
+                    } else {
+                        self.take_signal(activation, &name).await?;
+                    }
+                }
+                Outside::Cancel { reason } => self.decide_cancel(activation, reason),
+            }
+        }
+        activation.outside.extend(later);
+        Ok(())
+    }
+
+    fn decide_cancel(&mut self, activation: &mut Activation, reason: String) {
+        if activation.cancel_sent {
+            return;
+        }
+        activation.cancel_sent = true;
+        let now = self.now();
+        let id = activation.id();
+        let mut writes = Writes::default();
+        let mut entries = Vec::with_capacity(1);
+        let payload = Bytes::from(reason.clone());
+        // A cancel is no operation: it has the number that none can have.
+        activation.journal.append(&mut entries, signature(u32::MAX, OpKind::Cancel, "", ""), Ending::Value, &payload, None, now);
+        activation.journal.write(&mut writes, &entries);
+        if activation.ready.is_none() {
+            activation.ready = Some(self.put_ready(&mut writes, id));
+        }
+        activation.ahead += 1;
+        activation.begun_any = true;
+        // What is under way comes to nothing from here on.
+        for op in activation.core.state.borrow_mut().ops.values_mut().filter(|op| op.given.is_none()) {
+            op.step = StepState::Idle;
+        }
+        self.write(writes, vec![Effect::CancelDelivered { id, reason, at: now }]);
+    }
+
+    fn timed_out(&mut self, activation: &mut Activation, number: u32, attempt: u32) {
+        let runs = activation.core.state.borrow().ops.get(&number).is_some_and(|op| op.step == StepState::Allowed(attempt));
+        let task = self.tasks.get(&(activation.id(), number)).is_some_and(|task| task.attempt == attempt);
+        if !runs && !task {
+            return;
+        }
+        self.tasks.remove(&(activation.id(), number));
+        let failure = AttemptError {
+            error: WorkError::new("timeout", format!("attempt {attempt} was given up when its time was up")),
+            retryable: true,
+            retry_after_ms: None,
+        };
+        self.attempt_ended(activation, number, attempt, Err(failure));
+    }
+
+    fn due(&mut self, activation: &mut Activation, number: u32, row: Key) {
+        let mut writes = Writes::default();
+        writes.delete(row);
+        let found = activation.core.state.borrow_mut().ops.get_mut(&number).filter(|op| !op.decided).map(|op| {
+            if let Some(begun) = &mut op.row {
+                begun.timer = None;
+            }
+            (op.request.clone(), op.row.clone(), op.timeout.clone())
+        });
+        let Some((request, begun, timeout)) = found else {
+            self.write(writes, Vec::new());
+            return;
+        };
+        match request {
+            Request::Sleep { .. } | Request::Signal { .. } => self.decide_with(activation, number, Given::TimeUp, writes),
+            Request::Step => {
+                let attempt = begun.map_or(1, |row| row.attempts + 1);
+                self.write(writes, Vec::new());
+                if let Some(op) = activation.core.state.borrow_mut().ops.get_mut(&number) {
+                    op.begun = true;
+                    op.step = StepState::Allowed(attempt);
+                }
+                self.enqueue(activation.id());
+            }
+            Request::Activity { .. } | Request::Blocking(_) => {
+                let attempt = begun.map_or(1, |row| row.attempts + 1);
+                self.write(writes, Vec::new());
+                self.start_task(activation, number, attempt, timeout);
+            }
+            Request::Call { .. } | Request::Join { .. } | Request::Start { .. } => self.write(writes, Vec::new()),
+        }
+    }
+
+    /// A durable timer of an operation has fired.
+    pub(super) async fn operation_due(&mut self, id: InvocationId, number: u32, row: Key) {
+        if self.activate_or_stop(id).await {
+            if let Some(activation) = self.active.get_mut(&id) {
+                activation.outside.push_back(Outside::Due { number, row });
+                self.enqueue(id);
+            }
+        } else if matches!(self.record(id).await, Ok(Some(record)) if !record.status.ended()) {
+            // It is blocked, or waits for its next attempt: the timer comes back with it.
+            self.overdue.entry(id).or_default().push((number, row));
+        } else {
+            let mut writes = Writes::default();
+            writes.delete(row);
+            self.write(writes, Vec::new());
+        }
+    }
+
+    /// An answer lies in the row of its operation: the operation takes it, or the child keeps it until it is joined.
+    async fn replied(&mut self, activation: &mut Activation, number: u32) -> Result<(), VerbError> {
+        let id = activation.id();
+        let Some(bytes) = self.get(key::begun(id, number)).await? else { return Ok(()) };
+        let row: Begun = wire::decode("begun operation", &bytes)?;
+        let Some(reply) = row.reply.clone() else { return Ok(()) };
+        let spawned = row.signature.kind == OpKind::Spawn;
+        let taker = activation.core.state.borrow().ops.values().find_map(|op| match op.request {
+            Request::Join { child } if spawned && child == number && op.begun && !op.decided => Some(op.signature.number),
+            Request::Call { .. } | Request::Start { .. } if !spawned && op.signature.number == number && !op.decided => Some(number),
+            _ => None,
+        });
+        let Some(taker) = taker else {
+            if spawned {
+                activation.core.state.borrow_mut().children.insert(number, row);
+            }
+            return Ok(());
+        };
+        let given = match reply {
+            KeptReply::Value { payload, seal } => Given::Value(self.payload(id.0, seal, &payload).await?),
+            KeptReply::Error(error) => Given::Error(error),
+        };
+        if spawned {
+            activation.core.state.borrow_mut().children.remove(&number);
+        }
+        let mut writes = Writes::default();
+        writes.delete(key::begun(id, number));
+        self.decide_with(activation, taker, given, writes);
+        Ok(())
+    }
+
+    pub(super) async fn cancel_child(&mut self, activation: &mut Activation, child: u32, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
+        let peer = activation.core.state.borrow().children.get(&child).and_then(|row| row.peer.clone());
+        if let Some((_, id)) = peer {
+            self.post_cancel(id, "the parent asked for it".to_owned(), writes, effects).await?;
+        }
+        Ok(())
+    }
+
+    /// What an ended invocation leaves under way: rows go, children that were not joined are cancelled.
+    pub(super) async fn end_operations(&mut self, activation: &mut Activation, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
+        let id = activation.id();
+        let rows = if activation.core.state.borrow().live {
+            let mut state = activation.core.state.borrow_mut();
+            let mut rows: Vec<Begun> = state.ops.values_mut().filter_map(|op| op.row.take()).collect();
+            rows.extend(state.children.drain().map(|child| child.1));
+            rows
+        } else {
+            self.begun_rows(id).await?
+        };
+        for row in rows {
+            let number = row.signature.number;
+            if let Some(timer) = row.timer {
+                self.clear_timer(writes, timer);
+            }
+            writes.delete(key::begun(id, number));
+            if row.signature.kind == OpKind::Spawn
+                && row.reply.is_none()
+                && let Some((_, child)) = row.peer
+            {
+                self.post_cancel(child, "the parent has ended".to_owned(), writes, effects).await?;
+            }
+            if writes.deletes.len() + writes.puts.len() > 60 {
+                self.write(std::mem::take(writes), Vec::new());
+            }
+        }
+        self.tasks.retain(|(owner, _), _| *owner != id);
+        self.overdue.remove(&id);
+        Ok(())
+    }
+
+    /// Starts an attempt of an activity or a blocking step, once what it rests on is durable.
+    pub(super) fn start_task(&mut self, activation: &mut Activation, number: u32, attempt: u32, timeout: Option<Timeout>) {
+        let id = activation.id();
+        let found = activation.core.state.borrow().ops.get(&number).map(|op| (op.signature.clone(), op.request.clone()));
+        let Some((sig, request)) = found else { return };
+        let now = self.now();
+        let timeout = timeout.or_else(|| self.wiring.registry.activities.get(&sig.name).map(|activity| activity.timeout.clone()));
+        let limit = attempt_time(timeout.as_ref());
+        let key = activation.core.effect_key(&sig);
+        let alarm = limit.map(|limit| self.set_alarm(now.after(limit), Alarm::Attempt { invocation: id, number, attempt }));
+        let old = activation.core.state.borrow_mut().ops.get_mut(&number).and_then(|op| std::mem::replace(&mut op.alarm, alarm));
+        self.clear_alarm(old);
+        let job = tasks::Job {
+            owner: tasks::Owner::Operation { invocation: id, number },
+            attempt,
+            key,
+            deadline: limit.map(|limit| now.after(limit)),
+            name: sig.name,
+            work: match request {
+                Request::Blocking(work) => tasks::Work::Blocking(work),
+                Request::Activity { input } => tasks::Work::Activity(input),
+                _ => return,
+            },
+        };
+        self.tasks.insert((id, number), tasks::Running { attempt, since: now, job: Some(job), abort: None, progress: None });
+        self.after_all(Effect::Begin { id, number });
+    }
+
+    /// What a task of an operation rests on is durable: it starts.
+    pub(super) fn begin_task(&mut self, id: InvocationId, number: u32) {
+        let wiring = self.wiring.clone();
+        let mailbox = wiring.mailbox(self.id).clone();
+        if let Some(running) = self.tasks.get_mut(&(id, number))
+            && let Some(job) = running.job.take()
+        {
+            running.abort = Some(tasks::start(&wiring, mailbox, job));
+        }
+    }
+
+    /// A task has ended elsewhere.
+    pub(crate) async fn task_done(&mut self, id: InvocationId, number: u32, attempt: u32, result: Result<Bytes, AttemptError>) {
+        if !self.tasks.get(&(id, number)).is_some_and(|task| task.attempt == attempt) {
+            return;
+        }
+        if number == u32::MAX {
+            self.transition_done(id, attempt, result);
+            return;
+        }
+        if self.activate_or_stop(id).await
+            && let Some(activation) = self.active.get_mut(&id)
+        {
+            activation.outside.push_back(Outside::TaskDone { number, attempt, result });
+            self.enqueue(id);
+        }
+    }
+
+    /// A task says how far it is.
+    pub(crate) fn progress(&mut self, id: InvocationId, number: u32, progress: Bytes) {
+        if let Some(task) = self.tasks.get_mut(&(id, number)) {
+            task.progress = Some(progress);
+        } else if let Some(activation) = self.active.get_mut(&id) {
+            activation.core.state.borrow_mut().progress.insert(number, progress);
+        }
+    }
+}
+
+fn attempt_time(timeout: Option<&Timeout>) -> Option<Duration> {
+    timeout.map_or_else(|| Timeout::default().attempt, |timeout| timeout.attempt).map(|span| span.0)
+}

@@ -1,0 +1,459 @@
+//! The verbs that look, and those that interfere.
+
+use bytes::Bytes;
+
+use selvedge_kernel::error::{Consequence, WorkError};
+use selvedge_kernel::id::InvocationId;
+use selvedge_kernel::journal::{Entry, Hash32, OpKind, Payload, SealKey, Verifier, chain_start};
+use selvedge_kernel::record::actor::DeadLetter;
+use selvedge_kernel::record::invocation::{Begun, Invocation, OutputChunk, Status};
+use selvedge_kernel::record::kind::Kind;
+use selvedge_kernel::record::message::Outcome;
+use selvedge_kernel::record::shard::{LedgerLine, LedgerState, ledger_chain};
+use selvedge_kernel::record::{Writes, key};
+use selvedge_kernel::time::Millis;
+use selvedge_kernel::transition::{Ended, Journal};
+use selvedge_kernel::waiting::Waiting;
+use selvedge_kernel::wire;
+
+use super::{Answer, Command, Progress, Reply, Shard, VerbError};
+use crate::core::{Request, StepState};
+use crate::verify::ShardReport;
+use crate::why::{Census, Why};
+
+impl Shard {
+    pub(super) async fn inspect(&mut self, command: Command) {
+        match command {
+            Command::Invoke { .. } => {}
+            Command::Signal { target, name, payload, context, key, reply } => {
+                let result = self.signal(target, &name, payload, context, key).await;
+                self.answer(reply, result);
+            }
+            Command::Result { id, wait, reply } => self.result(id, wait, reply).await,
+            Command::Cancel { id, reason, reply } => {
+                let result = self.open_record(id).await.map(|_| ());
+                if result.is_ok() {
+                    self.cancel(id, reason).await;
+                }
+                self.answer(reply, result);
+            }
+            Command::Kill { id, reason, reply } => {
+                let result = self.kill(id, &reason).await;
+                self.answer(reply, result);
+            }
+            Command::Retry { id, reply } => {
+                let result = self.retry(id).await;
+                self.answer(reply, result);
+            }
+            Command::Why { id, reply } => {
+                let result = self.why(id).await;
+                self.answer(reply, result);
+            }
+            Command::Output { id, from, reply } => {
+                let result = self.output(id, from).await;
+                self.answer(reply, result);
+            }
+            Command::State { actor, reply } => {
+                let result = self.state_entries(&actor, "").await;
+                self.answer(reply, result);
+            }
+            Command::Verify { reply } => {
+                let result = self.verify().await;
+                self.answer(reply, result);
+            }
+            Command::DeadLetters { tenant, reply } => {
+                let result = self.dead_letters(&tenant).await;
+                self.answer(reply, result);
+            }
+            Command::Census { reply } => {
+                let census = Census {
+                    actors: self.actors.len(),
+                    active: self.active.len(),
+                    tasks: self.tasks.len(),
+                    outbox: self.outbox.values().map(super::mail::Pair::open).sum(),
+                };
+                let _ = reply.send(Ok(census));
+            }
+            Command::Run(command) => self.run_command(command).await,
+        }
+    }
+
+    async fn known_record(&self, id: InvocationId) -> Result<Invocation, VerbError> {
+        self.record_in_memory(id).await?.ok_or_else(|| {
+            VerbError::new(Consequence::NotFound, "unknown_invocation", format!("there is no invocation {id}: it may have been removed after its retention time"))
+        })
+    }
+
+    async fn record_in_memory(&self, id: InvocationId) -> Result<Option<Invocation>, VerbError> {
+        match self.active.get(&id) {
+            Some(activation) => Ok(Some(activation.record.clone())),
+            None => self.record(id).await,
+        }
+    }
+
+    async fn open_record(&self, id: InvocationId) -> Result<Invocation, VerbError> {
+        let record = self.known_record(id).await?;
+        if record.status.ended() {
+            return Err(VerbError::new(Consequence::Conflict, "ended", format!("{id} has ended already")));
+        }
+        Ok(record)
+    }
+
+    async fn result(&mut self, id: InvocationId, wait: bool, reply: Reply<Answer>) {
+        let answer = match self.known_record(id).await {
+            Err(error) => Err(error),
+            Ok(record) if record.status.ended() => {
+                self.outcome(&record).await.map(|outcome| Answer { id: Some(id), progress: Progress::Ended(outcome) })
+            }
+            Ok(_) if wait => {
+                self.waiters.entry(id).or_default().push(reply);
+                return;
+            }
+            Ok(_) => Ok(Answer { id: Some(id), progress: Progress::Open }),
+        };
+        self.answer(reply, answer);
+    }
+
+    async fn cancel(&mut self, id: InvocationId, reason: String) {
+        if let Some(activation) = self.active.get_mut(&id)
+            && let Some(pending) = activation.pending.take()
+        {
+            // Its acceptance has not been written: it is, and the cancel comes behind it.
+            activation.pending = Some(pending);
+            self.advance(id).await;
+        }
+        self.request_cancel(id, reason).await;
+        // One that has not started, or cannot, ends here and now.
+        if let Ok(Some(record)) = self.record(id).await
+            && !self.active.contains_key(&id)
+            && !record.status.ended()
+            && record.status == Status::Accepted
+            && !matches!(self.holds_actor(&record).await, Ok(true))
+        {
+            let error = WorkError::new("cancelled", record.cancel.clone().unwrap_or_default());
+            self.end_unstarted(record, Status::Cancelled, error).await;
+        }
+    }
+
+    async fn kill(&mut self, id: InvocationId, reason: &str) -> Result<(), VerbError> {
+        let record = self.open_record(id).await?;
+        let error = WorkError::new("killed", reason);
+        self.end_unstarted(record, Status::Killed, error).await;
+        Ok(())
+    }
+
+    /// Ends an invocation without running its code.
+    async fn end_unstarted(&mut self, record: Invocation, status: Status, error: WorkError) {
+        let id = record.message.id;
+        if !self.active.contains_key(&id) {
+            let prepared = self.prepare_to_end(record).await;
+            if let Err(error) = prepared {
+                self.wiring.stop(error.message);
+                return;
+            }
+        }
+        self.end(id, Ended { status, outcome: Outcome::Error(error), dead_letter: false }).await;
+    }
+
+    async fn prepare_to_end(&mut self, record: Invocation) -> Result<(), VerbError> {
+        let id = record.message.id;
+        let seal_key: SealKey = match self.get(key::seal_key(id.0)).await? {
+            Some(bytes) => wire::decode("seal key", &bytes)?,
+            None => SealKey([0; 32]),
+        };
+        let input = self.payload(id.0, record.input_seal, &record.input).await?;
+        let start = record.input_seal;
+        let mut activation = self.prepare(record, input, seal_key, selvedge_kernel::replay::Replay::default());
+        activation.durable = true;
+        activation.begun_any = true;
+        activation.future = None;
+        activation.core.state.borrow_mut().live = false;
+        activation.ready = self.kept_ready.remove(&id);
+        activation.journal = Journal::start(id, seal_key, start);
+        for (_, value) in self.scan_all(&key::of_id(Kind::Journal, id.0)).await? {
+            let entries: Vec<Entry> = wire::decode("journal entries", &value)?;
+            if let Some(last) = entries.last() {
+                activation.journal.chain = last.chain;
+                activation.journal.next = last.header.index + 1;
+            }
+        }
+        self.active.insert(id, activation);
+        Ok(())
+    }
+
+    /// Looks at a blocked invocation again.
+    async fn retry(&mut self, id: InvocationId) -> Result<(), VerbError> {
+        let mut record = self.open_record(id).await?;
+        if record.status != Status::Blocked && record.retry_at.is_none() {
+            return Err(VerbError::new(Consequence::Conflict, "not_blocked", format!("{id} is neither blocked nor waiting for its next attempt: there is nothing to retry")));
+        }
+        record.status = Status::Running;
+        record.blocked = None;
+        record.retry_at = None;
+        record.crashes = (0, record.crashes.1);
+        let mut writes = Writes::default();
+        writes.put(key::invocation(id), wire::encode(&record));
+        let ready = self.put_ready(&mut writes, id);
+        self.kept_ready.insert(id, ready);
+        self.write(writes, Vec::new());
+        self.activate(id).await?;
+        for (number, row) in self.overdue.remove(&id).unwrap_or_default() {
+            self.operation_due(id, number, row).await;
+        }
+        Ok(())
+    }
+
+    async fn why(&mut self, id: InvocationId) -> Result<Why, VerbError> {
+        let record = self.known_record(id).await?;
+        let waiting = if record.status.ended() { Vec::new() } else { self.waiting(id, &record).await? };
+        let last_error = record.end.as_ref().and_then(|end| end.error.clone()).or_else(|| record.last_error.clone());
+        Ok(Why {
+            id,
+            actor: record.message.target.clone(),
+            handler: record.message.handler.clone(),
+            status: record.status,
+            attempt: record.attempt,
+            accepted_at: record.accepted_at,
+            last_error,
+            waiting,
+            caller: record.message.context.clone(),
+        })
+    }
+
+    /// What an open invocation waits for: never empty.
+    async fn waiting(&mut self, id: InvocationId, record: &Invocation) -> Result<Vec<Waiting>, VerbError> {
+        if let Some(blocked) = &record.blocked {
+            return Ok(vec![Waiting::Blocked { reason: blocked.to_string() }]);
+        }
+        if let Some(at) = record.retry_at {
+            let last_error = record.last_error.as_ref().map(ToString::to_string).unwrap_or_default();
+            return Ok(vec![Waiting::RetryAt { name: record.message.handler.clone(), attempt: record.attempt, at, last_error }]);
+        }
+        self.load_actor(&record.message.target).await?;
+        if let Some((order, first)) = self.actors.get(&record.message.target).and_then(|actor| actor.queue.front())
+            && *order != record.order
+        {
+            return Ok(vec![Waiting::Behind { invocation: *first }]);
+        }
+        let mut waiting = Vec::new();
+        if let Some(activation) = self.active.get(&id) {
+            let state = activation.core.state.borrow();
+            let mut numbers: Vec<u32> = state.ops.keys().copied().collect();
+            numbers.sort_unstable();
+            for number in numbers {
+                let Some(op) = state.ops.get(&number).filter(|op| op.given.is_none() && op.polled) else { continue };
+                waiting.push(match (&op.request, op.step, &op.row) {
+                    _ if op.decided => Waiting::Commit,
+                    (_, StepState::Allowed(attempt), _) => Waiting::Step { name: op.signature.name.clone(), attempt, since: op.since },
+                    (Request::Join { child }, ..) => match state.children.get(child).and_then(|row| row.peer.clone()) {
+                        Some((_, invocation)) => Waiting::Child { invocation },
+                        None => Waiting::Commit,
+                    },
+                    (_, _, Some(row)) => of_row(row),
+                    _ => match self.tasks.get(&(id, number)) {
+                        Some(task) => Waiting::Step { name: op.signature.name.clone(), attempt: task.attempt, since: task.since },
+                        None => Waiting::Commit,
+                    },
+                });
+            }
+            if waiting.is_empty() {
+                let transition = self.tasks.get(&(id, u32::MAX));
+                waiting.push(match transition {
+                    Some(task) => Waiting::Step { name: record.message.handler.clone(), attempt: task.attempt, since: task.since },
+                    None if self.queued.contains(&id) => Waiting::Turn { position: self.runnable.len() as u64 },
+                    None => Waiting::Commit,
+                });
+            }
+            return Ok(waiting);
+        }
+        for row in self.begun_rows(id).await? {
+            waiting.push(of_row(&row));
+        }
+        for ((_, number), task) in self.tasks.iter().filter(|((owner, _), _)| *owner == id) {
+            waiting.push(Waiting::Step { name: format!("operation {number}"), attempt: task.attempt, since: task.since });
+        }
+        if waiting.is_empty() {
+            waiting.push(Waiting::Turn { position: self.runnable.len() as u64 });
+        }
+        Ok(waiting)
+    }
+
+    /// Appends a chunk of output in a transition.
+    pub(super) fn append_output(&mut self, id: InvocationId, data: Bytes, writes: &mut Writes, at: Millis) {
+        let n = self.next_number();
+        let until = selvedge_kernel::time::Day::expiry(at, self.wiring.settings.keep.finished);
+        writes.put_until(key::output(id, n), wire::encode(&OutputChunk { at, data }), until);
+    }
+
+    async fn output(&self, id: InvocationId, from: u64) -> Result<Vec<(u64, Bytes)>, VerbError> {
+        let prefix = key::of_id(Kind::Output, id.0);
+        let mut range = selvedge_kernel::ports::under(&prefix);
+        range.start = key::output(id, from);
+        let mut chunks = Vec::new();
+        for (row, value) in self.scan(range, selvedge_kernel::limit::PAGE).await? {
+            if let Some(n) = key::last_u64(&row) {
+                chunks.push((n, wire::decode::<OutputChunk>("output chunk", &value)?.data));
+            }
+        }
+        Ok(chunks)
+    }
+
+    async fn dead_letters(&self, tenant: &str) -> Result<Vec<DeadLetter>, VerbError> {
+        let mut letters = Vec::new();
+        for (row, value) in self.walk(Kind::DeadLetter).await? {
+            let _ = row;
+            let letter: DeadLetter = wire::decode("dead letter", &value)?;
+            if letter.message.target.tenant == tenant {
+                letters.push(letter);
+            }
+            if letters.len() >= selvedge_kernel::limit::PAGE {
+                break;
+            }
+        }
+        Ok(letters)
+    }
+
+    /// All rows of a kind that belong to identities of this shard.
+    async fn walk(&self, kind: Kind) -> Result<Vec<(selvedge_kernel::id::Key, Bytes)>, VerbError> {
+        let mut rows = Vec::new();
+        let per_shard = 0x1_0000 / u32::from(self.wiring.shards);
+        let first = u32::from(self.id.0) * 0x1_0000 / u32::from(self.wiring.shards);
+        for hash in first..=(first + per_shard).min(0xfffe) {
+            let prefix = [(hash >> 8) as u8, (hash & 0xff) as u8, kind as u8];
+            let prefix = selvedge_kernel::id::Key::copy_from_slice(&prefix);
+            rows.extend(self.scan_all(&prefix).await?);
+        }
+        Ok(rows)
+    }
+
+    /// Walks the ledger, and every chain that it names.
+    async fn verify(&mut self) -> Result<ShardReport, VerbError> {
+        let mut report = ShardReport::of(self.id);
+        let mut head = Hash32::default();
+        let mut expected = 0u64;
+        let mut latest: std::collections::BTreeMap<selvedge_kernel::id::RawId, LedgerLine> = std::collections::BTreeMap::new();
+        for (row, value) in self.scan_all(&key::all(Kind::Ledger)).await? {
+            let Some([n]) = key::numbers::<1>(&row) else { continue };
+            let line: LedgerLine = wire::decode("ledger line", &value)?;
+            if expected == 0 && n > 0 {
+                // Older lines have left by retention: the chain goes on from here.
+                head = line.chain;
+            } else {
+                if n != expected {
+                    report.faults.push(format!("ledger of shard {}: line {expected} is missing, line {n} stands in its place", self.id.0));
+                }
+                let chain = ledger_chain(head, line.id, line.run, line.state, line.last, line.count, line.at);
+                if chain != line.chain {
+                    report.faults.push(format!("ledger of shard {}: line {n} ({:?}) was changed, or a line before it was", self.id.0, line.id));
+                }
+                head = line.chain;
+            }
+            expected = n + 1;
+            report.ledger_lines += 1;
+            latest.insert(line.id, line);
+        }
+        if report.ledger_lines > 0 && (head != self.head.ledger || expected != self.head.ledger_lines) {
+            report.faults.push(format!("ledger of shard {}: it ends at line {expected}, its head says {}", self.id.0, self.head.ledger_lines));
+        }
+        for line in latest.into_values() {
+            if line.run {
+                report.runs += 1;
+                self.verify_run(&line, &mut report).await?;
+            } else {
+                self.verify_invocation(&line, &mut report).await?;
+            }
+        }
+        report.head = format!("{:?}", self.head.ledger);
+        Ok(report)
+    }
+
+    async fn verify_invocation(&self, line: &LedgerLine, report: &mut ShardReport) -> Result<(), VerbError> {
+        let id = InvocationId(line.id);
+        let Some(record) = self.record(id).await? else {
+            if line.state == LedgerState::Accepted {
+                report.faults.push(format!("{id}: the ledger says that it was accepted, and its record is missing"));
+            }
+            return Ok(());
+        };
+        report.invocations += 1;
+        let seal_key: Option<SealKey> = match self.get(key::seal_key(id.0)).await? {
+            Some(bytes) => Some(wire::decode("seal key", &bytes)?),
+            None => None,
+        };
+        let mut verifier = Verifier::new(chain_start(id.0, record.input_seal));
+        if let (Some(seal_key), Payload::Inline(input)) = (&seal_key, &record.input)
+            && selvedge_kernel::journal::seal(seal_key, input) != record.input_seal
+        {
+            report.faults.push(format!("{id}: its input is not the one that was recorded"));
+        }
+        for entry in self.all_entries(id).await? {
+            let payload = match &entry.payload {
+                Payload::Erased => None,
+                payload => self.payload(id.0, entry.seal, payload).await.ok(),
+            };
+            if payload.is_none() && entry.payload != Payload::Erased {
+                report.faults.push(format!("{id}: the payload of entry {} is missing", entry.header.index));
+            }
+            report.entries += 1;
+            if let Err(fault) = verifier.check(&entry, seal_key.as_ref(), payload.as_deref()) {
+                report.faults.push(format!("{id}: {fault}"));
+                return Ok(());
+            }
+        }
+        report.erased += u64::from(verifier.erased);
+        if line.state != LedgerState::Accepted && verifier.head() != (line.last, line.count) {
+            report.faults.push(format!("{id}: the ledger says that it ended with {} entries, {} are there", line.count, verifier.head().1));
+        }
+        Ok(())
+    }
+
+    /// The entries of a journal, folded or not.
+    pub(crate) async fn all_entries(&self, id: InvocationId) -> Result<Vec<Entry>, VerbError> {
+        let mut entries = Vec::new();
+        for (_, value) in self.scan_all(&key::of_id(Kind::Journal, id.0)).await? {
+            entries.extend(wire::decode::<Vec<Entry>>("journal entries", &value)?);
+        }
+        if entries.is_empty() {
+            for (_, value) in self.scan_all(&key::of_id(Kind::FoldedJournal, id.0)).await? {
+                for (_, value) in unfold(&value) {
+                    entries.extend(wire::decode::<Vec<Entry>>("journal entries", &value)?);
+                }
+            }
+        }
+        Ok(entries)
+    }
+}
+
+/// The pairs in a folded row: each length-prefixed (`u32`).
+fn unfold(folded: &Bytes) -> Vec<(Bytes, Bytes)> {
+    let mut parts = Vec::new();
+    let mut at = 0;
+    while let Some(len) = folded.get(at..at + 4) {
+        let len = u32::from_be_bytes([len[0], len[1], len[2], len[3]]) as usize;
+        if folded.len() < at + 4 + len {
+            break;
+        }
+        parts.push(folded.slice(at + 4..at + 4 + len));
+        at += 4 + len;
+    }
+    parts.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect()
+}
+
+fn of_row(row: &Begun) -> Waiting {
+    let name = row.signature.name.clone();
+    match (row.signature.kind, row.timer, &row.peer) {
+        (OpKind::Sleep, Some((until, _)), _) => Waiting::Timer { until },
+        (OpKind::Signal, timer, _) => Waiting::Signal { name, until: timer.map(|timer| timer.0) },
+        (OpKind::Call | OpKind::Spawn | OpKind::Start, _, Some((target, invocation))) => {
+            let handler = row.signature.target.rsplit('.').next().unwrap_or_default().to_owned();
+            Waiting::Call { target: target.clone(), handler, invocation: *invocation }
+        }
+        (_, Some((at, _)), _) => Waiting::RetryAt {
+            name,
+            attempt: row.attempts + 1,
+            at,
+            last_error: row.last_error.as_ref().map(ToString::to_string).unwrap_or_default(),
+        },
+        _ => Waiting::Step { name, attempt: row.attempts + 1, since: row.since },
+    }
+}

@@ -1,0 +1,274 @@
+//! Messages between shards: an outbox at the sender, marks at the receiver. Once into the inbox, in the order sent.
+
+use bytes::Bytes;
+use std::collections::BTreeMap;
+
+use selvedge_kernel::id::{InvocationId, RawId, ShardId};
+use selvedge_kernel::journal::{Hash32, SealKey, seal};
+use selvedge_kernel::limit;
+use selvedge_kernel::ports::under;
+use selvedge_kernel::record::invocation::Begun;
+use selvedge_kernel::record::message::{Envelope, KeptReply, Message, OutboxRow, Outcome, Peer};
+use selvedge_kernel::record::{Writes, key};
+use selvedge_kernel::time::Millis;
+use selvedge_kernel::transition::place;
+use selvedge_kernel::wire;
+
+use super::activate::Outside;
+use super::{Effect, Shard, VerbError};
+use crate::worker::Event;
+
+/// What is on its way to one other shard.
+#[derive(Default)]
+pub(crate) struct Pair {
+    /// The number of the last envelope; 0 if none is known.
+    last: u64,
+    /// Envelopes not acknowledged, and the chunks of large ones.
+    open: BTreeMap<u64, Option<(RawId, Hash32, u64)>>,
+    known: bool,
+}
+
+impl Pair {
+    pub(super) fn restore(&mut self, n: u64) {
+        self.last = self.last.max(n);
+        self.known = true;
+        self.open.insert(n, None);
+    }
+
+    /// How many envelopes are not acknowledged.
+    pub(crate) fn open(&self) -> usize {
+        self.open.len()
+    }
+}
+
+impl Shard {
+    /// Sends a message in a transition: into the inbox if the actor lives here, else into the outbox.
+    pub(super) async fn post(&mut self, message: Message, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
+        let to = self.wiring.shard_of(&message.target);
+        if to == self.id && message.input.len() <= limit::INLINE_BYTES && writes.puts.len() + writes.deletes.len() < 60 {
+            return self.accept_message(message, writes, effects).await;
+        }
+        let owner = message.id.0;
+        self.send(to, owner, Envelope::Invoke(message), writes, effects).await
+    }
+
+    /// A delayed message to another shard: it waits there.
+    pub(super) async fn post_later(&mut self, at: Millis, message: Message, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
+        let to = self.wiring.shard_of(&message.target);
+        let owner = message.id.0;
+        self.send(to, owner, Envelope::Later { at, message }, writes, effects).await
+    }
+
+    /// Answers whoever waits.
+    pub(super) async fn reply(&mut self, to: Peer, from: InvocationId, outcome: Outcome, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
+        let shard = match to {
+            Peer::Operation { invocation, .. } => self.wiring.shard_of_invocation(invocation),
+            Peer::Task { run, .. } => run.0.hash.shard(self.wiring.shards),
+        };
+        let small = match &outcome {
+            Outcome::Value(value) => value.len() <= limit::INLINE_BYTES,
+            Outcome::Error(_) => true,
+        };
+        if shard == self.id && small && let Peer::Operation { invocation, number } = to {
+            return self.keep_reply(invocation, number, outcome, writes).await;
+        }
+        self.send(shard, from.0, Envelope::Reply { to, from, outcome }, writes, effects).await
+    }
+
+    /// Asks an invocation to end.
+    pub(super) async fn post_cancel(&mut self, invocation: InvocationId, reason: String, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
+        let to = self.wiring.shard_of_invocation(invocation);
+        self.send(to, invocation.0, Envelope::Cancel { invocation, reason }, writes, effects).await
+    }
+
+    /// The number of the next envelope to a shard: dense per pair, so that what was sent before is known from the
+    /// receiver's mark even when the outbox is empty.
+    async fn next_envelope(&mut self, to: ShardId) -> Result<u64, VerbError> {
+        if !self.outbox.get(&to).is_some_and(|pair| pair.known) {
+            let sent = self.get(key::sent(to)).await?;
+            let last = match sent {
+                Some(bytes) => wire::decode("sent mark", &bytes)?,
+                None => 0,
+            };
+            let pair = self.outbox.entry(to).or_default();
+            pair.last = pair.last.max(last);
+            pair.known = true;
+        }
+        let pair = self.outbox.entry(to).or_default();
+        pair.last += 1;
+        Ok(pair.last)
+    }
+
+    async fn send(&mut self, to: ShardId, owner: RawId, envelope: Envelope, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
+        let n = self.next_envelope(to).await?;
+        let encoded = wire::encode(&envelope);
+        let mut chunked = None;
+        let row = if encoded.len() <= limit::INLINE_BYTES {
+            wire::encode(&OutboxRow::Whole(envelope.clone()))
+        } else {
+            let sealed = Hash32(*blake3_of(&encoded).as_bytes());
+            self.write_chunks(owner, sealed, &encoded);
+            chunked = Some((owner, sealed, encoded.len() as u64));
+            wire::encode(&OutboxRow::Chunked { owner, seal: sealed, len: encoded.len() as u64 })
+        };
+        writes.put(key::outbox(to, n), row);
+        writes.puts.retain(|put| put.key != key::sent(to));
+        writes.put(key::sent(to), wire::encode(&n));
+        if let Some(pair) = self.outbox.get_mut(&to) {
+            pair.open.insert(n, chunked);
+        }
+        effects.push(Effect::Send { to, n, envelope: Box::new(envelope) });
+        Ok(())
+    }
+
+    /// Reads an envelope of the outbox.
+    pub(super) async fn envelope(&self, value: &Bytes) -> Result<Envelope, VerbError> {
+        match wire::decode("outbox row", value)? {
+            OutboxRow::Whole(envelope) => Ok(envelope),
+            OutboxRow::Chunked { owner, seal, len } => {
+                let bytes = self.payload(owner, seal, &selvedge_kernel::journal::Payload::Chunked { len }).await?;
+                Ok(wire::decode("envelope", &bytes)?)
+            }
+        }
+    }
+
+    /// The receiver has everything up to n.
+    pub(crate) fn acknowledged(&mut self, by: ShardId, n: u64) {
+        let Some(pair) = self.outbox.get_mut(&by) else { return };
+        let rest = pair.open.split_off(&(n + 1));
+        let gone = std::mem::replace(&mut pair.open, rest);
+        let mut writes = Writes::default();
+        for (n, chunked) in gone {
+            writes.delete(key::outbox(by, n));
+            if let Some((owner, sealed, len)) = chunked {
+                for piece in 0..len.div_ceil(limit::CHUNK_BYTES as u64) {
+                    writes.delete(key::chunk(owner, sealed, u32::try_from(piece).unwrap_or(u32::MAX)));
+                }
+            }
+            if writes.deletes.len() > 60 {
+                self.write(std::mem::take(&mut writes), Vec::new());
+            }
+        }
+        if !writes.deletes.is_empty() {
+            self.write(writes, Vec::new());
+        }
+    }
+
+    /// The receiver misses something after n: it is sent again.
+    pub(crate) async fn send_again(&mut self, by: ShardId, n: u64) {
+        let mut range = under(&key::outbox_to(by));
+        range.start = key::outbox(by, n + 1);
+        let Ok(rows) = self.scan(range, 1_000).await else { return };
+        for (row, value) in rows {
+            if let (Some(n), Ok(envelope)) = (key::last_u64(&row), self.envelope(&value).await) {
+                self.wiring.send(by, Event::Envelope { from: self.id, to: by, n, envelope: Box::new(envelope) });
+            }
+        }
+    }
+
+    /// Takes an envelope: its effect and the raised mark are one commit.
+    pub(crate) async fn take(&mut self, from: ShardId, n: u64, envelope: Envelope) {
+        let last = self.taken.get(&from).copied().unwrap_or(0);
+        if n <= last {
+            self.after_all(Effect::Acknowledge { to: from, n: last });
+            return;
+        }
+        if n > last + 1 {
+            self.wiring.send(from, Event::Missing { by: self.id, from, n: last });
+            return;
+        }
+        self.taken.insert(from, n);
+        let mut writes = Writes::default();
+        writes.put(key::taken(from), wire::encode(&n));
+        let mut effects = vec![Effect::Acknowledge { to: from, n }];
+        if let Err(error) = self.take_into(envelope, &mut writes, &mut effects).await {
+            self.wiring.stop(error.message);
+            return;
+        }
+        self.write(writes, effects);
+    }
+
+    async fn take_into(&mut self, envelope: Envelope, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
+        match envelope {
+            Envelope::Invoke(message) => self.accept_message(message, writes, effects).await,
+            Envelope::Later { at, message } => {
+                self.set_timer(writes, at, selvedge_kernel::record::shard::Timer::Message(Box::new(message)));
+                Ok(())
+            }
+            Envelope::Reply { to: Peer::Operation { invocation, number }, outcome, .. } => self.keep_reply(invocation, number, outcome, writes).await,
+            Envelope::Reply { to: Peer::Task { run, stage, item, attempt }, outcome, .. } => self.keep_task_reply(run, stage, item, attempt, outcome, writes, effects).await,
+            Envelope::Cancel { invocation, reason } => self.keep_cancel(invocation, reason, writes).await,
+        }
+    }
+
+    /// Keeps an answer in the row of its operation, which brings its invocation back into memory.
+    async fn keep_reply(&mut self, id: InvocationId, number: u32, outcome: Outcome, writes: &mut Writes) -> Result<(), VerbError> {
+        let Some(bytes) = self.get(key::begun(id, number)).await? else { return Ok(()) };
+        let mut row: Begun = wire::decode("begun operation", &bytes)?;
+        if row.reply.is_some() {
+            return Ok(());
+        }
+        row.reply = Some(match outcome {
+            Outcome::Error(error) => KeptReply::Error(error),
+            Outcome::Value(value) => {
+                let Some(bytes) = self.get(key::seal_key(id.0)).await? else { return Ok(()) };
+                let seal_key: SealKey = wire::decode("seal key", &bytes)?;
+                let sealed = seal(&seal_key, &value);
+                self.write_chunks(id.0, sealed, &value);
+                KeptReply::Value { payload: place(&value), seal: sealed }
+            }
+        });
+        writes.put(key::begun(id, number), wire::encode(&row));
+        self.wake_with(id, Outside::Replied { number }, writes).await
+    }
+
+    /// Brings an invocation back into memory for something that has come for it, and makes sure that a crash before
+    /// it was taken in brings it back too.
+    pub(super) async fn wake_with(&mut self, id: InvocationId, outside: Outside, writes: &mut Writes) -> Result<(), VerbError> {
+        if !self.activate(id).await? {
+            return Ok(());
+        }
+        let missing = self.active.get(&id).is_some_and(|activation| activation.ready.is_none());
+        let ready = if missing { Some(self.put_ready(writes, id)) } else { None };
+        if let Some(activation) = self.active.get_mut(&id) {
+            activation.ready = activation.ready.or(ready);
+            activation.outside.push_back(outside);
+        }
+        self.enqueue(id);
+        Ok(())
+    }
+
+    async fn keep_cancel(&mut self, id: InvocationId, reason: String, writes: &mut Writes) -> Result<(), VerbError> {
+        let Some(mut record) = self.record(id).await? else { return Ok(()) };
+        if record.status.ended() || record.cancel.is_some() {
+            return Ok(());
+        }
+        record.cancel = Some(reason.clone());
+        if let Some(activation) = self.active.get_mut(&id) {
+            activation.record.cancel = Some(reason.clone());
+            if let Some(pending) = &mut activation.pending {
+                pending.puts.retain(|put| put.key != key::invocation(id));
+            }
+        }
+        writes.put(key::invocation(id), wire::encode(&record));
+        let holds = self.holds_actor(&record).await?;
+        if holds {
+            self.wake_with(id, Outside::Cancel { reason }, writes).await?;
+        }
+        Ok(())
+    }
+
+    /// A deadline has passed, or a client asks: a cancel, kept until it is delivered.
+    pub(crate) async fn request_cancel(&mut self, id: InvocationId, reason: String) {
+        let mut writes = Writes::default();
+        match self.keep_cancel(id, reason, &mut writes).await {
+            Ok(()) if writes != Writes::default() => self.write(writes, Vec::new()),
+            Ok(()) => {}
+            Err(error) => self.wiring.stop(error.message),
+        }
+    }
+}
+
+fn blake3_of(bytes: &Bytes) -> blake3::Hash {
+    blake3::hash(bytes)
+}

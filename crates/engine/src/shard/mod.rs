@@ -1,0 +1,478 @@
+//! A shard: everything about the identities that hash into it, decided by one thread, in memory ahead of the disk.
+
+mod accept;
+mod activate;
+mod advance;
+mod decide;
+mod inspect;
+mod mail;
+mod signal;
+mod timers;
+mod transition;
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use selvedge_kernel::error::{Consequence, WorkError};
+use selvedge_kernel::id::{ActorId, InvocationId, Key, ShardId};
+use selvedge_kernel::journal::{Hash32, Payload};
+use selvedge_kernel::ports::{Commit, Epoch, Owner, StoreError, under};
+use selvedge_kernel::record::kind::Kind;
+use selvedge_kernel::record::message::{Envelope, Message, Outcome};
+use selvedge_kernel::record::shard::ShardHead;
+use selvedge_kernel::record::{Writes, key};
+use selvedge_kernel::time::Millis;
+use selvedge_kernel::wire::{self, WireError};
+use tokio::sync::oneshot;
+
+pub(crate) use crate::shard::activate::Activation;
+use crate::core::Given;
+use crate::draft::{Drafts, Overlay, Submitted};
+use crate::env::Entropy;
+use crate::shard::mail::Pair;
+use crate::shard::timers::TimerQueue;
+use crate::wiring::Wiring;
+
+/// Why a verb of the engine did not do what was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct VerbError {
+    /// What the caller can do.
+    pub consequence: Consequence,
+    /// A stable code.
+    pub code: String,
+    /// For people.
+    pub message: String,
+}
+
+impl VerbError {
+    pub(crate) fn new(consequence: Consequence, code: &str, message: impl Into<String>) -> VerbError {
+        VerbError { consequence, code: code.to_owned(), message: message.into() }
+    }
+
+    /// The engine has stopped or is stopping.
+    pub(crate) fn closed(reason: Option<String>) -> VerbError {
+        VerbError::new(Consequence::Retry, "closed", reason.unwrap_or_else(|| "the engine has been closed: open it again".to_owned()))
+    }
+}
+
+impl From<StoreError> for VerbError {
+    fn from(error: StoreError) -> VerbError {
+        match error {
+            StoreError::Behind { .. } => VerbError::new(Consequence::Retry, "store_behind", error.to_string()),
+            StoreError::Stopped { .. } => VerbError::new(Consequence::Stop, "store_stopped", error.to_string()),
+        }
+    }
+}
+
+impl From<WireError> for VerbError {
+    fn from(error: WireError) -> VerbError {
+        VerbError::new(Consequence::Stop, "store_damaged", error.to_string())
+    }
+}
+
+/// What an invocation that was asked about has come to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Progress {
+    /// It has ended.
+    Ended(Outcome),
+    /// It was accepted, and goes on.
+    Open,
+}
+
+/// The answer to an invocation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// Which invocation it is; none for a shared handler.
+    pub id: Option<InvocationId>,
+    /// What it has come to.
+    pub progress: Progress,
+}
+
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, VerbError>>;
+
+/// What a client asks of a shard.
+pub(crate) enum Command {
+    Invoke { message: Message, wait: bool, delay: Option<std::time::Duration>, reply: Reply<Answer> },
+    Signal { target: SignalTarget, name: String, payload: Bytes, context: selvedge_kernel::auth::AuthorizationContext, key: Option<String>, reply: Reply<()> },
+    Result { id: InvocationId, wait: bool, reply: Reply<Answer> },
+    Cancel { id: InvocationId, reason: String, reply: Reply<()> },
+    Kill { id: InvocationId, reason: String, reply: Reply<()> },
+    Retry { id: InvocationId, reply: Reply<()> },
+    Why { id: InvocationId, reply: Reply<crate::why::Why> },
+    Output { id: InvocationId, from: u64, reply: Reply<Vec<(u64, Bytes)>> },
+    State { actor: ActorId, reply: Reply<Vec<(String, Bytes)>> },
+    Verify { reply: Reply<crate::verify::ShardReport> },
+    DeadLetters { tenant: String, reply: Reply<Vec<selvedge_kernel::record::actor::DeadLetter>> },
+    Census { reply: Reply<crate::why::Census> },
+    Run(crate::runs::RunCommand),
+}
+
+/// Whom a signal addresses.
+#[derive(Clone, Debug)]
+pub enum SignalTarget {
+    /// An actor: whoever waits first.
+    Actor(ActorId),
+    /// One invocation.
+    Invocation(InvocationId),
+}
+
+/// What is let out once the commit that it rests on is durable.
+pub(crate) enum Effect {
+    Accepted(InvocationId),
+    Deliver { id: InvocationId, number: u32, given: Given, at: Millis },
+    CancelDelivered { id: InvocationId, reason: String, at: Millis },
+    Begin { id: InvocationId, number: u32 },
+    Send { to: ShardId, n: u64, envelope: Box<Envelope> },
+    Acknowledge { to: ShardId, n: u64 },
+    Answer(Box<dyn FnOnce() + Send>),
+    Run(crate::runs::RunEffect),
+}
+
+/// One actor in memory.
+#[derive(Default)]
+pub(crate) struct Actor {
+    /// Open exclusive invocations; the first one holds the actor.
+    pub queue: VecDeque<(u64, InvocationId)>,
+    /// Used last at this count of touches.
+    pub touched: u64,
+}
+
+pub(crate) struct Shard {
+    pub id: ShardId,
+    pub wiring: Arc<Wiring>,
+    epoch: Epoch,
+    pub durable_number: u64,
+    pub head: ShardHead,
+    drafts: Drafts<Effect>,
+    overlay: Overlay,
+    pub entropy: Entropy,
+    pub actors: HashMap<ActorId, Actor>,
+    pub lru: BTreeMap<u64, ActorId>,
+    pub touches: u64,
+    pub active: HashMap<InvocationId, Activation>,
+    pub runnable: VecDeque<InvocationId>,
+    pub queued: HashSet<InvocationId>,
+    pub outbox: HashMap<ShardId, Pair>,
+    pub taken: HashMap<ShardId, u64>,
+    pub timers: TimerQueue,
+    pub waiters: HashMap<InvocationId, Vec<Reply<Answer>>>,
+    /// Activities and blocking steps that run in this process.
+    pub tasks: HashMap<(InvocationId, u32), crate::tasks::Running>,
+    pub barriers: VecDeque<(u64, Effect)>,
+    pub effects: VecDeque<Effect>,
+    pub runs: crate::runs::Runs,
+    /// Timers that fired while their invocation could not take them.
+    pub overdue: HashMap<InvocationId, Vec<(u32, Key)>>,
+    pub live_ready: std::collections::BTreeSet<u64>,
+    pub kept_ready: HashMap<InvocationId, u64>,
+    pub was_clean: bool,
+    pub closed_clean: bool,
+}
+
+impl Shard {
+    /// Claims a shard and reads its head.
+    pub(crate) async fn open(wiring: Arc<Wiring>, id: ShardId) -> Result<Shard, VerbError> {
+        let mut entropy = Entropy::new(wiring.env.random.clone());
+        let claim = wiring.store.claim(id, Owner(entropy.draw())).await?;
+        let mut head = match wiring.store.get(id, key::shard_head()).await? {
+            Some(bytes) => wire::decode::<ShardHead>("shard head", &bytes)?,
+            None => ShardHead { clean: true, ..ShardHead::default() },
+        };
+        let was_clean = head.clean;
+        head.clean = false;
+        head.time = head.time.max(wiring.env.clock.now());
+        let mut shard = Shard {
+            id,
+            epoch: claim.epoch,
+            durable_number: claim.last,
+            drafts: Drafts::new(claim.last),
+            overlay: Overlay::default(),
+            entropy,
+            actors: HashMap::new(),
+            lru: BTreeMap::new(),
+            touches: 0,
+            active: HashMap::new(),
+            runnable: VecDeque::new(),
+            queued: HashSet::new(),
+            outbox: HashMap::new(),
+            taken: HashMap::new(),
+            timers: TimerQueue::default(),
+            waiters: HashMap::new(),
+            tasks: HashMap::new(),
+            barriers: VecDeque::new(),
+            effects: VecDeque::new(),
+            runs: crate::runs::Runs::default(),
+            overdue: HashMap::new(),
+            live_ready: std::collections::BTreeSet::new(),
+            kept_ready: HashMap::new(),
+            was_clean,
+            closed_clean: false,
+            head,
+            wiring,
+        };
+        shard.load_marks().await?;
+        Ok(shard)
+    }
+
+    async fn load_marks(&mut self) -> Result<(), VerbError> {
+        let rows = self.scan_all(&key::all(Kind::Taken)).await?;
+        for (row, value) in rows {
+            if let Some(from) = row.get(3..5) {
+                let from = ShardId(u16::from_be_bytes([from[0], from[1]]));
+                self.taken.insert(from, wire::decode("mark", &value)?);
+            }
+        }
+        self.load_timers().await
+    }
+
+    /// Goes on where the last owner stopped: sends what was not acknowledged, activates what was running.
+    pub(crate) async fn recover(&mut self) {
+        if let Err(error) = self.try_recover().await {
+            self.wiring.stop(error.message);
+        }
+    }
+
+    async fn try_recover(&mut self) -> Result<(), VerbError> {
+        let rows = self.scan_all(&key::all(Kind::Outbox)).await?;
+        for (row, value) in rows {
+            let Some(to) = row.get(3..5) else { continue };
+            let to = ShardId(u16::from_be_bytes([to[0], to[1]]));
+            let Some(n) = key::last_u64(&row) else { continue };
+            let envelope = self.envelope(&value).await?;
+            self.outbox.entry(to).or_default().restore(n);
+            self.effects.push_back(Effect::Send { to, n, envelope: Box::new(envelope) });
+        }
+        self.recover_ready().await?;
+        self.recover_runs().await
+    }
+
+    /// Shard time: never behind the last commit.
+    pub(crate) fn now(&mut self) -> Millis {
+        self.head.time = self.head.time.max(self.wiring.env.clock.now());
+        self.head.time
+    }
+
+    pub(crate) fn next_number(&mut self) -> u64 {
+        let number = self.head.next;
+        self.head.next += 1;
+        number
+    }
+
+    /// A row, as this shard has decided it.
+    pub(crate) async fn get(&self, key: Key) -> Result<Option<Bytes>, StoreError> {
+        match self.overlay.get(&key) {
+            Some(value) => Ok(value.clone()),
+            None => self.wiring.store.get(self.id, key).await,
+        }
+    }
+
+    /// Rows of a range, as this shard has decided them.
+    pub(crate) async fn scan(&self, range: Range<Key>, limit: usize) -> Result<Vec<(Key, Bytes)>, StoreError> {
+        let extra = self.overlay.within(&range);
+        let asked = limit.saturating_add(extra);
+        let stored = self.wiring.store.scan(self.id, range.clone(), asked).await?;
+        if extra == 0 {
+            return Ok(stored.into_iter().take(limit).collect());
+        }
+        Ok(self.overlay.merge(&range, stored, asked, limit))
+    }
+
+    /// All rows under a prefix, by pages.
+    pub(crate) async fn scan_all(&self, prefix: &Key) -> Result<Vec<(Key, Bytes)>, StoreError> {
+        let mut all = Vec::new();
+        let mut range = under(prefix);
+        loop {
+            let page = self.scan(range.clone(), 1000).await?;
+            let full = page.len() == 1000;
+            if let Some((last, _)) = page.last() {
+                let mut next = last.to_vec();
+                next.push(0);
+                range.start = Key::from(next);
+            }
+            all.extend(page);
+            if !full {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Writes a transition, whole. What rests on it is let out when it is durable.
+    pub(crate) fn write(&mut self, writes: Writes, effects: Vec<Effect>) {
+        self.now();
+        self.closed_clean = false;
+        let head = &self.head;
+        if let Err(too_large) = self.drafts.add(writes, effects, head, &mut self.overlay) {
+            // Invariant: every caller bounds its transition by kernel::limit before it comes here.
+            self.wiring.stop(format!(
+                "a transition of {} operations and {} bytes does not fit a commit: this is a fault of the program; report it",
+                too_large.ops, too_large.bytes
+            ));
+        }
+    }
+
+    /// Lets something out once all that was decided so far is durable.
+    pub(crate) fn after_all(&mut self, effect: Effect) {
+        if let Some(effect) = self.drafts.after_all(effect) {
+            if self.durable_number >= self.drafts.last {
+                self.effects.push_back(effect);
+            } else {
+                self.barriers.push_back((self.drafts.last, effect));
+            }
+        }
+    }
+
+    /// Answers a client once all that was decided so far is durable.
+    pub(crate) fn answer<T: Send + 'static>(&mut self, reply: Reply<T>, value: Result<T, VerbError>) {
+        self.after_all(Effect::Answer(Box::new(move || {
+            let _ = reply.send(value);
+        })));
+    }
+
+    /// Closes the commits of this turn.
+    pub(crate) fn seal(&mut self) -> (Vec<Commit>, Vec<Submitted<Effect>>) {
+        if self.drafts.is_empty() {
+            return (Vec::new(), Vec::new());
+        }
+        self.drafts.seal(self.id, self.epoch)
+    }
+
+    /// A commit is durable.
+    pub(crate) fn durable(&mut self, commit: Submitted<Effect>) {
+        self.durable_number = commit.number;
+        self.overlay.forget(commit.number, &commit.keys);
+        self.effects.extend(commit.effects);
+        while self.barriers.front().is_some_and(|barrier| barrier.0 <= commit.number) {
+            self.effects.extend(self.barriers.pop_front().map(|barrier| barrier.1));
+        }
+    }
+
+    /// One turn: lets out what is durable, fires what is due, and polls what can move.
+    pub(crate) async fn turn(&mut self) {
+        loop {
+            while let Some(effect) = self.effects.pop_front() {
+                self.perform(effect);
+            }
+            self.fire_due().await;
+            self.turn_runs().await;
+            let mut budget = 64;
+            while budget > 0
+                && let Some(id) = self.runnable.pop_front()
+            {
+                self.queued.remove(&id);
+                self.advance(id).await;
+                budget -= 1;
+            }
+            self.evict();
+            if self.effects.is_empty() && self.runnable.is_empty() {
+                break;
+            }
+        }
+    }
+
+    /// Marks the shard as closed in good order, once, when nothing else is on its way.
+    pub(crate) fn write_clean(&mut self) {
+        if !self.closed_clean && self.drafts.is_empty() && (self.drafts.last > 0) {
+            self.head.clean = true;
+            self.write(Writes::default(), Vec::new());
+            self.closed_clean = true;
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Accepted(id) => {
+                if let Some(activation) = self.active.get_mut(&id) {
+                    activation.durable = true;
+                    self.enqueue(id);
+                }
+            }
+            Effect::Deliver { id, number, given, at } => {
+                if let Some(activation) = self.active.get_mut(&id) {
+                    activation.deliveries.push_back(activate::Delivery::Given { number, given, at });
+                    self.enqueue(id);
+                }
+            }
+            Effect::CancelDelivered { id, reason, at } => {
+                if let Some(activation) = self.active.get_mut(&id) {
+                    activation.deliveries.push_back(activate::Delivery::Cancel { reason, at });
+                    self.enqueue(id);
+                }
+            }
+            Effect::Begin { id, number } => self.begin_task(id, number),
+            Effect::Send { to, n, envelope } => {
+                self.wiring.send(to, crate::worker::Event::Envelope { from: self.id, to, n, envelope });
+            }
+            Effect::Acknowledge { to, n } => {
+                self.wiring.send(to, crate::worker::Event::Taken { by: self.id, from: to, n });
+            }
+            Effect::Answer(answer) => answer(),
+            Effect::Run(effect) => self.perform_run(effect),
+        }
+    }
+
+    /// Puts an invocation in line for its turn.
+    pub(crate) fn enqueue(&mut self, id: InvocationId) {
+        if self.queued.insert(id) {
+            self.runnable.push_back(id);
+        }
+    }
+
+    /// Reads a payload, wherever it is.
+    pub(crate) async fn payload(&self, owner: selvedge_kernel::id::RawId, seal: Hash32, payload: &Payload) -> Result<Bytes, VerbError> {
+        match payload {
+            Payload::Inline(bytes) => Ok(bytes.clone()),
+            Payload::Erased => Err(VerbError::new(Consequence::NotFound, "erased", "the payload was erased on request")),
+            Payload::Chunked { len } => {
+                let mut whole = Vec::with_capacity(usize::try_from(*len).unwrap_or(0));
+                let mut n = 0;
+                while (whole.len() as u64) < *len {
+                    let row = key::chunk(owner, seal, n);
+                    let piece = self.get(row).await?.ok_or_else(|| {
+                        VerbError::new(Consequence::Stop, "store_damaged", format!("piece {n} of a payload of {len} bytes is missing: run `selvedge verify`"))
+                    })?;
+                    whole.extend_from_slice(&piece);
+                    n += 1;
+                }
+                Ok(Bytes::from(whole))
+            }
+        }
+    }
+
+    /// Writes a large payload as chunks, before the commit that refers to it.
+    pub(crate) fn write_chunks(&mut self, owner: selvedge_kernel::id::RawId, seal: Hash32, payload: &Bytes) {
+        if payload.len() <= selvedge_kernel::limit::INLINE_BYTES {
+            return;
+        }
+        for rows in selvedge_kernel::transition::chunks(owner, seal, payload).chunks(4) {
+            let mut writes = Writes::default();
+            for (row, piece) in rows {
+                writes.put(row.clone(), piece.clone());
+            }
+            self.write(writes, Vec::new());
+        }
+    }
+
+    pub(crate) fn options(&self, kind: &str) -> crate::registry::ActorOptions {
+        self.wiring.registry.actors.get(kind).map(|actor| actor.options.clone()).unwrap_or_default()
+    }
+}
+
+/// The error of a handler that nobody registered, with the nearest names.
+pub(crate) fn unknown_handler(wiring: &Wiring, kind: &str, handler: &str) -> WorkError {
+    let known = match wiring.registry.actors.get(kind) {
+        Some(actor) => {
+            let mut names: Vec<&str> = actor.handlers.keys().map(String::as_str).collect();
+            names.sort_unstable();
+            format!("`{kind}` has {}", if names.is_empty() { "no handlers".to_owned() } else { names.join(", ") })
+        }
+        None => {
+            let mut names: Vec<&str> = wiring.registry.actors.keys().map(String::as_str).collect();
+            names.sort_unstable();
+            format!("the actor types here are {}", if names.is_empty() { "none".to_owned() } else { names.join(", ") })
+        }
+    };
+    WorkError::new("unknown_handler", format!("there is no handler {kind}.{handler}: {known}"))
+}

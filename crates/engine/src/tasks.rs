@@ -1,0 +1,245 @@
+//! Work that runs outside a handler: activities and blocking steps.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use selvedge_kernel::error::{AttemptError, WorkError};
+use selvedge_kernel::id::{InvocationId, RunId};
+use selvedge_kernel::pipeline::definition::Exec;
+use selvedge_kernel::time::Millis;
+
+use crate::core::BlockingFn;
+use crate::ctx::Attempt;
+use crate::exec::{ExecPool, ExecSpec, ExecTask, Shim};
+use crate::registry::Executor;
+use crate::wiring::Wiring;
+use crate::worker::{Event, Mailbox};
+
+/// Whose a task is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Owner {
+    Operation { invocation: InvocationId, number: u32 },
+    Run { run: RunId, stage: u16, item: u32 },
+}
+
+/// What a task does.
+pub(crate) enum Work {
+    Blocking(BlockingFn),
+    /// An activity by its registered name.
+    Activity(Bytes),
+    /// A program, whatever is registered.
+    Exec(Exec, Bytes),
+}
+
+/// One attempt of a task.
+pub(crate) struct Job {
+    pub owner: Owner,
+    pub attempt: u32,
+    pub key: String,
+    pub deadline: Option<Millis>,
+    pub name: String,
+    pub work: Work,
+}
+
+/// A task of this process.
+pub(crate) struct Running {
+    pub attempt: u32,
+    pub since: Millis,
+    /// Not started yet: what it rests on is not durable.
+    pub job: Option<Job>,
+    pub abort: Option<Abort>,
+    pub progress: Option<Bytes>,
+}
+
+/// Ends a task when it is dropped.
+pub(crate) struct Abort(Option<tokio::task::AbortHandle>);
+
+impl Drop for Abort {
+    fn drop(&mut self) {
+        if let Some(handle) = &self.0 {
+            handle.abort();
+        }
+    }
+}
+
+/// What programs run with.
+#[derive(Clone, Debug, Default)]
+pub struct ExecSettings {
+    /// The part of our own environment that they may see.
+    pub environment: BTreeMap<String, String>,
+    /// Where input files go.
+    pub scratch: PathBuf,
+    /// What keeps them from outliving us.
+    pub shim: Option<Shim>,
+    /// Where their log lines go.
+    pub log: Option<LogLine>,
+}
+
+/// Takes a log line of a task: the activity, and the line.
+#[derive(Clone)]
+pub struct LogLine(pub TakeLine);
+
+/// Takes the activity, and the line.
+pub type TakeLine = Arc<dyn Fn(&str, &str) + Send + Sync>;
+
+impl std::fmt::Debug for LogLine {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("LogLine")
+    }
+}
+
+/// The programs of one engine, one pool for each way of running one.
+pub(crate) struct Executors {
+    settings: ExecSettings,
+    pools: Mutex<BTreeMap<String, ExecPool>>,
+    /// Which activities each program must serve.
+    served: BTreeMap<String, Vec<String>>,
+}
+
+impl Executors {
+    pub(crate) fn new(settings: ExecSettings, declared: impl Iterator<Item = (String, Exec)>) -> Executors {
+        let mut served: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (activity, exec) in declared {
+            served.entry(identity(&exec)).or_default().push(activity);
+        }
+        Executors { settings, pools: Mutex::new(BTreeMap::new()), served }
+    }
+
+    fn pool(&self, exec: &Exec, activity: &str, runtime: &tokio::runtime::Handle) -> Result<ExecPool, AttemptError> {
+        let name = identity(exec);
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pool) = pools.get(&name) {
+            return Ok(pool.clone());
+        }
+        let activities = self.served.get(&name).cloned().unwrap_or_else(|| vec![activity.to_owned()]);
+        let mut spec = ExecSpec::new(exec, activities, &self.settings.environment, self.settings.scratch.clone());
+        if let Some(shim) = &self.settings.shim {
+            spec = spec.with_shim(shim.clone());
+        }
+        let pool = ExecPool::open(spec, runtime.clone()).map_err(|error| AttemptError {
+            error: WorkError::new("exec_start", format!("`{}` cannot be started: {error}", exec.command.join(" "))),
+            retryable: true,
+            retry_after_ms: None,
+        })?;
+        pools.insert(name, pool.clone());
+        Ok(pool)
+    }
+
+    pub(crate) async fn close(&self) {
+        let pools = std::mem::take(&mut *self.pools.lock().unwrap_or_else(PoisonError::into_inner));
+        for pool in pools.values() {
+            pool.close().await;
+        }
+    }
+}
+
+fn identity(exec: &Exec) -> String {
+    serde_json::to_string(exec).unwrap_or_else(|_| exec.command.join(" "))
+}
+
+/// Starts an attempt. Its end comes back as an event.
+pub(crate) fn start(wiring: &Arc<Wiring>, mailbox: Mailbox, job: Job) -> Abort {
+    let progress = {
+        let mailbox = mailbox.clone();
+        let owner = job.owner;
+        Arc::new(move |progress: Bytes| {
+            if let Owner::Operation { invocation, number } = owner {
+                mailbox.progress(invocation, number, progress);
+            }
+        })
+    };
+    let (owner, attempt) = (job.owner, job.attempt);
+    let done = move |result| {
+        let event = match owner {
+            Owner::Operation { invocation, number } => Event::TaskDone { invocation, number, attempt, result },
+            Owner::Run { run, stage, item } => Event::RunTaskDone { run, stage, item, attempt, result },
+        };
+        mailbox.send(event);
+    };
+    wiring.env.observe(&crate::env::Observation::AttemptStarted { name: &job.name, key: &job.key, attempt });
+    let facts = Attempt::new(&job.key, attempt, job.deadline, progress.clone());
+    let (exec, input) = match job.work {
+        Work::Blocking(work) => {
+            let handle = wiring.side.spawn_blocking(move || {
+                let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(facts)));
+                done(result.unwrap_or_else(|panic| Err(crate::ctx::panicked(&*panic))));
+            });
+            // It cannot be aborted: one that was given up runs to its end, unread.
+            drop(handle);
+            return Abort(None);
+        }
+        Work::Activity(input) => match wiring.registry.activities.get(&job.name).map(|activity| activity.run.clone()) {
+            None => {
+                done(Err(missing(&job.name)));
+                return Abort(None);
+            }
+            Some(Executor::Native(run)) => {
+                let handle = tokio::task::spawn_local(async move {
+                    let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(facts, input)));
+                    let result = match made {
+                        Ok(future) => Guarded(future).await,
+                        Err(panic) => Err(crate::ctx::panicked(&*panic)),
+                    };
+                    done(result);
+                });
+                return Abort(Some(handle.abort_handle()));
+            }
+            Some(Executor::Exec(exec)) => (exec, input),
+        },
+        Work::Exec(exec, input) => (exec, input),
+    };
+    let wiring = wiring.clone();
+    let runtime = wiring.side.clone();
+    let name = job.name;
+    let task = ExecTask {
+        activity: name.clone(),
+        attempt,
+        key: job.key,
+        deadline_ms: job.deadline.map(|deadline| u64::try_from(deadline.since(wiring.env.clock.now()).as_millis()).unwrap_or(u64::MAX)),
+        input,
+    };
+    let handle = wiring.side.clone().spawn(async move {
+        let result = match wiring.executors.pool(&exec, &name, &runtime) {
+            Ok(pool) => {
+                let log = wiring.executors.settings.log.clone();
+                pool.run(
+                    task,
+                    move |beat| progress(beat),
+                    move |line| {
+                        if let Some(log) = &log {
+                            (log.0)(&name, &line);
+                        }
+                    },
+                )
+                .await
+            }
+            Err(error) => Err(error),
+        };
+        done(result);
+    });
+    Abort(Some(handle.abort_handle()))
+}
+
+fn missing(name: &str) -> AttemptError {
+    AttemptError {
+        error: WorkError::new("no_executor", format!("nothing here can run the activity `{name}`: register it, or declare it in app.yaml")),
+        retryable: true,
+        retry_after_ms: None,
+    }
+}
+
+/// A future whose panics are errors.
+struct Guarded<'c>(crate::registry::LocalFuture<'c, crate::registry::Ended>);
+
+impl Future for Guarded<'_> {
+    type Output = crate::registry::Ended;
+
+    fn poll(mut self: std::pin::Pin<&mut Self>, context: &mut std::task::Context<'_>) -> std::task::Poll<Self::Output> {
+        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.0.as_mut().poll(context))) {
+            Ok(polled) => polled,
+            Err(panic) => std::task::Poll::Ready(Err(crate::ctx::panicked(&*panic))),
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Why something is where it is.
+
+use selvedge_kernel::auth::AuthorizationContext;
+use selvedge_kernel::error::WorkError;
+use selvedge_kernel::id::{ActorId, InvocationId};
+use selvedge_kernel::record::invocation::Status;
+use selvedge_kernel::time::Millis;
+use selvedge_kernel::waiting::Waiting;
+use serde::Serialize;
+
+/// The answer to `why`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Why {
+    /// Of which invocation.
+    pub id: InvocationId,
+    /// Of which actor.
+    pub actor: ActorId,
+    /// Which handler.
+    pub handler: String,
+    /// Where it stands.
+    pub status: Status,
+    /// Which attempt it is in.
+    pub attempt: u32,
+    /// When it was accepted.
+    pub accepted_at: Millis,
+    /// The error of the last failed attempt.
+    pub last_error: Option<WorkError>,
+    /// What it waits for; empty once it has ended.
+    pub waiting: Vec<Waiting>,
+    /// Who asked for it, and through whom.
+    pub caller: AuthorizationContext,
+}
+
+impl Why {
+    /// One sentence.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let who = format!("{} ({}.{})", self.id, self.actor, self.handler);
+        if self.status.ended() {
+            let error = self.last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+            return format!("{who} has ended: {}{error}.", word(self.status));
+        }
+        let waits: Vec<String> = self.waiting.iter().map(Waiting::sentence).collect();
+        format!("{who} waits {}.", waits.join("; and "))
+    }
+}
+
+fn word(status: Status) -> &'static str {
+    match status {
+        Status::Accepted => "accepted",
+        Status::Running => "running",
+        Status::Blocked => "blocked",
+        Status::Completed => "completed",
+        Status::Failed => "failed",
+        Status::Cancelled => "cancelled",
+        Status::Killed => "killed",
+    }
+}
+
+/// What a shard holds in memory.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Census {
+    /// Actors.
+    pub actors: usize,
+    /// Invocations with a handler in memory.
+    pub active: usize,
+    /// Tasks that run outside handlers.
+    pub tasks: usize,
+    /// Envelopes not acknowledged.
+    pub outbox: usize,
+}

@@ -1,0 +1,85 @@
+//! What all shards of an engine share, read-only.
+
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use selvedge_kernel::id::{ActorId, InvocationId, ShardId};
+use selvedge_kernel::limit::Limits;
+use selvedge_kernel::ports::Store;
+use selvedge_kernel::transition::Keep;
+
+use crate::env::Environment;
+use crate::registry::Registry;
+use crate::tasks::Executors;
+use crate::worker::{Event, Mailbox};
+
+/// Settings of an engine.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Limits in force.
+    pub limits: Limits,
+    /// How long what has ended is kept.
+    pub keep: Keep,
+    /// Drops and replays a handler after every delivery.
+    pub replay_always: bool,
+    /// Worker threads.
+    pub workers: usize,
+    /// Instead of each type's own, if set.
+    pub suspend_after: Option<Duration>,
+    /// What identifies this build in records.
+    pub build: String,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings { limits: Limits::default(), keep: Keep::default(), replay_always: false, workers: 2, suspend_after: None, build: env!("CARGO_PKG_VERSION").to_owned() }
+    }
+}
+
+/// What all shards share.
+pub(crate) struct Wiring {
+    pub store: Arc<dyn Store>,
+    pub env: Environment,
+    pub registry: Registry,
+    pub settings: Settings,
+    pub shards: u16,
+    pub workers: Vec<Mailbox>,
+    pub pending: Arc<AtomicU64>,
+    pub busy: Vec<AtomicBool>,
+    pub side: tokio::runtime::Handle,
+    pub executors: Executors,
+    pub stopped: Mutex<Option<String>>,
+}
+
+impl Wiring {
+    pub(crate) fn mailbox(&self, shard: ShardId) -> &Mailbox {
+        &self.workers[usize::from(shard.0) % self.workers.len()]
+    }
+
+    pub(crate) fn shard_of(&self, actor: &ActorId) -> ShardId {
+        actor.hash16().shard(self.shards)
+    }
+
+    pub(crate) fn shard_of_invocation(&self, id: InvocationId) -> ShardId {
+        id.0.hash.shard(self.shards)
+    }
+
+    pub(crate) fn send(&self, shard: ShardId, event: Event) -> bool {
+        self.mailbox(shard).send(event)
+    }
+
+    /// Takes note of why the engine stops.
+    pub(crate) fn stop(&self, reason: String) {
+        self.stopped.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+    }
+
+    /// Why it has stopped, if it has.
+    pub(crate) fn stop_reason(&self) -> Option<String> {
+        self.stopped.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn store_reason(&self) -> &'static str {
+        "a write or a sync failed, or the disk is full; what was acknowledged is safe; make room or replace the disk, then start again"
+    }
+}

@@ -1,0 +1,276 @@
+//! A worker thread: it owns a fixed set of shards, takes events in turns, and gives the log one batch a turn.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use selvedge_kernel::error::AttemptError;
+use selvedge_kernel::id::{InvocationId, ShardId};
+use selvedge_kernel::ports::{Boxed, CommitOutcome};
+use selvedge_kernel::record::message::Envelope;
+use selvedge_kernel::time::Millis;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::draft::Submitted;
+use crate::env::Clock;
+use crate::shard::{Command, Effect, Shard};
+use crate::wiring::Wiring;
+
+/// Somebody woke a handler.
+pub(crate) enum Wakeup {
+    /// One of its steps.
+    Step(InvocationId),
+    /// Something that it should not wait for.
+    Foreign(InvocationId),
+}
+
+/// What reaches a worker.
+pub(crate) enum Event {
+    Command(ShardId, Command),
+    Wake(Wakeup),
+    Progress(InvocationId, u32, Bytes),
+    /// A task that ran elsewhere has ended.
+    TaskDone { invocation: InvocationId, number: u32, attempt: u32, result: Result<Bytes, AttemptError> },
+    /// A task of a run has ended.
+    RunTaskDone { run: selvedge_kernel::id::RunId, stage: u16, item: u32, attempt: u32, result: Result<Bytes, AttemptError> },
+    Envelope { from: ShardId, to: ShardId, n: u64, envelope: Box<Envelope> },
+    /// The receiver has everything up to n.
+    Taken { by: ShardId, from: ShardId, n: u64 },
+    /// The receiver misses something after n.
+    Missing { by: ShardId, from: ShardId, n: u64 },
+    /// Time has moved by hand.
+    Tick,
+    Close(oneshot::Sender<()>),
+    /// End here and now, as a kill would.
+    Die,
+}
+
+/// How to reach a worker.
+#[derive(Clone)]
+pub(crate) struct Mailbox {
+    sender: mpsc::UnboundedSender<Event>,
+    /// Events sent and not yet worked off, over all workers.
+    pub pending: Arc<AtomicU64>,
+}
+
+impl Mailbox {
+    pub(crate) fn new(pending: Arc<AtomicU64>) -> (Mailbox, mpsc::UnboundedReceiver<Event>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Mailbox { sender, pending }, receiver)
+    }
+
+    /// Sends an event; false if the worker has ended.
+    pub(crate) fn send(&self, event: Event) -> bool {
+        self.pending.fetch_add(1, Ordering::SeqCst);
+        let sent = self.sender.send(event).is_ok();
+        if !sent {
+            self.pending.fetch_sub(1, Ordering::SeqCst);
+        }
+        sent
+    }
+
+    pub(crate) fn wake(&self, wakeup: Wakeup) {
+        self.send(Event::Wake(wakeup));
+    }
+
+    pub(crate) fn progress(&self, id: InvocationId, number: u32, progress: Bytes) {
+        self.send(Event::Progress(id, number, progress));
+    }
+}
+
+struct Flight {
+    outcomes: Boxed<'static, Vec<CommitOutcome>>,
+    of: Vec<(ShardId, Submitted<Effect>)>,
+}
+
+enum Woken {
+    Event(Option<Event>),
+    Committed(Vec<CommitOutcome>),
+    Time,
+}
+
+/// Runs a worker until it is closed or its store has stopped.
+pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::UnboundedReceiver<Event>, opened: oneshot::Sender<Result<(), String>>) {
+    let mut shards: HashMap<ShardId, Shard> = HashMap::new();
+    for id in (0..wiring.shards).filter(|id| usize::from(*id) % wiring.workers.len() == index).map(ShardId) {
+        match Shard::open(wiring.clone(), id).await {
+            Ok(shard) => {
+                shards.insert(id, shard);
+            }
+            Err(error) => {
+                let _ = opened.send(Err(error.to_string()));
+                return;
+            }
+        }
+    }
+    if opened.send(Ok(())).is_err() {
+        return;
+    }
+    for shard in shards.values_mut() {
+        shard.recover().await;
+    }
+    let mut flights: VecDeque<Flight> = VecDeque::new();
+    let mut closing: Option<oneshot::Sender<()>> = None;
+    submit(&wiring, &mut shards, &mut flights);
+    loop {
+        if closing.is_some() && flights.is_empty() {
+            break;
+        }
+        let now = wiring.env.clock.now();
+        let due = if closing.is_some() { None } else { shards.values().filter_map(Shard::next_due).min() };
+        let mut worked = 0u64;
+        let woken = if due.is_some_and(|due| due <= now) { Woken::Time } else { wait(&wiring, &mut events, &mut flights, due, now).await };
+        match woken {
+            Woken::Event(None | Some(Event::Die)) => break,
+            Woken::Event(Some(event)) => {
+                worked += 1;
+                handle(&wiring, &mut shards, event, &mut closing).await;
+                // As much as is at hand, up to a bound, so that one batch carries it.
+                while worked < 1024
+                    && let Ok(event) = events.try_recv()
+                {
+                    worked += 1;
+                    if matches!(event, Event::Die) {
+                        return;
+                    }
+                    handle(&wiring, &mut shards, event, &mut closing).await;
+                }
+            }
+            Woken::Committed(outcomes) => {
+                if let Some(flight) = flights.pop_front()
+                    && let Err(reason) = durable(&wiring, &mut shards, flight.of, outcomes)
+                {
+                    wiring.stop(reason);
+                    break;
+                }
+            }
+            Woken::Time => {}
+        }
+        if closing.is_none() {
+            for shard in shards.values_mut() {
+                shard.turn().await;
+            }
+        } else {
+            for shard in shards.values_mut() {
+                shard.write_clean();
+            }
+        }
+        submit(&wiring, &mut shards, &mut flights);
+        let busy = !flights.is_empty();
+        wiring.busy[index].store(busy, Ordering::SeqCst);
+        wiring.pending.fetch_sub(worked, Ordering::SeqCst);
+    }
+    events.close();
+    drop(shards);
+    if let Some(closed) = closing {
+        let _ = closed.send(());
+    }
+}
+
+async fn wait(wiring: &Wiring, events: &mut mpsc::UnboundedReceiver<Event>, flights: &mut VecDeque<Flight>, due: Option<Millis>, now: Millis) -> Woken {
+    let sleep = async {
+        match (&wiring.env.clock, due) {
+            (Clock::Wall(_), Some(due)) => tokio::time::sleep(due.since(now).min(Duration::from_secs(3600))).await,
+            _ => std::future::pending::<()>().await,
+        }
+    };
+    let committed = async {
+        match flights.front_mut() {
+            Some(flight) => flight.outcomes.as_mut().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        outcomes = committed => Woken::Committed(outcomes),
+        event = events.recv() => Woken::Event(event),
+        () = sleep => Woken::Time,
+    }
+}
+
+async fn handle(wiring: &Arc<Wiring>, shards: &mut HashMap<ShardId, Shard>, event: Event, closing: &mut Option<oneshot::Sender<()>>) {
+    let of = |id: &InvocationId| id.0.hash.shard(wiring.shards);
+    match event {
+        Event::Close(done) => *closing = Some(done),
+        Event::Tick | Event::Die => {}
+        _ if closing.is_some() => {}
+        Event::Command(shard, command) => {
+            if let Some(shard) = shards.get_mut(&shard) {
+                shard.command(command).await;
+            }
+        }
+        Event::Wake(wakeup) => {
+            let id = match &wakeup {
+                Wakeup::Step(id) | Wakeup::Foreign(id) => *id,
+            };
+            if let Some(shard) = shards.get_mut(&of(&id)) {
+                shard.woken(id, matches!(wakeup, Wakeup::Foreign(_)));
+            }
+        }
+        Event::Progress(id, number, progress) => {
+            if let Some(shard) = shards.get_mut(&of(&id)) {
+                shard.progress(id, number, progress);
+            }
+        }
+        Event::TaskDone { invocation, number, attempt, result } => {
+            if let Some(shard) = shards.get_mut(&of(&invocation)) {
+                shard.task_done(invocation, number, attempt, result).await;
+            }
+        }
+        Event::RunTaskDone { run, stage, item, attempt, result } => {
+            if let Some(shard) = shards.get_mut(&run.0.hash.shard(wiring.shards)) {
+                shard.run_task_done(run, stage, item, attempt, result).await;
+            }
+        }
+        Event::Envelope { from, to, n, envelope } => {
+            if let Some(shard) = shards.get_mut(&to) {
+                shard.take(from, n, *envelope).await;
+            }
+        }
+        Event::Taken { by, from, n } => {
+            if let Some(shard) = shards.get_mut(&from) {
+                shard.acknowledged(by, n);
+            }
+        }
+        Event::Missing { by, from, n } => {
+            if let Some(shard) = shards.get_mut(&from) {
+                shard.send_again(by, n).await;
+            }
+        }
+    }
+}
+
+fn submit(wiring: &Wiring, shards: &mut HashMap<ShardId, Shard>, flights: &mut VecDeque<Flight>) {
+    let mut batch = Vec::new();
+    let mut of = Vec::new();
+    for shard in shards.values_mut() {
+        let (commits, submitted) = shard.seal();
+        batch.extend(commits);
+        of.extend(submitted.into_iter().map(|commit| (shard.id, commit)));
+    }
+    if !batch.is_empty() {
+        flights.push_back(Flight { outcomes: wiring.store.commit(batch), of });
+    }
+}
+
+fn durable(wiring: &Wiring, shards: &mut HashMap<ShardId, Shard>, of: Vec<(ShardId, Submitted<Effect>)>, outcomes: Vec<CommitOutcome>) -> Result<(), String> {
+    for ((id, commit), outcome) in of.into_iter().zip(outcomes) {
+        match outcome {
+            CommitOutcome::Done => {
+                if let Some(shard) = shards.get_mut(&id) {
+                    shard.durable(commit);
+                }
+            }
+            CommitOutcome::Fenced => return Err(format!("shard {} has a newer owner: this process may not write to it any more", id.0)),
+            CommitOutcome::Gap { last } => {
+                return Err(format!("shard {} is at commit {last}, commit {} does not follow it: the store went back in time; nothing was written over the hole", id.0, commit.number));
+            }
+            CommitOutcome::Unknown => {
+                return Err(format!("the store gave no answer for commit {} of shard {}: {}", commit.number, id.0, wiring.store_reason()));
+            }
+        }
+    }
+    Ok(())
+}

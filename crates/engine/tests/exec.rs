@@ -1,0 +1,15 @@
+//! The exec executor against real programs.
+
+#![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, reason = "tests give time, runtime and environment")]
+
+#[path = "exec/clients.rs"]
+mod clients;
+#[path = "exec/death.rs"]
+mod death;
+#[path = "exec/oneshot.rs"]
+mod oneshot;
+#[path = "exec/persistent.rs"]
+mod persistent;
+#[path = "exec/rig.rs"]
+mod rig;

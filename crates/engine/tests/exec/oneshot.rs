@@ -1,0 +1,126 @@
+//! Programs that are started once per task.
+
+use serde_json::json;
+
+use crate::rig::{Folder, open, run, runs, spec, task, until};
+
+#[tokio::test]
+async fn input_goes_in_and_one_json_value_comes_out() {
+    let folder = Folder::new("one");
+    let pool = open(spec(
+        &folder,
+        false,
+        &["sh", "-c", r#"read line; echo "noise" >&2; echo "[$line, \"$SELVEDGE_KEY\", $SELVEDGE_ATTEMPT, $SELVEDGE_DEADLINE_MS]""#],
+    ));
+    let told = run(&pool, task(&json!({"a": 1}))).await;
+    assert_eq!(told.result.unwrap(), json!([{"a": 1}, "key-1", 1, 10_000]));
+    assert_eq!(told.log, ["noise"]);
+}
+
+#[tokio::test]
+async fn no_output_is_null_and_unread_input_is_no_error() {
+    let folder = Folder::new("empty");
+    let pool = open(spec(&folder, false, &["true"]));
+    assert_eq!(run(&pool, task(&json!("x".repeat(1 << 20)))).await.result.unwrap(), json!(null));
+}
+
+#[tokio::test]
+async fn large_input_and_output_pass_at_the_same_time() {
+    let folder = Folder::new("large");
+    let pool = open(spec(&folder, false, &["cat"]));
+    let big = json!("x".repeat(4 << 20));
+    assert_eq!(run(&pool, task(&big)).await.result.unwrap(), big);
+}
+
+#[tokio::test]
+async fn another_exit_is_retryable_and_carries_its_number_and_the_last_words() {
+    let folder = Folder::new("exit");
+    let script = "i=0; while [ $i -lt 5000 ]; do echo line $i >&2; i=$((i+1)); done; exit 7";
+    let told = run(&open(spec(&folder, false, &["sh", "-c", script])), task(&json!(1))).await;
+    let error = told.error();
+    assert_eq!((error.error.code.as_str(), error.retryable), ("exit_7", true));
+    assert!(error.error.message.contains("line 4999") && error.error.message.len() < 20_000);
+    let told = run(&open(spec(&folder, false, &["sh", "-c", "kill -9 $$"])), task(&json!(1))).await;
+    assert_eq!(told.error().error.code, "exit_137");
+}
+
+#[tokio::test]
+async fn output_that_is_not_one_json_value_is_named() {
+    let folder = Folder::new("bad");
+    for script in ["echo hello", "echo '{\"a\":'", "echo 1 2"] {
+        let told = run(&open(spec(&folder, false, &["sh", "-c", script])), task(&json!(1))).await;
+        assert_eq!(told.error().error.code, "bad_output", "{script}");
+    }
+    let told = run(&open(spec(&folder, false, &["sh", "-c", "head -c 9000000 /dev/zero | tr '\\0' 1"])), task(&json!(1))).await;
+    assert_eq!(told.error().error.code, "limit: exec_line");
+}
+
+#[tokio::test]
+async fn a_program_that_is_not_there_is_a_start_error() {
+    let folder = Folder::new("missing");
+    for with_shim in [true, false] {
+        let mut spec = spec(&folder, false, &["no-such-program-here"]);
+        if !with_shim {
+            spec.shim = None;
+        }
+        let told = run(&open(spec), task(&json!(1))).await;
+        assert_eq!((told.error().error.code.as_str(), told.error().retryable), ("exec_start", false), "{told:?}");
+    }
+    let mut nowhere = spec(&folder, false, &["true"]);
+    nowhere.folder = folder.0.join("no-such-folder");
+    assert!(run(&open(nowhere), task(&json!(1))).await.error().error.message.contains("folder does not exist"));
+}
+
+#[tokio::test]
+async fn a_dropped_task_kills_its_program_and_all_that_it_started() {
+    for with_shim in [true, false] {
+        let folder = Folder::new(&format!("dropped-{with_shim}"));
+        let mut spec = spec(&folder, false, &["sh", "-c", "sleep 1000 & echo $! > child; echo $$ > own; wait"]);
+        if !with_shim {
+            spec.shim = None;
+        }
+        let pool = open(spec);
+        let running = tokio::spawn({
+            let pool = pool.clone();
+            async move { run(&pool, task(&json!(1))).await }
+        });
+        until("it runs", || !folder.read("own").is_empty()).await;
+        let (own, child) = (folder.read("own"), folder.read("child"));
+        assert!(runs(&own) && runs(&child));
+        running.abort();
+        until("both are gone", || !runs(&own) && !runs(&child)).await;
+    }
+}
+
+#[tokio::test]
+async fn no_more_programs_run_than_the_spec_allows() {
+    let folder = Folder::new("room");
+    let script = "mkdir taken || exit 9; sleep 0.05; rmdir taken; echo 1";
+    let pool = open(spec(&folder, false, &["sh", "-c", script]));
+    let all: Vec<_> = (0..6)
+        .map(|n| {
+            let pool = pool.clone();
+            tokio::spawn(async move { run(&pool, task(&json!(n))).await.result.unwrap() })
+        })
+        .collect();
+    for one in all {
+        assert_eq!(one.await.unwrap(), json!(1));
+    }
+    pool.close().await;
+    assert_eq!(run(&pool, task(&json!(1))).await.error().error.code, "closed");
+}
+
+#[tokio::test]
+async fn a_program_sees_only_the_environment_that_is_declared() {
+    let folder = Folder::new("environment");
+    let script = r#"printf '['; env | sed 's/=.*//; s/.*/"&",/'; printf '"%s", "%s"]' "$DECLARED" "$(pwd)""#;
+    let mut spec = spec(&folder, false, &["sh", "-c", script]);
+    spec.environment.insert("DECLARED".into(), "yes".into());
+    let result = run(&open(spec), task(&json!(1))).await.result.unwrap();
+    let mut seen: Vec<&str> = result.as_array().unwrap().iter().filter_map(serde_json::Value::as_str).collect();
+    assert_eq!(seen.split_off(seen.len() - 2), ["yes", folder.0.to_string_lossy().as_ref()]);
+    let ours = ["PATH", "HOME", "LANG", "DECLARED", "SELVEDGE_KEY", "SELVEDGE_ATTEMPT", "SELVEDGE_DEADLINE_MS"];
+    let of_the_shell = ["PWD", "OLDPWD", "SHLVL", "_"];
+    assert!(seen.iter().all(|name| ours.contains(name) || of_the_shell.contains(name)), "{seen:?}");
+    assert!(seen.contains(&"PATH") && std::env::vars().any(|(name, _)| name.starts_with("CARGO")));
+}

@@ -1,0 +1,147 @@
+//! The test kit: the engine on the reference model, with a clock that moves by hand and replay after every delivery.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use selvedge_engine::engine;
+use selvedge_engine::env::{Clock, Environment, Observation};
+use selvedge_engine::wiring::Settings;
+use selvedge_kernel::auth::local;
+use selvedge_kernel::model::Model;
+
+use crate::app::App;
+use crate::bootstrap::EngineError;
+use crate::client::Client;
+
+/// One attempt of a side effect that was started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Effect {
+    /// The step's or activity's name.
+    pub name: String,
+    /// Its idempotency key.
+    pub key: String,
+    /// Which attempt.
+    pub attempt: u32,
+}
+
+/// An engine for tests.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use selvedge::{App, Ctx, Handler, Outcome};
+/// const NAP: Handler<(), String> = Handler::new("cat", "nap");
+/// async fn nap(ctx: Ctx, (): ()) -> Outcome<String> {
+///     ctx.sleep(std::time::Duration::from_secs(3600)).await?;
+///     Ok("awake".to_owned())
+/// }
+/// let mut engine = selvedge::test::Engine::new(App::new().handler(NAP, nap)).await?;
+/// let id = engine.local().send(NAP.on("tom"), ()).await?;
+/// engine.advance(std::time::Duration::from_secs(3600)).await;
+/// assert_eq!(engine.local().result::<String>(id).await?, "awake");
+/// # Ok(()) }
+/// ```
+pub struct Engine {
+    app: App,
+    model: Model,
+    clock: Arc<AtomicU64>,
+    draws: Arc<AtomicU64>,
+    effects: Arc<Mutex<Vec<Effect>>>,
+    settings: Settings,
+    running: Arc<engine::Engine>,
+}
+
+impl Engine {
+    /// Opens an engine on an empty model.
+    pub async fn new(app: App) -> Result<Engine, EngineError> {
+        Engine::with(app, Settings { replay_always: true, ..Settings::default() }).await
+    }
+
+    /// The same with other settings.
+    pub async fn with(app: App, settings: Settings) -> Result<Engine, EngineError> {
+        let model = Model::new();
+        let clock = Arc::new(AtomicU64::new(1_767_225_600_000));
+        let draws = Arc::new(AtomicU64::new(0));
+        let effects = Arc::new(Mutex::new(Vec::new()));
+        let running = start(&app, &model, &clock, &draws, &effects, &settings).await?;
+        Ok(Engine { app, model, clock, draws, effects, settings, running })
+    }
+
+    /// The client of the owner.
+    #[must_use]
+    pub fn local(&self) -> Client {
+        Client { engine: self.running.clone(), context: local("default", self.running.now()) }
+    }
+
+    /// Moves the clock, and lets everything due happen.
+    pub async fn advance(&self, span: Duration) {
+        self.running.advance(span).await;
+    }
+
+    /// Waits until nothing moves by itself any more.
+    pub async fn settle(&self) {
+        self.running.settle().await;
+    }
+
+    /// Ends the engine as a kill would, and opens it again on what was committed.
+    pub async fn kill_and_reopen(&mut self) -> Result<(), EngineError> {
+        self.running.die().await;
+        self.running = start(&self.app, &self.model, &self.clock, &self.draws, &self.effects, &self.settings).await?;
+        Ok(())
+    }
+
+    /// Goes on with another program, as after a deploy.
+    pub async fn deploy(&mut self, app: App) -> Result<(), EngineError> {
+        self.app = app;
+        self.kill_and_reopen().await
+    }
+
+    /// Side effects started so far, in order.
+    #[must_use]
+    pub fn effects(&self) -> Vec<Effect> {
+        self.effects.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The store below, to break it.
+    #[must_use]
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The engine below.
+    #[must_use]
+    pub fn engine(&self) -> &Arc<engine::Engine> {
+        &self.running
+    }
+}
+
+async fn start(
+    app: &App,
+    model: &Model,
+    clock: &Arc<AtomicU64>,
+    draws: &Arc<AtomicU64>,
+    effects: &Arc<Mutex<Vec<Effect>>>,
+    settings: &Settings,
+) -> Result<Arc<engine::Engine>, EngineError> {
+    let draws = draws.clone();
+    let effects = effects.clone();
+    let env = Environment {
+        clock: Clock::Manual(clock.clone()),
+        random: Arc::new(move |buffer| {
+            let draw = draws.fetch_add(1, Ordering::SeqCst);
+            for (index, byte) in buffer.iter_mut().enumerate() {
+                // Not random at all, but never the same twice in a test.
+                *byte = ((draw.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(index as u64)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 56) as u8;
+            }
+            buffer[..8].copy_from_slice(&draw.to_be_bytes());
+        }),
+        observer: Some(Arc::new(move |observation| {
+            let Observation::AttemptStarted { name, key, attempt } = observation;
+            effects.lock().unwrap_or_else(PoisonError::into_inner).push(Effect { name: (*name).to_owned(), key: (*key).to_owned(), attempt: *attempt });
+        })),
+    };
+    let exec = engine::ExecSettings { environment: std::env::vars().collect(), scratch: std::env::temp_dir(), ..engine::ExecSettings::default() };
+    let store = Arc::new(model.clone());
+    Ok(Arc::new(engine::Engine::open(store, env, app.registry.clone(), settings.clone(), exec).await?))
+}

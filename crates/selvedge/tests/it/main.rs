@@ -1,0 +1,4 @@
+//! The tests of the facade: one binary.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod replay;

@@ -1,0 +1,40 @@
+//! Values of the store: any bytes are a record or an error, and a record survives being written again.
+#![no_main]
+
+use std::fmt::Debug;
+
+use libfuzzer_sys::fuzz_target;
+use selvedge_kernel::journal::Entry;
+use selvedge_kernel::record::{actor, invocation, message, shard};
+use selvedge_kernel::wire;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+fuzz_target!(|bytes: &[u8]| {
+    let Some((kind, bytes)) = bytes.split_first() else { return };
+    match kind % 13 {
+        0 => again::<Entry>(bytes),
+        1 => again::<message::Message>(bytes),
+        2 => again::<message::Envelope>(bytes),
+        3 => again::<message::KeptSignal>(bytes),
+        4 => again::<message::OutboxRow>(bytes),
+        5 => again::<message::KeptReply>(bytes),
+        6 => again::<actor::DeadLetter>(bytes),
+        7 => again::<invocation::Invocation>(bytes),
+        8 => again::<invocation::Begun>(bytes),
+        9 => again::<invocation::Idempotent>(bytes),
+        10 => again::<invocation::OutputChunk>(bytes),
+        11 => again::<shard::ShardHead>(bytes),
+        _ => again::<shard::Timer>(bytes),
+    }
+});
+
+fn again<T: Serialize + DeserializeOwned + Debug>(bytes: &[u8]) {
+    if let Ok(value) = wire::decode::<T>("record", bytes) {
+        let written = wire::encode(&value);
+        match wire::decode::<T>("record", &written) {
+            Ok(read) => assert_eq!(wire::encode(&read), written),
+            Err(error) => panic!("{value:?} cannot be read again: {error}"),
+        }
+    }
+}
