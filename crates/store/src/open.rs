@@ -9,7 +9,7 @@ use crate::disk::Disk;
 use crate::embedded::Shared;
 use crate::entry::{self, Entry};
 use crate::error::OpenError;
-use crate::group::{Group, HEADER_BYTES};
+use crate::group::{self, Group, HEADER_BYTES};
 use crate::log::{Bounds, GROUP_MAX_BYTES, Log};
 use crate::options::Options;
 use crate::recovery::{self, End, Scan, Used};
@@ -91,7 +91,7 @@ pub fn read(directory: &Directory, disk: &Disk, options: &Options, shared: &Arc<
             // The tree has more than this segment shows: it is not written any further.
             segment.set_carried();
         } else {
-            cut = make_tail_ready(&segment, &bytes, end)?;
+            cut = make_tail_ready(&segment, &bytes, end, &store)?;
             log.tail = Some((segment, end.offset));
         }
     }
@@ -150,16 +150,17 @@ fn replay(path: &Path, segment: &Arc<Segment>, offset: u64, group: Group<'_>, lo
 ///
 /// The last group may have been written but not synced before the process died: it is written again, because a sync
 /// that failed once may have left pages that look clean.
-fn make_tail_ready(segment: &Segment, bytes: &[u8], end: End) -> Result<Option<String>, OpenError> {
+fn make_tail_ready(segment: &Segment, bytes: &[u8], end: End, store: &[u8; 16]) -> Result<Option<String>, OpenError> {
     let file = &segment.file;
     let start = (end.offset - end.last_bytes) as usize;
     let stop = (end.offset as usize).min(bytes.len());
     file.write_at(&bytes[start..stop], start as u64).map_err(OpenError::io("cannot write", file.path()))?;
     let behind = &bytes[stop..bytes.len().min(stop + GROUP_MAX_BYTES)];
-    let torn = behind.iter().any(|&byte| byte != 0);
-    if torn {
+    if behind.iter().any(|&byte| byte != 0) {
         file.write_at(&vec![0; behind.len()], stop as u64).map_err(OpenError::io("cannot write", file.path()))?;
     }
     file.sync().map_err(OpenError::io("cannot sync", file.path()))?;
+    // Anything else is what the file held when it was used before.
+    let torn = group::claimed_incarnation(behind, store) == Some(segment.incarnation);
     Ok(torn.then(|| format!("{} at byte {}", file.path().display(), end.offset)))
 }
