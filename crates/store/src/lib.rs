@@ -17,6 +17,7 @@ mod layer;
 mod log;
 mod merge;
 mod open;
+mod pass;
 mod position;
 mod queue;
 mod reply;

@@ -258,11 +258,7 @@ impl View {
 
     /// Whether a fold was carried: `day` is where its rows stand, `None` among the rows that stay.
     pub fn fold_carried(&self, shard: ShardId, commit: (u64, u8), day: Option<Day>) -> io::Result<bool> {
-        let keyspace = match day {
-            None => Some(&self.rows),
-            Some(day) => self.days.iter().find(|view| view.day == day).map(|view| &view.keyspace),
-        };
-        keyspace.map_or(Ok(false), |keyspace| self.snapshot.contains_key(keyspace, fold_key(shard, commit)).map_err(other))
+        self.keyspace(day).map_or(Ok(false), |keyspace| self.snapshot.contains_key(keyspace, fold_key(shard, commit)).map_err(other))
     }
 
     /// The rows of a range, one source a keyspace that can hold some; the first is that of the rows that stay.
@@ -272,6 +268,19 @@ impl View {
         let days = self.days.iter().filter(|day| !one_kind || day.kinds.may_hold(&range.start));
         let keyspaces = std::iter::once(&self.rows).chain(days.map(|day| &day.keyspace));
         keyspaces.map(|keyspace| self.source(keyspace, shard, range)).collect()
+    }
+
+    /// The rows of a range in one keyspace: that of a day, or with `None` that of the rows that stay.
+    #[must_use]
+    pub fn source_in<'s>(&self, day: Option<Day>, shard: ShardId, range: &Range<Bytes>) -> Option<Source<'s, Cell>> {
+        self.keyspace(day).map(|keyspace| self.source(keyspace, shard, range))
+    }
+
+    fn keyspace(&self, day: Option<Day>) -> Option<&Keyspace> {
+        match day {
+            None => Some(&self.rows),
+            Some(day) => self.days.iter().find(|view| view.day == day).map(|view| &view.keyspace),
+        }
     }
 
     fn source<'s>(&self, keyspace: &Keyspace, shard: ShardId, range: &Range<Bytes>) -> Source<'s, Cell> {
