@@ -12,7 +12,7 @@ use crate::error::OpenError;
 use crate::group::{self, Group, HEADER_BYTES};
 use crate::log::{Bounds, GROUP_MAX_BYTES, Log};
 use crate::options::Options;
-use crate::recovery::{self, End, Scan, Used};
+use crate::recovery::{self, End, Live, Used};
 use crate::segment::{Pool, Segment};
 use crate::table::Applied;
 use crate::tree::{Tree, View};
@@ -37,21 +37,9 @@ pub fn read(directory: &Directory, disk: &Disk, options: &Options, shared: &Arc<
     let view = Arc::new(tree.view());
     shared.tables.carried(&view, &[]);
 
-    let Scan { mut used, blank, next_slot } = recovery::scan(disk, &folder, &store)?;
-    let files = used.len() + blank.len();
-    let highest = used.last().map_or(0, |used| used.first.incarnation);
-    let inside = blank.iter().filter_map(|blank| blank.inside.map(|(header, _)| header.incarnation)).max();
-    // Every segment before the one that holds the first group behind the position was carried.
-    let needed = used.iter().rposition(|used| used.first.number <= position.group + 1).unwrap_or(0);
-    let carried: Vec<Used> = used.drain(..needed).collect();
-    if let Some(first) = used.first().filter(|used| used.first.number > position.group + 1) {
-        recovery::refuse_headless(&blank, position.incarnation, position.group, Some(&first.first))?;
-        return Err(missing(&folder, position.group + 1, first));
-    }
-    if used.is_empty() {
-        recovery::refuse_headless(&blank, position.incarnation, position.group, None)?;
-    }
-
+    let scan = recovery::scan(disk, &folder, &store)?;
+    let files = scan.used.len() + scan.blank.len();
+    let Live { carried, used, blank, next_slot, incarnation } = recovery::live(&folder, scan, position.group, position.incarnation)?;
     let pool = Pool::new(&folder, disk, options.segment_bytes, next_slot, files);
     let mut log = Log {
         shared: Arc::clone(shared),
@@ -61,7 +49,7 @@ pub fn read(directory: &Directory, disk: &Disk, options: &Options, shared: &Arc<
         settled: position.shards.clone(),
         tail: None,
         next_group: position.group + 1,
-        next_incarnation: highest.max(inside.unwrap_or(0)).max(position.incarnation) + 1,
+        next_incarnation: incarnation + 1,
         span: 0,
         filled: Vec::new(),
         bytes_before: 0,
@@ -101,15 +89,6 @@ pub fn read(directory: &Directory, disk: &Disk, options: &Options, shared: &Arc<
 
 fn tree_error(path: &Path, error: &std::io::Error) -> OpenError {
     OpenError::Tree { path: path.to_owned(), reason: error.to_string() }
-}
-
-fn missing(folder: &Path, expected: u64, first: &Used) -> OpenError {
-    let reason = format!(
-        "group {expected} is missing: the log goes on with group {} in {}; a file of the log was removed or its first group is bad",
-        first.first.number,
-        first.spare.file.path().display()
-    );
-    OpenError::Damaged { file: folder.to_owned(), offset: 0, reason }
 }
 
 /// Applies one group to the tables and the states of the shards.

@@ -297,6 +297,20 @@ impl View {
         Source { from: range.start.clone(), open: Box::new(open) }
     }
 
+    /// Reads every row of every keyspace; tells for each whether it expires, and the bytes of its value.
+    pub fn walk(&self, mut each: impl FnMut(bool, u64)) -> io::Result<()> {
+        for (n, keyspace) in std::iter::once(&self.rows).chain(self.days.iter().map(|day| &day.keyspace)).enumerate() {
+            for guard in self.snapshot.iter(keyspace) {
+                let (key, value) = guard.into_inner().map_err(other)?;
+                if !key.starts_with(&FOLDS.to_be_bytes()) {
+                    decode_value(&value)?;
+                    each(n > 0, value.len() as u64);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The keys under a prefix, with the day in whose keyspace each stands; those of one keyspace in order.
     pub fn keys_under(&self, shard: ShardId, prefix: &[u8]) -> impl Iterator<Item = io::Result<(Bytes, Option<Day>)>> {
         let whole = tree_key(shard, prefix);

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod carrying;
+mod checking;
 mod conformance;
 mod differential;
 mod directory;
