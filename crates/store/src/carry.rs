@@ -15,7 +15,7 @@ use crate::disk::Faults;
 use crate::embedded::Shared;
 use crate::log::ShardState;
 use crate::pass::Pass;
-use crate::position::Position;
+use crate::position::{Intent, Position};
 use crate::segment::Segment;
 use crate::tree::{Tree, fold_of_key};
 
@@ -34,6 +34,8 @@ pub struct Span {
     pub gone: Day,
     /// The shards after it.
     pub shards: Vec<ShardState>,
+    /// Passes over it that an earlier process has done.
+    pub passes: u32,
     /// Segments that end in it.
     pub segments: Vec<Arc<Segment>>,
     /// Bytes of these segments.
@@ -159,17 +161,19 @@ fn carry(shared: &Shared, tree: &mut Tree, faults: &Faults, span: &Span) -> io::
     let shards = &tree.position.shards;
     let is_stale = |(shard, number): (ShardId, u64)| shards.get(usize::from(shard.0)).is_none_or(|shard| number <= shard.last);
     let mut stale: Vec<_> = tree.fold_marks()?.into_iter().filter(|mark| fold_of_key(mark).is_none_or(is_stale)).collect();
-    loop {
-        let layers = shared.tables.oldest(span.span);
-        if layers.is_empty() {
-            break;
-        }
+    let mut passes = span.passes;
+    let mut layers = shared.tables.oldest(span.span);
+    while !layers.is_empty() {
+        faults.step()?;
+        tree.set_intent(Intent { group: span.group, passes })?;
         while tree.rows.l0_table_count() > NEW_TABLES && !shared.carrier.lock().closed {
             std::thread::sleep(Duration::from_millis(10));
         }
         let view = tree.view();
         Pass { view: &view, today: (shared.today)(), gone: span.gone, layers: &layers }.run(tree, faults, &mut stale)?;
         shared.tables.carried(&Arc::new(tree.view()), &layers);
+        passes += 1;
+        layers = shared.tables.oldest(span.span);
     }
     faults.step()?;
     let watermark = span.gone.max(tree.position.watermark);

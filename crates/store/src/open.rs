@@ -65,6 +65,14 @@ pub fn read(directory: &Directory, disk: &Disk, options: &Options, shared: &Arc<
             if group.header.number > position.group {
                 replay(path, &segment, offset, group, &mut log, &view)?;
             }
+            if let Some(intent) = tree.intent.filter(|intent| intent.group == group.header.number) {
+                // The same commits make the same layers, so the passes that were done are known by their number.
+                let span = log.span;
+                log.end_span(position.watermark, intent.passes);
+                for _ in 0..intent.passes {
+                    shared.tables.carried(&view, &shared.tables.oldest(span));
+                }
+            }
             Ok(())
         })?;
         recovery::refuse_headless(&blank, first.incarnation, end.last, nexts.get(n))?;
@@ -73,7 +81,7 @@ pub fn read(directory: &Directory, disk: &Disk, options: &Options, shared: &Arc<
             log.filled.push(segment);
             let incarnation = std::mem::replace(&mut log.next_incarnation, first.incarnation + 1);
             // Later groups may hold folds of any day since the position was written.
-            log.end_span(position.watermark);
+            log.end_span(position.watermark, 0);
             log.next_incarnation = incarnation;
         } else if end.last < position.group {
             // The tree has more than this segment shows: it is not written any further.

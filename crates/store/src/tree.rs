@@ -17,13 +17,14 @@ use selvedge_kernel::time::Day;
 
 use crate::layer::{Cell, Stored};
 use crate::merge::{Source, Stream};
-use crate::position::{Kinds, Position};
+use crate::position::{Intent, Kinds, Position};
 
 /// Blocks that are kept in memory.
 const CACHE_BYTES: u64 = 32 << 20;
 /// fjall's own journal is not used but for its record of keyspaces.
 const JOURNAL_BYTES: u64 = 64 << 20;
 const POSITION_KEY: &[u8] = b"position";
+const INTENT_KEY: &[u8] = b"intent";
 const PLAIN: u8 = 0;
 const EXPIRES: u8 = 1;
 /// Not a shard: stands before the marks of folds.
@@ -38,6 +39,8 @@ pub struct Tree {
     days: BTreeMap<Day, (Keyspace, Kinds)>,
     /// Where it stands.
     pub position: Position,
+    /// The carrying that is under way, or was when a process died.
+    pub intent: Option<Intent>,
 }
 
 /// The tree as readers see it, standing still.
@@ -155,7 +158,14 @@ impl Tree {
             let known = position.days.iter().find(|(known, _)| *known == day);
             days.insert(day, (keyspace, known.map_or(Kinds::ALL, |(_, kinds)| *kinds)));
         }
-        Ok(Tree { database, rows, meta, days, position })
+        let intent = match meta.get(INTENT_KEY).map_err(other)? {
+            None => None,
+            Some(bytes) => {
+                let unreadable = || io::Error::new(io::ErrorKind::InvalidData, "what was being carried is unreadable");
+                Some(Intent::decode(&bytes).ok_or_else(unreadable)?).filter(|intent| intent.group > position.group)
+            }
+        };
+        Ok(Tree { database, rows, meta, days, position, intent })
     }
 
     /// What readers see from now on.
@@ -192,7 +202,18 @@ impl Tree {
     pub fn set_position(&mut self, position: Position) -> io::Result<()> {
         let days = self.days.iter().filter(|(day, _)| **day > position.watermark);
         self.position = Position { days: days.map(|(day, (_, kinds))| (*day, *kinds)).collect(), ..position };
-        ingest(&self.meta, std::iter::once(Ok((POSITION_KEY.to_vec(), Some(self.position.encode())))))
+        self.intent = None;
+        let changes = [(INTENT_KEY.to_vec(), None), (POSITION_KEY.to_vec(), Some(self.position.encode()))];
+        ingest(&self.meta, changes.into_iter().map(Ok))
+    }
+
+    /// Makes durable what is being carried, and how much of it is done.
+    pub fn set_intent(&mut self, intent: Intent) -> io::Result<()> {
+        if self.intent == Some(intent) {
+            return Ok(());
+        }
+        self.intent = Some(intent);
+        ingest(&self.meta, std::iter::once(Ok((INTENT_KEY.to_vec(), Some(intent.encode())))))
     }
 
     /// Drops the keyspaces of days that are past. Readers that have a view of them finish.
