@@ -1,4 +1,5 @@
 //! The tests of the facade: one binary.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod accept;
 mod replay;
