@@ -9,7 +9,7 @@ use selvedge_kernel::limit::Limits;
 use selvedge_kernel::ports::Store;
 use selvedge_kernel::transition::Keep;
 
-use crate::env::Environment;
+use crate::env::{Environment, Observation};
 use crate::registry::Registry;
 use crate::tasks::Executors;
 use crate::worker::{Event, Mailbox};
@@ -58,6 +58,8 @@ pub(crate) struct Wiring {
     pub executors: Executors,
     pub in_flight: AtomicU64,
     pub stopped: Mutex<Option<String>>,
+    /// Where the wall clock stood against the monotonic one when a jump was reported last.
+    pub skew: Mutex<Option<i128>>,
 }
 
 impl Wiring {
@@ -77,9 +79,24 @@ impl Wiring {
         self.mailbox(shard).send(event)
     }
 
-    /// Takes note of why the engine stops.
+    /// Takes note of why the engine stops, and wakes its workers so that they do.
     pub(crate) fn stop(&self, reason: String) {
         self.stopped.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+        for worker in &self.workers {
+            worker.send(Event::Tick);
+        }
+    }
+
+    /// Reports a jump of the wall clock, once for all shards.
+    pub(crate) fn clock_jumped(&self, skew: i128, by: i128) {
+        let mut known = self.skew.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = known.is_none_or(|known| (known - skew).abs() > 60_000);
+        *known = Some(skew);
+        drop(known);
+        if fresh {
+            let by_ms = i64::try_from(by).unwrap_or(i64::MAX);
+            self.env.observe(&Observation::ClockJumped { by_ms });
+        }
     }
 
     /// Why it has stopped, if it has.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use selvedge_engine::engine;
 use selvedge_engine::env::{Clock, Environment};
@@ -115,11 +115,15 @@ impl Engine {
 
 /// The machine's clock and randomness.
 pub(crate) fn environment() -> Environment {
+    let start = Instant::now();
     Environment {
-        clock: Clock::Wall(Arc::new(|| {
-            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-        })),
+        clock: Clock::Machine {
+            wall: Arc::new(|| {
+                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+            }),
+            monotonic: Arc::new(move || Millis(u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX))),
+        },
         random: Arc::new(|buffer| {
             if let Err(error) = getrandom::fill(buffer) {
                 // Without randomness nothing may be accepted: ids and seals would repeat.
