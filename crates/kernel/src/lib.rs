@@ -4,10 +4,14 @@
 //! state, an event and the time, and gives back what to write and what to do; the engine performs it.
 
 pub mod auth;
+pub mod config;
+pub mod diagnostic;
 pub mod error;
+mod fields;
 pub mod id;
 pub mod journal;
 pub mod limit;
+pub mod manifest;
 #[cfg(feature = "test")]
 pub mod model;
 pub mod nearest;

@@ -16,3 +16,18 @@ pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> O
         .max_by(|a, b| a.0.total_cmp(&b.0).then_with(|| b.1.cmp(a.1)))
         .map(|(_, name)| name)
 }
+
+/// A hint: the nearest of `known`, or all of them where they are few.
+#[must_use]
+pub fn suggestion<'a>(written: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> String {
+    if let Some(near) = nearest(written, known.clone()) {
+        return format!("did you mean `{near}`?");
+    }
+    let all: Vec<&str> = known.into_iter().collect();
+    match all.len() {
+        0 => String::new(),
+        1 => format!("there is only `{}`", all[0]),
+        2..=16 => format!("known here: {}", all.join(", ")),
+        _ => String::new(),
+    }
+}

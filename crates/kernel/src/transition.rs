@@ -220,7 +220,9 @@ pub fn end(head: &mut ShardHead, record: &mut Invocation, journal: &Journal, end
             Day::expiry(now, keep.idempotency),
         );
     }
-    if ended.dead_letter && let Some(error) = error {
+    if ended.dead_letter
+        && let Some(error) = error
+    {
         let mut message = record.message.clone();
         message.input = input.clone();
         let letter = DeadLetter { message, error, attempts: record.attempt, at: now };

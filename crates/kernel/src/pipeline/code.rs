@@ -32,6 +32,8 @@ impl Fault {
 pub struct Read {
     /// Names and the column of each (from 1). Empty: the whole scope.
     pub path: Vec<(String, usize)>,
+    /// A projection that drops nulls runs over it.
+    pub projected: bool,
 }
 
 impl Read {
@@ -77,18 +79,6 @@ impl Code {
             _ => None,
         }
     }
-
-    pub(super) fn projects(&self) -> bool {
-        match self {
-            Code::Project(..) => true,
-            Code::Current | Code::Literal(_) | Code::Path(_) | Code::Slice { .. } => false,
-            Code::Then(a, b) | Code::Or(a, b) | Code::And(a, b) | Code::If(a, b) | Code::Compare { left: a, right: b, .. } => a.projects() || b.projects(),
-            Code::Not(a) | Code::Values(a) | Code::Flatten(a) => a.projects(),
-            Code::List(parts) => parts.iter().any(Code::projects),
-            Code::Object(parts) => parts.iter().any(|(_, part)| part.projects()),
-            Code::Call { args, .. } => args.iter().any(Code::projects),
-        }
-    }
 }
 
 /// Turns a syntax tree into [`Code`], and notes what it reads from the scope.
@@ -100,10 +90,15 @@ pub(super) struct Compiler {
 impl Compiler {
     /// `in_scope`: names are roots here, not fields of some value.
     pub(super) fn compile(&mut self, ast: &Ast, in_scope: bool) -> Result<Code, Fault> {
-        let path = if in_scope { names(ast) } else { None };
-        let noted = path.is_some();
-        self.reads.extend(path.map(|path| Read { path }));
+        let read = if in_scope { names(ast) } else { None };
+        let noted = read.is_some();
+        self.reads.extend(read);
         self.node(ast, in_scope, noted)
+    }
+
+    /// A part of `ast`, whose reads may be noted already.
+    fn part(&mut self, ast: &Ast, in_scope: bool, noted: bool) -> Result<Box<Code>, Fault> {
+        if noted { self.node(ast, in_scope, true) } else { self.compile(ast, in_scope) }.map(Box::new)
     }
 
     fn boxed(&mut self, ast: &Ast, in_scope: bool) -> Result<Box<Code>, Fault> {
@@ -128,9 +123,9 @@ impl Compiler {
             Ast::Comparison { offset, comparator, lhs, rhs } => {
                 Code::Compare { offset: *offset, how: comparator.clone(), left: self.boxed(lhs, in_scope)?, right: self.boxed(rhs, in_scope)? }
             }
-            Ast::ObjectValues { node, .. } => Code::Values(self.boxed(node, in_scope)?),
-            Ast::Flatten { node, .. } => Code::Flatten(self.boxed(node, in_scope)?),
-            Ast::Projection { lhs, rhs, .. } => Code::Project(self.boxed(lhs, in_scope)?, self.boxed(rhs, false)?),
+            Ast::ObjectValues { node, .. } => Code::Values(self.part(node, in_scope, noted)?),
+            Ast::Flatten { node, .. } => Code::Flatten(self.part(node, in_scope, noted)?),
+            Ast::Projection { lhs, rhs, .. } => Code::Project(self.part(lhs, in_scope, noted)?, self.boxed(rhs, false)?),
             Ast::Slice { offset, start, stop, step } => {
                 self.whole(in_scope);
                 if *step == 0 {
@@ -155,7 +150,7 @@ impl Compiler {
 
     fn whole(&mut self, in_scope: bool) {
         if in_scope {
-            self.reads.push(Read { path: Vec::new() });
+            self.reads.push(Read { path: Vec::new(), projected: false });
         }
     }
 
@@ -212,7 +207,7 @@ impl Compiler {
 
 /// The names that a path from the scope begins with: `stages.a.output` of `stages.a.output[0].x`; none of `@`;
 /// nothing of what does not begin with a name.
-fn names(ast: &Ast) -> Option<Vec<(String, usize)>> {
+fn names(ast: &Ast) -> Option<Read> {
     let mut steps = Vec::new();
     spine(ast, &mut steps);
     let at_scope = steps.iter().take_while(|step| matches!(step, Ast::Identity { .. })).count();
@@ -223,15 +218,24 @@ fn names(ast: &Ast) -> Option<Vec<(String, usize)>> {
             _ => None,
         })
         .collect();
-    if path.is_empty() && at_scope < steps.len() { None } else { Some(path) }
+    if path.is_empty() && at_scope < steps.len() {
+        return None;
+    }
+    let next = steps.get(at_scope + path.len());
+    let projected = matches!(next, Some(Ast::Projection { .. } | Ast::Flatten { .. } | Ast::ObjectValues { .. }));
+    Some(Read { path, projected })
 }
 
-/// The steps of a path in their order, however the parser nested them.
+/// The steps of a path in their order, however the parser nested them. A projection stands behind what it runs over.
 fn spine<'a>(ast: &'a Ast, steps: &mut Vec<&'a Ast>) {
     match ast {
         Ast::Subexpr { lhs, rhs, .. } => {
             spine(lhs, steps);
             spine(rhs, steps);
+        }
+        Ast::Projection { lhs: inner, .. } | Ast::Flatten { node: inner, .. } | Ast::ObjectValues { node: inner, .. } => {
+            spine(inner, steps);
+            steps.push(ast);
         }
         other => steps.push(other),
     }
@@ -311,6 +315,11 @@ pub(super) fn parse_hint(text: &str) -> Option<String> {
     }
     if text.contains(" and ") || text.contains(" or ") || text.contains(" not ") {
         return Some("write && for and, || for or, ! for not".to_owned());
+    }
+    for (open, close) in [('[', ']'), ('(', ')'), ('{', '}')] {
+        if text.matches(open).count() > text.matches(close).count() {
+            return Some(format!("a `{open}` is not closed"));
+        }
     }
     None
 }

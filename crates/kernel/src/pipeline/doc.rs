@@ -5,6 +5,7 @@
 use bytes::Bytes;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
+use serde_json::value::RawValue;
 use serde_json::{Map, Number, Value};
 use std::fmt;
 use std::sync::Arc;
@@ -20,6 +21,8 @@ pub(super) enum Node {
     Null,
     Bool(bool),
     Number(Number),
+    /// An integer beyond 64 bits, as it was written.
+    Long(Arc<str>),
     Text(Arc<str>),
     List(Arc<List>),
     Object(Arc<Object>),
@@ -135,7 +138,8 @@ impl Doc {
 
     /// Parses JSON. Errors: what is not JSON, and nesting beyond 128.
     pub fn parse(bytes: &[u8]) -> Result<Doc, ExpressionError> {
-        serde_json::from_slice(bytes).map_err(|error| ExpressionError {
+        let parsed = if has_long_integer(bytes) { serde_json::from_slice(bytes).and_then(with_long_integers) } else { serde_json::from_slice(bytes) };
+        parsed.map_err(|error| ExpressionError {
             expression: String::new(),
             column: error.column().max(1),
             message: format!("the value is not JSON: {error}"),
@@ -156,13 +160,15 @@ impl Doc {
         }
     }
 
-    /// Copies into a value.
+    /// Copies into a value. That cannot hold an integer beyond 64 bits, which becomes floating point:
+    /// what is passed on goes by [`Doc::to_bytes`].
     #[must_use]
     pub fn to_value(&self) -> Value {
         match &self.0 {
             Node::Null => Value::Null,
             Node::Bool(value) => Value::Bool(*value),
             Node::Number(number) => Value::Number(number.clone()),
+            Node::Long(digits) => serde_json::from_str(digits).unwrap_or_default(),
             Node::Text(text) => Value::String(text.to_string()),
             Node::List(list) => Value::Array(list.items.iter().map(Doc::to_value).collect()),
             Node::Object(object) => {
@@ -251,7 +257,7 @@ impl Doc {
         match self.0 {
             Node::Null => "null",
             Node::Bool(_) => "boolean",
-            Node::Number(_) => "number",
+            Node::Number(_) | Node::Long(_) => "number",
             Node::Text(_) => "string",
             Node::List(_) => "array",
             Node::Object(_) => "object",
@@ -261,7 +267,7 @@ impl Doc {
     /// How many nodes it has when written out; 16 bytes of text count as one.
     pub(super) fn weight(&self) -> u64 {
         match &self.0 {
-            Node::Text(text) => 1 + text.len() as u64 / 16,
+            Node::Text(text) | Node::Long(text) => 1 + text.len() as u64 / 16,
             Node::List(list) => list.weight,
             Node::Object(object) => object.weight,
             _ => 1,
@@ -287,6 +293,7 @@ impl Serialize for Doc {
             Node::Null => to.serialize_unit(),
             Node::Bool(value) => to.serialize_bool(*value),
             Node::Number(number) => number.serialize(to),
+            Node::Long(digits) => RawValue::from_string(digits.to_string()).map_err(serde::ser::Error::custom)?.serialize(to),
             Node::Text(text) => to.serialize_str(text),
             Node::List(list) => {
                 let mut seq = to.serialize_seq(Some(list.items.len()))?;
@@ -353,5 +360,77 @@ impl<'de> Visitor<'de> for DocVisitor {
             entries.push((Arc::from(key), value));
         }
         Ok(Doc::object(entries))
+    }
+}
+
+/// Whether an integer that may not fit 64 bits stands outside of strings: 19 digits or more, no fraction, no exponent.
+fn has_long_integer(bytes: &[u8]) -> bool {
+    let (mut digits, mut exact, mut quoted, mut at) = (0usize, true, false, 0);
+    while let Some(byte) = bytes.get(at) {
+        at += 1;
+        match byte {
+            b'\\' if quoted => at += 1,
+            b'"' => quoted = !quoted,
+            _ if quoted => {}
+            b'0'..=b'9' => digits += 1,
+            b'.' | b'e' | b'E' if digits > 0 => exact = false,
+            _ => {
+                if digits >= 19 && exact {
+                    return true;
+                }
+                (digits, exact) = (0, true);
+            }
+        }
+    }
+    digits >= 19 && exact
+}
+
+/// Parses level by level, so that the text of each number is at hand. Reads nested text once per level: it is the way
+/// for the few documents that have such numbers.
+fn with_long_integers(raw: &RawValue) -> Result<Doc, serde_json::Error> {
+    let text = raw.get();
+    match text.as_bytes().first() {
+        Some(b'[') => {
+            let items: Vec<&RawValue> = serde_json::from_str(text)?;
+            Ok(Doc::list(items.into_iter().map(with_long_integers).collect::<Result<_, _>>()?))
+        }
+        Some(b'{') => {
+            let Entries(raw) = serde_json::from_str(text)?;
+            let mut entries = Vec::with_capacity(raw.len());
+            for (key, value) in raw {
+                entries.push((Arc::from(key), with_long_integers(value)?));
+            }
+            Ok(Doc::object(entries))
+        }
+        Some(b'-' | b'0'..=b'9') if !text.contains(['.', 'e', 'E']) && text.parse::<i64>().is_err() && text.parse::<u64>().is_err() => {
+            Ok(Doc(Node::Long(Arc::from(text))))
+        }
+        _ => serde_json::from_str(text),
+    }
+}
+
+/// An object's entries in their order, the values unread.
+struct Entries<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Entries<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Entries<'de>, D::Error> {
+        from.deserialize_map(EntriesVisitor)
+    }
+}
+
+struct EntriesVisitor;
+
+impl<'de> Visitor<'de> for EntriesVisitor {
+    type Value = Entries<'de>;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a JSON object")
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Entries<'de>, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = from.next_entry()? {
+            entries.push(entry);
+        }
+        Ok(Entries(entries))
     }
 }

@@ -131,7 +131,7 @@ fn truthy(value: &Doc) -> bool {
     match &value.0 {
         Node::Null => false,
         Node::Bool(value) => *value,
-        Node::Number(_) => true,
+        Node::Number(_) | Node::Long(_) => true,
         Node::Text(text) => !text.is_empty(),
         Node::List(list) => !list.items.is_empty(),
         Node::Object(object) => !object.entries.is_empty(),
@@ -161,8 +161,8 @@ fn compare(how: &Comparator, left: &Doc, right: &Doc, budget: &mut Budget, offse
         _ => {}
     }
     // Order is for numbers; anything else gives null, as the specification says.
-    let (Node::Number(left), Node::Number(right)) = (&left.0, &right.0) else { return Ok(Doc::null()) };
-    let order = Num::of(left, offset)?.order(Num::of(right, offset)?);
+    let (Some(left), Some(right)) = (Num::in_doc(left, offset)?, Num::in_doc(right, offset)?) else { return Ok(Doc::null()) };
+    let order = left.order(right);
     Ok(Doc::bool(match how {
         Comparator::LessThan => order.is_lt(),
         Comparator::LessThanEqual => order.is_le(),
@@ -177,7 +177,10 @@ pub(super) fn same(left: &Doc, right: &Doc, budget: &mut Budget, offset: usize) 
     match (&left.0, &right.0) {
         (Node::Null, Node::Null) => Ok(true),
         (Node::Bool(left), Node::Bool(right)) => Ok(left == right),
-        (Node::Number(left), Node::Number(right)) => Ok(Num::of(left, offset)?.order(Num::of(right, offset)?).is_eq()),
+        (Node::Number(_) | Node::Long(_), Node::Number(_) | Node::Long(_)) => {
+            let (left, right) = (Num::in_doc(left, offset)?, Num::in_doc(right, offset)?);
+            Ok(left.zip(right).is_some_and(|(left, right)| left.order(right).is_eq()))
+        }
         (Node::Text(left), Node::Text(right)) => {
             budget.spend(left.len() as u64 / 16, offset)?;
             Ok(left == right)

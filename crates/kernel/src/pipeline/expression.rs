@@ -145,12 +145,6 @@ impl Expression {
         self.inner.code.path()
     }
 
-    /// Whether it has a projection that drops nulls (`[]`, `[*]`, `.*`, a slice or a filter).
-    #[must_use]
-    pub fn projects(&self) -> bool {
-        self.inner.code.projects()
-    }
-
     /// Its text.
     #[must_use]
     pub fn text(&self) -> &str {

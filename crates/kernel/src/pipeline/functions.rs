@@ -191,10 +191,7 @@ impl Args<'_> {
 
     fn number(&self, index: usize, budget: &mut Budget) -> Result<Num, Fault> {
         let value = self.value(index, budget)?;
-        match &value.0 {
-            Node::Number(number) => Num::of(number, self.offset),
-            _ => Err(self.wrong(index, "a number", &value)),
-        }
+        Num::in_doc(&value, self.offset)?.ok_or_else(|| self.wrong(index, "a number", &value))
     }
 
     fn list(&self, index: usize, budget: &mut Budget) -> Result<Doc, Fault> {
@@ -335,8 +332,8 @@ pub(super) fn call(function: Function, code: &[Code], data: &Doc, budget: &mut B
         Function::ToNumber => {
             let value = args.value(0, budget)?;
             Ok(match &value.0 {
-                Node::Number(_) => value,
-                Node::Text(text) => serde_json::from_str(text).map_or_else(|_| Doc::null(), Doc::number),
+                Node::Number(_) | Node::Long(_) => value,
+                Node::Text(text) => Doc::parse(text.as_bytes()).ok().filter(|value| value.type_name() == "number").unwrap_or_default(),
                 _ => Doc::null(),
             })
         }
@@ -378,11 +375,11 @@ fn total(args: &Args<'_>, budget: &mut Budget) -> Result<Doc, Fault> {
     let items = list.items().unwrap_or_default();
     let mut sum = Num::Int(0);
     for (index, item) in items.iter().enumerate() {
-        let Node::Number(number) = &item.0 else {
+        let Some(number) = Num::in_doc(item, args.offset)? else {
             let message = format!("argument 1 of `{}` must be an array of numbers, item {index} is {}", args.function.shape().name, item.type_name());
             return Err(Fault::new(args.offset, message));
         };
-        sum = sum.combine(Num::of(number, args.offset)?, i64::checked_add, |a, b| a + b);
+        sum = sum.combine(number, i64::checked_add, |a, b| a + b);
         sum.doc(args.offset)?;
     }
     match args.function {
@@ -406,7 +403,7 @@ fn concat(args: &Args<'_>, budget: &mut Budget) -> Result<Doc, Fault> {
     let mut text = String::new();
     for (index, value) in values.iter().enumerate() {
         match &value.0 {
-            Node::Text(_) | Node::Number(_) | Node::Bool(_) => text.push_str(&value.text()),
+            Node::Text(_) | Node::Number(_) | Node::Long(_) | Node::Bool(_) => text.push_str(&value.text()),
             _ => return Err(args.wrong(index, "a string, a number or a boolean (or all of them arrays)", value)),
         }
         budget.spend(value.weight(), args.offset)?;
@@ -458,9 +455,9 @@ fn ordered(args: &Args<'_>, items: &[Doc], keys: Vec<Doc>) -> Result<Doc, Fault>
     };
     let mut numbers = Vec::new();
     for (index, key) in keys.iter().enumerate() {
-        match &key.0 {
-            Node::Number(number) if numbers.len() == index => numbers.push(Num::of(number, args.offset)?),
-            Node::Text(_) if numbers.is_empty() => {}
+        match Num::in_doc(key, args.offset)? {
+            Some(number) if numbers.len() == index => numbers.push(number),
+            None if numbers.is_empty() && key.as_str().is_some() => {}
             _ => return Err(mixed(index, key)),
         }
     }
@@ -505,6 +502,7 @@ fn date(args: &Args<'_>, budget: &mut Budget) -> Result<Doc, Fault> {
             .as_i64()
             .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
             .ok_or_else(|| Fault::new(args.offset, format!("argument 1 of `date` is not a time: {number}")).hint(format!("give {wanted}")))?,
+        Node::Long(digits) => return Err(Fault::new(args.offset, format!("argument 1 of `date` is not a time: {digits}")).hint(format!("give {wanted}"))),
         _ => return Err(args.wrong(0, wanted, &value)),
     };
     let format = if args.code.len() > 1 { args.text(1, budget)? } else { "%Y-%m-%d".into() };
@@ -515,4 +513,18 @@ fn date(args: &Args<'_>, budget: &mut Budget) -> Result<Doc, Fault> {
         return Err(bad());
     }
     jiff::fmt::strtime::format(&*format, time).map(|text| Doc::string(&text)).map_err(|_| bad())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::SHAPES;
+
+    #[test]
+    fn table_of_functions_is_in_the_order_of_the_enum_and_of_names() {
+        for (index, shape) in SHAPES.iter().enumerate() {
+            assert_eq!(shape.function as usize, index, "{}", shape.name);
+            assert_eq!(shape.function.shape().name, shape.name);
+        }
+        assert!(SHAPES.is_sorted_by_key(|shape| shape.name));
+    }
 }

@@ -4,7 +4,7 @@ use serde_json::Number;
 use std::cmp::Ordering;
 
 use super::code::Fault;
-use super::doc::Doc;
+use super::doc::{Doc, Node};
 
 /// The largest integer that any reader of JSON takes exactly: 2⁵³.
 pub(super) const EXACT: i64 = 1 << 53;
@@ -22,8 +22,16 @@ impl Num {
         match (number.as_i64(), number.as_f64()) {
             (Some(value), _) if value.unsigned_abs() <= EXACT as u64 => Ok(Num::Int(value)),
             (None, Some(value)) if !number.is_u64() => Ok(Num::Float(value)),
-            _ => Err(Fault::new(offset, format!("{number} is beyond 2^53, where numbers are no longer exact, so it is not compared or computed"))
-                .hint("pass it on unchanged, or keep it as a string")),
+            _ => Err(inexact(&number.to_string(), offset)),
+        }
+    }
+
+    /// The number in a value; none if it is none.
+    pub(super) fn in_doc(value: &Doc, offset: usize) -> Result<Option<Num>, Fault> {
+        match &value.0 {
+            Node::Number(number) => Num::of(number, offset).map(Some),
+            Node::Long(digits) => Err(inexact(digits, offset)),
+            _ => Ok(None),
         }
     }
 
@@ -62,4 +70,9 @@ impl Num {
         }
         Num::Float(real(self.float(), other.float()))
     }
+}
+
+fn inexact(number: &str, offset: usize) -> Fault {
+    Fault::new(offset, format!("{number} is beyond 2^53, where numbers are no longer exact, so it is not compared or computed"))
+        .hint("pass it on unchanged, or keep it as a string")
 }

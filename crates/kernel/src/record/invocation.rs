@@ -48,7 +48,9 @@ impl std::fmt::Display for Blocked {
             Blocked::ForeignWait => out.write_str(
                 "its handler awaited something that is not an operation of its context: move that into a step, then run `selvedge invocations retry`",
             ),
-            Blocked::Crashes => out.write_str("the process ended ten times in a row while it ran: look at the log, then run `selvedge invocations retry`, or kill it"),
+            Blocked::Crashes => {
+                out.write_str("the process ended ten times in a row while it ran: look at the log, then run `selvedge invocations retry`, or kill it")
+            }
             Blocked::Damaged { reason } => write!(out, "a payload of it cannot be read ({reason}): run `selvedge verify`"),
         }
     }

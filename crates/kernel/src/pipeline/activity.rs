@@ -1,0 +1,142 @@
+//! Activities and their executors as they stand in a file.
+
+use std::collections::BTreeMap;
+
+use super::policies::{retry, timeout};
+use crate::diagnostic::{Place, Report};
+use crate::fields::{Fields, boolean, later, shown, string, strings, whole};
+use crate::pipeline::definition::{Activity, Exec, Executor};
+use crate::pipeline::document::{Kind, Tree};
+
+/// Executors of the design that this version has not.
+pub(crate) const LATER: [&str; 9] = ["http", "worker", "wasm", "queue", "llm", "redis", "logic_app", "throttle", "breaker"];
+/// Fields that belong to `exec`.
+pub(crate) const OF_EXEC: [&str; 5] = ["processes", "persistent", "environment", "folder", "as_file"];
+
+/// `activities`: a mapping of names to activities.
+pub(crate) fn activities(report: &mut Report, tree: &Tree) -> BTreeMap<String, Activity> {
+    let mut found = BTreeMap::new();
+    let Kind::Map(entries) = &tree.kind else {
+        report.error(
+            tree.place,
+            format!("`activities` must be a mapping of names, it is {}", tree.type_name()),
+            "write activities: {head: {exec: [python3, head.py]}}",
+        );
+        return found;
+    };
+    for entry in entries {
+        if !is_activity_name(&entry.key) {
+            let message = format!("the activity `{}` needs another name: a letter, then letters, digits, `_`, `-` and `.`, 63 at most", shown(&entry.key));
+            let fitting: String = entry.key.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).take(61).collect();
+            report.error(entry.place, message, format!("write {}{fitting}", if fitting.starts_with(|c: char| c.is_ascii_alphabetic()) { "" } else { "x_" }));
+        }
+        if let Some(activity) = activity(report, &entry.key, entry.place, &entry.value) {
+            found.insert(entry.key.clone(), activity);
+        }
+    }
+    found
+}
+
+fn is_activity_name(text: &str) -> bool {
+    text.len() <= 63
+        && text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-' | b'.'))
+}
+
+fn activity(report: &mut Report, name: &str, place: Place, tree: &Tree) -> Option<Activity> {
+    let mut fields = Fields::of(report, tree, format!("the activity `{}`", shown(name)), "write {exec: [program, argument]} or {native: true}")?;
+    fields.later(report, &LATER);
+    let executor = executor(report, &mut fields, name, place);
+    let retry = fields.get("retry").and_then(|entry| retry(report, &entry.value)).unwrap_or_default();
+    let timeout = fields.get("timeout").and_then(|entry| timeout(report, &entry.value)).unwrap_or_default();
+    fields.end(report);
+    Some(Activity { executor: executor?, retry, timeout })
+}
+
+/// What `exec` or `native` says, with the fields beside it.
+fn executor(report: &mut Report, fields: &mut Fields<'_>, name: &str, place: Place) -> Option<Executor> {
+    let later = LATER.iter().any(|name| fields.peek(name).is_some());
+    match (fields.get("exec"), fields.get("native")) {
+        (Some(command), None) => exec(report, fields, &command.value).map(Executor::Exec),
+        (None, Some(entry)) => {
+            if boolean(report, "native", &entry.value) == Some(false) {
+                report.error(
+                    entry.value.place,
+                    "`native: false` says nowhere where it runs",
+                    "write native: true for a Rust function, exec: [program] for a program",
+                );
+            }
+            for field in OF_EXEC {
+                fields.elsewhere(report, field, "belongs to `exec`, and this is `native`", "take it out");
+            }
+            Some(Executor::Native)
+        }
+        (Some(_), Some(entry)) => {
+            report.error(entry.place, format!("`{}` has two executors: `exec` and `native`", shown(name)), "take one out");
+            OF_EXEC.iter().for_each(|field| fields.pass(field));
+            None
+        }
+        (None, None) => {
+            if !later {
+                report.error(
+                    place,
+                    format!("`{}` does not say where it runs", shown(name)),
+                    "write exec: [program, argument] for a program, native: true for a Rust function",
+                );
+            }
+            OF_EXEC.iter().for_each(|field| fields.pass(field));
+            None
+        }
+    }
+}
+
+/// A program from its command and the fields beside it. `folder` is where the program runs: relative to the file that declares it, the file's own folder if not written.
+pub(crate) fn exec(report: &mut Report, fields: &mut Fields<'_>, command: &Tree) -> Option<Exec> {
+    let command = match &command.kind {
+        Kind::Text(text) => {
+            let words: Vec<&str> = text.value.split_whitespace().collect();
+            report.error(
+                command.place,
+                "`exec` must be a list of a program and its arguments: there is no shell",
+                format!("write exec: [{}]", words.join(", ")),
+            );
+            None
+        }
+        Kind::List(items) if items.is_empty() => {
+            report.error(command.place, "`exec` names no program", "write exec: [python3, worker.py]");
+            None
+        }
+        _ => strings(report, "exec", command).map(|words| words.into_iter().map(|(word, _)| word).collect()),
+    };
+    let persistent = fields.get("persistent").and_then(|entry| boolean(report, "persistent", &entry.value)).unwrap_or(true);
+    let processes = fields.get("processes").and_then(|entry| whole(report, "processes", &entry.value, 1..=1_000)).unwrap_or(1) as u32;
+    let as_file = fields.get("as_file").and_then(|entry| boolean(report, "as_file", &entry.value)).unwrap_or(false);
+    let environment = fields.get("environment").map(|entry| environment(report, &entry.value)).unwrap_or_default();
+    let folder = fields.get("folder").and_then(|entry| string(report, "folder", &entry.value)).unwrap_or(".").to_owned();
+    Some(Exec { command: command?, persistent, processes, environment, folder, as_file })
+}
+
+fn environment(report: &mut Report, tree: &Tree) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let Kind::Map(entries) = &tree.kind else {
+        report.error(tree.place, format!("`environment` must be a mapping, it is {}", tree.type_name()), "write environment: {LANG: C}");
+        return found;
+    };
+    for entry in entries {
+        let fits =
+            !entry.key.is_empty() && !entry.key.starts_with(|c: char| c.is_ascii_digit()) && entry.key.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_');
+        if !fits {
+            report.error(entry.place, format!("`{}` is no name of an environment variable", shown(&entry.key)), "use letters, digits and `_`");
+        }
+        if entry.key.starts_with("SELVEDGE_") {
+            report.error(entry.place, format!("`{}`: variables that begin with SELVEDGE_ are set by us", shown(&entry.key)), "choose another name");
+        }
+        let secret = matches!(&entry.value.kind, Kind::Map(inner) if inner.iter().any(|part| part.key == "secret"));
+        if secret {
+            later(report, entry.value.place, "`{secret: name}`");
+        } else if let Some(text) = string(report, &format!("environment.{}", shown(&entry.key)), &entry.value) {
+            found.insert(entry.key.clone(), text.to_owned());
+        }
+    }
+    found
+}

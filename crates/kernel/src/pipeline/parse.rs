@@ -1,0 +1,172 @@
+//! Text to a validated [`Definition`], or every error at once.
+
+use serde_json::{Map, Value};
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::activity::activities;
+use super::definition::Definition;
+use super::document::{Kind, Tree, one_document};
+use super::schema;
+use super::scope::{InScope, template};
+use super::stage::{self, Draft};
+use super::validate::{Shape, shape};
+use crate::diagnostic::{Diagnostic, Report};
+use crate::fields::{Fields, list, name, span, string};
+use crate::limit::Limits;
+
+/// The format that this version reads.
+pub const FORMAT: u64 = 1;
+
+/// What exists outside the file, where it is known: an activity or actor that is neither here nor in the file is an error.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// Names of activities.
+    pub activities: BTreeSet<String>,
+    /// Types of actors, each with its handlers.
+    pub actors: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// Parses and validates one file. Gives the definition with warnings, or all errors, sorted by place.
+pub fn parse_pipeline(file: &str, text: &str) -> Result<(Definition, Vec<Diagnostic>), Vec<Diagnostic>> {
+    parse_pipeline_among(file, text, None)
+}
+
+/// The same, with the calls checked against what exists.
+pub fn parse_pipeline_among(file: &str, text: &str, known: Option<&Known>) -> Result<(Definition, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let mut report = Report::new(file);
+    let tree = one_document(&mut report, text);
+    let definition = tree.and_then(|tree| definition(&mut report, &tree, known));
+    report.end(definition)
+}
+
+/// The same from a parsed document.
+pub fn parse_pipeline_tree(file: &str, tree: &Tree, known: Option<&Known>) -> Result<(Definition, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let mut report = Report::new(file);
+    let definition = definition(&mut report, tree, known);
+    report.end(definition)
+}
+
+fn definition(report: &mut Report, tree: &Tree, known: Option<&Known>) -> Option<Definition> {
+    let mut fields = Fields::of(report, tree, "a pipeline", "its first line is selvedge: 1")?;
+    format(report, &mut fields);
+    fields.later(report, &["attributes", "concurrency", "schedule"]);
+    let name = fields.required(report, "name", "write name: my_pipeline").and_then(|entry| {
+        let text = string(report, "name", &entry.value)?;
+        name(report, "the pipeline", text, entry.value.place)
+    });
+    let description = fields.get("description").and_then(|entry| string(report, "description", &entry.value)).unwrap_or_default().to_owned();
+    let input_tree = fields.get("input").map(|entry| &entry.value);
+    let input = input_tree.map(|tree| schema::input(report, tree)).unwrap_or_default();
+    let input_names = schema::names(input_tree);
+    let activities = fields.get("activities").map(|entry| activities(report, &entry.value)).unwrap_or_default();
+    // An activity with an error in it is still declared.
+    let declared: BTreeSet<String> = schema::names(fields.peek("activities").map(|entry| &entry.value));
+    let timeout = fields.get("timeout").and_then(|entry| span(report, "timeout", &entry.value));
+    let retention = fields.get("retention").and_then(|entry| span(report, "retention", &entry.value));
+    let output = fields.get("output");
+    let stages = fields.required(report, "stages", "write stages: [{name: first, call: an_activity}]").and_then(|entry| list(report, "stages", &entry.value));
+    if let Some(stages) = stages {
+        if stages.is_empty() {
+            report.error(
+                fields.peek("stages").map_or(fields.place, |entry| entry.place),
+                "`stages` has no stage",
+                "write stages: [{name: first, call: an_activity}]",
+            );
+        }
+        if stages.len() as u64 > Limits::MAX.stages {
+            let place = stages[Limits::MAX.stages as usize].place;
+            report.error(place, format!("the pipeline has {} stages; limit: stages = {}", stages.len(), Limits::MAX.stages), "split it over several pipelines");
+            return None;
+        }
+    }
+    let mut drafts: Vec<Draft<'_>> = stages.unwrap_or_default().iter().filter_map(|tree| stage::draft(report, tree)).collect();
+    let Shape { depends_on, upstream } = shape(report, &drafts.iter().map(Draft::knot).collect::<Vec<_>>());
+    let names: BTreeSet<String> = drafts.iter().map(|draft| draft.name.clone()).collect();
+    let nullable: BTreeMap<String, &'static str> = drafts.iter().filter_map(|draft| Some((draft.name.clone(), draft.nullable()?))).collect();
+    let nothing = BTreeSet::new();
+    let own_names: Vec<String> = drafts.iter().map(|draft| draft.name.clone()).collect();
+    let mut done = Vec::with_capacity(drafts.len());
+    for (index, draft) in drafts.iter_mut().enumerate() {
+        let scope = InScope {
+            input: &input_names,
+            stages: &names,
+            upstream: upstream.as_ref().map(|upstream| upstream.get(index).unwrap_or(&nothing)),
+            nullable: &nullable,
+            own: Some(&own_names[index]),
+            downstream: downstream(&upstream, &own_names, index),
+            more: Vec::new(),
+        };
+        let calls = stage::Calls { declared: &declared, known };
+        done.push(stage::finish(report, draft, depends_on[index].clone(), &scope, &calls));
+    }
+    if let Some(entry) = output {
+        // Every stage has ended when the run's output is made.
+        let scope = InScope {
+            input: &input_names,
+            stages: &names,
+            upstream: Some(&names),
+            nullable: &nullable,
+            own: None,
+            downstream: BTreeSet::new(),
+            more: Vec::new(),
+        };
+        template(report, "output", &entry.value, &scope);
+    }
+    fields.end(report);
+    let stages = done.into_iter().collect::<Option<Vec<_>>>()?;
+    Some(Definition {
+        name: name?,
+        description,
+        input,
+        output: output.map_or(Value::Null, |entry| entry.value.to_value()),
+        activities,
+        timeout,
+        retention,
+        attributes: BTreeMap::new(),
+        stages,
+    })
+}
+
+/// The stages that wait for stage `index`.
+fn downstream(upstream: &Option<Vec<BTreeSet<String>>>, names: &[String], index: usize) -> BTreeSet<String> {
+    let waits = |set: &BTreeSet<String>| set.contains(&names[index]);
+    let all = upstream.iter().flatten().zip(names);
+    all.filter(|(set, _)| waits(set)).map(|(_, name)| name.clone()).collect()
+}
+
+fn format(report: &mut Report, fields: &mut Fields<'_>) {
+    let Some(entry) = fields.required(report, "selvedge", "write selvedge: 1 in its first line: the version of the format") else { return };
+    match &entry.value.kind {
+        Kind::Number(number, _) if number.as_u64() == Some(FORMAT) => {}
+        Kind::Number(number, written) if number.as_u64().is_some_and(|found| found > FORMAT) => {
+            report.error(
+                entry.value.place,
+                format!("the file has format {written}, this program reads format {FORMAT}"),
+                "start the newer program that it was written for",
+            );
+        }
+        _ => report.error(entry.value.place, format!("`selvedge` must be {FORMAT}, the version of the format"), "write selvedge: 1"),
+    }
+}
+
+/// The version of a definition: BLAKE3 over its JSON with sorted keys, 32 hexadecimal characters.
+///
+/// Take it before the folders of executors are made absolute, so that it is the same on every machine.
+#[must_use]
+pub fn version(definition: &Definition) -> String {
+    // Invariant: a definition is made of strings, numbers, maps and lists: it has a JSON form.
+    let value = serde_json::to_value(definition).unwrap_or_default();
+    let bytes = serde_json::to_vec(&sorted(value)).unwrap_or_default();
+    blake3::hash(&bytes).to_hex()[..32].to_owned()
+}
+
+fn sorted(value: Value) -> Value {
+    match value {
+        Value::Object(entries) => {
+            let ordered: BTreeMap<String, Value> = entries.into_iter().map(|(key, value)| (key, sorted(value))).collect();
+            Value::Object(ordered.into_iter().collect::<Map<_, _>>())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),
+        other => other,
+    }
+}
