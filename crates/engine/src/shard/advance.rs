@@ -468,14 +468,15 @@ impl Shard {
     /// Ends an invocation, or plans its next attempt.
     pub(super) async fn finish(&mut self, id: InvocationId, result: crate::registry::Ended) {
         let Some(activation) = self.active.get(&id) else { return };
-        let options = self.options(&activation.record.message.target.kind);
+        let own = self.transition_of(activation).and_then(|transition| transition.retry);
+        let retry = own.unwrap_or_else(|| self.options(&activation.record.message.target.kind).retry);
         let now = self.now();
         let Some(activation) = self.active.get(&id) else { return };
         let cancelled = activation.core.state.borrow().cancelled;
         let ended = match result {
             Ok(value) => Ended { status: Status::Completed, outcome: Outcome::Value(value), dead_letter: false },
             Err(failure) if cancelled => Ended { status: Status::Cancelled, outcome: Outcome::Error(failure.error), dead_letter: false },
-            Err(failure) => match after_attempt(&activation.record, &failure, &options.retry, now) {
+            Err(failure) => match after_attempt(&activation.record, &failure, &retry, now) {
                 AfterAttempt::End { error, dead_letter } => Ended { status: Status::Failed, outcome: Outcome::Error(error), dead_letter },
                 AfterAttempt::Again { at } => return self.attempt_again(id, failure, at).await,
             },
