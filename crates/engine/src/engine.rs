@@ -153,7 +153,11 @@ impl Engine {
         }
         let bound = self.limits().body_bytes;
         if input.len() as u64 > bound {
-            return Err(VerbError::new(Consequence::Limit, "limit: body", format!("the input has {} bytes, the limit of a body is {bound}: send a reference instead", input.len())));
+            return Err(VerbError::new(
+                Consequence::Limit,
+                "limit: body",
+                format!("the input has {} bytes, the limit of a body is {bound}: send a reference instead", input.len()),
+            ));
         }
         let message = Message {
             id: self.new_id(&actor),

@@ -1,5 +1,7 @@
 //! Runs of pipelines: actors of the built-in type `pipeline`, performed by their shard.
 
+use bytes::Bytes;
+use selvedge_kernel::error::AttemptError;
 use selvedge_kernel::error::WorkError;
 use selvedge_kernel::id::{Key, RunId};
 use selvedge_kernel::journal::Signature;
@@ -8,8 +10,6 @@ use selvedge_kernel::record::invocation::Begun;
 use selvedge_kernel::record::message::Outcome;
 use selvedge_kernel::record::shard::LedgerLine;
 use selvedge_kernel::time::Millis;
-use bytes::Bytes;
-use selvedge_kernel::error::AttemptError;
 
 use crate::core::Given;
 use crate::shard::{Activation, Effect, Shard, VerbError};

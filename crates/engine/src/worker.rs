@@ -32,14 +32,38 @@ pub(crate) enum Event {
     Wake(Wakeup),
     Progress(InvocationId, u32, Bytes),
     /// A task that ran elsewhere has ended.
-    TaskDone { invocation: InvocationId, number: u32, attempt: u32, result: Result<Bytes, AttemptError> },
+    TaskDone {
+        invocation: InvocationId,
+        number: u32,
+        attempt: u32,
+        result: Result<Bytes, AttemptError>,
+    },
     /// A task of a run has ended.
-    RunTaskDone { run: selvedge_kernel::id::RunId, stage: u16, item: u32, attempt: u32, result: Result<Bytes, AttemptError> },
-    Envelope { from: ShardId, to: ShardId, n: u64, envelope: Box<Envelope> },
+    RunTaskDone {
+        run: selvedge_kernel::id::RunId,
+        stage: u16,
+        item: u32,
+        attempt: u32,
+        result: Result<Bytes, AttemptError>,
+    },
+    Envelope {
+        from: ShardId,
+        to: ShardId,
+        n: u64,
+        envelope: Box<Envelope>,
+    },
     /// The receiver has everything up to n.
-    Taken { by: ShardId, from: ShardId, n: u64 },
+    Taken {
+        by: ShardId,
+        from: ShardId,
+        n: u64,
+    },
     /// The receiver misses something after n.
-    Missing { by: ShardId, from: ShardId, n: u64 },
+    Missing {
+        by: ShardId,
+        from: ShardId,
+        n: u64,
+    },
     /// Time has moved by hand.
     Tick,
     Close(oneshot::Sender<()>),
@@ -265,7 +289,10 @@ fn durable(wiring: &Wiring, shards: &mut HashMap<ShardId, Shard>, of: Vec<(Shard
             }
             CommitOutcome::Fenced => return Err(format!("shard {} has a newer owner: this process may not write to it any more", id.0)),
             CommitOutcome::Gap { last } => {
-                return Err(format!("shard {} is at commit {last}, commit {} does not follow it: the store went back in time; nothing was written over the hole", id.0, commit.number));
+                return Err(format!(
+                    "shard {} is at commit {last}, commit {} does not follow it: the store went back in time; nothing was written over the hole",
+                    id.0, commit.number
+                ));
             }
             CommitOutcome::Unknown => {
                 return Err(format!("the store gave no answer for commit {} of shard {}: {}", commit.number, id.0, wiring.store_reason()));

@@ -175,7 +175,13 @@ impl Shard {
         }
         let seal_key: SealKey = match self.get(key::seal_key(id.0)).await? {
             Some(bytes) => wire::decode("seal key", &bytes)?,
-            None => return Err(VerbError::new(selvedge_kernel::error::Consequence::Stop, "store_damaged", format!("the seal key of {id} is missing: run `selvedge verify`"))),
+            None => {
+                return Err(VerbError::new(
+                    selvedge_kernel::error::Consequence::Stop,
+                    "store_damaged",
+                    format!("the seal key of {id} is missing: run `selvedge verify`"),
+                ));
+            }
         };
         let input = self.payload(id.0, record.input_seal, &record.input).await?;
         let begun = self.begun_rows(id).await?;
@@ -347,7 +353,15 @@ impl Shard {
         if newly_accepted {
             let keep = self.wiring.settings.keep;
             let last = (activation.journal.chain, activation.journal.next);
-            selvedge_kernel::transition::write_ledger(&mut self.head, &mut writes, id.0, false, selvedge_kernel::record::shard::LedgerState::Accepted, last, &keep);
+            selvedge_kernel::transition::write_ledger(
+                &mut self.head,
+                &mut writes,
+                id.0,
+                false,
+                selvedge_kernel::record::shard::LedgerState::Accepted,
+                last,
+                &keep,
+            );
         }
         self.write(writes, Vec::new());
     }
@@ -360,7 +374,11 @@ impl Shard {
         }
         activation.suspend_planned = true;
         let after = self.wiring.settings.suspend_after.unwrap_or_else(|| {
-            self.wiring.registry.actors.get(&activation.record.message.target.kind).map_or_else(|| crate::registry::ActorOptions::default().suspend_after, |actor| actor.options.suspend_after)
+            self.wiring
+                .registry
+                .actors
+                .get(&activation.record.message.target.kind)
+                .map_or_else(|| crate::registry::ActorOptions::default().suspend_after, |actor| actor.options.suspend_after)
         });
         let now = self.head.time;
         activation.idle_since = now;
@@ -399,7 +417,6 @@ impl Shard {
             self.kept_ready.insert(id, ready);
         }
     }
-
 
     /// Writes a ready row: a reopened shard activates this invocation.
     pub(crate) fn put_ready(&mut self, writes: &mut Writes, id: InvocationId) -> u64 {

@@ -85,6 +85,14 @@ impl Shard {
     }
 
     async fn advance_taken(&mut self, activation: &mut Activation) -> Result<Step, VerbError> {
+        if self.wiring.settings.tasks == crate::wiring::Tasks::Leave {
+            // Its code may not even be in this process: it is accepted, and goes on elsewhere.
+            activation.core.state.borrow_mut().live = true;
+            if activation.pending.is_some() {
+                self.flush(activation).await?;
+            }
+            return Ok(Step::Keep);
+        }
         if activation.handler == Runs::Transition {
             return self.advance_transition(activation).await;
         }
@@ -312,11 +320,8 @@ impl Shard {
 
     /// The state under a prefix, with what this invocation has written and not committed yet.
     async fn own_entries(&self, activation: &Activation, actor: &selvedge_kernel::id::ActorId, prefix: &str) -> Result<Vec<(String, Bytes)>, VerbError> {
-        let mut entries: std::collections::BTreeMap<String, Bytes> = if activation.core.state.borrow().cleared {
-            Default::default()
-        } else {
-            self.state_entries(actor, prefix).await?.into_iter().collect()
-        };
+        let mut entries: std::collections::BTreeMap<String, Bytes> =
+            if activation.core.state.borrow().cleared { Default::default() } else { self.state_entries(actor, prefix).await?.into_iter().collect() };
         let state = activation.core.state.borrow();
         for (name, value) in &state.view {
             if name.starts_with(prefix) {
@@ -652,4 +657,3 @@ pub(crate) fn object(entries: &[(String, Bytes)]) -> Bytes {
     json.push(b'}');
     Bytes::from(json)
 }
-

@@ -60,7 +60,14 @@ impl Shard {
     }
 
     /// Answers whoever waits.
-    pub(super) async fn reply(&mut self, to: Peer, from: InvocationId, outcome: Outcome, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
+    pub(super) async fn reply(
+        &mut self,
+        to: Peer,
+        from: InvocationId,
+        outcome: Outcome,
+        writes: &mut Writes,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), VerbError> {
         let shard = match to {
             Peer::Operation { invocation, .. } => self.wiring.shard_of_invocation(invocation),
             Peer::Task { run, .. } => run.0.hash.shard(self.wiring.shards),
@@ -69,14 +76,23 @@ impl Shard {
             Outcome::Value(value) => value.len() <= limit::INLINE_BYTES,
             Outcome::Error(_) => true,
         };
-        if shard == self.id && small && let Peer::Operation { invocation, number } = to {
+        if shard == self.id
+            && small
+            && let Peer::Operation { invocation, number } = to
+        {
             return self.keep_reply(invocation, number, outcome, writes).await;
         }
         self.send(shard, from.0, Envelope::Reply { to, from, outcome }, writes, effects).await
     }
 
     /// Asks an invocation to end.
-    pub(super) async fn post_cancel(&mut self, invocation: InvocationId, reason: String, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
+    pub(super) async fn post_cancel(
+        &mut self,
+        invocation: InvocationId,
+        reason: String,
+        writes: &mut Writes,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), VerbError> {
         let to = self.wiring.shard_of_invocation(invocation);
         self.send(to, invocation.0, Envelope::Cancel { invocation, reason }, writes, effects).await
     }
@@ -196,7 +212,9 @@ impl Shard {
                 Ok(())
             }
             Envelope::Reply { to: Peer::Operation { invocation, number }, outcome, .. } => self.keep_reply(invocation, number, outcome, writes).await,
-            Envelope::Reply { to: Peer::Task { run, stage, item, attempt }, outcome, .. } => self.keep_task_reply(run, stage, item, attempt, outcome, writes, effects).await,
+            Envelope::Reply { to: Peer::Task { run, stage, item, attempt }, outcome, .. } => {
+                self.keep_task_reply(run, stage, item, attempt, outcome, writes, effects).await
+            }
             Envelope::Cancel { invocation, reason } => self.keep_cancel(invocation, reason, writes).await,
         }
     }

@@ -27,10 +27,10 @@ use selvedge_kernel::time::Millis;
 use selvedge_kernel::wire::{self, WireError};
 use tokio::sync::oneshot;
 
-pub(crate) use crate::shard::activate::Activation;
 use crate::core::Given;
 use crate::draft::{Drafts, Overlay, Submitted};
 use crate::env::Entropy;
+pub(crate) use crate::shard::activate::Activation;
 use crate::shard::mail::Pair;
 use crate::shard::timers::TimerQueue;
 use crate::wiring::Wiring;
