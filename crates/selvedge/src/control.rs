@@ -4,6 +4,7 @@
 //! `{"error": {"consequence", "code", "message"}}`. Only the user who owns the socket is answered.
 
 mod perform;
+mod runs;
 mod server;
 
 use std::io;
@@ -18,6 +19,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
 pub use perform::perform;
+pub(crate) use runs::{Runs, sentence};
 pub(crate) use server::Listener;
 
 /// The socket's name in the data directory.
@@ -82,10 +84,80 @@ pub enum Request {
         /// `run_…` or `inv_…`
         id: String,
     },
+    /// All runs.
+    Runs,
+    /// One run, stage by stage.
+    Run {
+        /// `run_…`
+        id: String,
+    },
+    /// What happened to a run.
+    RunEvents {
+        /// `run_…`
+        id: String,
+        /// The first number that is wanted.
+        from: u64,
+    },
+    /// Steer a run.
+    SteerRun {
+        /// `run_…`
+        id: String,
+        /// What to do.
+        steer: Steer,
+    },
+    /// Answer an approval.
+    Decide {
+        /// `run_…`
+        id: String,
+        /// The stage that asks; none: the only one that does.
+        stage: Option<String>,
+        /// Yes or no.
+        answer: Decision,
+        /// Who decides.
+        by: String,
+        /// A remark.
+        comment: String,
+    },
+    /// Deliver a signal to a run.
+    SignalRun {
+        /// `run_…`
+        id: String,
+        /// The signal.
+        name: String,
+        /// JSON.
+        payload: String,
+    },
     /// Messages that could not be handled.
     DeadLetters,
     /// Walk every chain and ledger.
     Verify,
+}
+
+/// How a run is steered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Steer {
+    /// End it as cancelled.
+    Cancel {
+        /// Why.
+        reason: String,
+    },
+    /// Start nothing new.
+    Pause,
+    /// Go on after a pause.
+    Resume,
+    /// Take up what failed or is blocked.
+    Retry,
+}
+
+/// The answer to an approval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// Yes.
+    Approve,
+    /// No.
+    Reject,
 }
 
 /// A message to a handler.

@@ -60,7 +60,7 @@ pub enum Kind {
     RunItems = 34,
     /// run, stage (u16), item (u32) → a task's end, or its failed attempts so far. Leaves with the run.
     RunTask = 35,
-    /// run, stage (u16), group (part), item (u32) → empty. Leaves with the run.
+    /// run, stage (u16), group (part), gathered stage (u16), item (u32) → empty. Leaves with the run.
     RunGroup = 36,
     /// run, n (u64) → an event for readers. Leaves by retention.
     RunEvent = 37,

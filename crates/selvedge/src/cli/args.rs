@@ -46,9 +46,14 @@ pub enum Output {
 
 #[derive(Subcommand, Debug)]
 pub enum Noun {
+    /// Run a pipeline to its end; after a kill, the same command goes on where it was
+    Run(Run),
     /// Check pipelines
     #[command(subcommand)]
     Pipelines(Pipelines),
+    /// Look at runs, steer them, answer them
+    #[command(subcommand)]
+    Runs(Runs),
     /// Talk to actors
     #[command(subcommand)]
     Actors(Actors),
@@ -77,6 +82,19 @@ pub enum Noun {
     Man,
 }
 
+/// `run`
+#[derive(Args, Debug)]
+pub struct Run {
+    /// The pipeline's file
+    pub pipeline: PathBuf,
+    /// The run's input: JSON, or @FILE
+    #[arg(long, value_name = "JSON|@FILE")]
+    pub input: Option<String>,
+    /// Start a new run, even if one of this file and input is open
+    #[arg(long)]
+    pub new: bool,
+}
+
 #[derive(Subcommand, Debug)]
 pub enum Pipelines {
     /// Every error at once, with line, column and a hint
@@ -84,6 +102,64 @@ pub enum Pipelines {
         /// Pipelines [default: those that app.yaml names]
         files: Vec<PathBuf>,
     },
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Runs {
+    /// All runs, newest first
+    List,
+    /// One run, stage by stage
+    Show(RunId),
+    /// Print what happens to a run until it ends
+    Follow(RunId),
+    /// End a run as cancelled
+    Cancel {
+        #[command(flatten)]
+        run: RunId,
+        /// Why; it stays with the run
+        #[arg(long, default_value = "cancelled by hand")]
+        reason: String,
+    },
+    /// Start nothing new; what runs comes to its end
+    Pause(RunId),
+    /// Go on after a pause
+    Resume(RunId),
+    /// Take up what failed or is blocked; what is finished stays finished
+    Retry(RunId),
+    /// Say yes to an approval
+    Approve(Decision),
+    /// Say no to an approval
+    Reject(Decision),
+    /// Deliver a signal
+    Signal {
+        #[command(flatten)]
+        run: RunId,
+        /// The signal's name
+        name: String,
+        #[command(flatten)]
+        data: Data,
+    },
+}
+
+#[derive(Args, Debug)]
+pub struct RunId {
+    /// run_…
+    pub id: String,
+}
+
+#[derive(Args, Debug)]
+pub struct Decision {
+    #[command(flatten)]
+    pub run: RunId,
+    /// The stage that asks, where more than one does
+    #[arg(long)]
+    pub stage: Option<String>,
+    /// Who decides [default: the user who is logged in]
+    #[arg(long, value_name = "NAME")]
+    pub by: Option<String>,
+    /// A remark that stays with the decision
+    #[arg(long, default_value = "")]
+    pub comment: String,
 }
 
 #[derive(Args, Debug)]

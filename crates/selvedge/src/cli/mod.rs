@@ -5,7 +5,11 @@ mod actors;
 mod args;
 mod check;
 mod exit;
+mod happened;
 mod print;
+mod progress;
+mod run;
+mod runs;
 mod said;
 mod settings;
 mod slots;
@@ -57,6 +61,8 @@ pub fn main(app: App) -> ExitCode {
 async fn perform(cli: Cli, app: App) -> Result<Code, Stop> {
     let common = cli.common;
     match cli.noun {
+        Noun::Run(verb) => run::run(&common, app, verb).await,
+        Noun::Runs(verb) => runs::runs(&common, app, verb).await,
         Noun::Pipelines(verb) => check::pipelines(&common, app, verb),
         Noun::Actors(verb) => actors::actors(&common, app, verb).await,
         Noun::Invocations(verb) => actors::invocations(&common, app, verb).await,

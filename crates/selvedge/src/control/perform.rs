@@ -5,11 +5,12 @@ use selvedge_engine::engine::{Ask, Engine};
 use selvedge_engine::{Answer, Progress, SignalTarget};
 use selvedge_kernel::auth::{Action, Permit, Resource, authorize, local};
 use selvedge_kernel::error::Consequence;
-use selvedge_kernel::id::{ActorId, InvocationId};
+use selvedge_kernel::id::{ActorId, InvocationId, RunId};
 use selvedge_kernel::record::message::Outcome;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::runs::Runs;
 use super::{Invoke, Problem, Request};
 
 /// Does what is asked, as the local owner of a tenant.
@@ -46,7 +47,14 @@ pub async fn perform(engine: &Engine, tenant: &str, request: Request) -> Result<
             engine.retry(asker.work(Action::Control, &id)?, invocation_id(&id)?).await?;
             Ok(Value::Null)
         }
+        Request::Why { id } if id.starts_with(RunId::PREFIX) => Runs(asker).why(&id).await,
         Request::Why { id } => asker.why(&id).await,
+        Request::Runs => Runs(asker).list().await,
+        Request::Run { id } => Runs(asker).show(&id).await,
+        Request::RunEvents { id, from } => value(&Runs(asker).events(&id, from).await?),
+        Request::SteerRun { id, steer } => Runs(asker).steer(&id, steer).await,
+        Request::Decide { id, stage, answer, by, comment } => Runs(asker).decide(&id, stage, answer, &by, &comment).await,
+        Request::SignalRun { id, name, payload } => Runs(asker).signal(&id, &name, payload).await,
         Request::DeadLetters => {
             let letters = engine.dead_letters(asker.permit(Action::Operate, Resource::Store)?).await?;
             let shown = letters.iter().map(|letter| {
@@ -63,7 +71,8 @@ pub async fn perform(engine: &Engine, tenant: &str, request: Request) -> Result<
 }
 
 /// Who asks, and whom.
-pub(super) struct Asker<'a> {
+#[derive(Clone, Copy)]
+pub(crate) struct Asker<'a> {
     pub engine: &'a Engine,
     pub tenant: &'a str,
 }
