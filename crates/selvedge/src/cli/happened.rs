@@ -21,13 +21,17 @@ pub fn line(happening: &Happening) -> String {
     match happening {
         Happening::Run { state, reason } => format!("the run is {state}{}", because(reason)),
         Happening::Stage { stage, state, reason } => format!("{stage} is {state}{}", because(reason)),
-        Happening::Retrying { stage, item, attempts, error, at } => format!("{stage}[{item}] failed {attempts} times and is tried again at {at}: {error}"),
-        Happening::TaskFailed { stage, item, attempts, error } => format!("{stage}[{item}] failed for good after {attempts} attempts: {error}"),
+        Happening::Retrying { stage, item, attempts, error, at } => format!("{stage}[{item}] failed {} and is tried again at {at}: {error}", times(*attempts)),
+        Happening::TaskFailed { stage, item, attempts, error } => format!("{stage}[{item}] failed {}, for good: {error}", times(*attempts)),
         Happening::ApprovalOpened { stage, assignees, expires, .. } => format!("{stage} asks {} until {expires}", assignees.join(", ")),
         Happening::ApprovalDecided { stage, state, by, .. } => format!("{stage} is {state} by {by}"),
         Happening::Signal { name, stage: Some(stage) } => format!("the signal `{name}` came, {stage} took it"),
         Happening::Signal { name, stage: None } => format!("the signal `{name}` came and is kept"),
     }
+}
+
+fn times(number: u32) -> String {
+    if number == 1 { "once".to_owned() } else { format!("{number} times") }
 }
 
 /// How long ago a time was.

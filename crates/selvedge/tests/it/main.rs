@@ -1,4 +1,7 @@
-//! The tests of the facade: one binary.
+//! The tests of the facade and of the binary: one binary.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod cli;
 mod replay;
+mod rig;
+mod runbook;
