@@ -29,7 +29,7 @@ pub const SHARDS: u16 = 64;
 
 /// A running engine: threads that own the shards of one store.
 pub struct Engine {
-    wiring: Arc<Wiring>,
+    pub(crate) wiring: Arc<Wiring>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     side: Mutex<Option<tokio::runtime::Runtime>>,
     entropy: Mutex<Entropy>,
@@ -125,7 +125,7 @@ impl Engine {
         self.wiring.stop_reason()
     }
 
-    async fn ask<T>(&self, shard: ShardId, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, VerbError> {
+    pub(crate) async fn ask<T>(&self, shard: ShardId, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, VerbError> {
         let (reply, answer) = oneshot::channel();
         if !self.wiring.send(shard, Event::Command(shard, command(reply))) {
             return Err(VerbError::closed(self.stopped()));
@@ -136,9 +136,12 @@ impl Engine {
         }
     }
 
+    pub(crate) fn draw(&self) -> [u8; 10] {
+        self.entropy.lock().unwrap_or_else(PoisonError::into_inner).draw()
+    }
+
     fn new_id(&self, actor: &ActorId) -> InvocationId {
-        let random = self.entropy.lock().unwrap_or_else(PoisonError::into_inner).draw();
-        InvocationId(RawId::at(actor.hash16(), self.now(), random))
+        InvocationId(RawId::at(actor.hash16(), self.now(), self.draw()))
     }
 
     /// Calls a handler, or sends to it.
@@ -263,12 +266,14 @@ impl Engine {
             sum.active += census.active;
             sum.tasks += census.tasks;
             sum.outbox += census.outbox;
+            sum.runs += census.runs;
         }
         Ok(sum)
     }
 
-    /// Moves a manual clock, and lets everything due happen.
+    /// Lets everything that is under way come to rest, moves a manual clock, and lets everything due happen.
     pub async fn advance(&self, span: Duration) {
+        self.settle().await;
         if let Clock::Manual(at) = &self.wiring.env.clock {
             at.fetch_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
         }
@@ -355,15 +360,15 @@ fn declared(registry: &Registry) -> Vec<(String, selvedge_kernel::pipeline::defi
     activities.chain(handlers).collect()
 }
 
-fn expect_action(permit: &Permit, action: Action) -> Result<(), VerbError> {
+pub(crate) fn expect_action(permit: &Permit, action: Action) -> Result<(), VerbError> {
     if permit.action() == action { Ok(()) } else { Err(misused(permit)) }
 }
 
-fn misused(permit: &Permit) -> VerbError {
+pub(crate) fn misused(permit: &Permit) -> VerbError {
     VerbError::new(Consequence::NotPermitted, "wrong_permit", format!("a permit for {:?} on {:?} does not allow this", permit.action(), permit.resource()))
 }
 
-fn check_part(what: &str, part: &str) -> Result<(), VerbError> {
+pub(crate) fn check_part(what: &str, part: &str) -> Result<(), VerbError> {
     if part.is_empty() {
         return Err(VerbError::new(Consequence::FixInput, "empty", format!("{what} is empty: name it")));
     }

@@ -145,7 +145,11 @@ pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::Unb
         let now = wiring.env.clock.now();
         let due = if closing.is_some() { None } else { shards.values().filter_map(Shard::next_due).min() };
         let mut worked = 0u64;
-        let woken = if due.is_some_and(|due| due <= now) { Woken::Time } else { wait(&wiring, &mut events, &mut flights, due, now).await };
+        if due.is_some_and(|due| due <= now) {
+            // What is due does not keep tasks of this thread from running.
+            tokio::task::yield_now().await;
+        }
+        let woken = wait(&wiring, &mut events, &mut flights, due, now).await;
         match woken {
             Woken::Event(None | Some(Event::Die)) => break,
             Woken::Event(Some(event)) => {
@@ -182,7 +186,7 @@ pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::Unb
             }
         }
         submit(&wiring, &mut shards, &mut flights);
-        let busy = !flights.is_empty();
+        let busy = !flights.is_empty() || shards.values().any(|shard| shard.runs.has_work());
         wiring.busy[index].store(busy, Ordering::SeqCst);
         wiring.pending.fetch_sub(worked, Ordering::SeqCst);
     }
@@ -196,6 +200,7 @@ pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::Unb
 async fn wait(wiring: &Wiring, events: &mut mpsc::UnboundedReceiver<Event>, flights: &mut VecDeque<Flight>, due: Option<Millis>, now: Millis) -> Woken {
     let sleep = async {
         match (&wiring.env.clock, due) {
+            (_, Some(due)) if due <= now => {}
             (Clock::Wall(_), Some(due)) => tokio::time::sleep(due.since(now).min(Duration::from_secs(3600))).await,
             _ => std::future::pending::<()>().await,
         }
@@ -245,7 +250,7 @@ async fn handle(wiring: &Arc<Wiring>, shards: &mut HashMap<ShardId, Shard>, even
         }
         Event::RunTaskDone { run, stage, item, attempt, result } => {
             if let Some(shard) = shards.get_mut(&run.0.hash.shard(wiring.shards)) {
-                shard.run_task_done(run, stage, item, attempt, result).await;
+                shard.run_task_done(run, stage, item, attempt, result);
             }
         }
         Event::Envelope { from, to, n, envelope } => {

@@ -15,8 +15,10 @@ mod failure;
 mod json;
 pub mod manifest;
 mod name;
+pub mod run;
 #[cfg(feature = "test")]
 pub mod test;
+mod verify;
 
 pub use app::{ActorOptions, App};
 pub use bootstrap::{Engine, EngineError};
@@ -28,10 +30,15 @@ pub use ctx::{Attempt, Child, Ctx, Either, Op, Sent, State, Step, View, Wait};
 pub use failure::{Failure, Outcome};
 pub use manifest::{FileError, LoadedPipeline};
 pub use name::{Activity, Handler, SharedHandler, Signal, Target};
+pub use run::Run;
+pub use selvedge_engine::verify::ShardReport;
 pub use selvedge_engine::why::Why;
 pub use selvedge_engine::wiring::Settings;
 pub use selvedge_kernel::auth::AuthorizationContext;
 pub use selvedge_kernel::id::{InvocationId, RunId};
+pub use selvedge_kernel::pipeline::definition::Definition;
+pub use selvedge_kernel::pipeline::parse::parse_pipeline as pipeline;
 pub use selvedge_kernel::policy::{Backoff, Breaker, Rate, Retry, Span, Throttle, Timeout};
 pub use selvedge_kernel::time::Millis;
 pub use selvedge_kernel::waiting::Waiting;
+pub use verify::VerifyError;

@@ -14,11 +14,12 @@ use selvedge_kernel::id::{Key, ShardId};
 use selvedge_kernel::ports::{Boxed, Claim, Commit, CommitOutcome, Owner, Store, StoreError};
 use selvedge_kernel::time::Day;
 
+use crate::carry::{self, Carrier};
 use crate::directory::{self, Directory, Meta};
-use crate::disk::Disk;
+use crate::disk::{Disk, Faults};
 use crate::entry;
 use crate::error::OpenError;
-use crate::log::ShardState;
+use crate::log::Bounds;
 use crate::open;
 use crate::options::Options;
 use crate::queue::{Batch, Queue, Task};
@@ -32,6 +33,8 @@ pub struct Shared {
     pub queue: Queue,
     /// The rows in memory.
     pub tables: Tables,
+    /// What waits for the tree.
+    pub carrier: Carrier,
     /// The day on which readers stand.
     pub today: Arc<dyn Fn() -> Day + Send + Sync>,
     stopped: AtomicBool,
@@ -45,6 +48,7 @@ impl Shared {
         Shared {
             queue: Queue::default(),
             tables: Tables::new(shards),
+            carrier: Carrier::new(options.spans_kept),
             today: Arc::clone(&options.today),
             stopped: AtomicBool::new(false),
             reason: Mutex::default(),
@@ -59,11 +63,16 @@ impl Shared {
         }
     }
 
-    fn check(&self) -> Result<(), StoreError> {
+    /// The reason why it has stopped, as an error.
+    pub fn running(&self) -> Result<(), String> {
         if !self.stopped.load(Ordering::Acquire) {
             return Ok(());
         }
-        Err(StoreError::Stopped { reason: self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone() })
+        Err(self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        self.running().map_err(|reason| StoreError::Stopped { reason })
     }
 
     fn damaged(&self, doing: &str, error: &io::Error) -> StoreError {
@@ -83,11 +92,14 @@ struct Inner {
     pool: Arc<Pool>,
     meta: Meta,
     cut: Option<String>,
+    bounds: Bounds,
     running: Mutex<Option<Running>>,
 }
 
 struct Running {
-    threads: Vec<JoinHandle<()>>,
+    log: JoinHandle<()>,
+    carrier: JoinHandle<()>,
+    segments: JoinHandle<()>,
     lock: File,
 }
 
@@ -96,6 +108,18 @@ struct Running {
 pub struct Stats {
     /// Files of the log, used or waiting.
     pub log_files: usize,
+    /// Bytes of rows in memory that are not yet in the tree, roughly.
+    pub table_bytes: usize,
+    /// Bytes of filled segments that are not yet in the tree.
+    pub log_bytes: u64,
+    /// Spans of the log that wait for the tree.
+    pub waiting: usize,
+    /// The last group of the log that is in the tree, 0 if none came since the store opened.
+    pub carried: u64,
+    /// Keyspaces of days.
+    pub days: usize,
+    /// The tree is so far behind that commits are slowed down: begin no new work (`store_behind`).
+    pub behind: bool,
     /// Where a torn tail was cut when the store opened, if one was.
     pub cut: Option<String>,
 }
@@ -110,17 +134,20 @@ impl EmbeddedStore {
         let directory = directory::open(dir, &options.command, options.shards, &disk)?;
         let shared = Arc::new(Shared::new(directory.meta.shards, &options));
         let opened = open::read(&directory, &disk, &options, &shared)?;
-        EmbeddedStore::start(directory, shared, opened)
+        EmbeddedStore::start(directory, shared, opened, options.faults)
     }
 
-    fn start(directory: Directory, shared: Arc<Shared>, opened: open::Opened) -> Result<EmbeddedStore, OpenError> {
-        let open::Opened { log, cut } = opened;
-        let pool = Arc::clone(&log.pool);
+    fn start(directory: Directory, shared: Arc<Shared>, opened: open::Opened, faults: Faults) -> Result<EmbeddedStore, OpenError> {
+        let open::Opened { log, tree, cut } = opened;
+        let (pool, bounds) = (Arc::clone(&log.pool), log.bounds);
         let failed = |source| OpenError::Io { doing: "cannot start a thread for", path: directory.path.clone(), source };
+        let named = |name: &str| std::thread::Builder::new().name(format!("selvedge-{name}"));
         let segments = pool.start().map_err(failed)?;
-        let writer = std::thread::Builder::new().name("selvedge-log".to_owned()).spawn(move || log.run()).map_err(failed)?;
-        let running = Running { threads: vec![writer, segments], lock: directory.lock };
-        let inner = Inner { shared, pool, meta: directory.meta, cut, running: Mutex::new(Some(running)) };
+        let carried = Arc::clone(&shared);
+        let carrier = named("carrier").spawn(move || carry::run(&carried, tree, &faults)).map_err(failed)?;
+        let log = named("log").spawn(move || log.run()).map_err(failed)?;
+        let running = Mutex::new(Some(Running { log, carrier, segments, lock: directory.lock }));
+        let inner = Inner { shared, pool, meta: directory.meta, cut, bounds, running };
         Ok(EmbeddedStore { inner: Arc::new(inner) })
     }
 
@@ -133,7 +160,18 @@ impl EmbeddedStore {
     /// Figures of now.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        Stats { log_files: self.inner.pool.files(), cut: self.inner.cut.clone() }
+        let progress = self.inner.shared.carrier.progress();
+        let table_bytes = self.inner.shared.tables.bytes();
+        Stats {
+            log_files: self.inner.pool.files(),
+            table_bytes,
+            log_bytes: progress.log_bytes,
+            waiting: progress.waiting,
+            carried: progress.carried,
+            days: progress.days,
+            behind: progress.waiting > 0 && self.inner.bounds.near(table_bytes, progress.log_bytes),
+            cut: self.inner.cut.clone(),
+        }
     }
 }
 
@@ -141,16 +179,14 @@ impl Inner {
     fn close(&self) {
         self.shared.queue.close();
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(Running { mut threads, lock }) = running {
-            let segments = threads.split_off(1);
-            for writer in threads {
-                writer.join().unwrap_or(());
-            }
+        if let Some(Running { log, carrier, segments, lock }) = running {
+            log.join().unwrap_or(());
+            self.shared.carrier.close();
+            carrier.join().unwrap_or(());
             self.pool.close();
-            for thread in segments {
-                thread.join().unwrap_or(());
-            }
+            segments.join().unwrap_or(());
             self.shared.stop("it was closed: open it again".to_owned());
+            self.shared.tables.clear();
             drop(lock);
         }
     }
@@ -211,21 +247,13 @@ impl Store for EmbeddedStore {
 impl Inner {
     fn get(&self, shard: ShardId, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         self.shared.check()?;
-        let cell = self.shared.tables.get(shard, key).filter(|cell| cell.seen((self.shared.today)()));
-        let value = cell.map(|cell| cell.value.read()).transpose();
-        value.map_err(|error| self.shared.damaged("reading a value from the log", &error))
+        let value = self.shared.tables.get(shard, key, (self.shared.today)());
+        value.map_err(|error| self.shared.damaged("reading a row", &error))
     }
 
     fn scan(&self, shard: ShardId, range: Range<Key>, limit: usize) -> Result<Vec<(Key, Bytes)>, StoreError> {
         self.shared.check()?;
         let rows = self.shared.tables.scan(shard, range, limit, (self.shared.today)());
-        let read: io::Result<Vec<_>> = rows.into_iter().map(|(key, cell)| Ok((key, cell.value.read()?))).collect();
-        read.map_err(|error| self.shared.damaged("reading a value from the log", &error))
+        rows.map_err(|error| self.shared.damaged("reading rows", &error))
     }
-}
-
-/// The states that the log's thread begins with.
-#[must_use]
-pub fn unclaimed(shards: u16) -> Vec<ShardState> {
-    vec![ShardState::default(); usize::from(shards)]
 }

@@ -11,13 +11,19 @@ pub mod group;
 pub mod options;
 pub mod recovery;
 
+mod carry;
 mod embedded;
+mod layer;
 mod log;
+mod merge;
 mod open;
+mod position;
 mod queue;
 mod reply;
 mod segment;
+mod stack;
 mod table;
+mod tree;
 
 pub use disk::{Fault, Faults, Unsynced};
 pub use embedded::{EmbeddedStore, Stats};

@@ -3,22 +3,30 @@
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use selvedge_kernel::id::ShardId;
 use selvedge_kernel::ports::{Claim, CommitOutcome, Epoch, Owner};
+use selvedge_kernel::time::Day;
 
+use crate::carry::Span;
 use crate::embedded::Shared;
 use crate::entry::{self, Encoded};
 use crate::group::{self, HEADER_BYTES, Header};
 use crate::queue::{Batch, Task};
 use crate::reply::Reply;
 use crate::segment::{Pool, Segment};
-use crate::table::Place;
+use crate::table::Applied;
 
 /// A group takes no further entry once its body has this many bytes.
 pub const GROUP_BYTES: usize = 1024 * 1024;
 /// No group is longer: the last entry that a group takes is at most a whole commit.
 pub const GROUP_MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// How long a group is held back when the tree falls behind.
+const SLOW_WAIT: Duration = Duration::from_millis(5);
+/// How often a log that is full looks whether the store has stopped.
+const FULL_WAIT: Duration = Duration::from_millis(500);
 
 /// What a shard's commits are checked against.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,14 +53,33 @@ pub struct Log {
     pub pool: Arc<Pool>,
     /// The store's id.
     pub store: [u8; 16],
-    /// One state a shard.
+    /// One state a shard, the group that is being put together included.
     pub shards: Vec<ShardState>,
+    /// The same after the last group that was written.
+    pub settled: Vec<ShardState>,
     /// The segment that is written, and the place of the next group in it.
     pub tail: Option<(Arc<Segment>, u64)>,
     /// The number of the next group.
     pub next_group: u64,
     /// The incarnation of the next segment.
     pub next_incarnation: u64,
+    /// The span of the log that the newest layers belong to.
+    pub span: u64,
+    /// Segments that were filled in this span.
+    pub filled: Vec<Arc<Segment>>,
+    /// Bytes that the layers had when the span began.
+    pub bytes_before: usize,
+    /// How much may wait for the tree.
+    pub bounds: Bounds,
+}
+
+/// How much may wait for the tree.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Bounds {
+    /// Bytes of rows in memory.
+    pub table_bytes: usize,
+    /// Bytes of the log.
+    pub log_bytes: u64,
 }
 
 /// A group that is being put together.
@@ -60,7 +87,8 @@ pub struct Log {
 struct Draft {
     buffer: Vec<u8>,
     entries: u32,
-    commits: Vec<(ShardId, Bytes, usize)>,
+    /// Shard, encoded rows and number, where the large values start in the group.
+    commits: Vec<(ShardId, (Bytes, u64), usize)>,
     /// Answers that wait for this group.
     claims: Vec<(Reply<Claim>, Claim)>,
     batches: Vec<(Reply<Vec<CommitOutcome>>, Vec<CommitOutcome>)>,
@@ -74,8 +102,12 @@ impl Log {
         let mut tasks = VecDeque::new();
         let mut draft = Draft::default();
         while self.shared.queue.take(&mut tasks) {
+            let room = self.make_room();
             self.fill(&mut tasks, &mut draft);
-            let written = if draft.entries > 0 { self.write(&mut draft) } else { Ok(()) };
+            let written = match room {
+                Ok(()) if draft.entries > 0 => self.write(&mut draft),
+                other => other,
+            };
             match written {
                 Ok(()) => draft.answer(),
                 Err(reason) => {
@@ -143,7 +175,7 @@ impl Log {
                 state.last = commit.number;
                 let at = commit.append(&mut draft.buffer);
                 draft.entries += 1;
-                draft.commits.push((commit.shard, commit.rows, at));
+                draft.commits.push((commit.shard, (commit.rows, commit.number), at));
                 return CommitOutcome::Done;
             }
         };
@@ -172,22 +204,69 @@ impl Log {
         self.next_group += 1;
         let segment = Arc::clone(segment);
         for (shard, rows, at) in draft.commits.drain(..) {
-            let place = Place { segment: &segment, offset: start + at as u64 };
-            let applied = self.shared.tables.apply(shard, &rows, &place);
-            match applied {
+            let number = rows.1;
+            let large_at = start + at as u64;
+            let commit = Applied { shard, number, rows: &rows.0, segment: &segment, large_at, span: self.span };
+            match self.shared.tables.apply(&commit, None) {
                 Ok(true) => {}
-                Ok(false) => {
-                    return Err("a commit could not be read back from memory: this is a defect of Selvedge".to_owned());
-                }
-                Err(error) => {
-                    return Err(format!("reading {} failed ({error}): check the disk, then start again", path_of(&segment)));
-                }
+                Ok(false) => return Err("a commit could not be read back from memory: this is a defect of Selvedge".to_owned()),
+                Err(error) => return Err(format!("reading the tree failed ({error}): check the disk, then start again")),
             }
         }
+        self.settled.clone_from(&self.shards);
         Ok(())
     }
 
+    /// Ends the span of the log: what was changed in it goes to the carrier. What expires on the day `gone` or before
+    /// need not be written.
+    pub fn end_span(&mut self, gone: Day) {
+        self.shared.tables.freeze(self.span);
+        let segments = std::mem::take(&mut self.filled);
+        self.shared.carrier.push(Span {
+            span: self.span,
+            group: self.next_group - 1,
+            incarnation: self.next_incarnation - 1,
+            gone,
+            shards: self.settled.clone(),
+            log_bytes: segments.iter().map(|segment| segment.capacity).sum(),
+            segments,
+        });
+        self.span += 1;
+        self.bytes_before = self.shared.tables.bytes();
+    }
+
+    /// A commit that was encoded before midnight may be written after it.
+    fn yesterday(&self) -> Day {
+        Day((self.shared.today)().0.saturating_sub(1))
+    }
+
+    /// Slows down when the tree falls behind, and waits for it when a bound is reached.
+    fn make_room(&mut self) -> Result<(), String> {
+        if self.shared.tables.bytes() > self.bytes_before + self.bounds.table_bytes / 4 {
+            self.end_span(self.yesterday());
+        }
+        let mut slowed = false;
+        loop {
+            self.shared.running()?;
+            let progress = self.shared.carrier.progress();
+            let bytes = self.shared.tables.bytes();
+            if progress.waiting == 0 || !self.bounds.near(bytes, progress.log_bytes) {
+                return Ok(());
+            }
+            let full = bytes > self.bounds.table_bytes || progress.log_bytes > self.bounds.log_bytes;
+            if slowed && !full {
+                return Ok(());
+            }
+            slowed = true;
+            self.shared.carrier.press(if full { FULL_WAIT } else { SLOW_WAIT });
+        }
+    }
+
     fn roll(&mut self) -> Result<(), String> {
+        if let Some((segment, _)) = self.tail.take() {
+            self.filled.push(segment);
+            self.end_span(self.yesterday());
+        }
         let spare = self.pool.take().map_err(|error| {
             format!("no new segment of the log could be made ({error}); what was acknowledged is kept: give the disk space, then start again")
         })?;
@@ -197,8 +276,12 @@ impl Log {
     }
 }
 
-fn path_of(segment: &Segment) -> String {
-    segment.file.path().display().to_string()
+impl Bounds {
+    /// Whether three quarters of a bound are used.
+    #[must_use]
+    pub fn near(&self, bytes: usize, log_bytes: u64) -> bool {
+        bytes > self.table_bytes / 4 * 3 || log_bytes > self.log_bytes / 4 * 3
+    }
 }
 
 impl Draft {

@@ -6,66 +6,101 @@ use std::sync::Arc;
 
 use crate::directory::Directory;
 use crate::disk::Disk;
-use crate::embedded::{Shared, unclaimed};
+use crate::embedded::Shared;
 use crate::entry::{self, Entry};
 use crate::error::OpenError;
 use crate::group::{Group, HEADER_BYTES};
-use crate::log::{GROUP_MAX_BYTES, Log, ShardState};
+use crate::log::{Bounds, GROUP_MAX_BYTES, Log};
 use crate::options::Options;
 use crate::recovery::{self, End, Scan, Used};
-use crate::segment::{Pool, Segment, Spare};
-use crate::table::Place;
+use crate::segment::{Pool, Segment};
+use crate::table::Applied;
+use crate::tree::{Tree, View};
 
-/// A log that is ready to be written.
+/// A log that is ready to be written, and the tree that it is carried into.
 pub struct Opened {
     /// The state of its thread.
     pub log: Log,
+    /// The tree.
+    pub tree: Tree,
     /// Where a torn tail was cut, if one was.
     pub cut: Option<String>,
 }
 
-/// Reads the log of a directory into the tables.
+/// Opens the tree of a directory and reads the log behind it into the tables.
 pub fn read(directory: &Directory, disk: &Disk, options: &Options, shared: &Arc<Shared>) -> Result<Opened, OpenError> {
-    let folder = directory.log();
-    let store = directory.meta.store;
-    let Scan { used, blank, next_slot } = recovery::scan(disk, &folder, &store)?;
+    let (folder, store) = (directory.log(), directory.meta.store);
+    let path = directory.tree();
+    let mut tree = Tree::open(&path, directory.meta.shards).map_err(|error| tree_error(&path, &error))?;
+    tree.drop_past().map_err(|error| tree_error(&path, &error))?;
+    let position = tree.position.clone();
+    let view = Arc::new(tree.view());
+    shared.tables.carried(&view, &[]);
+
+    let Scan { mut used, blank, next_slot } = recovery::scan(disk, &folder, &store)?;
     let files = used.len() + blank.len();
     let highest = used.last().map_or(0, |used| used.first.incarnation);
     let inside = blank.iter().filter_map(|blank| blank.inside.map(|(header, _)| header.incarnation)).max();
-    let mut shards = unclaimed(directory.meta.shards);
-    let mut last = 0;
-    let mut tail = None;
-    let mut cut = None;
+    // Every segment before the one that holds the first group behind the position was carried.
+    let needed = used.iter().rposition(|used| used.first.number <= position.group + 1).unwrap_or(0);
+    let carried: Vec<Used> = used.drain(..needed).collect();
+    if let Some(first) = used.first().filter(|used| used.first.number > position.group + 1) {
+        recovery::refuse_headless(&blank, position.incarnation, position.group, Some(&first.first))?;
+        return Err(missing(&folder, position.group + 1, first));
+    }
+    if used.is_empty() {
+        recovery::refuse_headless(&blank, position.incarnation, position.group, None)?;
+    }
 
-    if let Some(first) = used.first().filter(|used| used.first.number != 1) {
-        recovery::refuse_headless(&blank, 0, 0, Some(&first.first))?;
-    }
-    if let Some(first) = used.first().filter(|used| used.first.number != 1) {
-        return Err(missing(&folder, 1, first));
-    }
+    let pool = Pool::new(&folder, disk, options.segment_bytes, next_slot, files);
+    let mut log = Log {
+        shared: Arc::clone(shared),
+        pool: Arc::clone(&pool),
+        store,
+        shards: position.shards.clone(),
+        settled: position.shards.clone(),
+        tail: None,
+        next_group: position.group + 1,
+        next_incarnation: highest.max(inside.unwrap_or(0)).max(position.incarnation) + 1,
+        span: 0,
+        filled: Vec::new(),
+        bytes_before: 0,
+        bounds: Bounds { table_bytes: options.table_bytes as usize, log_bytes: options.log_bytes },
+    };
+    let mut cut = None;
     let nexts: Vec<_> = used.iter().skip(1).map(|used| used.first).collect();
-    let free: Vec<Spare> = Vec::new();
-    let pool = Pool::new(&folder, disk, options.segment_bytes, free, next_slot, files);
-    let mut blank = blank;
     for (n, Used { spare, first }) in used.into_iter().enumerate() {
         let bytes = recovery::read_whole(&spare.file)?;
         let segment = Arc::new(Segment::new(spare, first.incarnation, &pool));
         let path = segment.file.path();
-        let end = recovery::walk(&bytes, &store, &first, |offset, group| replay(path, &segment, offset, group, &mut shards, shared))?;
+        let end = recovery::walk(&bytes, &store, &first, |offset, group| {
+            if group.header.number > position.group {
+                replay(path, &segment, offset, group, &mut log, &view)?;
+            }
+            Ok(())
+        })?;
         recovery::refuse_headless(&blank, first.incarnation, end.last, nexts.get(n))?;
         recovery::refuse_damage(path, &bytes, &store, &first, end, nexts.get(n))?;
-        last = end.last;
-        if n == nexts.len() {
+        if n < nexts.len() {
+            log.filled.push(segment);
+            let incarnation = std::mem::replace(&mut log.next_incarnation, first.incarnation + 1);
+            // Later groups may hold folds of any day since the position was written.
+            log.end_span(position.watermark);
+            log.next_incarnation = incarnation;
+        } else if end.last < position.group {
+            // The tree has more than this segment shows: it is not written any further.
+            segment.set_carried();
+        } else {
             cut = make_tail_ready(&segment, &bytes, end)?;
-            tail = Some((segment, end.offset));
+            log.tail = Some((segment, end.offset));
         }
     }
-    if last == 0 {
-        recovery::refuse_headless(&blank, 0, 0, None)?;
-    }
-    pool.adopt(blank.drain(..).map(|blank| blank.spare));
-    let log = Log { shared: Arc::clone(shared), pool, store, shards, tail, next_group: last + 1, next_incarnation: highest.max(inside.unwrap_or(0)) + 1 };
-    Ok(Opened { log, cut })
+    pool.adopt(carried.into_iter().map(|used| used.spare).chain(blank.into_iter().map(|blank| blank.spare)));
+    Ok(Opened { log, tree, cut })
+}
+
+fn tree_error(path: &Path, error: &std::io::Error) -> OpenError {
+    OpenError::Tree { path: path.to_owned(), reason: error.to_string() }
 }
 
 fn missing(folder: &Path, expected: u64, first: &Used) -> OpenError {
@@ -78,25 +113,26 @@ fn missing(folder: &Path, expected: u64, first: &Used) -> OpenError {
 }
 
 /// Applies one group to the tables and the states of the shards.
-fn replay(path: &Path, segment: &Arc<Segment>, offset: u64, group: Group<'_>, shards: &mut [ShardState], shared: &Shared) -> Result<(), OpenError> {
+fn replay(path: &Path, segment: &Arc<Segment>, offset: u64, group: Group<'_>, log: &mut Log, view: &View) -> Result<(), OpenError> {
     let damaged = |reason: &str| OpenError::Damaged { file: path.to_owned(), offset, reason: format!("group {}: {reason}", group.header.number) };
     let mut count = 0;
     for entry in entry::entries(group.body) {
         count += 1;
         match entry.ok_or_else(|| damaged("an entry is unreadable although the checksum fits"))? {
             Entry::Claim { shard, epoch, owner } => {
-                let state = shards.get_mut(usize::from(shard.0)).ok_or_else(|| damaged("a claim names a shard that does not exist"))?;
+                let state = log.shards.get_mut(usize::from(shard.0)).ok_or_else(|| damaged("a claim names a shard that does not exist"))?;
                 (state.epoch, state.owner) = (epoch, owner);
             }
             Entry::Commit { shard, number, rows, large_at } => {
-                let state = shards.get_mut(usize::from(shard.0)).ok_or_else(|| damaged("a commit names a shard that does not exist"))?;
+                let state = log.shards.get_mut(usize::from(shard.0)).ok_or_else(|| damaged("a commit names a shard that does not exist"))?;
                 if number != state.last + 1 {
                     return Err(damaged("the number of a commit does not follow the one before"));
                 }
                 state.last = number;
-                let place = Place { segment, offset: offset + (HEADER_BYTES + large_at) as u64 };
-                let applied = shared.tables.apply(shard, &Bytes::copy_from_slice(rows), &place);
-                if !applied.map_err(OpenError::io("cannot read", path))? {
+                let large_at = offset + (HEADER_BYTES + large_at) as u64;
+                let commit = Applied { shard, number, rows: &Bytes::copy_from_slice(rows), segment, large_at, span: log.span };
+                let applied = log.shared.tables.apply(&commit, Some(view));
+                if !applied.map_err(OpenError::io("cannot read the tree for", path))? {
                     return Err(damaged("the rows of a commit are unreadable although the checksum fits"));
                 }
             }
@@ -105,6 +141,8 @@ fn replay(path: &Path, segment: &Arc<Segment>, offset: u64, group: Group<'_>, sh
     if count != group.header.entries {
         return Err(damaged("it has not as many entries as its header says"));
     }
+    log.next_group = group.header.number + 1;
+    log.settled.clone_from(&log.shards);
     Ok(())
 }
 

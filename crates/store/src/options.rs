@@ -20,6 +20,9 @@ pub struct Options {
     pub table_bytes: u64,
     /// Bytes of the log that are not yet in the tree.
     pub log_bytes: u64,
+    /// Spans of the log that stay in memory although they could be carried into the tree; what is written and deleted
+    /// while they wait never reaches the tree. A bound that is reached goes before this.
+    pub spans_kept: usize,
     /// What goes wrong on the disk under the log; nothing, outside tests.
     pub faults: Faults,
     /// The day on which readers stand.
@@ -34,6 +37,7 @@ impl Default for Options {
             segment_bytes: 32 << 20,
             table_bytes: 256 << 20,
             log_bytes: 2 << 30,
+            spans_kept: 0,
             faults: Faults::none(),
             today: Arc::new(today),
         }

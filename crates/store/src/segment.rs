@@ -11,7 +11,10 @@ use crate::disk::{Disk, DiskFile};
 
 /// Files that wait to be used; more are removed.
 const SPARES: usize = 2;
-const FILL_BYTES: usize = 1024 * 1024;
+const READ_BYTES: usize = 1024 * 1024;
+/// A file is filled a page at a time: what is filled in larger pieces lies in larger pieces of the page cache, and the
+/// kernel then counts, and may write, a whole piece for each small write into it (measured: 350 times the bytes).
+const FILL_BYTES: usize = 4096;
 
 /// A file of the log that nothing refers to.
 pub struct Spare {
@@ -46,7 +49,6 @@ impl Segment {
     }
 
     /// Says that everything in it is durable elsewhere.
-    #[expect(dead_code, reason = "the tree comes next")]
     pub fn set_carried(&self) {
         self.carried.store(true, Ordering::Release);
     }
@@ -82,8 +84,8 @@ struct PoolState {
 impl Pool {
     /// A pool over what was found in the folder; `next_slot` is above every name there.
     #[must_use]
-    pub fn new(folder: &Path, disk: &Disk, segment_bytes: u64, free: Vec<Spare>, next_slot: u32, files: usize) -> Arc<Pool> {
-        let state = PoolState { ready: VecDeque::new(), returned: free, next_slot, files, wanted: false, failed: None, closed: false };
+    pub fn new(folder: &Path, disk: &Disk, segment_bytes: u64, next_slot: u32, files: usize) -> Arc<Pool> {
+        let state = PoolState { ready: VecDeque::new(), returned: Vec::new(), next_slot, files, wanted: false, failed: None, closed: false };
         Arc::new(Pool { folder: folder.to_owned(), disk: disk.clone(), segment_bytes, state: Mutex::new(state), changed: Condvar::new() })
     }
 
@@ -213,7 +215,7 @@ pub fn file_name(slot: u32) -> String {
 
 /// Reads a file through, so that writing into it later need not read the pages that it changes.
 fn warm(spare: &Spare) -> io::Result<()> {
-    let mut page = vec![0; FILL_BYTES];
+    let mut page = vec![0; READ_BYTES];
     let mut at = 0;
     while at < spare.capacity {
         let count = spare.file.read_at(&mut page, at)?;

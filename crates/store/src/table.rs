@@ -1,188 +1,226 @@
-//! The table: rows in memory, in key order, one map a shard.
+//! The table: for each shard the layer that commits change, the layers that wait to be carried, and a view of the tree.
 
-use bytes::{BufMut, Bytes, BytesMut};
-use std::collections::BTreeMap;
+use bytes::Bytes;
 use std::io;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use selvedge_kernel::id::ShardId;
-use selvedge_kernel::ports::under;
 use selvedge_kernel::time::Day;
 
 use crate::entry::{self, Row, Value};
+use crate::layer::{Cell, Layer, Mark, ROW_BYTES, Stored, after};
 use crate::segment::Segment;
+use crate::stack::Stack;
+use crate::tree::{View, bucket};
 
-/// A folded row holds at most this many bytes, unless one pair alone is longer.
-pub const FOLDED_ROW_BYTES: usize = 1024 * 1024;
-
-/// The rows of all shards.
+/// The rows of all shards that are not yet in the tree, and the tree below them.
 pub struct Tables {
-    shards: Vec<RwLock<BTreeMap<Bytes, Cell>>>,
+    shards: Vec<RwLock<Shard>>,
+    /// Bytes of all layers, roughly.
+    bytes: AtomicUsize,
 }
 
-/// A row as it stands in memory.
+#[derive(Default)]
+struct Shard {
+    active: Layer,
+    /// Newest first.
+    frozen: Vec<Frozen>,
+    view: Option<Arc<View>>,
+}
+
 #[derive(Clone)]
-pub struct Cell {
-    /// What.
-    pub value: Stored,
-    /// The day from which on it is not seen.
-    pub expires: Option<Day>,
+struct Frozen {
+    span: u64,
+    layer: Arc<Layer>,
 }
 
-/// A value, or where in the log it stands.
-#[derive(Clone)]
-pub enum Stored {
-    /// The bytes.
-    Inline(Bytes),
-    /// A place in the log.
-    InLog {
-        /// The file, which is kept as long as somebody refers to it.
-        segment: Arc<Segment>,
-        /// Where the value starts.
-        offset: u64,
-        /// Its bytes.
-        len: u32,
-    },
-}
-
-impl Stored {
-    /// The bytes.
-    pub fn read(self) -> io::Result<Bytes> {
-        match self {
-            Stored::Inline(bytes) => Ok(bytes),
-            Stored::InLog { segment, offset, len } => {
-                let mut bytes = vec![0; len as usize];
-                let count = segment.file.read_at(&mut bytes, offset)?;
-                if count < bytes.len() {
-                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the log is shorter than it was"));
-                }
-                Ok(Bytes::from(bytes))
-            }
-        }
-    }
-}
-
-/// Where the large values of a commit stand.
-#[derive(Clone)]
-pub struct Place<'a> {
-    /// In which file.
+/// A commit to apply.
+pub struct Applied<'a> {
+    /// Whose.
+    pub shard: ShardId,
+    /// Which.
+    pub number: u64,
+    /// Its encoded rows.
+    pub rows: &'a Bytes,
+    /// The file that it stands in.
     pub segment: &'a Arc<Segment>,
-    /// From where on.
-    pub offset: u64,
+    /// Where in the file its large values start.
+    pub large_at: u64,
+    /// The span of the log that the newest layer belongs to.
+    pub span: u64,
 }
 
 impl Tables {
-    /// Empty tables.
+    /// Empty tables over an empty tree.
     #[must_use]
     pub fn new(shards: u16) -> Tables {
-        Tables { shards: (0..shards).map(|_| RwLock::default()).collect() }
+        Tables { shards: (0..shards).map(|_| RwLock::default()).collect(), bytes: AtomicUsize::new(0) }
     }
 
-    /// Applies the rows of a commit. `false` if they are not rows.
-    pub fn apply(&self, shard: ShardId, rows: &Bytes, place: &Place<'_>) -> io::Result<bool> {
-        let (Some(table), Some(rows)) = (self.shards.get(usize::from(shard.0)), entry::rows(rows)) else {
-            return Ok(false);
-        };
-        let mut table = table.write().unwrap_or_else(PoisonError::into_inner);
+    /// Bytes of all layers, roughly.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Applies a commit; `false` if its rows are unreadable. `interrupted` is the tree when the commit is read from
+    /// the log at opening, because carrying it may have been interrupted.
+    pub fn apply(&self, commit: &Applied<'_>, interrupted: Option<&View>) -> io::Result<bool> {
+        let Some(shard) = self.shards.get(usize::from(commit.shard.0)) else { return Ok(false) };
+        let Some(rows) = entry::rows(commit.rows) else { return Ok(false) };
+        let mut shard = write(shard);
+        let mut folds: u8 = 0;
+        let mut bytes = commit.rows.len();
         for row in rows {
+            let Some(row) = row else { return Ok(false) };
+            bytes += ROW_BYTES;
             match row {
-                Some(Row::Put { key, value, expires }) => {
+                Row::Put { key, value, expires } => {
                     let value = match value {
                         Value::Inline(bytes) => Stored::Inline(bytes),
-                        Value::Large { offset, len } => Stored::InLog { segment: Arc::clone(place.segment), offset: place.offset + u64::from(offset), len },
+                        Value::Large { offset, len } => Stored::InLog { segment: Arc::clone(commit.segment), offset: commit.large_at + u64::from(offset), len },
                     };
-                    table.insert(key, Cell { value, expires });
+                    shard.active.rows.insert(key, Cell::Put { value, expires });
                 }
-                Some(Row::Delete { key }) => {
-                    table.remove(&key);
+                Row::Delete { key } => {
+                    shard.active.rows.insert(key, Cell::Gone);
                 }
-                Some(Row::Fold { prefix, into, expires, on }) => fold(&mut table, &prefix, &into, expires, on)?,
-                None => return Ok(false),
+                Row::Fold { prefix, into, expires, on } => {
+                    let place = (commit.number, folds);
+                    folds = folds.wrapping_add(1);
+                    let target = expires.map(|expires| bucket(expires, on));
+                    let carried = interrupted.map_or(Ok(false), |view| view.fold_carried(commit.shard, place, target))?;
+                    if shard.active.clashes(&prefix, &into) {
+                        shard.freeze(commit.span);
+                    }
+                    let over = shard.active.take_under(&prefix);
+                    let mark = Mark { prefix, into, expires, on, commit: place, over, carried };
+                    shard.active.fold(mark);
+                }
             }
         }
+        shard.active.bytes += bytes;
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
         Ok(true)
     }
 
-    /// A row, expired or not.
-    #[must_use]
-    pub fn get(&self, shard: ShardId, key: &[u8]) -> Option<Cell> {
-        self.read(shard)?.get(key).cloned()
+    /// Ends a span of the log: what was changed in it waits to be carried.
+    pub fn freeze(&self, span: u64) {
+        for shard in &self.shards {
+            write(shard).freeze(span);
+        }
     }
 
-    /// The first `limit` rows of a range that are seen on a day.
+    /// The oldest layer of each shard, if it belongs to a span.
     #[must_use]
-    pub fn scan(&self, shard: ShardId, range: Range<Bytes>, limit: usize, today: Day) -> Vec<(Bytes, Cell)> {
-        let Some(table) = self.read(shard).filter(|_| range.start < range.end) else {
-            return Vec::new();
+    pub fn oldest(&self, span: u64) -> Vec<(ShardId, Arc<Layer>)> {
+        let shards = self.shards.iter().enumerate();
+        let oldest = shards.filter_map(|(n, shard)| {
+            let shard = read(shard);
+            let frozen = shard.frozen.last().filter(|frozen| frozen.span == span)?;
+            Some((ShardId(n as u16), Arc::clone(&frozen.layer)))
+        });
+        oldest.collect()
+    }
+
+    /// Gives readers a view of the tree in which `carried` are, and lets these go.
+    pub fn carried(&self, view: &Arc<View>, carried: &[(ShardId, Arc<Layer>)]) {
+        let mut carried = carried.iter().peekable();
+        for (n, shard) in self.shards.iter().enumerate() {
+            let mut shard = write(shard);
+            shard.view = Some(Arc::clone(view));
+            if carried.next_if(|(id, _)| usize::from(id.0) == n).is_some()
+                && let Some(gone) = shard.frozen.pop()
+            {
+                self.bytes.fetch_sub(gone.layer.bytes, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Forgets everything, also the tree.
+    pub fn clear(&self) {
+        for shard in &self.shards {
+            *write(shard) = Shard::default();
+        }
+    }
+
+    /// A row that is seen on a day.
+    pub fn get(&self, id: ShardId, key: &[u8], today: Day) -> io::Result<Option<Bytes>> {
+        let Some(shard) = self.shards.get(usize::from(id.0)) else { return Ok(None) };
+        let found = {
+            let shard = read(shard);
+            if let Some(cell) = shard.active.rows.get(key) {
+                Ok(Some(cell.clone()))
+            } else if shard.active.fold_of(key).is_some() {
+                let (clip, _) = shard.active.clip(&(Bytes::copy_from_slice(key)..after(key)), 1, today);
+                let (frozen, view) = (shard.frozen.clone(), shard.view.clone());
+                drop(shard);
+                stack(id, Some(&clip), &frozen, view.as_ref()).get(key)
+            } else if shard.active.hides(key) {
+                Ok(None)
+            } else {
+                let (frozen, view) = (shard.frozen.clone(), shard.view.clone());
+                drop(shard);
+                stack(id, None, &frozen, view.as_ref()).get(key)
+            }
         };
-        let seen = table.range(range).filter(|(_, cell)| cell.seen(today));
-        seen.take(limit).map(|(key, cell)| (key.clone(), cell.clone())).collect()
-    }
-
-    fn read(&self, shard: ShardId) -> Option<RwLockReadGuard<'_, BTreeMap<Bytes, Cell>>> {
-        Some(self.shards.get(usize::from(shard.0))?.read().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl Cell {
-    /// Whether readers see it on a day.
-    #[must_use]
-    pub fn seen(&self, today: Day) -> bool {
-        self.expires.is_none_or(|expires| today < expires)
-    }
-}
-
-fn fold(table: &mut RwLockWriteGuard<'_, BTreeMap<Bytes, Cell>>, prefix: &[u8], into: &[u8], expires: Option<Day>, today: Day) -> io::Result<()> {
-    let rows: Vec<(Bytes, Cell)> = table.range(under(prefix)).map(|(key, cell)| (key.clone(), cell.clone())).collect();
-    let mut pieces = Pieces::default();
-    for (key, cell) in rows {
-        table.remove(&key);
-        if cell.seen(today) {
-            pieces.push(&key, &cell.value.read()?);
+        match found? {
+            Some(cell) if cell.seen(today) => match cell {
+                Cell::Put { value, .. } => value.read().map(Some),
+                Cell::Gone => Ok(None),
+            },
+            _ => Ok(None),
         }
     }
-    for (n, value) in pieces.finish().into_iter().enumerate() {
-        table.insert(piece_key(into, n as u32), Cell { value: Stored::Inline(value), expires });
-    }
-    Ok(())
-}
 
-/// The key of a folded row: `into`, then its number as big-endian `u32`.
-#[must_use]
-pub fn piece_key(into: &[u8], n: u32) -> Bytes {
-    let mut key = BytesMut::with_capacity(into.len() + 4);
-    key.put_slice(into);
-    key.put_u32(n);
-    key.freeze()
-}
-
-/// Packs rows into folded rows.
-#[derive(Default)]
-pub struct Pieces {
-    full: Vec<Bytes>,
-    open: BytesMut,
-}
-
-impl Pieces {
-    /// Appends a row.
-    pub fn push(&mut self, key: &[u8], value: &[u8]) {
-        let size = 8 + key.len() + value.len();
-        if !self.open.is_empty() && self.open.len() + size > FOLDED_ROW_BYTES {
-            self.full.push(self.open.split().freeze());
+    /// The first `limit` rows of a range that are seen on a day, as they stand at one moment.
+    pub fn scan(&self, id: ShardId, range: Range<Bytes>, limit: usize, today: Day) -> io::Result<Vec<(Bytes, Bytes)>> {
+        let Some(shard) = self.shards.get(usize::from(id.0)) else { return Ok(Vec::new()) };
+        if range.start >= range.end || limit == 0 {
+            return Ok(Vec::new());
         }
-        self.open.put_u32(key.len() as u32);
-        self.open.put_slice(key);
-        self.open.put_u32(value.len() as u32);
-        self.open.put_slice(value);
-    }
-
-    /// The folded rows, in order.
-    #[must_use]
-    pub fn finish(mut self) -> Vec<Bytes> {
-        if !self.open.is_empty() {
-            self.full.push(self.open.freeze());
+        let (clip, end, frozen, view) = {
+            let shard = read(shard);
+            let (clip, end) = shard.active.clip(&range, limit, today);
+            (clip, end, shard.frozen.clone(), shard.view.clone())
+        };
+        let range = range.start..end.unwrap_or(range.end);
+        let mut rows = Vec::new();
+        for row in stack(id, Some(&clip), &frozen, view.as_ref()).rows(range) {
+            let (key, cell) = row?;
+            if cell.seen(today)
+                && let Cell::Put { value, .. } = cell
+            {
+                rows.push((key, value.read()?));
+                if rows.len() == limit {
+                    break;
+                }
+            }
         }
-        self.full
+        Ok(rows)
     }
+}
+
+impl Shard {
+    fn freeze(&mut self, span: u64) {
+        if !self.active.is_empty() {
+            let layer = Arc::new(std::mem::take(&mut self.active));
+            self.frozen.insert(0, Frozen { span, layer });
+        }
+    }
+}
+
+fn stack<'a>(shard: ShardId, active: Option<&'a Layer>, frozen: &'a [Frozen], view: Option<&'a Arc<View>>) -> Stack<'a> {
+    let layers = active.into_iter().chain(frozen.iter().map(|frozen| &*frozen.layer)).collect();
+    Stack { shard, layers, view: view.map(|view| &**view) }
+}
+
+fn read(shard: &RwLock<Shard>) -> RwLockReadGuard<'_, Shard> {
+    shard.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write(shard: &RwLock<Shard>) -> RwLockWriteGuard<'_, Shard> {
+    shard.write().unwrap_or_else(PoisonError::into_inner)
 }

@@ -18,6 +18,8 @@ pub struct Audit {
     pub finished: usize,
     /// Steps that were running at a kill and ran again under the same key (P2).
     pub repeated: usize,
+    /// Journal entries whose chain was walked.
+    pub verified: u64,
     /// What must not be.
     pub broken: Vec<String>,
 }
@@ -29,6 +31,8 @@ pub fn bank(effects: &[Effect], answers: &[Answer], last: &Final, kills: usize) 
     steps(effects, kills, &mut audit);
     starts(answers, last, &mut audit);
     money(last, &mut audit);
+    audit.broken.extend(last.faults.iter().map(|fault| format!("verify: {fault}")));
+    audit.verified = last.verified;
     each_ended_transfer_ran_whole(effects, last, &mut audit);
     audit
 }
@@ -177,7 +181,7 @@ mod tests {
         balances[0] -= 5;
         balances[1] += 5;
         let ended = vec![(1, json!({"moved": true}))];
-        (effects, answers, Final { balances, tally: 1, results: ended.clone(), repeated: ended, waiting: Vec::new() })
+        (effects, answers, Final { balances, tally: 1, results: ended.clone(), repeated: ended, ..Final::default() })
     }
 
     fn broken(change: impl FnOnce(&mut Vec<Effect>, &mut Vec<Answer>, &mut Final)) -> Vec<String> {
@@ -229,6 +233,7 @@ mod tests {
     fn a_missing_cent_an_overdraft_and_a_wrong_tally_are_found() {
         assert!(broken(|_, _, last| last.balances[0] -= 1)[0].contains("started with"));
         assert!(broken(|_, _, last| last.tally = 2)[0].contains("tally counted 2"));
+        assert_eq!(broken(|_, _, last| last.faults.push("entry 3".to_owned())), ["verify: entry 3"]);
         let overdraw = |last: &mut Final| {
             last.balances[0] -= OPENING_CENTS;
             last.balances[1] += OPENING_CENTS;

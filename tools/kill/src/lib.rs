@@ -2,7 +2,9 @@
 //! compares what Selvedge says with a record that stands outside it.
 
 pub mod audit;
+pub mod bank;
 pub mod driver;
+pub mod life;
 pub mod record;
 pub mod seed;
 pub mod transfer;

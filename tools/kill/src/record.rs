@@ -100,4 +100,8 @@ pub struct Final {
     pub repeated: Vec<(u64, serde_json::Value)>,
     /// What had not ended, each with the sentence of `why`.
     pub waiting: Vec<(u64, String)>,
+    /// Journal entries that `verify` walked.
+    pub verified: u64,
+    /// What `verify` found wrong.
+    pub faults: Vec<String>,
 }

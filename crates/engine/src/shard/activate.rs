@@ -12,6 +12,7 @@ use selvedge_kernel::journal::{Entry, SealKey};
 use selvedge_kernel::ports::under;
 use selvedge_kernel::record::invocation::{Begun, Blocked, Invocation, Status};
 use selvedge_kernel::record::kind::Kind;
+use selvedge_kernel::record::shard::Ready;
 use selvedge_kernel::record::{Writes, key};
 use selvedge_kernel::replay::Replay;
 use selvedge_kernel::time::Millis;
@@ -281,8 +282,10 @@ impl Shard {
             let full = rows.len() == 500;
             for (row, value) in &rows {
                 let Some([number]) = key::numbers::<1>(row) else { continue };
-                let id: InvocationId = wire::decode("ready row", value)?;
-                self.recover_one(id, number).await?;
+                match wire::decode("ready row", value)? {
+                    Ready::Invocation(id) => self.recover_one(id, number).await?,
+                    Ready::Run(id) => self.recover_run(id, number).await?,
+                }
             }
             match rows.last() {
                 Some((last, _)) if full => {
@@ -420,8 +423,12 @@ impl Shard {
 
     /// Writes a ready row: a reopened shard activates this invocation.
     pub(crate) fn put_ready(&mut self, writes: &mut Writes, id: InvocationId) -> u64 {
+        self.put_ready_row(writes, Ready::Invocation(id))
+    }
+
+    pub(crate) fn put_ready_row(&mut self, writes: &mut Writes, ready: Ready) -> u64 {
         let number = self.next_number();
-        writes.put(key::ready(number), wire::encode(&id));
+        writes.put(key::ready(number), wire::encode(&ready));
         self.live_ready.insert(number);
         self.head.ready_from = self.live_ready.first().copied().unwrap_or(number);
         number

@@ -213,7 +213,7 @@ impl Shard {
         self.write(writes, Vec::new());
     }
 
-    pub(super) fn set_row(&self, activation: &mut Activation, number: u32, row: Begun) {
+    pub(crate) fn set_row(&self, activation: &mut Activation, number: u32, row: Begun) {
         if let Some(op) = activation.core.state.borrow_mut().ops.get_mut(&number) {
             op.row = Some(row);
         }

@@ -66,10 +66,12 @@ impl Shard {
                 self.answer(reply, result);
             }
             Command::Census { reply } => {
+                let (runs, run_tasks) = self.runs.census();
                 let census = Census {
+                    runs,
                     actors: self.actors.len(),
                     active: self.active.len(),
-                    tasks: self.tasks.len(),
+                    tasks: self.tasks.len() + run_tasks,
                     outbox: self.outbox.values().map(super::mail::Pair::open).sum(),
                 };
                 let _ = reply.send(Ok(census));

@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 use super::definition::{Call, Definition, Mode, OnFailure, SleepTime, Stage};
 use super::expression::{Expression, ExpressionError};
 use super::template::Template;
-use crate::journal::Hash32;
 use crate::policy::{Retry, Timeout};
 
 /// A definition that cannot be run.
@@ -120,6 +119,8 @@ pub struct CompiledStage {
     pub when_reads: Reads,
     /// What `over`, `where`, `show` and `until` read.
     pub begin_reads: Reads,
+    /// Whether `output` reads the group's items: they then stay in memory while its task runs.
+    pub output_reads_group: bool,
     /// What is read for each task, before and after.
     pub task_reads: Reads,
     /// When to try again.
@@ -143,8 +144,8 @@ pub struct Compiled {
     pub definition: Definition,
     /// Its JSON, as it is stored.
     pub bytes: Bytes,
-    /// BLAKE3 of that.
-    pub version: Hash32,
+    /// Its version, as [`super::parse::version`] gave it when the file was read.
+    pub version: String,
     /// In the order of the definition.
     pub stages: Vec<CompiledStage>,
     /// The run's output.
@@ -155,16 +156,15 @@ pub struct Compiled {
 
 impl Compiled {
     /// Reads a stored definition and compiles it.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Compiled, CompileError> {
+    pub fn from_bytes(bytes: &[u8], version: String) -> Result<Compiled, CompileError> {
         let definition = serde_json::from_slice(bytes).map_err(|error| CompileError::Malformed { reason: error.to_string() })?;
-        Compiled::new(definition)
+        Compiled::new(definition, version)
     }
 
     /// Compiles. The first thing that is wrong is the error; a validated definition has none.
-    pub fn new(definition: Definition) -> Result<Compiled, CompileError> {
+    pub fn new(definition: Definition, version: String) -> Result<Compiled, CompileError> {
         // Invariant: a definition consists of maps with string keys, strings and finite numbers; JSON has no error for these.
         let bytes = Bytes::from(serde_json::to_vec(&definition).unwrap_or_default());
-        let version = Hash32(*blake3::hash(&bytes).as_bytes());
         let compiler = Compiler { definition: &definition };
         let mut stages = Vec::with_capacity(definition.stages.len());
         for stage in &definition.stages {
@@ -311,6 +311,7 @@ impl Compiler<'_> {
             members: Vec::new(),
             feeds: Vec::new(),
             begin_reads: Reads::default(),
+            output_reads_group: false,
             task_reads: Reads::default(),
             retry: stage.retry.clone().unwrap_or(retry),
             timeout: stage.timeout.clone().unwrap_or(timeout),
@@ -348,6 +349,9 @@ impl Compiler<'_> {
             let call = self.call(&place("on_failure.call"), call)?;
             compiled.fallback = Some(Fallback { call, input: self.template(&place("on_failure.input"), input)?, retry, timeout });
         }
+        let outputs: Vec<Expression> = compiled.output.iter().flat_map(|template| template.expressions()).collect();
+        let reads_group = |read: &super::Read| read.root() == Some("group") && read.path.get(1).is_none_or(|(name, _)| name != "key");
+        compiled.output_reads_group = outputs.iter().any(|expression| expression.reads().iter().any(reads_group));
         let mut begin: Vec<Expression> = compiled.over.iter().cloned().collect();
         if compiled.members.is_empty() {
             begin.extend(compiled.keep.iter().cloned());

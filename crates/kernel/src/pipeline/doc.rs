@@ -3,10 +3,11 @@
 //! jmespath's own value sorts the keys of objects, so expressions are parsed by jmespath and run on this type.
 
 use bytes::Bytes;
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Number, Value};
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 
@@ -311,13 +312,68 @@ impl Serialize for Doc {
 
 impl<'de> Deserialize<'de> for Doc {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Doc, D::Error> {
-        from.deserialize_any(DocVisitor)
+        Keys::default().deserialize(from)
     }
 }
 
-struct DocVisitor;
+/// Keys seen first: the objects of a list share them.
+#[derive(Default)]
+struct Keys {
+    seen: RefCell<Vec<Arc<str>>>,
+}
 
-impl<'de> Visitor<'de> for DocVisitor {
+/// At most so many keys are shared: the search is linear.
+const SHARED_KEYS: usize = 32;
+
+impl Keys {
+    fn shared(&self, key: &str) -> Arc<str> {
+        let mut seen = self.seen.borrow_mut();
+        if let Some(known) = seen.iter().find(|known| &***known == key) {
+            return known.clone();
+        }
+        let fresh: Arc<str> = Arc::from(key);
+        if seen.len() < SHARED_KEYS {
+            seen.push(fresh.clone());
+        }
+        fresh
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for &Keys {
+    type Value = Doc;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Doc, D::Error> {
+        from.deserialize_any(DocVisitor { keys: self })
+    }
+}
+
+/// Reads one key.
+struct KeySeed<'k>(&'k Keys);
+
+impl<'de> DeserializeSeed<'de> for KeySeed<'_> {
+    type Value = Arc<str>;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Arc<str>, D::Error> {
+        from.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for KeySeed<'_> {
+    type Value = Arc<str>;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a key")
+    }
+    fn visit_str<E>(self, key: &str) -> Result<Arc<str>, E> {
+        Ok(self.0.shared(key))
+    }
+}
+
+struct DocVisitor<'k> {
+    keys: &'k Keys,
+}
+
+impl<'de> Visitor<'de> for DocVisitor<'_> {
     type Value = Doc;
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -349,15 +405,15 @@ impl<'de> Visitor<'de> for DocVisitor {
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Doc, A::Error> {
         let mut items = Vec::new();
-        while let Some(item) = from.next_element()? {
+        while let Some(item) = from.next_element_seed(self.keys)? {
             items.push(item);
         }
         Ok(Doc::list(items))
     }
     fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Doc, A::Error> {
         let mut entries = Vec::new();
-        while let Some((key, value)) = from.next_entry::<String, Doc>()? {
-            entries.push((Arc::from(key), value));
+        while let Some(key) = from.next_key_seed(KeySeed(self.keys))? {
+            entries.push((key, from.next_value_seed(self.keys)?));
         }
         Ok(Doc::object(entries))
     }

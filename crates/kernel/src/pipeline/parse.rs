@@ -81,35 +81,21 @@ fn definition(report: &mut Report, tree: &Tree, known: Option<&Known>) -> Option
     }
     let mut drafts: Vec<Draft<'_>> = stages.unwrap_or_default().iter().filter_map(|tree| stage::draft(report, tree)).collect();
     let Shape { depends_on, upstream } = shape(report, &drafts.iter().map(Draft::knot).collect::<Vec<_>>());
-    let names: BTreeSet<String> = drafts.iter().map(|draft| draft.name.clone()).collect();
+    // Of two stages with one name the first counts; the second is an error.
+    let mut names: BTreeMap<String, usize> = BTreeMap::new();
+    drafts.iter().enumerate().for_each(|(index, draft)| {
+        names.entry(draft.name.clone()).or_insert(index);
+    });
     let nullable: BTreeMap<String, &'static str> = drafts.iter().filter_map(|draft| Some((draft.name.clone(), draft.nullable()?))).collect();
-    let nothing = BTreeSet::new();
-    let own_names: Vec<String> = drafts.iter().map(|draft| draft.name.clone()).collect();
     let mut done = Vec::with_capacity(drafts.len());
     for (index, draft) in drafts.iter_mut().enumerate() {
-        let scope = InScope {
-            input: &input_names,
-            stages: &names,
-            upstream: upstream.as_ref().map(|upstream| upstream.get(index).unwrap_or(&nothing)),
-            nullable: &nullable,
-            own: Some(&own_names[index]),
-            downstream: downstream(&upstream, &own_names, index),
-            more: Vec::new(),
-        };
+        let scope = InScope { input: &input_names, stages: &names, upstream: upstream.as_ref(), own: Some(index), nullable: &nullable, more: Vec::new() };
         let calls = stage::Calls { declared: &declared, known };
         done.push(stage::finish(report, draft, depends_on[index].clone(), &scope, &calls));
     }
     if let Some(entry) = output {
         // Every stage has ended when the run's output is made.
-        let scope = InScope {
-            input: &input_names,
-            stages: &names,
-            upstream: Some(&names),
-            nullable: &nullable,
-            own: None,
-            downstream: BTreeSet::new(),
-            more: Vec::new(),
-        };
+        let scope = InScope { input: &input_names, stages: &names, upstream: None, own: None, nullable: &nullable, more: Vec::new() };
         template(report, "output", &entry.value, &scope);
     }
     fields.end(report);
@@ -125,13 +111,6 @@ fn definition(report: &mut Report, tree: &Tree, known: Option<&Known>) -> Option
         attributes: BTreeMap::new(),
         stages,
     })
-}
-
-/// The stages that wait for stage `index`.
-fn downstream(upstream: &Option<Vec<BTreeSet<String>>>, names: &[String], index: usize) -> BTreeSet<String> {
-    let waits = |set: &BTreeSet<String>| set.contains(&names[index]);
-    let all = upstream.iter().flatten().zip(names);
-    all.filter(|(set, _)| waits(set)).map(|(_, name)| name.clone()).collect()
 }
 
 fn format(report: &mut Report, fields: &mut Fields<'_>) {

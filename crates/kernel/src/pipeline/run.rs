@@ -1,9 +1,17 @@
 //! A run as a state machine: state + event + time → rows to write and commands to perform.
 //!
-//! The engine feeds [`Run::apply`] with what happened, calls [`Run::advance`] once for all of it, closes the commit with
-//! [`Run::close`], and performs the commands when the commit is durable. What the run needs from rows it asks for
-//! ([`Effects::requests`]) and gets by [`Run::supply`]; it reads and awaits nothing itself. A run that was dropped at any
-//! commit and loaded from its rows goes on with the same outputs, and no task that has ended is dispatched again.
+//! One commit: [`Run::apply`] for each thing that happened, while [`Run::most_ops_of_an_end`] more operations fit;
+//! [`Run::advance`] once, with the room that is left; [`Run::close`]. [`Effects::append`] joins what they give. Chunks of
+//! [`Effects::payloads`] are written before. When it is durable: perform the commands in order, answer the requests by
+//! [`Run::supply`] from a store that shows this commit, advance again (also while [`Effects::more`]). The run reads and
+//! awaits nothing itself.
+//!
+//! A run has one timer row at most ([`TimerChange`]); when it fires, [`RunInput::TimerFired`]. [`Run::wake_at`] is a wish
+//! in memory. After a restart every run that is pending, running or blocked is loaded and advanced; one that is waiting
+//! or paused is loaded when its timer fires or something comes for it.
+//!
+//! A run that was dropped at any commit and loaded from its rows goes on with the same outputs, and no task that has
+//! ended is dispatched again.
 
 mod begin;
 mod close;
@@ -123,6 +131,11 @@ impl Out {
         self.effects.ops() < self.room.ops && self.effects.bytes() + bytes <= self.room.bytes
     }
 
+    /// Whether so many more operations fit.
+    pub fn has_ops(&self, ops: usize) -> bool {
+        self.effects.ops() + ops <= self.room.ops
+    }
+
     pub fn full(&self) -> bool {
         self.effects.ops() >= self.room.ops || self.effects.bytes() >= self.room.bytes
     }
@@ -142,7 +155,7 @@ impl Run {
         } else {
             Stored::Inline(input)
         };
-        let pinned = Pinned { definition: compiled.bytes.clone(), version: compiled.version, context, input: stored };
+        let pinned = Pinned { definition: compiled.bytes.clone(), version: compiled.version.clone(), context, input: stored };
         effects.put(definition_key(id), crate::wire::encode(&pinned));
         effects.put(seal_key_key(id), crate::wire::encode(&seal_key));
         let header = Header {
@@ -185,8 +198,8 @@ impl Run {
         let pinned: Pinned = crate::wire::decode("pinned definition", rows[1])?;
         let seal_key: SealKey = crate::wire::decode("seal key", rows[2])?;
         let compiled = match known {
-            Some(known) if known.version == pinned.version => known.clone(),
-            _ => Arc::new(Compiled::from_bytes(&pinned.definition)?),
+            Some(known) if known.bytes == pinned.definition => known.clone(),
+            _ => Arc::new(Compiled::from_bytes(&pinned.definition, pinned.version.clone())?),
         };
         if compiled.stages.len() != row.header.stages.len() {
             return Err(RunDamaged::Missing { what: "a stage of the pinned definition".to_owned() });
@@ -203,17 +216,11 @@ impl Run {
             Stored::Inline(bytes) => Doc::parse(bytes).ok(),
             Stored::Chunked { .. } => None,
         };
-        let version: String = pinned.version.0.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        let facts = [("id", id.to_string()), ("pipeline", header.pipeline.clone()), ("version", version), ("started_at", header.started_at.to_string())];
+        let facts =
+            [("id", id.to_string()), ("pipeline", header.pipeline.clone()), ("version", pinned.version.clone()), ("started_at", header.started_at.to_string())];
         let run_doc = Doc::object(facts.iter().map(|(name, value)| (Arc::from(*name), Doc::string(value))).collect());
         let definitions = compiled.definition.stages.iter();
-        let stages = definitions
-            .zip(&header.stages)
-            .map(|(stage, at)| {
-                let rows = at.state == StageState::Running && matches!(at.phase, Phase::Tasks | Phase::Fallback);
-                StageMemory::new(stage.throttle.as_ref(), at, !rows)
-            })
-            .collect();
+        let stages = definitions.zip(&header.stages).map(|(stage, at)| StageMemory::new(stage.throttle.as_ref(), at)).collect();
         Run {
             id,
             compiled,
@@ -288,6 +295,12 @@ impl Run {
         self.stages.iter().map(|memory| memory.slots.len()).sum()
     }
 
+    /// The most operations that one [`RunInput::TaskEnded`] adds to a commit: its row, and one for each gather over its stage.
+    #[must_use]
+    pub fn most_ops_of_an_end(&self) -> usize {
+        1 + self.compiled.stages.iter().map(|stage| stage.feeds.len()).max().unwrap_or(0)
+    }
+
     /// Moves on as far as it goes inside `room`. `Effects::more` says that the room, or 64 starts, was the bound:
     /// call it again for the next commit.
     #[must_use]
@@ -297,6 +310,12 @@ impl Run {
         if !self.header.state.ended() {
             self.turn_once(now, &mut out);
             self.rest_or_wake();
+            // Rows that were read may have shown that another time is due next.
+            self.dirty |= self.due() != self.header.timer;
+        }
+        if self.header.state.ended() {
+            out.effects.more = false;
+            self.unlist(&mut out);
         }
         out.effects.requests = self.readings.asked();
         out.effects

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::document::{Kind, Text, Tree};
 use super::expression::{Expression, ExpressionError};
 use super::template::{Piece, pieces};
+use super::validate::Upstream;
 use crate::diagnostic::{Place, Report};
 use crate::fields::shown;
 use crate::nearest::suggestion;
@@ -31,16 +32,14 @@ pub(crate) const ROOTS: [(&str, &str); 9] = [
 pub(crate) struct InScope<'a> {
     /// The declared input.
     pub(crate) input: &'a BTreeSet<String>,
-    /// Every stage.
-    pub(crate) stages: &'a BTreeSet<String>,
-    /// Those that have ended when this runs; none: the dependencies are broken, say nothing.
-    pub(crate) upstream: Option<&'a BTreeSet<String>>,
+    /// Every stage, with its place in the file.
+    pub(crate) stages: &'a BTreeMap<String, usize>,
+    /// None: the dependencies are broken, say nothing.
+    pub(crate) upstream: Option<&'a Upstream>,
+    /// The stage whose expressions these are; none: all stages have ended.
+    pub(crate) own: Option<usize>,
     /// Stages whose output can be null, and why.
     pub(crate) nullable: &'a BTreeMap<String, &'static str>,
-    /// The stage whose expressions these are.
-    pub(crate) own: Option<&'a str>,
-    /// Stages that wait for it.
-    pub(crate) downstream: BTreeSet<String>,
     /// Further roots with their fields, where these are fixed.
     pub(crate) more: Vec<(String, Option<&'static [&'static str]>)>,
 }
@@ -179,14 +178,16 @@ fn known(report: &mut Report, place: Place, of: &str, name: &str, fields: &[&str
 }
 
 fn stage(report: &mut Report, field: Option<(&str, Place)>, name: &str, place: Place, projected: bool, scope: &InScope<'_>) {
-    if !scope.stages.contains(name) {
-        report.error(place, format!("there is no stage `{}`", shown(name)), suggestion(name, scope.stages.iter().map(String::as_str)));
+    let Some(&read) = scope.stages.get(name) else {
+        report.error(place, format!("there is no stage `{}`", shown(name)), suggestion(name, scope.stages.keys().map(String::as_str)));
         return;
-    }
-    if scope.upstream.is_some_and(|upstream| !upstream.contains(name)) {
-        if scope.own == Some(name) {
+    };
+    if let (Some(upstream), Some(own)) = (scope.upstream, scope.own)
+        && !upstream.has(own, read)
+    {
+        if own == read {
             report.error(place, format!("the stage `{name}` cannot read itself: it has not ended"), "in its `output` the result of a task is `result`");
-        } else if scope.downstream.contains(name) {
+        } else if upstream.has(read, own) {
             report.error(place, format!("the stage `{name}` waits for this one, so it has not ended"), "read it in a later stage");
         } else {
             report.error(place, format!("the stage `{name}` is not upstream of this one, so it may not have ended"), format!("add it to depends_on: [{name}]"));

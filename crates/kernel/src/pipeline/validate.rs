@@ -18,8 +18,20 @@ pub(crate) struct Knot {
 pub(crate) struct Shape {
     /// Per stage, in file order: its direct dependencies.
     pub(crate) depends_on: Vec<Vec<String>>,
-    /// Per stage: all that have ended when it starts. None where the dependencies are broken.
-    pub(crate) upstream: Option<Vec<BTreeSet<String>>>,
+    /// None where the dependencies are broken.
+    pub(crate) upstream: Option<Upstream>,
+}
+
+/// Per stage: all that have ended when it starts, one bit each.
+pub(crate) struct Upstream {
+    sets: Vec<Vec<u64>>,
+}
+
+impl Upstream {
+    /// Whether stage `before` has ended when stage `of` starts.
+    pub(crate) fn has(&self, of: usize, before: usize) -> bool {
+        self.sets[of][before / 64] >> (before % 64) & 1 == 1
+    }
 }
 
 /// Resolves the dependencies. A stage without any depends on the one above it.
@@ -65,16 +77,16 @@ pub(crate) fn shape(report: &mut Report, knots: &[Knot]) -> Shape {
     if broken {
         return Shape { depends_on, upstream: None };
     }
-    let mut upstream: Vec<BTreeSet<String>> = vec![BTreeSet::new(); knots.len()];
+    let mut sets: Vec<Vec<u64>> = vec![vec![0; knots.len().div_ceil(64)]; knots.len()];
     for index in order {
-        let mut all = BTreeSet::new();
-        for before in &edges[index] {
-            all.insert(knots[*before].name.clone());
-            all.extend(upstream[*before].iter().cloned());
+        let mut all = std::mem::take(&mut sets[index]);
+        for &before in &edges[index] {
+            all[before / 64] |= 1 << (before % 64);
+            all.iter_mut().zip(&sets[before]).for_each(|(all, more)| *all |= more);
         }
-        upstream[index] = all;
+        sets[index] = all;
     }
-    Shape { depends_on, upstream: Some(upstream) }
+    Shape { depends_on, upstream: Some(Upstream { sets }) }
 }
 
 /// The stages that can be put in an order, in that order: dependencies first.

@@ -171,8 +171,8 @@ impl Stored {
 pub struct Pinned {
     /// The definition, as JSON.
     pub definition: Bytes,
-    /// Its content hash.
-    pub version: Hash32,
+    /// Its version: the content hash of the file's definition.
+    pub version: String,
     /// Who started the run: its tasks act as this principal.
     pub context: AuthorizationContext,
     /// The input.
@@ -334,6 +334,8 @@ pub enum Wait {
         comment: Option<String>,
         /// When.
         at: Option<Millis>,
+        /// Whether it stands in the list of approvals.
+        listed: bool,
     },
 }
 

@@ -47,3 +47,25 @@ fn broken_configurations_are_refused_with_the_key_the_place_and_the_remedy() {
         insta::assert_snapshot!(format!("config_{name}"), listed(&parse_config(&[source]).unwrap_err()));
     }
 }
+
+#[test]
+fn aliases_a_tag_a_duplicate_key_and_ten_thousand_brackets_are_refused_by_the_limits_name() {
+    let nine_lines = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/broken/pipeline/aliases.yaml")).unwrap();
+    assert_eq!(nine_lines.lines().count(), 9);
+    let bombs = [
+        (nine_lines, "limit: document_aliases = 0"),
+        ("selvedge: !!int 1\n".to_owned(), "limit: document_tags = 0"),
+        ("selvedge: 1\nselvedge: 1\n".to_owned(), "limit: document_duplicate_keys = 0"),
+        ("[".repeat(10_000), "limit: document_depth"),
+        (format!("{}{}", "[".repeat(10_000), "]".repeat(10_000)), "limit: document_depth"),
+    ];
+    for (text, limit) in bombs {
+        for errors in [
+            parse_pipeline("p", &text).unwrap_err(),
+            parse_manifest("p", &text).unwrap_err(),
+            parse_config(&[Source::File { name: "p".to_owned(), text: text.clone() }]).unwrap_err(),
+        ] {
+            assert!(errors.iter().any(|error| error.line > 0 && error.message.contains(limit)), "{limit}: {}", listed(&errors));
+        }
+    }
+}

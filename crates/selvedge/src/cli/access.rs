@@ -67,8 +67,9 @@ impl Access {
             if let Some(control) = connect(&data).await? {
                 return Ok(Access::Holder(control));
             }
-            // What is declared matters only to whoever works.
-            let app = if tasks == Tasks::Start { with_manifest(app.clone(), manifest.as_deref())? } else { app.clone() };
+            let declared = with_manifest(app.clone(), manifest.as_deref());
+            // Who only looks and takes notes may do so although the manifest is broken now.
+            let app = if tasks == Tasks::Start { declared? } else { declared.unwrap_or_else(|_| app.clone()) };
             match Engine::open(config.clone(), app).await {
                 Ok(engine) => return Ok(Access::Own(Box::new(engine))),
                 Err(EngineError::Store(OpenError::Held { .. })) if waited < PATIENCE => {

@@ -39,7 +39,7 @@ fn a_verb_where_a_noun_was_meant_says_did_you_mean() {
     let said = Folder::new().selvedge(&["cancel", "run_1"]);
     assert_eq!(said.code, 64);
     assert_snapshot!(said.err, @"selvedge: `cancel` is a verb, its noun comes first: did you mean `selvedge runs cancel` or `selvedge invocations cancel`?");
-    assert!(Folder::new().selvedge(&["rnus"]).err.contains("a similar subcommand exists: 'runs'"));
+    assert!(Folder::new().selvedge(&["acters"]).err.contains("a similar subcommand exists: 'actors'"));
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn an_activity_that_nothing_declares_is_an_error_with_the_nearest_name() {
     let said = folder.selvedge(&["run", "p.yaml"]);
     assert_eq!(said.code, 78);
     assert_snapshot!(said.err);
-    assert_eq!(folder.selvedge(&["pipelines", "check", "p.yaml"]).err.contains("did you mean `note`?"), true);
+    assert!(folder.selvedge(&["pipelines", "check", "p.yaml"]).err.contains("did you mean `note`?"));
 }
 
 #[test]

@@ -5,3 +5,4 @@ mod cli;
 mod replay;
 mod rig;
 mod runbook;
+mod runs;

@@ -6,9 +6,14 @@ use crate::support::{Place, claim, groups, small, wait};
 use bytes::Bytes;
 use selvedge_kernel::id::{Key, ShardId};
 use selvedge_kernel::ports::{Commit, CommitOutcome, Epoch, Put, Store, under};
-use selvedge_store::{EmbeddedStore, OpenError};
+use selvedge_store::{EmbeddedStore, OpenError, Options};
 
 const SHARD: ShardId = ShardId(1);
+
+/// A store that keeps everything in its log.
+fn uncarried() -> Options {
+    Options { spans_kept: usize::MAX, ..small() }
+}
 
 fn commit(epoch: Epoch, number: u64, value_bytes: usize) -> Commit {
     let puts = (0..2).map(|n| Put { key: Key::from(format!("{number:04}/{n}")), value: Bytes::from(vec![number as u8; value_bytes]), expires: None });
@@ -17,7 +22,7 @@ fn commit(epoch: Epoch, number: u64, value_bytes: usize) -> Commit {
 
 /// A store whose log has a claim (group 1) and `count` commits, each a group.
 fn written(place: &Place, count: u64, value_bytes: usize) -> [u8; 16] {
-    let store = EmbeddedStore::open(&place.data(), small()).unwrap();
+    let store = EmbeddedStore::open(&place.data(), uncarried()).unwrap();
     let (epoch, _) = claim(&store, SHARD.0);
     for number in 1..=count {
         assert_eq!(wait(store.commit(vec![commit(epoch, number, value_bytes)])), [CommitOutcome::Done]);
@@ -40,14 +45,14 @@ fn commits(store: &EmbeddedStore) -> u64 {
 /// Opens, counts, commits one more, and sees that it is there after another opening.
 fn goes_on(dir: &Path) -> u64 {
     let found = {
-        let store = EmbeddedStore::open(dir, small()).unwrap();
+        let store = EmbeddedStore::open(dir, uncarried()).unwrap();
         let found = commits(&store);
         let (epoch, last) = claim(&store, SHARD.0);
         assert_eq!(last, found);
         assert_eq!(wait(store.commit(vec![commit(epoch, found + 1, 20)])), [CommitOutcome::Done]);
         found
     };
-    let store = EmbeddedStore::open(dir, small()).unwrap();
+    let store = EmbeddedStore::open(dir, uncarried()).unwrap();
     assert_eq!(commits(&store), found + 1, "what was committed after the cut is there");
     found
 }
@@ -129,7 +134,7 @@ fn changed_byte_before_a_valid_group_refuses_to_start_and_names_file_and_offset(
         for byte in (0..64).chain([64, 70, bytes / 2]) {
             saved.restore();
             with_file(path, saved.content(path), |content| content[at + byte] ^= 1 << (byte % 8));
-            let error = EmbeddedStore::open(&place.data(), small()).err();
+            let error = EmbeddedStore::open(&place.data(), uncarried()).err();
             let Some(OpenError::Damaged { file, offset, .. }) = &error else { panic!("group {n} byte {byte}: {:?}", error.map(|e| e.to_string())) };
             // Where the header no longer says whose it is and no group follows in the file, the place before it is named.
             let nameless = (8..48).contains(&byte);
@@ -156,7 +161,7 @@ fn exchanged_groups_refuse_to_start() {
                     bytes.swap(at_a + n, at_b + n);
                 }
             });
-            let error = EmbeddedStore::open(&place.data(), small()).err();
+            let error = EmbeddedStore::open(&place.data(), uncarried()).err();
             assert!(matches!(error, Some(OpenError::Damaged { .. })), "groups {a} and {b}");
         }
     }
@@ -192,7 +197,7 @@ fn old_groups_in_a_recycled_segment_never_come_back() {
                 let count = (bytes.len() - from).min(old.len() - shift);
                 bytes[from..from + count].copy_from_slice(&old[shift..shift + count]);
             });
-            let store = EmbeddedStore::open(&place.data(), small()).unwrap();
+            let store = EmbeddedStore::open(&place.data(), uncarried()).unwrap();
             let found = commits(&store);
             let whole = saved.content(last_path)[*last_at..last_at + last_len] == std::fs::read(last_path).unwrap()[*last_at..last_at + last_len];
             assert_eq!(found, if whole { 9 } else { 8 }, "shift {shift}, kept {kept}");
@@ -201,7 +206,7 @@ fn old_groups_in_a_recycled_segment_never_come_back() {
     // A first group that is torn, in a file that was used before.
     saved.restore();
     with_file(last_path, &old, |bytes| bytes[..64].fill(9));
-    let error = EmbeddedStore::open(&place.data(), small()).map(|store| commits(&store));
+    let error = EmbeddedStore::open(&place.data(), uncarried()).map(|store| commits(&store));
     let first_of_last = all.iter().position(|(path, ..)| path == last_path).unwrap() as u64;
     assert_eq!(error.unwrap(), first_of_last - 1, "only what stands in the segments before");
 }
@@ -213,7 +218,7 @@ fn missing_file_of_the_log_refuses_to_start() {
     let all = groups(&place.data(), &store);
     let saved = Saved::new(&place.data());
     std::fs::remove_file(&all[0].0).unwrap();
-    let error = EmbeddedStore::open(&place.data(), small()).err().unwrap().to_string();
+    let error = EmbeddedStore::open(&place.data(), uncarried()).err().unwrap().to_string();
     assert!(error.contains("group 1 is missing"), "{error}");
     saved.restore();
     assert_eq!(goes_on(&place.data()), 9);
@@ -231,6 +236,6 @@ fn log_of_another_store_is_not_read() {
         let path = entry.unwrap().path();
         std::fs::copy(&path, place.data().join("log").join(path.file_name().unwrap())).unwrap();
     }
-    let store = EmbeddedStore::open(&place.data(), small()).unwrap();
+    let store = EmbeddedStore::open(&place.data(), uncarried()).unwrap();
     assert_eq!(commits(&store), 0);
 }

@@ -108,7 +108,7 @@ impl Run {
                 out.effects.put(items_key(self.id, stage as u16, 0), wire::encode(&vec![show.clone()]));
                 let id = self.approval_id(stage);
                 let expires = now.after(expires.0);
-                let wait = Wait::Approval { id, state: APPROVAL.start, expires, by: None, comment: None, at: None };
+                let wait = Wait::Approval { id, state: APPROVAL.start, expires, by: None, comment: None, at: None, listed: true };
                 self.header.stages[stage].wait = Some(wait);
                 let name = definition.name.clone();
                 self.happened.push(Happening::ApprovalOpened { stage: name.clone(), id: id.to_string(), assignees: assignees.clone(), expires });

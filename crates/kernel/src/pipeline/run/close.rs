@@ -9,6 +9,7 @@ use super::Run;
 use super::effects::{Effects, TimerChange};
 use crate::journal::{Hash32, SealKey, seal};
 use crate::machine::{ApprovalState, RunEvent, RunState, StageState, TaskState};
+use crate::pipeline::definition::Mode;
 use crate::ports::Put;
 use crate::record::run::{ChainRow, Event, Header, Phase, Progress, Wait, chain_key, event_key, run_key};
 use crate::time::Millis;
@@ -78,6 +79,7 @@ impl Run {
     #[must_use]
     pub fn close(&mut self, effects: &mut Effects, now: Millis) -> TimerChange {
         last_of_each_key(effects);
+        self.rest_or_wake();
         for (memory, at) in self.stages.iter().zip(&mut self.header.stages) {
             if at.state == StageState::Running {
                 at.window = memory.gate.stored();
@@ -114,20 +116,7 @@ impl Run {
 
     /// `running` while a task runs or can run, `waiting` while only times, people and signals are left.
     pub(super) fn rest_or_wake(&mut self) {
-        let active = !self.readings.is_idle()
-            || self.stages.iter().zip(&self.header.stages).any(|(memory, at)| match (at.state, at.phase) {
-                (StageState::Ready, _) => true,
-                (StageState::Running, Phase::Begin | Phase::Items) => true,
-                (StageState::Running, Phase::Wait) => false,
-                (StageState::Running, Phase::Tasks) => {
-                    !memory.loaded || memory.running > 0 || !memory.due.is_empty() || at.cursor < at.total || at.low == at.total
-                }
-                (StageState::Running, Phase::Fallback) => {
-                    let slot = memory.fallback.as_ref();
-                    slot.is_none_or(|slot| slot.state != TaskState::Queued || slot.again.is_none())
-                }
-                _ => false,
-            });
+        let active = !self.readings.is_idle() || (0..self.stages.len()).any(|stage| self.is_active(stage));
         match self.header.state {
             RunState::Running if !active => self.run_event(RunEvent::Wait, None),
             RunState::Waiting if active => self.run_event(RunEvent::Wake, None),
@@ -135,8 +124,30 @@ impl Run {
         }
     }
 
+    fn is_active(&self, stage: usize) -> bool {
+        let (memory, at) = (&self.stages[stage], &self.header.stages[stage]);
+        match (at.state, at.phase) {
+            (StageState::Ready, _) | (StageState::Running, Phase::Begin | Phase::Items) => true,
+            // What came while it waited and was not looked at yet must not wait for a timer.
+            (StageState::Running, Phase::Wait) => match &at.wait {
+                Some(Wait::Approval { state, .. }) => matches!(state, ApprovalState::Approved | ApprovalState::Rejected),
+                Some(Wait::Signal { .. }) => match &self.definition(stage).mode {
+                    Mode::WaitSignal { signal } => self.header.signals.contains_key(signal),
+                    _ => false,
+                },
+                _ => false,
+            },
+            (StageState::Running, Phase::Tasks) => !memory.loaded || memory.running > 0 || !memory.due.is_empty() || at.cursor < at.total || at.low == at.total,
+            (StageState::Running, Phase::Fallback) => {
+                let slot = memory.fallback.as_ref();
+                slot.is_none_or(|slot| slot.state != TaskState::Queued || slot.again.is_none())
+            }
+            _ => false,
+        }
+    }
+
     /// The next time at which something is due whether or not this process lives.
-    fn due(&self) -> Option<Millis> {
+    pub(super) fn due(&self) -> Option<Millis> {
         if self.header.state.ended() {
             return None;
         }

@@ -8,13 +8,16 @@ use crate::record::run::{Paused, Phase, StageHeader};
 use crate::time::Millis;
 
 impl Run {
-    /// Takes one input. Many can go into one commit: at most one row of a task, one for each gather over its stage and
-    /// one signal come from each. Refused inputs change nothing. Afterwards, once for all, comes [`Run::advance`].
+    /// Takes one input. Many can go into one commit: one adds at most [`Run::most_ops_of_an_end`] operations. What is
+    /// refused changes nothing. Afterwards, once for all that go into a commit, comes [`Run::advance`].
     pub fn apply(&mut self, input: RunInput, now: Millis) -> Result<Effects, RunRefused> {
         let mut out = Out { effects: Effects::default(), room: Room::WHOLE };
         match input {
             RunInput::TaskEnded { stage, item, attempt, result } => {
                 self.task_ended((usize::from(stage), item, attempt), result, now, &mut out);
+            }
+            RunInput::Answered { stage, item, attempt, result } => {
+                self.answered((usize::from(stage), item, attempt), result, now, &mut out);
             }
             RunInput::NoExecutor { stage, item, attempt, reason } => self.no_executor((usize::from(stage), item, attempt), reason),
             RunInput::Unblock => {
@@ -66,9 +69,9 @@ impl Run {
         let memory = &mut self.stages[stage];
         if let Some(slot) = super::dispatch::slot_mut(memory, low, item) {
             slot.take(TaskEvent::Lost);
-            slot.attempts -= 1;
+            slot.attempts = slot.attempts.saturating_sub(1);
         }
-        memory.running -= 1;
+        super::dispatch::stopped(memory, low, item);
         if item != crate::record::run::FALLBACK_ITEM {
             memory.due.insert(item);
         }
@@ -105,7 +108,7 @@ impl Run {
                 ..StageHeader::default()
             };
             let throttle = compiled.definition.stages[stage].throttle.as_ref();
-            self.stages[stage] = StageMemory::new(throttle, &self.header.stages[stage], true);
+            self.stages[stage] = StageMemory::new(throttle, &self.header.stages[stage]);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::begin::expression_error;
 use super::effects::{Command, Dispatch, Work};
 use super::end::Outcome;
-use super::memory::Slot;
+use super::memory::{Slot, StageMemory};
 use super::{Out, Run};
 use crate::error::WorkError;
 use crate::id::{ActorId, effect_key};
@@ -23,6 +23,9 @@ use crate::time::Millis;
 /// Starts of one turn.
 const TURN_STARTS: usize = 64;
 
+/// Inputs of the attempts of one run that run at once; a single one may be larger.
+const IN_FLIGHT_BYTES: u64 = 32 * 1024 * 1024;
+
 /// What a task needs to start.
 enum Prepared {
     /// Rows are on their way.
@@ -36,7 +39,8 @@ impl Run {
     pub(super) fn dispatch_all(&mut self, now: Millis, out: &mut Out) {
         let count = self.stages.len();
         let mut starts = TURN_STARTS;
-        let first = self.turn;
+        let first = self.turn % count.max(1);
+        self.turn = first + 1;
         for step in 0..count {
             let stage = (first + step) % count;
             let at = &self.header.stages[stage];
@@ -50,7 +54,7 @@ impl Run {
                 return;
             }
             if starts == 0 {
-                self.turn = (stage + 1) % count;
+                self.turn = stage + 1;
                 out.effects.more = true;
                 return;
             }
@@ -94,6 +98,10 @@ impl Run {
             match self.prepare(stage, item, &scope) {
                 Ok(Prepared::Waits) => return Ok(()),
                 Ok(Prepared::Ready(work, input)) => {
+                    let in_flight: u64 = self.stages.iter().map(|memory| memory.in_flight_bytes).sum();
+                    if in_flight > 0 && in_flight + input.len() as u64 > IN_FLIGHT_BYTES {
+                        return Ok(());
+                    }
                     self.start_attempt(stage, item, (work, input), now, out);
                     *starts -= 1;
                     room -= 1;
@@ -269,10 +277,14 @@ impl Run {
 
     fn start_attempt(&mut self, stage: usize, item: u32, (work, input): (Work, Bytes), now: Millis, out: &mut Out) {
         let timeout = self.timeout_of(stage, item);
+        let keeps_group = self.compiled.stages[stage].output_reads_group;
         let memory = &mut self.stages[stage];
         memory.due.remove(&item);
-        memory.groups.remove(&item);
+        if !keeps_group {
+            memory.groups.remove(&item);
+        }
         memory.running += 1;
+        memory.in_flight_bytes += input.len() as u64;
         memory.gate.started(now);
         let low = self.header.stages[stage].low;
         let Some(slot) = slot_mut(memory, low, item) else {
@@ -281,6 +293,7 @@ impl Run {
         slot.take(TaskEvent::Start);
         slot.again = None;
         slot.attempts += 1;
+        slot.input_bytes = input.len() as u64;
         let first = *slot.first_at.get_or_insert(now);
         let left = timeout.total.map(|total| first.after(total.0).since(now)).map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1));
         let attempt_ms = timeout.attempt.map(|span| u64::try_from(span.0.as_millis()).unwrap_or(u64::MAX));
@@ -300,8 +313,15 @@ impl Run {
     }
 }
 
+/// An attempt runs no more.
+pub(super) fn stopped(memory: &mut StageMemory, low: u32, item: u32) {
+    memory.running = memory.running.saturating_sub(1);
+    let bytes = slot_mut(memory, low, item).map_or(0, |slot| std::mem::take(&mut slot.input_bytes));
+    memory.in_flight_bytes = memory.in_flight_bytes.saturating_sub(bytes);
+}
+
 /// The slot of a task that is in the window.
-pub(super) fn slot_mut(memory: &mut super::memory::StageMemory, low: u32, item: u32) -> Option<&mut Slot> {
+pub(super) fn slot_mut(memory: &mut StageMemory, low: u32, item: u32) -> Option<&mut Slot> {
     if item == FALLBACK_ITEM {
         return memory.fallback.as_mut();
     }

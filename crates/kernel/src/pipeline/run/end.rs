@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::begin::expression_error;
-use super::dispatch::slot_mut;
+use super::dispatch::{slot_mut, stopped};
 use super::effects::{ApprovalChange, Command, LargePayload};
 use super::memory::{Slot, StageDoc};
 use super::{Out, Run};
@@ -63,7 +63,8 @@ impl Run {
         if !self.is_running(stage, item, attempt) {
             return;
         }
-        self.stages[stage].running -= 1;
+        let low = self.header.stages[stage].low;
+        stopped(&mut self.stages[stage], low, item);
         match result {
             Ok(bytes) => {
                 let outcome = match self.task_output(stage, item, bytes) {
@@ -77,6 +78,31 @@ impl Run {
             }
             Err(failure) => self.attempt_failed(stage, item, failure, now, out),
         }
+    }
+
+    /// Takes the answer to a call. Who asked may have been dropped from memory since: a task whose next attempt is this
+    /// one counts as started.
+    pub(super) fn answered(&mut self, (stage, item, attempt): (usize, u32, u32), result: Result<Bytes, AttemptError>, now: Millis, out: &mut Out) {
+        let Some(at) = self.header.stages.get(stage) else { return };
+        let fits = at.state == StageState::Running && !self.header.state.ended() && (at.phase == Phase::Fallback) == (item == FALLBACK_ITEM);
+        let low = at.low;
+        if fits
+            && let Some(slot) = slot_mut(&mut self.stages[stage], low, item)
+            && slot.state == TaskState::Queued
+            && slot.attempts + 1 == attempt
+        {
+            slot.take(TaskEvent::Start);
+            let again = slot.again.take();
+            slot.attempts += 1;
+            slot.first_at.get_or_insert(now);
+            let memory = &mut self.stages[stage];
+            memory.running += 1;
+            memory.due.remove(&item);
+            if let Some(again) = again {
+                memory.retries.remove(&(again, item));
+            }
+        }
+        self.task_ended((stage, item, attempt), result, now, out);
     }
 
     pub(super) fn is_running(&mut self, stage: usize, item: u32, attempt: u32) -> bool {
@@ -108,8 +134,12 @@ impl Run {
             Mode::Scatter { .. } if item != FALLBACK_ITEM => self.task_scope(stage, item, &base)?.unwrap_or(base),
             Mode::Gather { group_by: Some(_), .. } if item != FALLBACK_ITEM => {
                 let mut scope = base;
-                let key = self.item_bytes(stage, item).and_then(|bytes| Doc::parse(&bytes).ok());
-                scope.set("group", Doc::object(vec![("key".into(), key.unwrap_or_else(Doc::null))]));
+                let kept = self.stages[stage].groups.get(&item).cloned();
+                let group = kept.unwrap_or_else(|| {
+                    let key = self.item_bytes(stage, item).and_then(|bytes| Doc::parse(&bytes).ok());
+                    Doc::object(vec![("key".into(), key.unwrap_or_else(Doc::null))])
+                });
+                scope.set("group", group);
                 scope
             }
             _ => base,
@@ -145,7 +175,7 @@ impl Run {
         let Some(slot) = slot_mut(&mut self.stages[stage], low, item) else {
             return;
         };
-        let attempts = slot.attempts - slot.earlier;
+        let attempts = slot.attempts.saturating_sub(slot.earlier);
         let past = |at: Millis| timeout.total.is_some_and(|total| slot.first_at.is_some_and(|first| at >= first.after(total.0)));
         let error = match after_failure(attempts, &failure, policy, seed) {
             Verdict::Again { delay } if !past(now.after(delay)) => {
@@ -192,6 +222,7 @@ impl Run {
             return;
         }
         let slot = slot.clone();
+        self.stages[stage].groups.remove(&item);
         self.end_task(stage, item, slot, outcome, now, out);
         if self.runs(stage) && self.header.stages[stage].phase == Phase::Tasks {
             if let Some(kept) = slot_mut(&mut self.stages[stage], low, item) {
@@ -333,6 +364,7 @@ impl Run {
         if self.stages[stage].running > 0 {
             out.effects.commands.push(Command::AbortStage { stage: stage as u16 });
             self.stages[stage].running = 0;
+            self.stages[stage].in_flight_bytes = 0;
         }
     }
 
@@ -402,7 +434,7 @@ impl Run {
         self.run_event(event, reason);
         for stage in 0..self.stages.len() {
             self.abort(stage, out);
-            self.withdraw(stage, out);
+            self.withdraw(stage);
             if !self.header.stages[stage].state.ended() {
                 self.stage_event(stage, StageEvent::Cancel, None);
             }
@@ -416,15 +448,30 @@ impl Run {
         self.header.ended_at = Some(now);
         let ended = Command::RunEnded { state: self.header.state, output: self.header.output.clone(), error: self.header.error.clone() };
         out.effects.commands.push(ended);
-        out.effects.more = false;
         self.dirty = true;
     }
 
-    fn withdraw(&mut self, stage: usize, out: &mut Out) {
-        if let Some(Wait::Approval { id, state, .. }) = &mut self.header.stages[stage].wait
+    fn withdraw(&mut self, stage: usize) {
+        if let Some(Wait::Approval { state, .. }) = &mut self.header.stages[stage].wait
             && let Ok(withdrawn) = APPROVAL.next(*state, ApprovalEvent::Withdraw)
         {
             *state = withdrawn;
+        }
+    }
+
+    /// Takes approvals that nobody will answer off the list, as many as fit.
+    pub(super) fn unlist(&mut self, out: &mut Out) {
+        for at in &mut self.header.stages {
+            let Some(Wait::Approval { id, listed, .. }) = &mut at.wait else { continue };
+            if !*listed {
+                continue;
+            }
+            if !out.has_ops(1) {
+                out.effects.more = true;
+                return;
+            }
+            *listed = false;
+            self.dirty = true;
             out.effects.approvals.push(ApprovalChange::Closed { id: *id });
         }
     }

@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::machine::{TASK, TaskEvent, TaskState};
+use crate::machine::{StageState, TASK, TaskEvent, TaskState};
 use crate::pipeline::expression::Doc;
 use crate::pipeline::throttle::Gate;
 use crate::policy::Throttle;
-use crate::record::run::{FailedAttempt, StageHeader, TaskEnd, TaskRow};
+use crate::record::run::{FailedAttempt, Phase, StageHeader, TaskEnd, TaskRow};
 use crate::time::Millis;
 
 /// A task between low mark and cursor.
@@ -20,11 +20,13 @@ pub(super) struct Slot {
     pub earlier: u32,
     pub first_at: Option<Millis>,
     pub failures: Vec<FailedAttempt>,
+    /// Of the attempt that runs.
+    pub input_bytes: u64,
 }
 
 impl Slot {
     pub fn new() -> Slot {
-        Slot { state: TaskState::Queued, again: None, attempts: 0, earlier: 0, first_at: None, failures: Vec::new() }
+        Slot { state: TaskState::Queued, again: None, attempts: 0, earlier: 0, first_at: None, failures: Vec::new(), input_bytes: 0 }
     }
 
     /// Moves on if the machine of a task lets it.
@@ -47,6 +49,7 @@ impl Slot {
             earlier: row.earlier,
             first_at: Some(row.first_at),
             failures: row.failures.clone(),
+            input_bytes: 0,
         };
         match &row.end {
             TaskEnd::Completed { .. } => slot.state = TaskState::Completed,
@@ -102,6 +105,8 @@ pub(super) struct StageMemory {
     /// Tasks that wait for their next attempt.
     pub retries: BTreeSet<(Millis, u32)>,
     pub running: u32,
+    /// Inputs of the attempts that run.
+    pub in_flight_bytes: u64,
     pub gate: Gate,
     pub pieces: BTreeMap<u32, Vec<Bytes>>,
     pub expansion: Option<Expansion>,
@@ -115,14 +120,16 @@ pub(super) struct StageMemory {
 }
 
 impl StageMemory {
-    pub fn new(throttle: Option<&Throttle>, header: &StageHeader, loaded: bool) -> StageMemory {
+    /// What is known without any row: of a stage whose tasks were at work, not enough.
+    pub fn new(throttle: Option<&Throttle>, header: &StageHeader) -> StageMemory {
         StageMemory {
-            loaded,
+            loaded: !(header.state == StageState::Running && matches!(header.phase, Phase::Tasks | Phase::Fallback)),
             slots: VecDeque::new(),
             fallback: None,
             due: BTreeSet::new(),
             retries: BTreeSet::new(),
             running: 0,
+            in_flight_bytes: 0,
             gate: Gate::new(throttle.cloned().unwrap_or_default(), &header.window),
             pieces: BTreeMap::new(),
             expansion: None,
@@ -140,6 +147,7 @@ impl StageMemory {
         self.due = BTreeSet::new();
         self.retries = BTreeSet::new();
         self.running = 0;
+        self.in_flight_bytes = 0;
         self.pieces = BTreeMap::new();
         self.expansion = None;
         self.old = BTreeMap::new();

@@ -17,7 +17,7 @@ pub struct RunStatus {
     pub id: String,
     /// The pipeline's name.
     pub pipeline: String,
-    /// The content hash of its definition, in hexadecimal.
+    /// The version of its definition.
     pub version: String,
     /// Where it is.
     pub state: RunState,
@@ -81,7 +81,7 @@ impl Run {
         RunStatus {
             id: self.id.to_string(),
             pipeline: header.pipeline.clone(),
-            version: self.compiled.version.0.iter().map(|byte| format!("{byte:02x}")).collect(),
+            version: self.compiled.version.clone(),
             state: header.state,
             started_at: header.started_at,
             ended_at: header.ended_at,

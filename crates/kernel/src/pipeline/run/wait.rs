@@ -39,6 +39,11 @@ impl Run {
     /// One look at a waiting stage; whether its wait is over.
     pub(super) fn wait(&mut self, stage: usize, now: Millis, out: &mut Out) -> bool {
         let compiled = self.compiled.clone();
+        // Its end is one row, one for each gather over it, a signal that leaves and a line of a list.
+        if !out.has_ops(compiled.stages[stage].feeds.len() + 3) {
+            out.effects.more = true;
+            return false;
+        }
         match self.scope(&compiled.stages[stage].task_reads) {
             Ok(Some(_)) => {}
             Ok(None) => return false,
@@ -185,7 +190,7 @@ impl Run {
         let Mode::Approval { expires: span, fallback, escalate_to, .. } = &definition.mode else {
             return None;
         };
-        let Some(Wait::Approval { id, state, expires, by, comment, at }) = &mut self.header.stages[stage].wait else {
+        let Some(Wait::Approval { id, state, expires, by, comment, at, listed }) = &mut self.header.stages[stage].wait else {
             return None;
         };
         let id = *id;
@@ -228,6 +233,7 @@ impl Run {
                 return None;
             }
         };
+        *listed = false;
         out.effects.approvals.push(ApprovalChange::Closed { id });
         Some(outcome)
     }

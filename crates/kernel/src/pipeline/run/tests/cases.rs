@@ -120,7 +120,7 @@ fn case_19_a_path_that_finds_nothing_is_null_and_a_when_that_is_no_boolean_fails
 fn case_19_a_malformed_expression_is_refused_before_anything_runs() {
     let mut broken = stage("broken", Mode::Single);
     broken.when = Some("input.[".to_owned());
-    assert!(Compiled::new(pipeline(vec![broken])).unwrap_err().to_string().contains("stage `broken`, `when`"));
+    assert!(Compiled::new(pipeline(vec![broken]), String::new()).unwrap_err().to_string().contains("stage `broken`, `when`"));
 }
 
 #[test]
@@ -311,4 +311,64 @@ fn a_task_of_a_stage_never_starts_before_the_stages_it_depends_on() {
     assert_eq!(world.running.len(), 1);
     world.finish(&mut echo);
     assert_eq!(world.started.len(), 3);
+}
+
+const AUDIT: &str = r#"
+selvedge: 1
+name: audit
+input:
+  pages: { type: array, items: { type: string } }
+  limit: { type: integer, default: 2 }
+timeout: 1h
+activities:
+  fetch: { exec: [python3, fetch.py], processes: 2, retry: { max_attempts: 3, initial: 1s } }
+  report: { exec: [python3, report.py], persistent: false }
+stages:
+  - name: links
+    mode: scatter
+    over: input.pages
+    as: page
+    call: fetch
+    input: { url: "${page}" }
+    output: { url: "${page}", kind: "${result.got.url}" }
+    throttle: { concurrency: 2 }
+    on_failure: { continue: { max_failed: 50% } }
+  - name: by_kind
+    mode: gather
+    stages: [links]
+    group_by: item.kind
+  - name: review
+    mode: approval
+    when: length(stages.links.failures) > `0`
+    assignees: ["user:ada"]
+    show: { failures: "${stages.links.failures[].item}" }
+    expires: 30s
+    fallback: approve
+  - name: count
+    mode: scatter
+    over: stages.by_kind.output
+    call: { actor: kind, key: "${item.key}", handler: add }
+    input: { n: "${length(item.items)}", limit: "${input.limit}" }
+  - name: write
+    call: report
+    input: { kinds: "${stages.count.output[].got.n}", decided: "${stages.review.output.decision}" }
+output: ${stages.write.output.got}
+"#;
+
+#[test]
+fn a_pipeline_as_it_is_written_runs_to_its_end_through_kills() {
+    let (definition, warnings) = crate::pipeline::parse::parse_pipeline("audit.yaml", AUDIT).unwrap();
+    assert!(warnings.is_empty(), "{warnings:?}");
+    let input = json!({ "pages": ["a", "b", "a", "c", "b", "a", "bad"] });
+    let input = crate::pipeline::schema::validate_input(&definition, input).unwrap();
+    for kill_one_in in [0, 3, 8] {
+        let mut world = World::new(definition.clone(), input.clone());
+        world.kill_one_in = kill_one_in;
+        let mut work = |dispatch: &Dispatch| match &dispatch.input[..] {
+            br#"{"url":"bad"}"# => Err(permanent("http_404")),
+            _ => echo(dispatch),
+        };
+        assert_eq!(world.finish(&mut work), RunState::Completed, "{}", world.error_text());
+        assert_eq!(world.output(), json!({ "kinds": [3, 2, 1], "decided": "approved" }));
+    }
 }

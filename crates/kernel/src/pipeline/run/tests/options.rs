@@ -115,11 +115,11 @@ fn case_20_a_grouped_gather_with_a_call_runs_one_task_a_group() {
         let mut all = gather(&["each"], None, Some("item.got.k"), combine);
         all.call = Some(Call::Activity("work".to_owned()));
         all.input = json!({ "key": "${group.key}", "sum": "${sum(group.items[].got.n)}" });
-        all.output = json!({ "k": "${group.key}", "sum": "${result.got.sum}" });
+        all.output = json!({ "k": "${group.key}", "n": "${length(group.items)}", "sum": "${result.got.sum}" });
         let mut definition = pipeline(vec![scatter("each", "input.list"), all]);
         definition.output = json!("${stages.all.output}");
         let list: Vec<Value> = (0..500).map(|n| json!({ "k": format!("k{}", n % 3), "n": n })).collect();
-        let of = |k: u64| json!({ "k": format!("k{k}"), "sum": (0..500u64).filter(|n| n % 3 == k).sum::<u64>() });
+        let of = |k: u64| json!({ "k": format!("k{k}"), "n": (500 - k).div_ceil(3), "sum": (0..500u64).filter(|n| n % 3 == k).sum::<u64>() });
         let expected = match combine {
             Combine::Concat => json!([of(0), of(1), of(2)]),
             Combine::Object => json!({ "k0": of(0), "k1": of(1), "k2": of(2) }),
@@ -370,6 +370,20 @@ fn case_20_tasks_of_a_run_at_once_are_bounded() {
     world.settle();
     assert_eq!(world.running.len(), 12);
     assert_eq!(world.finish(&mut echo), RunState::Completed);
+}
+
+#[test]
+fn case_20_inputs_of_running_tasks_are_bounded_in_sum() {
+    let mut each = scatter("each", "input.list");
+    each.input = json!({ "text": "${input.text}", "n": "${item}" });
+    let mut world = World::new(pipeline(vec![each]), json!({ "list": (0..30).collect::<Vec<u32>>(), "text": "x".repeat(7_000_000) }));
+    world.settle();
+    assert_eq!(world.running.len(), 4, "32 MiB at once");
+    let dispatch = world.running[0].clone();
+    world.end(&dispatch, Ok(Bytes::from_static(b"1")));
+    assert_eq!((world.running.len(), world.started.len()), (4, 5));
+    world.kill();
+    assert_eq!(world.finish(&mut |_: &Dispatch| Ok(Bytes::from_static(b"1"))), RunState::Completed);
 }
 
 #[test]

@@ -137,6 +137,21 @@ fn cancel_withdraws_an_open_approval() {
 }
 
 #[test]
+fn the_end_of_a_run_with_hundreds_of_open_approvals_stays_within_commits() {
+    let stages = (0..300).map(|n| Stage { name: format!("s{n}"), ..review(Fallback::Reject) }).collect();
+    let mut world = World::new(super::world::graph(stages), json!({ "cents": 1 }));
+    world.settle();
+    assert_eq!(world.approvals.len(), 300);
+    world.tell(RunInput::Cancel { by: "ada".to_owned() }).unwrap();
+    assert_eq!(world.approvals.iter().filter(|change| matches!(change, ApprovalChange::Closed { .. })).count(), 300);
+    world.verify();
+
+    let stages = (0..300).map(|n| stage(&format!("s{n}"), Mode::Sleep(SleepTime::For(seconds(5))))).collect();
+    let mut world = World::new(super::world::graph(stages), json!({}));
+    assert_eq!(world.finish(&mut echo), RunState::Completed, "waits that end at once");
+}
+
+#[test]
 fn a_sleep_ends_at_its_time_also_after_a_restart() {
     for until in [SleepTime::For(seconds(3_600)), SleepTime::Until("${input.at}".to_owned())] {
         let mut world = World::new(pipeline(vec![stage("nap", Mode::Sleep(until))]), json!({ "at": "2027-01-15T09:00:00Z" }));
@@ -150,6 +165,22 @@ fn a_sleep_ends_at_its_time_also_after_a_restart() {
         assert_eq!(world.state(), RunState::Completed);
         assert_eq!(world.timer, None);
     }
+}
+
+#[test]
+fn a_retry_found_in_the_rows_after_a_kill_gets_its_timer_although_another_task_runs() {
+    let (mut slow, nap) = (stage("slow", Mode::Single), stage("nap", Mode::Sleep(SleepTime::For(seconds(10)))));
+    slow.retry = Some(crate::policy::Retry::fixed(2, std::time::Duration::from_secs(100)));
+    let mut world = World::new(super::world::graph(vec![slow, nap, stage("busy", Mode::Single)]), json!({}));
+    world.settle();
+    let dispatch = world.running[0].clone();
+    world.end(&dispatch, Err(super::world::passing("busy")));
+    world.kill();
+    world.later(10_000);
+    assert_eq!(world.running.len(), 1, "the busy one runs again");
+    assert_eq!(world.armed, Some(crate::time::Millis(1_800_000_100_000)));
+    world.later(90_000);
+    assert_eq!(world.running.len(), 2);
 }
 
 #[test]
@@ -203,6 +234,27 @@ fn signals_that_come_early_are_kept_in_order_over_restarts_and_taken_once() {
     assert_eq!(world.output(), json!([big, 2]));
     assert_eq!(world.run.header().signals["settled"].len(), 1);
     assert!(world.tell(settled(&json!(4))).is_err(), "an ended run takes no signal");
+}
+
+#[test]
+fn what_came_before_a_kill_and_was_not_looked_at_does_not_wait_for_a_timer() {
+    let mut world = World::new(pipeline(vec![paid()]), json!({}));
+    world.settle();
+    assert_eq!(world.state(), RunState::Waiting);
+    let effects = world.run.apply(settled(&json!(1)), world.now).unwrap();
+    world.commit(effects);
+    world.kill();
+    assert_eq!(world.state(), RunState::Running, "so a restart activates it");
+    world.settle();
+    assert_eq!(world.state(), RunState::Completed);
+
+    let mut world = after_review(Fallback::Reject);
+    let decision = RunInput::Decision { approval: approval(&world), decider: by("ada", &[]), answer: Answer::Approve, comment: None };
+    let effects = world.run.apply(decision, world.now).unwrap();
+    world.commit(effects);
+    world.kill();
+    assert_eq!(world.state(), RunState::Running);
+    assert_eq!(world.finish(&mut echo), RunState::Completed);
 }
 
 #[test]

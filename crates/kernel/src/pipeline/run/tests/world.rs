@@ -14,6 +14,7 @@ use crate::limit::{COMMIT_BYTES, COMMIT_OPS, Limits};
 use crate::machine::RunState;
 use crate::pipeline::compiled::Compiled;
 use crate::pipeline::definition::{Activity, Call, Definition, Executor, Mode, OnFailure, Stage};
+use crate::pipeline::parse::version;
 use crate::pipeline::run::{ApprovalChange, Ask, ChainVerifier, Command, Dispatch, Effects, Room, Run, RunInput, RunRefused, Start, Supply, Work};
 use crate::policy::{Retry, Span, Timeout};
 use crate::ports::after_prefix;
@@ -109,7 +110,10 @@ pub struct World {
     /// Every attempt that was ever started.
     pub started: Vec<Dispatch>,
     pub approvals: Vec<ApprovalChange>,
+    /// The run's timer row.
     pub timer: Option<Millis>,
+    /// What of it is in memory: gone when it fired, until it is set again or the row is read after a kill.
+    pub armed: Option<Millis>,
     pub commits: u64,
     pub kills: u64,
     /// Kills one commit in so many; 0 for none.
@@ -130,7 +134,8 @@ impl World {
     }
 
     pub fn with_limits(definition: Definition, input: Value, limits: Limits) -> World {
-        let compiled = Arc::new(Compiled::new(definition).unwrap());
+        let version = version(&definition);
+        let compiled = Arc::new(Compiled::new(definition, version).unwrap());
         let id = RunId::of("default", [9; 16]);
         let seal_key = SealKey([5; 32]);
         let input = json_bytes(&input);
@@ -148,6 +153,7 @@ impl World {
             started: Vec::new(),
             approvals: Vec::new(),
             timer: None,
+            armed: None,
             commits: 0,
             kills: 0,
             kill_one_in: 0,
@@ -178,7 +184,9 @@ impl World {
         self.running.clear();
         let rows = Run::keys(self.id).map(|key| self.rows[&key].clone());
         self.run = Run::from_rows(self.id, [&rows[0], &rows[1], &rows[2]], None, self.limits).unwrap();
-        self.timer = self.run.header().timer;
+        assert_eq!(self.run.compiled().version, self.compiled.version);
+        assert_eq!(self.timer, self.run.header().timer);
+        self.armed = self.timer;
     }
 
     /// Commits, then performs; dies at one of the three moments where that can be seen.
@@ -213,6 +221,7 @@ impl World {
         if timer.cleared.is_some() || timer.set.is_some() {
             assert_eq!(self.timer, timer.cleared);
             self.timer = timer.set;
+            self.armed = timer.set;
         }
         self.approvals.extend(effects.approvals.iter().cloned());
         self.commits += 1;
@@ -336,15 +345,24 @@ impl World {
 
     /// To the next time at which something is due; false if there is none.
     pub fn pass(&mut self) -> bool {
-        let Some(next) = self.timer.into_iter().chain(self.run.wake_at()).min() else { return false };
+        let Some(next) = self.armed.into_iter().chain(self.run.wake_at()).min() else { return false };
         self.now = Millis(self.now.0.max(next.0));
-        self.tell(RunInput::TimerFired).unwrap();
+        self.fire();
         true
+    }
+
+    fn fire(&mut self) {
+        if self.armed.is_some_and(|at| at <= self.now) {
+            self.armed = None;
+            self.tell(RunInput::TimerFired).unwrap();
+        } else {
+            self.settle();
+        }
     }
 
     pub fn later(&mut self, span: u64) {
         self.now = Millis(self.now.0 + span);
-        self.tell(RunInput::TimerFired).unwrap();
+        self.fire();
     }
 
     /// Runs to the end, tasks ending in random order, several of them in one commit, some of them twice.
