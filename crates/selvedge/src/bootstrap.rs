@@ -15,7 +15,7 @@ use selvedge_store::{EmbeddedStore, OpenError, Options};
 
 use crate::app::App;
 use crate::client::Client;
-use crate::config::Config;
+use crate::config::{Config, Control};
 use crate::control::Listener;
 
 pub use selvedge_engine::VerbError;
@@ -54,7 +54,7 @@ pub struct Engine {
     pub(crate) inner: Arc<engine::Engine>,
     pub(crate) tenant: String,
     /// Held for as long as the directory is.
-    control: Listener,
+    control: Option<Listener>,
 }
 
 impl Engine {
@@ -82,7 +82,13 @@ impl Engine {
             }
         }
         let inner = Arc::new(engine::Engine::open(store, environment(), app.registry, config.settings, config.exec).await?);
-        let control = Listener::open(&config.data, inner.clone(), config.tenant.clone()).map_err(folder(config.data.join(crate::control::SOCKET)))?;
+        let control = match config.control {
+            Control::Listen => {
+                let opened = Listener::open(&config.data, inner.clone(), config.tenant.clone());
+                Some(opened.map_err(folder(config.data.join(crate::control::SOCKET)))?)
+            }
+            Control::Silent => None,
+        };
         Ok(Engine { inner, tenant: config.tenant, control })
     }
 

@@ -8,6 +8,15 @@ use selvedge_engine::wiring::Settings;
 use selvedge_kernel::config::Configured;
 use selvedge_kernel::transition::Keep;
 
+/// Whether the holder of a data directory answers the command line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Control {
+    /// On `DATA/control.sock`.
+    Listen,
+    /// Not at all: it is there for one verb and gone.
+    Silent,
+}
+
 /// What an engine is opened with.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -23,6 +32,8 @@ pub struct Config {
     pub command: String,
     /// How long an open waits for programs that a killed engine left behind, before it starts its own.
     pub orphans_within: Duration,
+    /// Whether the command line is answered.
+    pub control: Control,
 }
 
 impl Config {
@@ -38,6 +49,7 @@ impl Config {
             exec,
             command: std::env::args().collect::<Vec<_>>().join(" "),
             orphans_within: Duration::from_secs(30),
+            control: Control::Listen,
         }
     }
 

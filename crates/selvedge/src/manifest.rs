@@ -45,11 +45,20 @@ impl App {
         let (manifest, _) = parse_manifest(&name, &text).map_err(FileError)?;
         let folder = folder_of(file)?;
         let mut wrong = Vec::new();
-        let mut pipelines = Vec::new();
-        for pipeline in &manifest.pipelines {
-            pipelines.push(folder.join(pipeline));
+        let pipelines: Vec<PathBuf> = manifest.pipelines.iter().map(|pipeline| file.with_file_name(pipeline)).collect();
+        let origin = Origin { file: &name, folder: &folder };
+        take(&mut self.registry, manifest, &origin, &mut wrong);
+        for pipeline in &pipelines {
+            match self.load_pipeline(pipeline) {
+                Ok(loaded) => {
+                    let (name, found) = (loaded.definition.name.clone(), pipeline.display());
+                    if self.registry.pipelines.insert(name.clone(), loaded.definition).is_some() {
+                        wrong.push(origin.wrong(format!("a second pipeline is called `{name}`: {found}"), "give one of them another name"));
+                    }
+                }
+                Err(errors) => wrong.extend(errors.0),
+            }
         }
-        take(&mut self.registry, manifest, &Origin { file: &name, folder: &folder }, &mut wrong);
         self.pipelines.extend(pipelines);
         if wrong.is_empty() { Ok(self) } else { Err(FileError(wrong)) }
     }

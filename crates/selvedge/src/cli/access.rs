@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::app::App;
 use crate::bootstrap::{Engine, EngineError};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::control::{Control, Problem, Request, perform};
 
 use super::args::Common;
@@ -40,9 +40,10 @@ pub fn config(common: &Common) -> Result<Config, Stop> {
     Ok(config)
 }
 
-/// The command as a shell takes it.
+/// The command that goes on with this one, as a shell takes it.
 pub fn command() -> String {
-    std::env::args().map(|word| quoted(&word)).collect::<Vec<_>>().join(" ")
+    // Said again, `--new` would start another run instead of going on with this one.
+    std::env::args().filter(|word| word != "--new").map(|word| quoted(&word)).collect::<Vec<_>>().join(" ")
 }
 
 fn quoted(word: &str) -> String {
@@ -50,11 +51,30 @@ fn quoted(word: &str) -> String {
     if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
+/// Opens a data directory to stay in it. A verb that has it for a moment is waited for; whoever stays in it is named.
+pub async fn hold(config: Config, app: App) -> Result<Engine, Stop> {
+    let mut waited = Duration::ZERO;
+    loop {
+        match Engine::open(config.clone(), app.clone()).await {
+            Ok(engine) => return Ok(engine),
+            Err(EngineError::Store(OpenError::Held { .. })) if waited < PATIENCE && connect(&config.data).await?.is_none() => waited += pause().await,
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+async fn pause() -> Duration {
+    let pause = Duration::from_millis(20);
+    tokio::time::sleep(pause).await;
+    pause
+}
+
 impl Access {
     /// Reaches a data directory that exists. If nobody holds it, this process does, with or without doing its work.
     pub async fn open(common: &Common, app: App, tasks: Tasks) -> Result<Access, Stop> {
         let mut config = config(common)?;
         config.settings.tasks = tasks;
+        config.control = config::Control::Silent;
         let data = config.data.clone();
         if !data.join("meta").exists() {
             let data = data.display();
@@ -72,11 +92,7 @@ impl Access {
             let app = if tasks == Tasks::Start { declared? } else { declared.unwrap_or_else(|_| app.clone()) };
             match Engine::open(config.clone(), app).await {
                 Ok(engine) => return Ok(Access::Own(Box::new(engine))),
-                Err(EngineError::Store(OpenError::Held { .. })) if waited < PATIENCE => {
-                    let pause = Duration::from_millis(50);
-                    waited += pause;
-                    tokio::time::sleep(pause).await;
-                }
+                Err(EngineError::Store(OpenError::Held { .. })) if waited < PATIENCE => waited += pause().await,
                 Err(error) => return Err(error.into()),
             }
         }

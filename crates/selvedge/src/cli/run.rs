@@ -38,7 +38,7 @@ pub async fn run(common: &Common, app: App, run: Run) -> Result<Code, Stop> {
     let lines = Lines::open();
     config.exec.log = Some(log(common, &lines)?);
     let (data, command) = (config.data.clone(), config.command.clone());
-    let engine = Engine::open(config, app).await?;
+    let engine = access::hold(config, app).await?;
     let followed = Follow { common, engine: &engine, lines: &lines, data: &data, command: &command };
     let ended = tokio::select! {
         ended = followed.to_the_end(&pipeline, &said.value, &input, declared.as_deref(), run.new) => ended,

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use selvedge_engine::engine::Engine;
-use selvedge_engine::runs::{RunControl, RunEnd, RunSummary};
+use selvedge_engine::{RunControl, RunEnd, RunSummary};
 use selvedge_kernel::auth::{Action, Resource};
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::id::{IdError, RunId};
