@@ -75,6 +75,7 @@ impl Engine {
             busy: (0..count).map(|_| AtomicBool::new(false)).collect(),
             side: side.handle().clone(),
             executors: Executors::new(exec, declared.into_iter()),
+            in_flight: AtomicU64::new(0),
             stopped: Mutex::new(None),
         });
         let mut threads = Vec::with_capacity(count);
@@ -162,6 +163,7 @@ impl Engine {
                 format!("the input has {} bytes, the limit of a body is {bound}: send a reference instead", input.len()),
             ));
         }
+        let _in_flight = InFlight::take(&self.wiring, input.len() as u64 + MESSAGE_BYTES)?;
         let message = Message {
             id: self.new_id(&actor),
             target: actor.clone(),
@@ -345,6 +347,37 @@ async fn join(threads: Vec<std::thread::JoinHandle<()>>) {
         #[expect(clippy::disallowed_methods, reason = "the end of a worker thread is awaited once, when the engine ends")]
         let joined = tokio::task::spawn_blocking(move || thread.join());
         let _ = joined.await;
+    }
+}
+
+/// What a message costs in memory beside its input, roughly.
+const MESSAGE_BYTES: u64 = 1_024;
+
+/// Bytes that this process has taken in and not answered yet; given back when it is dropped.
+struct InFlight<'a> {
+    of: &'a AtomicU64,
+    bytes: u64,
+}
+
+impl InFlight<'_> {
+    fn take(wiring: &Wiring, bytes: u64) -> Result<InFlight<'_>, VerbError> {
+        let bound = wiring.settings.limits.process_bytes;
+        let before = wiring.in_flight.fetch_add(bytes, Ordering::SeqCst);
+        let taken = InFlight { of: &wiring.in_flight, bytes };
+        if before + bytes > bound {
+            return Err(VerbError::new(
+                Consequence::Retry,
+                "limit: bytes in flight",
+                format!("this process holds {before} bytes that it has not answered yet, the limit is {bound}: try again when some of them are answered"),
+            ));
+        }
+        Ok(taken)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.of.fetch_sub(self.bytes, Ordering::SeqCst);
     }
 }
 

@@ -68,6 +68,7 @@ pub(crate) struct Wiring {
     pub busy: Vec<AtomicBool>,
     pub side: tokio::runtime::Handle,
     pub executors: Executors,
+    pub in_flight: AtomicU64,
     pub stopped: Mutex<Option<String>>,
 }
 

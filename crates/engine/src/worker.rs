@@ -109,6 +109,9 @@ struct Flight {
     of: Vec<(ShardId, Submitted<Effect>)>,
 }
 
+/// How many batches may be on their way to the disk.
+const FLIGHTS: usize = 64;
+
 enum Woken {
     Event(Option<Event>),
     Committed(Vec<CommitOutcome>),
@@ -198,6 +201,12 @@ pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::Unb
 }
 
 async fn wait(wiring: &Wiring, events: &mut mpsc::UnboundedReceiver<Event>, flights: &mut VecDeque<Flight>, due: Option<Millis>, now: Millis) -> Woken {
+    if flights.len() >= FLIGHTS
+        && let Some(flight) = flights.front_mut()
+    {
+        // Far enough ahead of the disk: nothing new until the oldest batch is durable.
+        return Woken::Committed(flight.outcomes.as_mut().await);
+    }
     let sleep = async {
         match (&wiring.env.clock, due) {
             (_, Some(due)) if due <= now => {}

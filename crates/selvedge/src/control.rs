@@ -19,6 +19,9 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
 pub use perform::perform;
+#[cfg(feature = "cli")]
+pub(crate) use perform::{Asker, of_bytes};
+#[cfg(feature = "cli")]
 pub(crate) use runs::{Runs, sentence};
 pub(crate) use server::Listener;
 

@@ -97,6 +97,7 @@ impl App {
 }
 
 /// Reads a pipeline for its own sake: what it calls is not looked for.
+#[cfg(feature = "cli")]
 pub(crate) fn check_alone(file: &Path) -> Result<LoadedPipeline, FileError> {
     let (definition, warnings) = parse_pipeline_among(&file.display().to_string(), &read(file)?, None).map_err(FileError)?;
     Ok(LoadedPipeline { version: version(&definition), definition, warnings })

@@ -59,12 +59,11 @@ async fn release(slot: &str) -> Outcome<()> {
 /// Everything that this program can run.
 #[must_use]
 pub fn app() -> App {
-    App::new()
-        .handler(PLACE, place)
-        .handler(SPEND, spend)
-        .shared(TOTAL, async |view: View, ()| Ok(view.get("total").await?.unwrap_or(0)))
-        .activity(MAIL, async |_: Attempt, text: String| {
+    App::new().handler(PLACE, place).handler(SPEND, spend).shared(TOTAL, async |view: View, ()| Ok(view.get("total").await?.unwrap_or(0))).activity(
+        MAIL,
+        async |_: Attempt, text: String| {
             println!("mail: {text}");
             Ok(())
-        })
+        },
+    )
 }

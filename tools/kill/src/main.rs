@@ -43,7 +43,7 @@ struct Asked {
 }
 
 fn asked(words: &[&str]) -> Result<Asked, Failed> {
-    let mut asked = Asked { cycles: 200, seed: 1, dir: std::env::temp_dir().join("selvedge-kill") };
+    let mut asked = Asked { cycles: 200, seed: 1, dir: std::env::temp_dir() };
     for pair in words.chunks(2) {
         match pair {
             ["--cycles", value] => asked.cycles = value.parse()?,
@@ -59,7 +59,7 @@ fn drive(words: &[&str]) -> Result<(), Failed> {
     let Asked { cycles, seed, dir } = asked(words)?;
     let started = Instant::now();
     println!("kill loop: {cycles} cycles, seed {seed}, in {}", dir.display());
-    let (kills, audit) = bank(&dir.join("bank"), cycles, seed)?;
+    let (kills, audit) = bank(&dir.join("selvedge-kill-bank"), cycles, seed)?;
     report(&kills, &audit);
     println!("kill loop: {} s, again with: make kill CYCLES={cycles} SEED={seed}", started.elapsed().as_secs());
     if audit.broken.is_empty() { Ok(()) } else { Err(format!("{} promises are broken; the data is in {}", audit.broken.len(), dir.display()).into()) }

@@ -54,7 +54,14 @@ impl Shard {
             return Ok(Some(Answer { id: Some(id), progress: Progress::Open }));
         }
         self.room(&message).await?;
-        self.admit(message, None).await?;
+        if wait && message.idempotency_key.is_none() {
+            self.admit(message, None).await?;
+            return Err(Refused::Wait(id));
+        }
+        // Its id goes out before it ends, or a second start may look for its key in this very turn: it is written first.
+        let (mut writes, mut effects) = (Writes::default(), Vec::new());
+        self.admit(message, Some((&mut writes, &mut effects))).await?;
+        self.write(writes, effects);
         if wait { Err(Refused::Wait(id)) } else { Ok(Some(Answer { id: Some(id), progress: Progress::Open })) }
     }
 

@@ -10,7 +10,9 @@ use serde_json::Value;
 pub fn lines(event: &Event) -> Vec<String> {
     let mut lines: Vec<String> = event.happened.iter().map(line).collect();
     if lines.is_empty() {
-        lines.extend(event.progress.iter().map(|progress| format!("{}: {} of {} done, {} failed", progress.stage, progress.done, progress.total, progress.failed)));
+        lines.extend(
+            event.progress.iter().map(|progress| format!("{}: {} of {} done, {} failed", progress.stage, progress.done, progress.total, progress.failed)),
+        );
     }
     lines.into_iter().map(|line| format!("{}  {line}", event.at)).collect()
 }

@@ -13,6 +13,7 @@ mod runs;
 mod said;
 mod settings;
 mod slots;
+mod started;
 mod usage;
 
 use std::process::ExitCode;

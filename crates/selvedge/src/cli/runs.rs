@@ -41,7 +41,8 @@ pub async fn runs(common: &Common, app: App, verb: Runs) -> Result<Code, Stop> {
 }
 
 fn decide(decision: Decision, answer: Answer) -> (Request, String) {
-    let by = decision.by.or_else(|| std::env::var("USER").ok().filter(|user| !user.is_empty())).map_or_else(|| "local".to_owned(), |user| format!("user:{user}"));
+    let by =
+        decision.by.or_else(|| std::env::var("USER").ok().filter(|user| !user.is_empty())).map_or_else(|| "local".to_owned(), |user| format!("user:{user}"));
     let what = match answer {
         Answer::Approve => format!("approved by {by}"),
         Answer::Reject => format!("rejected by {by}"),
@@ -65,7 +66,11 @@ async fn show(common: &Common, app: App, id: String) -> Result<Code, Stop> {
         let stages = run["stages"].as_array().into_iter().flatten();
         let rows: Vec<Vec<String>> = stages.map(stage).collect();
         let output = run.get("output").map(|output| format!("\noutput: {}", print::pretty(output))).unwrap_or_default();
-        format!("{}\n\n{}{output}", text(&run["sentence"]), print::table(&["STAGE", "STATE", "DONE", "OF", "FAILED", "RUNNING", "RETRYING", "LAST ERROR"], &rows))
+        format!(
+            "{}\n\n{}{output}",
+            text(&run["sentence"]),
+            print::table(&["STAGE", "STATE", "DONE", "OF", "FAILED", "RUNNING", "RETRYING", "LAST ERROR"], &rows)
+        )
     });
     Ok(Code::Done)
 }
@@ -80,7 +85,8 @@ async fn follow(common: &Common, app: App, id: String) -> Result<Code, Stop> {
     let mut next = 0;
     loop {
         let events = access.ask(Request::RunEvents { id: id.clone(), from: next }).await?;
-        let events: Vec<(u64, Event)> = serde_json::from_value(events).map_err(|error| Stop::new(Code::Unreachable, format!("the holder speaks another version: {error}")))?;
+        let events: Vec<(u64, Event)> =
+            serde_json::from_value(events).map_err(|error| Stop::new(Code::Unreachable, format!("the holder speaks another version: {error}")))?;
         if events.is_empty() {
             // It ended before we came.
             access.close().await?;

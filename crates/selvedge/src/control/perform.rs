@@ -78,7 +78,7 @@ pub(crate) struct Asker<'a> {
 }
 
 impl Asker<'_> {
-    pub(super) fn permit(&self, action: Action, resource: Resource) -> Result<Permit, Problem> {
+    pub(crate) fn permit(&self, action: Action, resource: Resource) -> Result<Permit, Problem> {
         let now = self.engine.now();
         Ok(authorize(local(self.tenant, now), action, resource, now)?)
     }
@@ -146,7 +146,7 @@ pub(super) fn text_of(text: String) -> Result<Bytes, Problem> {
     }
 }
 
-pub(super) fn of_bytes(bytes: &[u8]) -> Value {
+pub(crate) fn of_bytes(bytes: &[u8]) -> Value {
     // What the engine keeps was JSON when it came in.
     serde_json::from_slice(bytes).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(bytes).into_owned()))
 }

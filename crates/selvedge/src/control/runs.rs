@@ -1,12 +1,9 @@
 //! The verbs on runs.
 
-use bytes::Bytes;
-use selvedge_engine::engine::Engine;
 use selvedge_engine::{RunControl, RunEnd, RunSummary};
 use selvedge_kernel::auth::{Action, Resource};
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::id::{IdError, RunId};
-use selvedge_kernel::pipeline::definition::Definition;
 use selvedge_kernel::pipeline::run::RunStatus;
 use selvedge_kernel::record::run::Event;
 use selvedge_kernel::waiting::Waiting;
@@ -18,17 +15,7 @@ use super::{Decision, Problem, Steer};
 /// Asks about runs.
 pub(crate) struct Runs<'a>(pub Asker<'a>);
 
-impl<'a> Runs<'a> {
-    pub(crate) fn of(engine: &'a Engine, tenant: &'a str) -> Runs<'a> {
-        Runs(Asker { engine, tenant })
-    }
-
-    pub(crate) async fn start(&self, definition: Definition, input: Bytes, key: String) -> Result<RunId, Problem> {
-        let resource = Resource::Pipeline { tenant: self.0.tenant.to_owned(), name: definition.name.clone() };
-        let permit = self.0.permit(Action::Start, resource)?;
-        Ok(self.0.engine.start_run(permit, definition, input, Some(key)).await?)
-    }
-
+impl Runs<'_> {
     pub(crate) async fn status(&self, id: &str) -> Result<RunStatus, Problem> {
         Ok(self.0.engine.run_status(self.0.work(Action::Read, id)?, run_id(id)?).await?)
     }
@@ -37,30 +24,13 @@ impl<'a> Runs<'a> {
         Ok(self.0.engine.run_wait(self.0.work(Action::Read, id)?, run_id(id)?).await?)
     }
 
-    /// The number of the event that comes next.
-    pub(crate) async fn next_event(&self, id: &str) -> Result<u64, Problem> {
-        let mut next = 0;
-        loop {
-            let page = self.engine_events(id, next, false).await?;
-            match page.last() {
-                Some((number, _)) => next = number + 1,
-                None => return Ok(next),
-            }
-        }
-    }
-
-    async fn engine_events(&self, id: &str, from: u64, wait: bool) -> Result<Vec<(u64, Event)>, Problem> {
+    pub(crate) async fn engine_events(&self, id: &str, from: u64, wait: bool) -> Result<Vec<(u64, Event)>, Problem> {
         Ok(self.0.engine.run_events(self.0.work(Action::Read, id)?, run_id(id)?, from, wait).await?)
     }
 
     /// Waits until there is one; none then means that the run has ended.
     pub(crate) async fn events(&self, id: &str, from: u64) -> Result<Vec<(u64, Event)>, Problem> {
         self.engine_events(id, from, true).await
-    }
-
-    /// The output of a completed run.
-    pub(crate) async fn output(&self, id: &str) -> Result<Value, Problem> {
-        Ok(self.end(id).await?.output.map_or(Value::Null, |output| of_bytes(&output)))
     }
 
     pub(super) async fn list(&self) -> Result<Value, Problem> {
@@ -113,7 +83,8 @@ impl<'a> Runs<'a> {
     /// The one stage that asks a person.
     async fn asking(&self, id: &str) -> Result<String, Problem> {
         let status = self.status(id).await?;
-        let mut asking: Vec<&String> = status.waiting.iter().filter_map(|waits| if let Waiting::Approval { stage, .. } = waits { Some(stage) } else { None }).collect();
+        let mut asking: Vec<&String> =
+            status.waiting.iter().filter_map(|waits| if let Waiting::Approval { stage, .. } = waits { Some(stage) } else { None }).collect();
         match (asking.pop(), asking.is_empty()) {
             (Some(only), true) => Ok(only.clone()),
             (None, _) => Err(Problem::new(Consequence::Conflict, "no_approval", format!("nobody is asked in it: {}", sentence(&status)))),

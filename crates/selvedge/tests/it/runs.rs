@@ -1,8 +1,8 @@
 //! Runs of pipelines, through the facade, on the reference model and on the embedded store.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
 use std::future::IntoFuture;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use selvedge::run::{Run, RunError};
@@ -153,7 +153,10 @@ async fn killed_in_the_middle_of_a_throttled_scatter_every_item_finishes_and_no_
                 engine.kill_and_reopen().await.unwrap();
                 kills += 1;
                 tokio::time::sleep(Duration::from_micros(500)).await;
-                let again: Vec<u64> = { let all = started.lock().unwrap(); all[before..].iter().copied().filter(|item| ended.contains(item)).collect() };
+                let again: Vec<u64> = {
+                    let all = started.lock().unwrap();
+                    all[before..].iter().copied().filter(|item| ended.contains(item)).collect()
+                };
                 // What was started between the look at the store and the kill had not ended either.
                 assert!(again.is_empty(), "ended before kill {kills}, and started again: {again:?}");
             }
@@ -179,6 +182,7 @@ async fn a_key_starts_one_run_and_another_input_under_it_is_refused() {
     assert!(refused.to_string().contains("another input"), "{refused}");
     let other = engine.local().start("doubles", numbers(4)).await.unwrap();
     assert_ne!(other.id(), first.id());
+    check_doubles(&other.result().await.unwrap(), 4);
     assert_eq!(started.lock().unwrap().iter().filter(|item| **item == 1).count(), 2);
 }
 
@@ -289,7 +293,7 @@ output: "${stages.slow.output}"
 #[tokio::test]
 async fn a_cancelled_run_ends_as_cancelled_and_starts_nothing_more() {
     let started = Started::default();
-    let mut engine = test::Engine::new(doubler(&started, ", throttle: { rate: { count: 2, per: 10s } }")).await.unwrap();
+    let mut engine = test::Engine::new(doubler(&started, ", throttle: { rate: { count: 2, per: 1s } }")).await.unwrap();
     let run = start(&engine, "doubles", numbers(50)).await;
     until(&engine, run.id(), "two done", |status| status.stages[0].done == 2).await;
     run.cancel().await.unwrap();

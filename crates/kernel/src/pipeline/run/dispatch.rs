@@ -95,11 +95,16 @@ impl Run {
                     return Ok(());
                 }
             }
-            match self.prepare(stage, item, &scope) {
+            let prepared = match self.stages[stage].prepared.take() {
+                Some((other, work, input)) if other == item => Ok(Prepared::Ready(work, input)),
+                _ => self.prepare(stage, item, &scope),
+            };
+            match prepared {
                 Ok(Prepared::Waits) => return Ok(()),
                 Ok(Prepared::Ready(work, input)) => {
                     let in_flight: u64 = self.stages.iter().map(|memory| memory.in_flight_bytes).sum();
                     if in_flight > 0 && in_flight + input.len() as u64 > IN_FLIGHT_BYTES {
+                        self.stages[stage].prepared = Some((item, work, input));
                         return Ok(());
                     }
                     self.start_attempt(stage, item, (work, input), now, out);

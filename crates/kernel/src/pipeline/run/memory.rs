@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::effects::Work;
 use crate::machine::{StageState, TASK, TaskEvent, TaskState};
 use crate::pipeline::expression::Doc;
 use crate::pipeline::throttle::Gate;
@@ -113,6 +114,8 @@ pub(super) struct StageMemory {
     /// Rows from before a retry of the run, for tasks before `old_to`.
     pub old: BTreeMap<u32, TaskRow>,
     pub old_to: u32,
+    /// The next task, evaluated, while it waits for others to end because inputs in flight are bounded.
+    pub prepared: Option<(u32, Work, Bytes)>,
     /// Members of groups, read for tasks about to start.
     pub groups: BTreeMap<u32, Doc>,
     /// The output of the stage's only task, if it ended in this process and is small.
@@ -135,6 +138,7 @@ impl StageMemory {
             expansion: None,
             old: BTreeMap::new(),
             old_to: 0,
+            prepared: None,
             groups: BTreeMap::new(),
             only: None,
         }
@@ -152,6 +156,7 @@ impl StageMemory {
         self.expansion = None;
         self.old = BTreeMap::new();
         self.old_to = 0;
+        self.prepared = None;
         self.groups = BTreeMap::new();
     }
 }
