@@ -189,7 +189,9 @@ fn a_long_path_of_the_data_directory_has_a_socket_too() {
 
 #[test]
 fn a_failed_run_ends_with_1_and_says_why() {
-    let folder = folder("selvedge: 1\nname: fails\nactivities:\n  no: { exec: [sh, -c, 'echo sorry >&2; exit 3'], persistent: false, retry: { max_attempts: 1 } }\nstages:\n  - { name: a, call: no }\n");
+    let folder = folder(
+        "selvedge: 1\nname: fails\nactivities:\n  no: { exec: [sh, -c, 'echo sorry >&2; exit 3'], persistent: false, retry: { max_attempts: 1 } }\nstages:\n  - { name: a, call: no }\n",
+    );
     let said = folder.selvedge(&["run", "p.yaml"]);
     assert_eq!(said.code, 1);
     assert!(said.err.contains("exit_3") && said.err.contains("sorry"), "{}", said.err);
@@ -210,7 +212,10 @@ fn a_run_that_is_told_to_end_ends_with_2_and_says_how_to_go_on() {
 fn an_actor_that_is_a_script_is_called_and_has_state() {
     let folder = folder(NOTES);
     let answer = r#"{"result": 1, "state": {"set": {"count": 1}}}"#;
-    folder.write("app.yaml", &format!("actors:\n  tally:\n    handlers:\n      count: {{ exec: [sh, -c, 'cat > /dev/null; echo ''{answer}'''], persistent: false }}\n"));
+    folder.write(
+        "app.yaml",
+        &format!("actors:\n  tally:\n    handlers:\n      count: {{ exec: [sh, -c, 'cat > /dev/null; echo ''{answer}'''], persistent: false }}\n"),
+    );
     assert_eq!(folder.selvedge(&["run", "p.yaml", "--input", r#"{"items": []}"#]).code, 0);
     assert_eq!(folder.json(&["actors", "call", "tally/a", "count"])["result"], 1);
     assert_eq!(folder.json(&["actors", "state", "tally/a"]), json!({"count": 1}));
