@@ -43,6 +43,8 @@ pub struct Transition {
     pub activity: String,
     /// Where it runs.
     pub exec: Exec,
+    /// When it is tried again; none: as its actor type says.
+    pub retry: Option<Retry>,
     /// One attempt's time.
     pub timeout: Timeout,
 }

@@ -55,6 +55,8 @@ impl Default for ActorOptions {
 #[derive(Clone, Default)]
 pub struct App {
     pub(crate) registry: Registry,
+    /// Pipelines that its manifests name.
+    pub(crate) pipelines: Vec<std::path::PathBuf>,
 }
 
 impl App {

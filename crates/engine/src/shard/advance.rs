@@ -94,6 +94,14 @@ impl Shard {
     }
 
     async fn advance_taken(&mut self, activation: &mut Activation) -> Result<Step, VerbError> {
+        if self.wiring.settings.tasks == crate::wiring::Tasks::Leave {
+            // Its code may not even be in this process: it is accepted, and goes on elsewhere.
+            activation.core.state.borrow_mut().live = true;
+            if activation.pending.is_some() {
+                self.flush(activation).await?;
+            }
+            return Ok(Step::Keep);
+        }
         if activation.handler == Runs::Transition {
             return self.advance_transition(activation).await;
         }
@@ -522,7 +530,8 @@ impl Shard {
     /// Ends an invocation, or plans its next attempt.
     pub(super) async fn finish(&mut self, id: InvocationId, result: crate::registry::Ended) {
         let Some(activation) = self.active.get(&id) else { return };
-        let options = self.options(&activation.record.message.target.kind);
+        let own = self.transition_of(activation).and_then(|transition| transition.retry);
+        let retry = own.unwrap_or_else(|| self.options(&activation.record.message.target.kind).retry);
         let now = self.now();
         let Some(activation) = self.active.get(&id) else { return };
         let cancelled = activation.core.state.borrow().cancelled;
@@ -539,7 +548,7 @@ impl Shard {
                 let error = cancel_error(activation.record.cancel.as_deref(), Some(failure.error));
                 Ended { status: Status::Cancelled, outcome: Outcome::Error(error), dead_letter: false }
             }
-            Err(failure) => match after_attempt(&activation.record, &failure, &options.retry, now) {
+            Err(failure) => match after_attempt(&activation.record, &failure, &retry, now) {
                 AfterAttempt::End { error, dead_letter } => Ended { status: Status::Failed, outcome: Outcome::Error(error), dead_letter },
                 AfterAttempt::Again { at } => return self.attempt_again(id, failure, at).await,
             },

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use selvedge_kernel::id::{InvocationId, Key, RunId};
+use selvedge_kernel::id::{InvocationId, RunId};
 use selvedge_kernel::limit;
 use selvedge_kernel::ports::after_prefix;
 use selvedge_kernel::record::kind::Kind;
