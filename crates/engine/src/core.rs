@@ -189,7 +189,17 @@ impl Wake for StepWaker {
 }
 
 impl Core {
-    pub(crate) fn new(id: InvocationId, actor: ActorId, context: AuthorizationContext, seal_key: SealKey, now: Millis, replay: Replay, journal_limit: u32, mailbox: Mailbox, env: crate::env::Environment) -> Rc<Core> {
+    pub(crate) fn new(
+        id: InvocationId,
+        actor: ActorId,
+        context: AuthorizationContext,
+        seal_key: SealKey,
+        now: Millis,
+        replay: Replay,
+        journal_limit: u32,
+        mailbox: Mailbox,
+        env: crate::env::Environment,
+    ) -> Rc<Core> {
         let waker = Arc::new(HandlerWaker { id, in_poll: AtomicBool::new(false), again: AtomicBool::new(false), mailbox: mailbox.clone() });
         let live = replay.done();
         Rc::new(Core {
@@ -323,11 +333,17 @@ impl CoreState {
         if self.changes + 1 > limit::TRANSITION_CHANGES {
             return Err(WorkError::new(
                 "limit: transition",
-                format!("more than {} changed names and sends without waiting for anything in between; put a step or a sleep between them", limit::TRANSITION_CHANGES),
+                format!(
+                    "more than {} changed names and sends without waiting for anything in between; put a step or a sleep between them",
+                    limit::TRANSITION_CHANGES
+                ),
             ));
         }
         if self.change_bytes + bytes > limit::TRANSITION_BYTES {
-            return Err(WorkError::new("limit: transition", format!("more than {} bytes of changes without waiting for anything in between", limit::TRANSITION_BYTES)));
+            return Err(WorkError::new(
+                "limit: transition",
+                format!("more than {} bytes of changes without waiting for anything in between", limit::TRANSITION_BYTES),
+            ));
         }
         self.changes += 1;
         self.change_bytes += bytes;

@@ -139,7 +139,15 @@ impl Ctx {
         let (signature, recorded) = state.record(&self.core, kind, "", &format!("{target}.{handler}"))?;
         let number = signature.number;
         let fresh = if recorded.is_none() {
-            state.fresh.push(Fresh::Message { signature: signature.clone(), spawn, target: target.clone(), handler: handler.to_owned(), input, delay: None, idempotency_key: None });
+            state.fresh.push(Fresh::Message {
+                signature: signature.clone(),
+                spawn,
+                target: target.clone(),
+                handler: handler.to_owned(),
+                input,
+                delay: None,
+                idempotency_key: None,
+            });
             Some(state.fresh.len() - 1)
         } else {
             None

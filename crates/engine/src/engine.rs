@@ -29,7 +29,7 @@ pub const SHARDS: u16 = 64;
 
 /// A running engine: threads that own the shards of one store.
 pub struct Engine {
-    wiring: Arc<Wiring>,
+    pub(crate) wiring: Arc<Wiring>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     side: Mutex<Option<tokio::runtime::Runtime>>,
     entropy: Mutex<Entropy>,
@@ -126,7 +126,7 @@ impl Engine {
         self.wiring.stop_reason()
     }
 
-    async fn ask<T>(&self, shard: ShardId, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, VerbError> {
+    pub(crate) async fn ask<T>(&self, shard: ShardId, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, VerbError> {
         let (reply, answer) = oneshot::channel();
         if !self.wiring.send(shard, Event::Command(shard, command(reply))) {
             return Err(VerbError::closed(self.stopped()));
@@ -137,9 +137,12 @@ impl Engine {
         }
     }
 
+    pub(crate) fn draw(&self) -> [u8; 10] {
+        self.entropy.lock().unwrap_or_else(PoisonError::into_inner).draw()
+    }
+
     fn new_id(&self, actor: &ActorId) -> InvocationId {
-        let random = self.entropy.lock().unwrap_or_else(PoisonError::into_inner).draw();
-        InvocationId(RawId::at(actor.hash16(), self.now(), random))
+        InvocationId(RawId::at(actor.hash16(), self.now(), self.draw()))
     }
 
     /// Calls a handler, or sends to it.
@@ -154,7 +157,11 @@ impl Engine {
         }
         let bound = self.limits().body_bytes;
         if input.len() as u64 > bound {
-            return Err(VerbError::new(Consequence::Limit, "limit: body", format!("the input has {} bytes, the limit of a body is {bound}: send a reference instead", input.len())));
+            return Err(VerbError::new(
+                Consequence::Limit,
+                "limit: body",
+                format!("the input has {} bytes, the limit of a body is {bound}: send a reference instead", input.len()),
+            ));
         }
         let _in_flight = InFlight::take(&self.wiring, input.len() as u64 + MESSAGE_BYTES)?;
         let message = Message {
@@ -261,6 +268,7 @@ impl Engine {
             sum.active += census.active;
             sum.tasks += census.tasks;
             sum.outbox += census.outbox;
+            sum.runs += census.runs;
         }
         Ok(sum)
     }
@@ -385,15 +393,15 @@ fn declared(registry: &Registry) -> Vec<(String, selvedge_kernel::pipeline::defi
     activities.chain(handlers).collect()
 }
 
-fn expect_action(permit: &Permit, action: Action) -> Result<(), VerbError> {
+pub(crate) fn expect_action(permit: &Permit, action: Action) -> Result<(), VerbError> {
     if permit.action() == action { Ok(()) } else { Err(misused(permit)) }
 }
 
-fn misused(permit: &Permit) -> VerbError {
+pub(crate) fn misused(permit: &Permit) -> VerbError {
     VerbError::new(Consequence::NotPermitted, "wrong_permit", format!("a permit for {:?} on {:?} does not allow this", permit.action(), permit.resource()))
 }
 
-fn check_part(what: &str, part: &str) -> Result<(), VerbError> {
+pub(crate) fn check_part(what: &str, part: &str) -> Result<(), VerbError> {
     if part.is_empty() {
         return Err(VerbError::new(Consequence::FixInput, "empty", format!("{what} is empty: name it")));
     }

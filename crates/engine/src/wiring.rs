@@ -33,7 +33,14 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { limits: Limits::default(), keep: Keep::default(), replay_always: false, workers: 2, suspend_after: None, build: env!("CARGO_PKG_VERSION").to_owned() }
+        Settings {
+            limits: Limits::default(),
+            keep: Keep::default(),
+            replay_always: false,
+            workers: 2,
+            suspend_after: None,
+            build: env!("CARGO_PKG_VERSION").to_owned(),
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use selvedge_engine::registry::{self, ActorType, Executor, Registry};
+use selvedge_kernel::pipeline::definition::Definition;
 use selvedge_kernel::policy::{Retry, Timeout};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -126,6 +127,13 @@ impl App {
         });
         let activity_value = registry::Activity { run: Executor::Native(erased), retry: Retry::default(), timeout: Timeout::default() };
         self.registry.activities.insert(activity.name.to_owned(), activity_value);
+        self
+    }
+
+    /// Registers a pipeline under its name.
+    #[must_use]
+    pub fn pipeline(mut self, definition: Definition) -> App {
+        self.registry.pipelines.insert(definition.name.clone(), definition);
         self
     }
 

@@ -332,11 +332,7 @@ impl<'a> Pass<'a> {
     }
 
     /// The changes among the rows that stay, in order. `stale` are marks of folds that are not needed any more.
-    fn stay_changes<'b>(
-        &'b self,
-        moved: &'b mut Moved,
-        stale: Vec<Vec<u8>>,
-    ) -> io::Result<impl Iterator<Item = io::Result<(Vec<u8>, Change)>> + 'b> {
+    fn stay_changes<'b>(&'b self, moved: &'b mut Moved, stale: Vec<Vec<u8>>) -> io::Result<impl Iterator<Item = io::Result<(Vec<u8>, Change)>> + 'b> {
         let mut marks: BTreeMap<Vec<u8>, Change> = stale.into_iter().map(|key| (key, None)).collect();
         let mut folds = Vec::new();
         for (shard, layer) in self.layers {

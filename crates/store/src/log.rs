@@ -9,12 +9,12 @@ use selvedge_kernel::id::ShardId;
 use selvedge_kernel::ports::{Claim, CommitOutcome, Epoch, Owner};
 use selvedge_kernel::time::Day;
 
+use crate::carry::Span;
 use crate::embedded::Shared;
 use crate::entry::{self, Encoded};
 use crate::group::{self, HEADER_BYTES, Header};
 use crate::queue::{Batch, Task};
 use crate::reply::Reply;
-use crate::carry::Span;
 use crate::segment::{Pool, Segment};
 use crate::table::Applied;
 

@@ -80,9 +80,7 @@ impl Tables {
                 Row::Put { key, value, expires } => {
                     let value = match value {
                         Value::Inline(bytes) => Stored::Inline(bytes),
-                        Value::Large { offset, len } => {
-                            Stored::InLog { segment: Arc::clone(commit.segment), offset: commit.large_at + u64::from(offset), len }
-                        }
+                        Value::Large { offset, len } => Stored::InLog { segment: Arc::clone(commit.segment), offset: commit.large_at + u64::from(offset), len },
                     };
                     shard.active.rows.insert(key, Cell::Put { value, expires });
                 }

@@ -332,4 +332,3 @@ pub(super) fn extend(writes: &mut Writes, more: Writes) {
     writes.deletes.extend(more.deletes);
     writes.folds.extend(more.folds);
 }
-

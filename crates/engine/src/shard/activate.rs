@@ -12,6 +12,7 @@ use selvedge_kernel::journal::{Entry, SealKey};
 use selvedge_kernel::ports::under;
 use selvedge_kernel::record::invocation::{Begun, Blocked, Invocation, Status};
 use selvedge_kernel::record::kind::Kind;
+use selvedge_kernel::record::shard::Ready;
 use selvedge_kernel::record::{Writes, key};
 use selvedge_kernel::replay::Replay;
 use selvedge_kernel::time::Millis;
@@ -175,7 +176,13 @@ impl Shard {
         }
         let seal_key: SealKey = match self.get(key::seal_key(id.0)).await? {
             Some(bytes) => wire::decode("seal key", &bytes)?,
-            None => return Err(VerbError::new(selvedge_kernel::error::Consequence::Stop, "store_damaged", format!("the seal key of {id} is missing: run `selvedge verify`"))),
+            None => {
+                return Err(VerbError::new(
+                    selvedge_kernel::error::Consequence::Stop,
+                    "store_damaged",
+                    format!("the seal key of {id} is missing: run `selvedge verify`"),
+                ));
+            }
         };
         let input = self.payload(id.0, record.input_seal, &record.input).await?;
         let begun = self.begun_rows(id).await?;
@@ -275,8 +282,10 @@ impl Shard {
             let full = rows.len() == 500;
             for (row, value) in &rows {
                 let Some([number]) = key::numbers::<1>(row) else { continue };
-                let id: InvocationId = wire::decode("ready row", value)?;
-                self.recover_one(id, number).await?;
+                match wire::decode("ready row", value)? {
+                    Ready::Invocation(id) => self.recover_one(id, number).await?,
+                    Ready::Run(id) => self.recover_run(id, number).await?,
+                }
             }
             match rows.last() {
                 Some((last, _)) if full => {
@@ -347,7 +356,15 @@ impl Shard {
         if newly_accepted {
             let keep = self.wiring.settings.keep;
             let last = (activation.journal.chain, activation.journal.next);
-            selvedge_kernel::transition::write_ledger(&mut self.head, &mut writes, id.0, false, selvedge_kernel::record::shard::LedgerState::Accepted, last, &keep);
+            selvedge_kernel::transition::write_ledger(
+                &mut self.head,
+                &mut writes,
+                id.0,
+                false,
+                selvedge_kernel::record::shard::LedgerState::Accepted,
+                last,
+                &keep,
+            );
         }
         self.write(writes, Vec::new());
     }
@@ -360,7 +377,11 @@ impl Shard {
         }
         activation.suspend_planned = true;
         let after = self.wiring.settings.suspend_after.unwrap_or_else(|| {
-            self.wiring.registry.actors.get(&activation.record.message.target.kind).map_or_else(|| crate::registry::ActorOptions::default().suspend_after, |actor| actor.options.suspend_after)
+            self.wiring
+                .registry
+                .actors
+                .get(&activation.record.message.target.kind)
+                .map_or_else(|| crate::registry::ActorOptions::default().suspend_after, |actor| actor.options.suspend_after)
         });
         let now = self.head.time;
         activation.idle_since = now;
@@ -400,11 +421,14 @@ impl Shard {
         }
     }
 
-
     /// Writes a ready row: a reopened shard activates this invocation.
     pub(crate) fn put_ready(&mut self, writes: &mut Writes, id: InvocationId) -> u64 {
+        self.put_ready_row(writes, Ready::Invocation(id))
+    }
+
+    pub(crate) fn put_ready_row(&mut self, writes: &mut Writes, ready: Ready) -> u64 {
         let number = self.next_number();
-        writes.put(key::ready(number), wire::encode(&id));
+        writes.put(key::ready(number), wire::encode(&ready));
         self.live_ready.insert(number);
         self.head.ready_from = self.live_ready.first().copied().unwrap_or(number);
         number

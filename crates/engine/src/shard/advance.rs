@@ -312,11 +312,8 @@ impl Shard {
 
     /// The state under a prefix, with what this invocation has written and not committed yet.
     async fn own_entries(&self, activation: &Activation, actor: &selvedge_kernel::id::ActorId, prefix: &str) -> Result<Vec<(String, Bytes)>, VerbError> {
-        let mut entries: std::collections::BTreeMap<String, Bytes> = if activation.core.state.borrow().cleared {
-            Default::default()
-        } else {
-            self.state_entries(actor, prefix).await?.into_iter().collect()
-        };
+        let mut entries: std::collections::BTreeMap<String, Bytes> =
+            if activation.core.state.borrow().cleared { Default::default() } else { self.state_entries(actor, prefix).await?.into_iter().collect() };
         let state = activation.core.state.borrow();
         for (name, value) in &state.view {
             if name.starts_with(prefix) {
@@ -651,4 +648,3 @@ pub(crate) fn object(entries: &[(String, Bytes)]) -> Bytes {
     json.push(b'}');
     Bytes::from(json)
 }
-

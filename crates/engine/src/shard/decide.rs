@@ -113,10 +113,12 @@ impl Shard {
     async fn begin(&mut self, activation: &mut Activation, number: u32) -> Result<bool, VerbError> {
         let now = self.now();
         let id = activation.id();
-        let Some((request, sig, row, timeout)) = activation.core.state.borrow_mut().ops.get_mut(&number).filter(|op| !op.decided && op.given.is_none()).map(|op| {
-            op.begun = true;
-            (op.request.clone(), op.signature.clone(), op.row.clone(), op.timeout.clone())
-        }) else {
+        let Some((request, sig, row, timeout)) =
+            activation.core.state.borrow_mut().ops.get_mut(&number).filter(|op| !op.decided && op.given.is_none()).map(|op| {
+                op.begun = true;
+                (op.request.clone(), op.signature.clone(), op.row.clone(), op.timeout.clone())
+            })
+        else {
             return Ok(false);
         };
         let adopted = row.is_some();
@@ -152,7 +154,10 @@ impl Shard {
                         (a, b) => a.or(b),
                     };
                     if message.chain.len() > selvedge_kernel::limit::CALL_DEPTH {
-                        let error = WorkError::new("limit: call depth", format!("{} calls wait for one another, the limit: send instead of calling", message.chain.len()));
+                        let error = WorkError::new(
+                            "limit: call depth",
+                            format!("{} calls wait for one another, the limit: send instead of calling", message.chain.len()),
+                        );
                         self.decide(activation, number, Given::Error(error));
                         return Ok(false);
                     }
@@ -208,7 +213,7 @@ impl Shard {
         self.write(writes, Vec::new());
     }
 
-    pub(super) fn set_row(&self, activation: &mut Activation, number: u32, row: Begun) {
+    pub(crate) fn set_row(&self, activation: &mut Activation, number: u32, row: Begun) {
         if let Some(op) = activation.core.state.borrow_mut().ops.get_mut(&number) {
             op.row = Some(row);
         }
@@ -259,7 +264,8 @@ impl Shard {
             Err(failure) => failure,
         };
         let retry = retry.unwrap_or_else(|| self.retry_of(&sig));
-        let seed = u64::from(number) ^ u64::from_be_bytes([id.0.uuid[8], id.0.uuid[9], id.0.uuid[10], id.0.uuid[11], id.0.uuid[12], id.0.uuid[13], id.0.uuid[14], id.0.uuid[15]]);
+        let seed = u64::from(number)
+            ^ u64::from_be_bytes([id.0.uuid[8], id.0.uuid[9], id.0.uuid[10], id.0.uuid[11], id.0.uuid[12], id.0.uuid[13], id.0.uuid[14], id.0.uuid[15]]);
         let verdict = after_failure(attempt, &failure, &retry, seed);
         let total = timeout.as_ref().and_then(|timeout| timeout.total);
         match verdict {
@@ -504,7 +510,13 @@ impl Shard {
         Ok(())
     }
 
-    pub(super) async fn cancel_child(&mut self, activation: &mut Activation, child: u32, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
+    pub(super) async fn cancel_child(
+        &mut self,
+        activation: &mut Activation,
+        child: u32,
+        writes: &mut Writes,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), VerbError> {
         let peer = activation.core.state.borrow().children.get(&child).and_then(|row| row.peer.clone());
         if let Some((_, id)) = peer {
             self.post_cancel(id, "the parent asked for it".to_owned(), writes, effects).await?;

@@ -66,10 +66,12 @@ impl Shard {
                 self.answer(reply, result);
             }
             Command::Census { reply } => {
+                let (runs, run_tasks) = self.runs.census();
                 let census = Census {
+                    runs,
                     actors: self.actors.len(),
                     active: self.active.len(),
-                    tasks: self.tasks.len(),
+                    tasks: self.tasks.len() + run_tasks,
                     outbox: self.outbox.values().map(super::mail::Pair::open).sum(),
                 };
                 let _ = reply.send(Ok(census));
@@ -80,7 +82,11 @@ impl Shard {
 
     async fn known_record(&self, id: InvocationId) -> Result<Invocation, VerbError> {
         self.record_in_memory(id).await?.ok_or_else(|| {
-            VerbError::new(Consequence::NotFound, "unknown_invocation", format!("there is no invocation {id}: it may have been removed after its retention time"))
+            VerbError::new(
+                Consequence::NotFound,
+                "unknown_invocation",
+                format!("there is no invocation {id}: it may have been removed after its retention time"),
+            )
         })
     }
 
@@ -102,9 +108,7 @@ impl Shard {
     async fn result(&mut self, id: InvocationId, wait: bool, reply: Reply<Answer>) {
         let answer = match self.known_record(id).await {
             Err(error) => Err(error),
-            Ok(record) if record.status.ended() => {
-                self.outcome(&record).await.map(|outcome| Answer { id: Some(id), progress: Progress::Ended(outcome) })
-            }
+            Ok(record) if record.status.ended() => self.outcome(&record).await.map(|outcome| Answer { id: Some(id), progress: Progress::Ended(outcome) }),
             Ok(_) if wait => {
                 self.waiters.entry(id).or_default().push(reply);
                 return;
@@ -185,7 +189,11 @@ impl Shard {
     async fn retry(&mut self, id: InvocationId) -> Result<(), VerbError> {
         let mut record = self.open_record(id).await?;
         if record.status != Status::Blocked && record.retry_at.is_none() {
-            return Err(VerbError::new(Consequence::Conflict, "not_blocked", format!("{id} is neither blocked nor waiting for its next attempt: there is nothing to retry")));
+            return Err(VerbError::new(
+                Consequence::Conflict,
+                "not_blocked",
+                format!("{id} is neither blocked nor waiting for its next attempt: there is nothing to retry"),
+            ));
         }
         record.status = Status::Running;
         record.blocked = None;
@@ -448,12 +456,9 @@ fn of_row(row: &Begun) -> Waiting {
             let handler = row.signature.target.rsplit('.').next().unwrap_or_default().to_owned();
             Waiting::Call { target: target.clone(), handler, invocation: *invocation }
         }
-        (_, Some((at, _)), _) => Waiting::RetryAt {
-            name,
-            attempt: row.attempts + 1,
-            at,
-            last_error: row.last_error.as_ref().map(ToString::to_string).unwrap_or_default(),
-        },
+        (_, Some((at, _)), _) => {
+            Waiting::RetryAt { name, attempt: row.attempts + 1, at, last_error: row.last_error.as_ref().map(ToString::to_string).unwrap_or_default() }
+        }
         _ => Waiting::Step { name, attempt: row.attempts + 1, since: row.since },
     }
 }

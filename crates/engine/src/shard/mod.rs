@@ -27,11 +27,12 @@ use selvedge_kernel::time::Millis;
 use selvedge_kernel::wire::{self, WireError};
 use tokio::sync::oneshot;
 
-pub(crate) use crate::shard::activate::Activation;
 use crate::core::Given;
 use crate::draft::{Drafts, Overlay, Submitted};
 use crate::env::Entropy;
+pub(crate) use crate::shard::activate::{Activation, Outside};
 use crate::shard::mail::Pair;
+pub(crate) use crate::shard::timers::Alarm;
 use crate::shard::timers::TimerQueue;
 use crate::wiring::Wiring;
 
@@ -245,8 +246,7 @@ impl Shard {
             self.outbox.entry(to).or_default().restore(n);
             self.effects.push_back(Effect::Send { to, n, envelope: Box::new(envelope) });
         }
-        self.recover_ready().await?;
-        self.recover_runs().await
+        self.recover_ready().await
     }
 
     /// Shard time: never behind the last commit.
@@ -366,7 +366,7 @@ impl Shard {
                 budget -= 1;
             }
             self.evict();
-            if self.effects.is_empty() && self.runnable.is_empty() {
+            if self.effects.is_empty() && self.runnable.is_empty() && !self.runs.performs() {
                 break;
             }
         }

@@ -18,7 +18,14 @@ use crate::core::{Given, Request};
 
 impl Shard {
     /// Keeps a signal, and tells whoever waits for it.
-    pub(super) async fn signal(&mut self, target: SignalTarget, name: &str, payload: Bytes, context: AuthorizationContext, idempotency: Option<String>) -> Result<(), VerbError> {
+    pub(super) async fn signal(
+        &mut self,
+        target: SignalTarget,
+        name: &str,
+        payload: Bytes,
+        context: AuthorizationContext,
+        idempotency: Option<String>,
+    ) -> Result<(), VerbError> {
         if payload.len() > limit::TRANSITION_BYTES {
             return Err(VerbError::new(
                 Consequence::Limit,
@@ -34,7 +41,11 @@ impl Shard {
             }
             SignalTarget::Invocation(id) => {
                 let Some(record) = self.record(*id).await? else {
-                    return Err(VerbError::new(Consequence::NotFound, "unknown_invocation", format!("there is no invocation {id}: it may have been removed after its retention time")));
+                    return Err(VerbError::new(
+                        Consequence::NotFound,
+                        "unknown_invocation",
+                        format!("there is no invocation {id}: it may have been removed after its retention time"),
+                    ));
                 };
                 if record.status.ended() {
                     return Err(VerbError::new(Consequence::Conflict, "ended", format!("{id} has ended: nothing waits for the signal `{name}` any more")));
@@ -53,7 +64,11 @@ impl Shard {
         }
         let bound = usize::try_from(self.wiring.settings.limits.signals).unwrap_or(usize::MAX);
         if self.scan(under(&prefix), bound).await?.len() >= bound {
-            return Err(VerbError::new(Consequence::Limit, "limit: signals", format!("{bound} signals `{name}` are kept and nobody has taken them, the limit: wait until they are taken")));
+            return Err(VerbError::new(
+                Consequence::Limit,
+                "limit: signals",
+                format!("{bound} signals `{name}` are kept and nobody has taken them, the limit: wait until they are taken"),
+            ));
         }
         let at = self.now();
         let n = self.next_number();

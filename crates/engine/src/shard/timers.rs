@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use selvedge_kernel::id::{InvocationId, Key};
+use selvedge_kernel::id::{InvocationId, Key, RunId};
 use selvedge_kernel::ports::after_prefix;
 use selvedge_kernel::record::kind::Kind;
 use selvedge_kernel::record::shard::Timer;
@@ -23,6 +23,10 @@ pub(crate) enum Alarm {
     Attempt { invocation: InvocationId, number: u32, attempt: u32 },
     /// A handler that may leave memory.
     Suspend { invocation: InvocationId },
+    /// The end of the time of an attempt of a run's task.
+    Task { run: RunId, stage: u16, item: u32, attempt: u32 },
+    /// A run that may leave memory.
+    RunRests { run: RunId },
 }
 
 #[derive(Default)]
@@ -63,8 +67,13 @@ impl Shard {
 
     /// Sets a durable timer in a transition; gives its key.
     pub(crate) fn set_timer(&mut self, writes: &mut Writes, at: Millis, timer: Timer) -> (Millis, u64) {
-        let at = at.max(self.head.timers_from);
         let number = self.next_number();
+        self.set_numbered_timer(writes, at, number, timer)
+    }
+
+    /// The same under a number that the caller can tell again after a restart.
+    pub(crate) fn set_numbered_timer(&mut self, writes: &mut Writes, at: Millis, number: u64, timer: Timer) -> (Millis, u64) {
+        let at = at.max(self.head.timers_from);
         writes.put(key::timer(at, number), wire::encode(&timer));
         self.timers.insert(at, number, timer);
         (at, number)
@@ -141,6 +150,8 @@ impl Shard {
         match alarm {
             Alarm::Attempt { invocation, number, attempt } => self.attempt_timed_out(invocation, number, attempt),
             Alarm::Suspend { invocation } => self.enqueue_suspend(invocation),
+            Alarm::Task { run, stage, item, attempt } => self.run_task_late(run, stage, item, attempt),
+            Alarm::RunRests { run } => self.run_rests(run),
         }
     }
 }

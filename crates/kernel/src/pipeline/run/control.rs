@@ -16,6 +16,9 @@ impl Run {
             RunInput::TaskEnded { stage, item, attempt, result } => {
                 self.task_ended((usize::from(stage), item, attempt), result, now, &mut out);
             }
+            RunInput::Answered { stage, item, attempt, result } => {
+                self.answered((usize::from(stage), item, attempt), result, now, &mut out);
+            }
             RunInput::NoExecutor { stage, item, attempt, reason } => self.no_executor((usize::from(stage), item, attempt), reason),
             RunInput::Unblock => {
                 if self.header.blocked.take().is_some() {

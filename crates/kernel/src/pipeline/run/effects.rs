@@ -25,6 +25,17 @@ pub enum RunInput {
         /// Its JSON, or how it failed.
         result: Result<Bytes, AttemptError>,
     },
+    /// The answer to a call came, perhaps to one that was sent before the run was loaded: then no attempt runs here.
+    Answered {
+        /// Of which stage.
+        stage: u16,
+        /// Of which item.
+        item: u32,
+        /// Which attempt sent it.
+        attempt: u32,
+        /// Its JSON, or how it failed.
+        result: Result<Bytes, AttemptError>,
+    },
     /// An attempt could not start: nothing here can run it. The run is blocked until [`RunInput::Unblock`].
     NoExecutor {
         /// Of which stage.

@@ -80,6 +80,31 @@ impl Run {
         }
     }
 
+    /// Takes the answer to a call. Who asked may have been dropped from memory since: a task whose next attempt is this
+    /// one counts as started.
+    pub(super) fn answered(&mut self, (stage, item, attempt): (usize, u32, u32), result: Result<Bytes, AttemptError>, now: Millis, out: &mut Out) {
+        let Some(at) = self.header.stages.get(stage) else { return };
+        let fits = at.state == StageState::Running && !self.header.state.ended() && (at.phase == Phase::Fallback) == (item == FALLBACK_ITEM);
+        let low = at.low;
+        if fits
+            && let Some(slot) = slot_mut(&mut self.stages[stage], low, item)
+            && slot.state == TaskState::Queued
+            && slot.attempts + 1 == attempt
+        {
+            slot.take(TaskEvent::Start);
+            let again = slot.again.take();
+            slot.attempts += 1;
+            slot.first_at.get_or_insert(now);
+            let memory = &mut self.stages[stage];
+            memory.running += 1;
+            memory.due.remove(&item);
+            if let Some(again) = again {
+                memory.retries.remove(&(again, item));
+            }
+        }
+        self.task_ended((stage, item, attempt), result, now, out);
+    }
+
     pub(super) fn is_running(&mut self, stage: usize, item: u32, attempt: u32) -> bool {
         let Some(at) = self.header.stages.get(stage) else {
             return false;
