@@ -14,7 +14,7 @@ use selvedge_kernel::record::actor::DeadLetter;
 use selvedge_kernel::record::message::Message;
 use tokio::sync::oneshot;
 
-use crate::env::{Clock, Entropy, Environment};
+use crate::env::{Entropy, Environment};
 use crate::registry::{Executor, Handler, Registry};
 use crate::shard::{Answer, Command, Reply, SignalTarget, VerbError};
 use crate::tasks::Executors;
@@ -77,6 +77,7 @@ impl Engine {
             executors: Executors::new(exec, declared.into_iter()),
             in_flight: AtomicU64::new(0),
             stopped: Mutex::new(None),
+            skew: Mutex::new(None),
         });
         let mut threads = Vec::with_capacity(count);
         let mut opened = Vec::with_capacity(count);
@@ -284,9 +285,7 @@ impl Engine {
     /// Lets everything that is under way come to rest, moves a manual clock, and lets everything due happen.
     pub async fn advance(&self, span: Duration) {
         self.settle().await;
-        if let Clock::Manual(at) = &self.wiring.env.clock {
-            at.fetch_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
-        }
+        self.wiring.env.clock.advance(span);
         for worker in &self.wiring.workers {
             worker.send(Event::Tick);
         }

@@ -8,15 +8,12 @@ pub const NOTHING: Handler<(), ()> = Handler::new("idle", "nothing");
 pub const SET: Handler<u64, ()> = Handler::new("idle", "set");
 /// So many steps, one after the other.
 pub const STEPS: Handler<u32, u32> = Handler::new("worker", "steps");
-/// So many steps, as many at once as there is room for, then a wait.
+/// So many steps, one after the other, then a wait.
 pub const LONG: Handler<u32, u32> = Handler::new("long", "journal");
 /// Waits.
 pub const WAIT: Handler<(), u64> = Handler::new("sleeper", "wait");
 /// Ends a wait.
 pub const GO: Signal<u64> = Signal::new("go");
-
-/// How many steps of [`LONG`] are under way at once.
-const ABREAST: u32 = 500;
 
 /// The program.
 pub fn app() -> App {
@@ -39,14 +36,11 @@ async fn steps(ctx: Ctx, count: u32) -> Outcome<u32> {
 }
 
 async fn long(ctx: Ctx, count: u32) -> Outcome<u32> {
-    let mut done = 0;
-    while done < count {
-        let abreast = ABREAST.min(count - done);
-        ctx.join_all((0..abreast).map(|_| ctx.step("one", async |_| Ok(())))).await?;
-        done += abreast;
+    for _ in 0..count {
+        ctx.step("one", async |_| Ok(())).await?;
     }
     ctx.signal(GO).await?;
-    Ok(done)
+    Ok(count)
 }
 
 async fn wait(ctx: Ctx, (): ()) -> Outcome<u64> {

@@ -91,8 +91,8 @@ fn budget_us(rounds: &[(std::collections::BTreeMap<String, f64>, f64)]) -> Vec<(
 
 /// (e) journal entries replayed per second: long journals are written, the engine is opened again, and each is woken.
 pub async fn replay(dir: &Path) -> Result<Vec<Figure>, Failed> {
-    const JOURNALS: u64 = 20;
-    const ENTRIES: u32 = 50_000;
+    const JOURNALS: u64 = 256;
+    const ENTRIES: u32 = 4_000;
     let data = dir.join("replay");
     let engine = Engine::open(data.clone(), app()).await?;
     let client = engine.local();
