@@ -2,4 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod accept;
+mod kit;
+mod property;
 mod replay;
