@@ -311,7 +311,7 @@ async fn once(program: &Program, seed: u64, replay_always: bool, kills: Kills) -
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 16, max_shrink_iters: 40, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 40, ..ProptestConfig::with_cases(16) })]
 
     #[test]
     fn random_handlers_give_the_same_through_any_schedule_replay_and_kill(program in program(), draw in any::<u64>()) {
