@@ -14,7 +14,7 @@ use selvedge_kernel::record::actor::DeadLetter;
 use selvedge_kernel::record::message::Message;
 use tokio::sync::oneshot;
 
-use crate::env::{Clock, Entropy, Environment};
+use crate::env::{Entropy, Environment};
 use crate::registry::{Executor, Handler, Registry};
 use crate::shard::{Answer, Command, Reply, SignalTarget, VerbError};
 use crate::tasks::Executors;
@@ -77,33 +77,42 @@ impl Engine {
             executors: Executors::new(exec, declared.into_iter()),
             in_flight: AtomicU64::new(0),
             stopped: Mutex::new(None),
+            skew: Mutex::new(None),
         });
         let mut threads = Vec::with_capacity(count);
         let mut opened = Vec::with_capacity(count);
         for (index, receiver) in receivers.into_iter().enumerate() {
             let (sender, answer) = oneshot::channel();
-            let wiring = wiring.clone();
+            let shared = wiring.clone();
             #[expect(clippy::disallowed_methods, reason = "the engine's worker threads start here and nowhere else")]
             let thread = std::thread::Builder::new().name(format!("selvedge-{index}")).spawn(move || {
                 match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                     Ok(runtime) => {
                         let local = tokio::task::LocalSet::new();
-                        local.block_on(&runtime, worker::run(wiring, index, receiver, sender));
+                        local.block_on(&runtime, worker::run(shared, index, receiver, sender));
                     }
                     Err(error) => {
                         let _ = sender.send(Err(error.to_string()));
                     }
                 }
             });
-            threads.push(thread.map_err(|error| failed("a worker thread", &error))?);
             opened.push(answer);
+            match thread {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    give_up(&wiring, threads, side).await;
+                    return Err(failed("a worker thread", &error));
+                }
+            }
         }
         for answer in opened {
-            match answer.await {
-                Ok(Ok(())) => {}
-                Ok(Err(reason)) => return Err(VerbError::new(Consequence::Stop, "start", reason)),
-                Err(_) => return Err(VerbError::new(Consequence::Stop, "start", "a worker ended while it opened its shards")),
-            }
+            let reason = match answer.await {
+                Ok(Ok(())) => continue,
+                Ok(Err(reason)) => reason,
+                Err(_) => "a worker ended while it opened its shards".to_owned(),
+            };
+            give_up(&wiring, threads, side).await;
+            return Err(VerbError::new(Consequence::Stop, "start", reason));
         }
         Ok(Engine { wiring, threads: Mutex::new(threads), side: Mutex::new(Some(side)), entropy: Mutex::new(Entropy::new(env.random)) })
     }
@@ -276,9 +285,7 @@ impl Engine {
     /// Lets everything that is under way come to rest, moves a manual clock, and lets everything due happen.
     pub async fn advance(&self, span: Duration) {
         self.settle().await;
-        if let Clock::Manual(at) = &self.wiring.env.clock {
-            at.fetch_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
-        }
+        self.wiring.env.clock.advance(span);
         for worker in &self.wiring.workers {
             worker.send(Event::Tick);
         }
@@ -340,6 +347,15 @@ impl Drop for Engine {
             side.shutdown_background();
         }
     }
+}
+
+/// Ends what was started of an engine that does not open.
+async fn give_up(wiring: &Wiring, threads: Vec<std::thread::JoinHandle<()>>, side: tokio::runtime::Runtime) {
+    for worker in &wiring.workers {
+        worker.send(Event::Die);
+    }
+    join(threads).await;
+    side.shutdown_background();
 }
 
 async fn join(threads: Vec<std::thread::JoinHandle<()>>) {

@@ -142,7 +142,7 @@ pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::Unb
     let mut closing: Option<oneshot::Sender<()>> = None;
     submit(&wiring, &mut shards, &mut flights);
     loop {
-        if closing.is_some() && flights.is_empty() {
+        if (closing.is_some() && flights.is_empty()) || wiring.stop_reason().is_some() {
             break;
         }
         let now = wiring.env.clock.now();
@@ -210,7 +210,7 @@ async fn wait(wiring: &Wiring, events: &mut mpsc::UnboundedReceiver<Event>, flig
     let sleep = async {
         match (&wiring.env.clock, due) {
             (_, Some(due)) if due <= now => {}
-            (Clock::Wall(_), Some(due)) => tokio::time::sleep(due.since(now).min(Duration::from_secs(3600))).await,
+            (Clock::Wall(_) | Clock::Machine { .. }, Some(due)) => tokio::time::sleep(due.since(now).min(Duration::from_secs(3600))).await,
             _ => std::future::pending::<()>().await,
         }
     };

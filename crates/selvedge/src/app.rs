@@ -26,14 +26,16 @@ pub struct ActorOptions {
     pub retry: Retry,
     /// After how long a waiting handler leaves memory.
     pub suspend_after: Duration,
-    /// How long finished work is kept.
-    pub retention: Duration,
+    /// How long finished work is kept, if not as long as the settings say.
+    pub retention: Option<Duration>,
+    /// How long an invocation may take, from its acceptance to its end: its deadline.
+    pub timeout: Option<Duration>,
 }
 
 impl Default for ActorOptions {
     fn default() -> ActorOptions {
         let defaults = registry::ActorOptions::default();
-        ActorOptions { retry: defaults.retry, suspend_after: defaults.suspend_after, retention: defaults.retention }
+        ActorOptions { retry: defaults.retry, suspend_after: defaults.suspend_after, retention: defaults.retention, timeout: defaults.timeout }
     }
 }
 
@@ -53,6 +55,8 @@ impl Default for ActorOptions {
 #[derive(Clone, Default)]
 pub struct App {
     pub(crate) registry: Registry,
+    /// Pipelines that its manifests name.
+    pub(crate) pipelines: Vec<std::path::PathBuf>,
 }
 
 impl App {
@@ -140,7 +144,8 @@ impl App {
     /// Says how the actors of a type are treated.
     #[must_use]
     pub fn actor(mut self, kind: &str, options: ActorOptions) -> App {
-        self.actor_type(kind).options = registry::ActorOptions { retry: options.retry, suspend_after: options.suspend_after, retention: options.retention };
+        self.actor_type(kind).options =
+            registry::ActorOptions { retry: options.retry, suspend_after: options.suspend_after, retention: options.retention, timeout: options.timeout };
         self
     }
 }

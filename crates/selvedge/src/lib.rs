@@ -5,10 +5,15 @@
 
 mod app;
 pub mod bootstrap;
+#[cfg(feature = "cli")]
+mod cli;
 pub mod client;
+pub mod config;
+pub mod control;
 mod ctx;
 mod failure;
 mod json;
+pub mod manifest;
 mod name;
 pub mod run;
 #[cfg(feature = "test")]
@@ -16,10 +21,14 @@ pub mod test;
 mod verify;
 
 pub use app::{ActorOptions, App};
-pub use bootstrap::{Config, Engine, EngineError};
+pub use bootstrap::{Engine, EngineError};
+#[cfg(feature = "cli")]
+pub use cli::main;
 pub use client::{CallError, Chunks, Client, Pending, SendError, SignalError};
+pub use config::Config;
 pub use ctx::{Attempt, Child, Ctx, Either, Op, Sent, State, Step, View, Wait};
 pub use failure::{Failure, Outcome};
+pub use manifest::{FileError, LoadedPipeline};
 pub use name::{Activity, Handler, SharedHandler, Signal, Target};
 pub use run::Run;
 pub use selvedge_engine::verify::ShardReport;

@@ -26,6 +26,13 @@ pub struct Effect {
     pub attempt: u32,
 }
 
+/// Clocks that are moved by hand, and what was reported of them.
+struct Hands {
+    wall: Arc<AtomicU64>,
+    monotonic: Arc<AtomicU64>,
+    jumps: Arc<Mutex<Vec<i64>>>,
+}
+
 /// An engine for tests.
 ///
 /// ```
@@ -46,7 +53,7 @@ pub struct Effect {
 pub struct Engine {
     app: App,
     model: Model,
-    clock: Arc<AtomicU64>,
+    clock: Hands,
     draws: Arc<AtomicU64>,
     effects: Arc<Mutex<Vec<Effect>>>,
     settings: Settings,
@@ -62,7 +69,7 @@ impl Engine {
     /// The same with other settings.
     pub async fn with(app: App, settings: Settings) -> Result<Engine, EngineError> {
         let model = Model::new();
-        let clock = Arc::new(AtomicU64::new(1_767_225_600_000));
+        let clock = Hands { wall: Arc::new(AtomicU64::new(1_767_225_600_000)), monotonic: Arc::default(), jumps: Arc::default() };
         let draws = Arc::new(AtomicU64::new(0));
         let effects = Arc::new(Mutex::new(Vec::new()));
         let running = start(&app, &model, &clock, &draws, &effects, &settings).await?;
@@ -78,6 +85,20 @@ impl Engine {
     /// Moves the clock, and lets everything due happen.
     pub async fn advance(&self, span: Duration) {
         self.running.advance(span).await;
+    }
+
+    /// Moves the wall clock alone, as somebody who sets it would: by so many milliseconds, back if less than zero.
+    pub async fn jump(&self, by_ms: i64) {
+        self.running.settle().await;
+        let wall = self.clock.wall.load(Ordering::SeqCst);
+        self.clock.wall.store(wall.saturating_add_signed(by_ms), Ordering::SeqCst);
+        self.running.advance(Duration::ZERO).await;
+    }
+
+    /// The jumps of the wall clock that were reported, in milliseconds.
+    #[must_use]
+    pub fn jumps(&self) -> Vec<i64> {
+        self.clock.jumps.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Waits until nothing moves by itself any more.
@@ -139,15 +160,16 @@ impl Engine {
 async fn start(
     app: &App,
     model: &Model,
-    clock: &Arc<AtomicU64>,
+    clock: &Hands,
     draws: &Arc<AtomicU64>,
     effects: &Arc<Mutex<Vec<Effect>>>,
     settings: &Settings,
 ) -> Result<Arc<engine::Engine>, EngineError> {
     let draws = draws.clone();
     let effects = effects.clone();
+    let jumps = clock.jumps.clone();
     let env = Environment {
-        clock: Clock::Manual(clock.clone()),
+        clock: Clock::Hands { wall: clock.wall.clone(), monotonic: clock.monotonic.clone() },
         random: Arc::new(move |buffer| {
             let draw = draws.fetch_add(1, Ordering::SeqCst);
             for (index, byte) in buffer.iter_mut().enumerate() {
@@ -156,9 +178,12 @@ async fn start(
             }
             buffer[..8].copy_from_slice(&draw.to_be_bytes());
         }),
-        observer: Some(Arc::new(move |observation| {
-            let Observation::AttemptStarted { name, key, attempt } = observation;
-            effects.lock().unwrap_or_else(PoisonError::into_inner).push(Effect { name: (*name).to_owned(), key: (*key).to_owned(), attempt: *attempt });
+        observer: Some(Arc::new(move |observation| match observation {
+            Observation::AttemptStarted { name, key, attempt } => {
+                let effect = Effect { name: (*name).to_owned(), key: (*key).to_owned(), attempt: *attempt };
+                effects.lock().unwrap_or_else(PoisonError::into_inner).push(effect);
+            }
+            Observation::ClockJumped { by_ms } => jumps.lock().unwrap_or_else(PoisonError::into_inner).push(*by_ms),
         })),
     };
     let exec = engine::ExecSettings { environment: std::env::vars().collect(), scratch: std::env::temp_dir(), ..engine::ExecSettings::default() };

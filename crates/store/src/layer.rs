@@ -10,6 +10,7 @@ use selvedge_kernel::ports::under;
 use selvedge_kernel::time::Day;
 
 use crate::segment::Segment;
+use crate::tree::bucket;
 
 /// Bytes that a row takes beside key and value, roughly.
 pub const ROW_BYTES: usize = 96;
@@ -84,6 +85,14 @@ impl Cell {
 }
 
 impl Mark {
+    /// The day of the keyspace of its folded rows, `None` if they stay. It is never past when the fold is made, so that
+    /// the keyspace is there until the fold was carried.
+    #[must_use]
+    pub fn target(&self) -> Option<Day> {
+        let tomorrow = Day(self.on.0.saturating_add(1));
+        self.expires.map(|expires| bucket(expires.max(tomorrow), self.on))
+    }
+
     /// Whether folded rows can stand in a range.
     #[must_use]
     pub fn may_hold(&self, range: &Range<Bytes>) -> bool {
@@ -142,6 +151,7 @@ impl Layer {
         let shortest = prefix.len().saturating_sub(4);
         let pieces = piece_key(into, 0)..=piece_key(into, u32::MAX);
         self.hides(prefix)
+            || self.hides(into)
             || first_starts_with(&self.hides, prefix)
             || first_starts_with(&self.folds, prefix)
             || (shortest..=prefix.len()).any(|len| self.folds.contains_key(&prefix[..len]))

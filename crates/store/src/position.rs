@@ -5,6 +5,11 @@
 //! shards u16, then for each: epoch u64 · owner 16 B · last u64
 //! days u16, then for each: day u32 · kinds 32 B
 //! ```
+//! An intent, written before a span of the log is carried and after each of its passes but the last:
+//!
+//! ```text
+//! version u8 · group u64 · passes u32
+//! ```
 //! All numbers are little endian.
 
 use bytes::BufMut;
@@ -28,6 +33,39 @@ pub struct Position {
     pub shards: Vec<ShardState>,
     /// The keyspaces of days, and the kinds of rows in each.
     pub days: Vec<(Day, Kinds)>,
+}
+
+/// The carrying of a span of the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Intent {
+    /// The last group of the span.
+    pub group: u64,
+    /// Passes that are done: a process that opens the store after this one died must not do them again, because a
+    /// later pass may have gone on from there.
+    pub passes: u32,
+}
+
+impl Intent {
+    /// The bytes that stand in the tree.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(13);
+        out.put_u8(VERSION);
+        out.put_u64_le(self.group);
+        out.put_u32_le(self.passes);
+        out
+    }
+
+    /// Reads what [`Intent::encode`] wrote.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Intent> {
+        let mut rest = bytes;
+        if take::<1>(&mut rest)? != [VERSION] {
+            return None;
+        }
+        let intent = Intent { group: u64::from_le_bytes(take(&mut rest)?), passes: u32::from_le_bytes(take(&mut rest)?) };
+        rest.is_empty().then_some(intent)
+    }
 }
 
 /// Which values the third byte of the keys in a keyspace has: the kind of row, in Selvedge's key layout.
@@ -120,6 +158,13 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #[test]
+        fn intent_reads_back(group: u64, passes: u32) {
+            let intent = Intent { group, passes };
+            prop_assert_eq!(Intent::decode(&intent.encode()), Some(intent));
+            prop_assert_eq!(Intent::decode(&intent.encode()[..12]), None);
+        }
+
         #[test]
         fn position_reads_back(group: u64, incarnation: u64, watermark: u32,
                                shards in proptest::collection::vec((any::<u64>(), any::<[u8; 16]>(), any::<u64>()), 0..5),

@@ -14,7 +14,7 @@ use selvedge_kernel::wire;
 
 use super::memory::unknown;
 use super::turn::LIST;
-use super::{Active, RunCommand, RunEnd, RunEvent, RunSummary};
+use super::{Active, RunCommand, RunEnd, RunEvent, RunSummary, Watcher};
 use crate::shard::{Reply, Shard, VerbError};
 
 impl Shard {
@@ -34,7 +34,7 @@ impl Shard {
                 Err(error) => self.answer(reply, Err(error)),
             },
             RunCommand::Events { id, tenant, from, wait, reply } => match self.new_events(id, &tenant, from, wait).await {
-                Ok(None) => self.runs.watchers.entry(id).or_default().push((from, reply)),
+                Ok(None) => self.runs.watchers.entry(id).or_default().push(Watcher { from, reply }),
                 Ok(Some(events)) => self.answer(reply, Ok(events)),
                 Err(error) => self.answer(reply, Err(error)),
             },
@@ -108,13 +108,13 @@ impl Shard {
     /// Gives those who follow a run what its last commit did.
     pub(super) async fn tell_watchers(&mut self, id: RunId) -> Result<(), VerbError> {
         let Some(watchers) = self.runs.watchers.remove(&id) else { return Ok(()) };
-        let ended = !self.runs.active.get(&id).is_some_and(|active| !active.run.header().state.ended());
-        for (from, watcher) in watchers {
-            let events = self.events(id, from).await?;
+        let ended = self.runs.active.get(&id).is_none_or(|active| active.run.header().state.ended());
+        for watcher in watchers {
+            let events = self.events(id, watcher.from).await?;
             if events.is_empty() && !ended {
-                self.runs.watchers.entry(id).or_default().push((from, watcher));
+                self.runs.watchers.entry(id).or_default().push(watcher);
             } else {
-                self.answer(watcher, Ok(events));
+                self.answer(watcher.reply, Ok(events));
             }
         }
         Ok(())

@@ -136,6 +136,12 @@ enum Doing {
     Call(InvocationId),
 }
 
+/// Who follows a run, and from which event on.
+struct Watcher {
+    from: u64,
+    reply: Reply<Vec<(u64, RunEvent)>>,
+}
+
 /// The runs of a shard.
 #[derive(Default)]
 pub(crate) struct Runs {
@@ -149,7 +155,7 @@ pub(crate) struct Runs {
     /// Marks of answers that were given to runs in this turn: raised when the ends are written.
     marks: Vec<(Writes, Vec<Effect>)>,
     waiters: HashMap<RunId, Vec<Reply<RunEnd>>>,
-    watchers: HashMap<RunId, Vec<(u64, Reply<Vec<(u64, RunEvent)>>)>>,
+    watchers: HashMap<RunId, Vec<Watcher>>,
     /// Definitions at hand, by the hash of their bytes.
     definitions: HashMap<Hash32, Arc<Compiled>>,
     /// Ready rows of runs that have left memory and are in flight all the same.

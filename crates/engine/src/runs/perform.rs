@@ -121,7 +121,7 @@ impl Shard {
 
     /// Forgets an attempt that has ended; false if it is not the one under way.
     pub(super) fn forget_task(&mut self, task: (RunId, u16, u32), attempt: u32) -> bool {
-        if !self.runs.tasks.get(&task).is_some_and(|task| task.attempt == attempt) {
+        if self.runs.tasks.get(&task).is_none_or(|task| task.attempt != attempt) {
             return false;
         }
         if let Some(task) = self.runs.tasks.remove(&task) {

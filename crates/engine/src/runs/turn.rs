@@ -49,7 +49,7 @@ impl Shard {
     pub(crate) async fn turn_runs(&mut self) {
         while let Some(effect) = self.runs.performing.pop_front() {
             if let Err(error) = self.perform_commands(effect).await {
-                self.wiring.stop(error.message);
+                self.halt(error);
                 return;
             }
         }
@@ -70,13 +70,22 @@ impl Shard {
             if let Err(error) = self.move_on(active, Effects::default()).await
                 && error.code != "store_damaged"
             {
-                self.wiring.stop(error.message);
+                self.halt(error);
                 return;
             }
         }
         for (writes, effects) in std::mem::take(&mut self.runs.marks) {
             self.write(writes, effects);
         }
+    }
+
+    /// The store gives no answer: nothing moves any more in this process, and nothing asks for a turn.
+    fn halt(&mut self, error: VerbError) {
+        self.wiring.stop(error.message);
+        self.runs.performing.clear();
+        self.runs.runnable.clear();
+        self.runs.marks.clear();
+        self.runs.wakes.clear();
     }
 
     /// Moves a run on by a turn, and keeps it.

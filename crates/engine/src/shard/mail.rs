@@ -24,15 +24,21 @@ pub(crate) struct Pair {
     /// The number of the last envelope; 0 if none is known.
     last: u64,
     /// Envelopes not acknowledged, and the chunks of large ones.
-    open: BTreeMap<u64, Option<(RawId, Hash32, u64)>>,
+    open: BTreeMap<u64, Chunked>,
     known: bool,
 }
 
+/// Whose chunks hold an envelope, under which seal, and how long it is; none if its row holds it.
+pub(crate) type Chunked = Option<(RawId, Hash32, u64)>;
+
+/// A message to an actor of the same shard goes into its inbox at once while a transition has fewer operations than this.
+const DIRECT: usize = 8;
+
 impl Pair {
-    pub(super) fn restore(&mut self, n: u64) {
+    pub(super) fn restore(&mut self, n: u64, chunked: Chunked) {
         self.last = self.last.max(n);
         self.known = true;
-        self.open.insert(n, None);
+        self.open.insert(n, chunked);
     }
 
     /// How many envelopes are not acknowledged.
@@ -45,7 +51,9 @@ impl Shard {
     /// Sends a message in a transition: into the inbox if the actor lives here, else into the outbox.
     pub(crate) async fn post(&mut self, message: Message, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
         let to = self.wiring.shard_of(&message.target);
-        if to == self.id && message.input.len() <= limit::INLINE_BYTES && writes.puts.len() + writes.deletes.len() < 60 {
+        // Behind an envelope that is on its way to this very shard, it goes by envelope too: they arrive in order.
+        let behind = self.outbox.get(&to).is_some_and(|pair| !pair.open.is_empty());
+        if to == self.id && !behind && message.input.len() <= limit::INLINE_BYTES && writes.puts.len() + writes.deletes.len() < DIRECT {
             return self.accept_message(message, writes, effects).await;
         }
         let owner = message.id.0;
@@ -135,8 +143,6 @@ impl Shard {
             wire::encode(&OutboxRow::Chunked { owner, seal: sealed, len: encoded.len() as u64 })
         };
         writes.put(key::outbox(to, n), row);
-        writes.puts.retain(|put| put.key != key::sent(to));
-        writes.put(key::sent(to), wire::encode(&n));
         if let Some(pair) = self.outbox.get_mut(&to) {
             pair.open.insert(n, chunked);
         }
@@ -145,12 +151,12 @@ impl Shard {
     }
 
     /// Reads an envelope of the outbox.
-    pub(super) async fn envelope(&self, value: &Bytes) -> Result<Envelope, VerbError> {
+    pub(super) async fn envelope(&self, value: &Bytes) -> Result<(Envelope, Chunked), VerbError> {
         match wire::decode("outbox row", value)? {
-            OutboxRow::Whole(envelope) => Ok(envelope),
+            OutboxRow::Whole(envelope) => Ok((envelope, None)),
             OutboxRow::Chunked { owner, seal, len } => {
                 let bytes = self.payload(owner, seal, &selvedge_kernel::journal::Payload::Chunked { len }).await?;
-                Ok(wire::decode("envelope", &bytes)?)
+                Ok((wire::decode("envelope", &bytes)?, Some((owner, seal, len))))
             }
         }
     }
@@ -160,19 +166,25 @@ impl Shard {
         let Some(pair) = self.outbox.get_mut(&by) else { return };
         let rest = pair.open.split_off(&(n + 1));
         let gone = std::mem::replace(&mut pair.open, rest);
+        let Some(newest) = gone.last_key_value().map(|gone| *gone.0) else { return };
         let mut writes = Writes::default();
+        // What was sent is known from its rows; once the last of them goes, from this mark.
+        writes.put(key::sent(by), wire::encode(&newest));
         for (n, chunked) in gone {
             writes.delete(key::outbox(by, n));
             if let Some((owner, sealed, len)) = chunked {
                 for piece in 0..len.div_ceil(limit::CHUNK_BYTES as u64) {
                     writes.delete(key::chunk(owner, sealed, u32::try_from(piece).unwrap_or(u32::MAX)));
+                    if writes.deletes.len() > 60 {
+                        self.write(std::mem::take(&mut writes), Vec::new());
+                    }
                 }
             }
             if writes.deletes.len() > 60 {
                 self.write(std::mem::take(&mut writes), Vec::new());
             }
         }
-        if !writes.deletes.is_empty() {
+        if writes != Writes::default() {
             self.write(writes, Vec::new());
         }
     }
@@ -183,7 +195,7 @@ impl Shard {
         range.start = key::outbox(by, n + 1);
         let Ok(rows) = self.scan(range, 1_000).await else { return };
         for (row, value) in rows {
-            if let (Some(n), Ok(envelope)) = (key::last_u64(&row), self.envelope(&value).await) {
+            if let (Some(n), Ok((envelope, _))) = (key::last_u64(&row), self.envelope(&value).await) {
                 self.wiring.send(by, Event::Envelope { from: self.id, to: by, n, envelope: Box::new(envelope) });
             }
         }
@@ -274,28 +286,43 @@ impl Shard {
     }
 
     async fn keep_cancel(&mut self, id: InvocationId, reason: String, writes: &mut Writes) -> Result<(), VerbError> {
-        let Some(mut record) = self.record(id).await? else { return Ok(()) };
+        let known = match self.active.get(&id) {
+            Some(activation) => Some(activation.record.clone()),
+            None => self.record(id).await?,
+        };
+        let Some(mut record) = known else { return Ok(()) };
         if record.status.ended() || record.cancel.is_some() {
             return Ok(());
         }
         record.cancel = Some(reason.clone());
-        if let Some(activation) = self.active.get_mut(&id) {
-            activation.record.cancel = Some(reason.clone());
-            if let Some(pending) = &mut activation.pending {
-                pending.puts.retain(|put| put.key != key::invocation(id));
+        if !self.holds_actor(&record).await? {
+            // It waits for its turn, and is never started.
+            writes.put(key::invocation(id), wire::encode(&record));
+            self.doomed.push_back(id);
+            return Ok(());
+        }
+        if record.retry_at.take().is_some() {
+            // Its next attempt is the one that is told.
+            let ready = self.put_ready(writes, id);
+            self.kept_ready.insert(id, ready);
+            self.revived.push_back(id);
+        } else {
+            self.wake_with(id, Outside::Cancel { reason: reason.clone() }, writes).await?;
+            if let Some(activation) = self.active.get_mut(&id) {
+                activation.record.cancel = Some(reason);
             }
         }
         writes.put(key::invocation(id), wire::encode(&record));
-        let holds = self.holds_actor(&record).await?;
-        if holds {
-            self.wake_with(id, Outside::Cancel { reason }, writes).await?;
-        }
         Ok(())
     }
 
     /// A deadline has passed, or a client asks: a cancel, kept until it is delivered.
     pub(crate) async fn request_cancel(&mut self, id: InvocationId, reason: String) {
-        let mut writes = Writes::default();
+        self.cancel_into(id, reason, Writes::default()).await;
+    }
+
+    /// The same in a transition that has begun.
+    pub(super) async fn cancel_into(&mut self, id: InvocationId, reason: String, mut writes: Writes) {
         match self.keep_cancel(id, reason, &mut writes).await {
             Ok(()) if writes != Writes::default() => self.write(writes, Vec::new()),
             Ok(()) => {}

@@ -33,6 +33,7 @@ impl Shard {
                 format!("the signal `{name}` carries {} bytes, the limit is {}: send a reference instead", payload.len(), limit::TRANSITION_BYTES),
             ));
         }
+        let mut writes = Writes::default();
         let (prefix, waiter) = match &target {
             SignalTarget::Actor(actor) => {
                 self.load_actor(actor).await?;
@@ -40,7 +41,11 @@ impl Shard {
                 (key::actor_signals(actor, name), head)
             }
             SignalTarget::Invocation(id) => {
-                let Some(record) = self.record(*id).await? else {
+                let known = match self.active.get(id) {
+                    Some(activation) => Some(activation.record.clone()),
+                    None => self.record(*id).await?,
+                };
+                let Some(mut record) = known else {
                     return Err(VerbError::new(
                         Consequence::NotFound,
                         "unknown_invocation",
@@ -50,12 +55,22 @@ impl Shard {
                 if record.status.ended() {
                     return Err(VerbError::new(Consequence::Conflict, "ended", format!("{id} has ended: nothing waits for the signal `{name}` any more")));
                 }
+                if !record.signalled {
+                    // Its end looks for signals that nobody took.
+                    record.signalled = true;
+                    writes.put(key::invocation(*id), wire::encode(&record));
+                    if let Some(activation) = self.active.get_mut(id) {
+                        activation.record.signalled = true;
+                    }
+                }
                 (key::invocation_signals(*id, name), Some(*id))
             }
         };
-        let mut writes = Writes::default();
         if let Some(idempotency) = idempotency {
-            let row = signal_once(&prefix, &idempotency);
+            let row = match &target {
+                SignalTarget::Actor(actor) => key::actor_signal_once(actor, name, &idempotency),
+                SignalTarget::Invocation(id) => key::invocation_signal_once(*id, name, &idempotency),
+            };
             if self.get(row.clone()).await?.is_some() {
                 return Ok(());
             }
@@ -119,12 +134,4 @@ impl Shard {
         }
         Ok(())
     }
-}
-
-fn signal_once(prefix: &Key, idempotency: &str) -> Key {
-    let mut row = prefix.to_vec();
-    // Behind every kept signal: numbers never reach this.
-    row.extend_from_slice(&u64::MAX.to_be_bytes());
-    selvedge_kernel::id::push_part(&mut row, idempotency.as_bytes());
-    Key::from(row)
 }

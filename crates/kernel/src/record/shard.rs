@@ -112,6 +112,25 @@ pub enum Timer {
     },
     /// A delayed message.
     Message(Box<Message>),
+    /// A delayed message whose input is kept in chunks under the message's id.
+    LargeMessage {
+        /// The message, without its input.
+        message: Box<Message>,
+        /// Under which seal.
+        seal: Hash32,
+        /// How long the input is.
+        len: u64,
+    },
+    /// What an ended invocation has left behind and one commit could not hold: operations, callers, signals.
+    Leftovers {
+        /// Of which invocation.
+        invocation: InvocationId,
+    },
+    /// The chunks of an owner, after its retention.
+    Chunks {
+        /// Whose.
+        owner: RawId,
+    },
     /// Something that a run waits for.
     Run {
         /// Which run.

@@ -1,6 +1,9 @@
-//! The tests of the facade: one binary.
+//! The tests of the facade and of the binary: one binary.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod accept;
+mod cli;
 mod replay;
+mod rig;
+mod runbook;
 mod runs;

@@ -647,3 +647,64 @@ async fn a_scatter_on_the_embedded_store_goes_on_after_the_engine_was_closed_in_
     engine.close().await.unwrap();
     std::fs::remove_dir_all(&folder).unwrap();
 }
+
+#[tokio::test]
+async fn recovery_goes_on_when_the_store_is_back_and_a_fenced_owner_finishes_nothing() {
+    let started = Started::default();
+    let mut engine = test::Engine::new(doubler(&started, ", throttle: { concurrency: 3 }")).await.unwrap();
+    let id = start(&engine, "doubles", numbers(60)).await.id();
+    until(&engine, id, "ten done", |status| status.stages[0].done >= 10).await;
+    engine.model().set_stopped(Some("somebody pulled the plug"));
+    assert!(engine.kill_and_reopen().await.is_err());
+    engine.model().set_stopped(None);
+    let ended = ended_items(&engine, id, 0);
+    let before = started.lock().unwrap().len();
+    engine.kill_and_reopen().await.unwrap();
+    until(&engine, id, "thirty done", |status| status.stages[0].done >= 30).await;
+    // Another owner claims the shard: this one commits nothing more.
+    engine.model().fence(id.0.hash.shard(64));
+    let fenced = ended_items(&engine, id, 0);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(ended_items(&engine, id, 0), fenced);
+    let after = started.lock().unwrap().len();
+    engine.kill_and_reopen().await.unwrap();
+    check_doubles(&end(&engine, id).await.unwrap(), 60);
+    let all = started.lock().unwrap().clone();
+    assert!(!all[before..].iter().any(|item| ended.contains(item)), "what had ended before the store went away ran again");
+    assert!(!all[after + 3..].iter().any(|item| fenced.contains(item)), "what had ended before the shard was taken over ran again");
+    sound(&engine).await;
+}
+
+#[tokio::test]
+async fn a_cancel_that_races_with_completion_and_a_kill_has_one_outcome() {
+    for round in 0..30u64 {
+        let mut engine = test::Engine::new(doubler(&Started::default(), "")).await.unwrap();
+        let run = start(&engine, "doubles", numbers(3)).await;
+        tokio::time::sleep(Duration::from_micros(round * 200)).await;
+        let taken = run.cancel().await;
+        let seen = run.result::<Value>().await;
+        match (&taken, &seen) {
+            (Ok(()), Err(RunError::Cancelled { .. })) => {}
+            (Err(refused), Ok(output)) => {
+                assert!(refused.to_string().contains("completed"), "{refused}");
+                check_doubles(output, 3);
+            }
+            other => panic!("{other:?}"),
+        }
+        engine.kill_and_reopen().await.unwrap();
+        assert_eq!(state(&engine, run.id()).await, if taken.is_ok() { RunState::Cancelled } else { RunState::Completed });
+        sound(&engine).await;
+    }
+}
+
+#[tokio::test]
+async fn a_wide_run_leaves_piece_by_piece_after_its_retention() {
+    let engine = test::Engine::new(doubler(&Started::default(), "")).await.unwrap();
+    let run = start(&engine, "doubles", numbers(3_000)).await;
+    run.result::<Value>().await.unwrap();
+    for _ in 0..5 {
+        engine.advance(Duration::from_secs(2 * 86_400)).await;
+    }
+    let left = engine.model().rows(run.id().0.hash.shard(64)).into_iter().filter(|(key, _)| key.get(3..21) == Some(&run.id().0.to_bytes()[..])).count();
+    assert_eq!(left, 0);
+}
