@@ -238,6 +238,7 @@ impl Shard {
             accepted_at: record.accepted_at,
             last_error,
             waiting,
+            slow_polls: self.active.get(&id).map_or(0, |activation| activation.slow_polls),
             caller: record.message.context.clone(),
         })
     }
