@@ -53,6 +53,8 @@ doc:
 	cargo test --workspace --doc
 
 kill:
+	@tools/bin/need cargo cc python3
+	cargo build -q -p selvedge -p selvedge-kill
 	cargo run -q -p selvedge-kill -- --cycles $(CYCLES) --seed $(SEED) --dir $(TARGET_DIR)
 
 bench:

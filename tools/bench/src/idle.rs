@@ -17,7 +17,7 @@ const REST: Duration = Duration::from_secs(2);
 /// (f) resident memory and (g) time to accept work, both in a fresh process on a store that this one fills.
 pub async fn memory_and_opening(dir: &Path, actors: u64, suspended: u64) -> Result<Vec<Figure>, Failed> {
     let data = dir.join("idle");
-    let engine = Engine::open(data.clone(), app()).await?;
+    let engine = Engine::open(data.clone(), app()?).await?;
     let client = engine.local();
     let start = Instant::now();
     each(2048, actors, move |number| {
@@ -49,7 +49,7 @@ pub async fn memory_and_opening(dir: &Path, actors: u64, suspended: u64) -> Resu
 /// The fresh process: opens, has one call answered, rests, prints seconds and resident bytes.
 pub async fn opened(data: &Path) -> Result<(), Failed> {
     let start = Instant::now();
-    let engine = Engine::open(data, app()).await?;
+    let engine = Engine::open(data, app()?).await?;
     engine.local().call(NOTHING.on("first"), ()).await?;
     let seconds = start.elapsed().as_secs_f64();
     tokio::time::sleep(REST).await;

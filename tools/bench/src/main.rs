@@ -1,6 +1,6 @@
 //! `selvedge-bench [DIR [LETTERS]]`: speed as ratios to the bare disk, in DIR/selvedge-bench. Rounds are interleaved, so that a machine
 //! that is busy for a while is busy for both sides of a ratio; each figure is the median of its rounds.
-//! LETTERS chooses: `abd`, `e`, `fg`; without it all are measured.
+//! LETTERS chooses: `abd`, `c`, `e`, `fg`; without it all are measured.
 
 mod counted;
 mod figure;
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     let local = tokio::task::LocalSet::new();
     let done = match words.as_slice() {
         [word, data] if word == "opened" => local.block_on(&runtime, idle::opened(Path::new(data))),
-        _ => local.block_on(&runtime, measure(&dir, words.get(1).map_or("abdefg", String::as_str))),
+        _ => local.block_on(&runtime, measure(&dir, words.get(1).map_or("abcdefg", String::as_str))),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -54,6 +54,9 @@ async fn measure(dir: &Path, letters: &str) -> Result<(), Failed> {
     let mut figures = Vec::new();
     if asked("abd") {
         figures.extend(speed::steps_and_calls(dir).await?);
+    }
+    if asked("c") {
+        figures.extend(speed::tasks(dir).await?);
     }
     if asked("e") {
         figures.extend(speed::replay(dir).await?);

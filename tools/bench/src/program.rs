@@ -1,6 +1,7 @@
 //! The handlers that are measured.
 
-use selvedge::{App, Ctx, Handler, Outcome, Signal};
+use selvedge::{Activity, App, Attempt, Ctx, Handler, Outcome, Signal};
+use selvedge_kernel::pipeline::parse::parse_pipeline;
 
 /// A durable call that does nothing.
 pub const NOTHING: Handler<(), ()> = Handler::new("idle", "nothing");
@@ -15,9 +16,29 @@ pub const WAIT: Handler<(), u64> = Handler::new("sleeper", "wait");
 /// Ends a wait.
 pub const GO: Signal<u64> = Signal::new("go");
 
-/// The program.
-pub fn app() -> App {
-    App::new().handler(NOTHING, nothing).handler(SET, set).handler(STEPS, steps).handler(LONG, long).handler(WAIT, wait)
+/// Gives its input back.
+const SAME: Activity<u64, u64> = Activity::new("same");
+
+/// One task for each item, and nothing else.
+const SCATTER: &str = r#"
+selvedge: 1
+name: scatter
+input:
+  items: { type: array, items: { type: integer } }
+stages:
+  - name: all
+    mode: scatter
+    over: input.items
+    call: same
+    input: "${item}"
+output: "${length(stages.all.output)}"
+"#;
+
+/// The program. An error is a pipeline that does not parse, in words.
+pub fn app() -> Result<App, String> {
+    let (scatter, _) = parse_pipeline("scatter", SCATTER).map_err(|wrong| format!("{wrong:?}"))?;
+    let app = App::new().activity(SAME, async |_: Attempt, item: u64| Ok(item)).pipeline(scatter);
+    Ok(app.handler(NOTHING, nothing).handler(SET, set).handler(STEPS, steps).handler(LONG, long).handler(WAIT, wait))
 }
 
 async fn nothing(_: Ctx, (): ()) -> Outcome<()> {

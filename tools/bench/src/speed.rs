@@ -23,7 +23,7 @@ pub async fn steps_and_calls(dir: &Path) -> Result<Vec<Figure>, Failed> {
     let step_bytes = counted::bytes_per_step(&dir.join("counted"), CALLERS, ROUND).await?;
     println!("a step puts {step_bytes:.0} bytes of keys and values, its share of the invocation included");
     let mut segment = Segment::create(&dir.join("limit"))?;
-    let engine = Engine::open(dir.join("speed"), app()).await?;
+    let engine = Engine::open(dir.join("speed"), app()?).await?;
     let (mut limits, mut appends, mut steps, mut calls, mut amplification) = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut step_ratios, mut call_ratios) = (Vec::new(), Vec::new());
     let mut budget = Vec::new();
@@ -94,7 +94,7 @@ pub async fn replay(dir: &Path) -> Result<Vec<Figure>, Failed> {
     const JOURNALS: u64 = 256;
     const ENTRIES: u32 = 4_000;
     let data = dir.join("replay");
-    let engine = Engine::open(data.clone(), app()).await?;
+    let engine = Engine::open(data.clone(), app()?).await?;
     let client = engine.local();
     let mut ids = Vec::new();
     for journal in 0..JOURNALS {
@@ -106,7 +106,7 @@ pub async fn replay(dir: &Path) -> Result<Vec<Figure>, Failed> {
         }
     }
     engine.close().await?;
-    let engine = Engine::open(data, app()).await?;
+    let engine = Engine::open(data, app()?).await?;
     let start = Instant::now();
     let client = engine.local();
     each(JOURNALS, JOURNALS, move |journal| {
@@ -120,4 +120,24 @@ pub async fn replay(dir: &Path) -> Result<Vec<Figure>, Failed> {
     let per_second = (JOURNALS * u64::from(ENTRIES)) as f64 / start.elapsed().as_secs_f64();
     engine.close().await?;
     Ok(vec![Figure { letter: "e", name: "entries_replayed", value: per_second, unit: "per_s", ratio: per_second / 1e6 }])
+}
+
+/// (c) tasks per second of a pipeline that scatters, each round beside the limit.
+pub async fn tasks(dir: &Path) -> Result<Vec<Figure>, Failed> {
+    const ITEMS: u64 = 10_000;
+    let step_bytes = counted::bytes_per_step(&dir.join("counted"), CALLERS, ROUND / 2).await? as usize;
+    let mut segment = Segment::create(&dir.join("limit"))?;
+    let engine = Engine::open(dir.join("tasks"), app()?).await?;
+    let items = serde_json::json!({ "items": (0..ITEMS).collect::<Vec<u64>>() });
+    let (mut rates, mut ratios) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let grouped = limit::records_per_second(&mut segment, step_bytes, CALLERS as usize, ROUND / 3)?;
+        let start = Instant::now();
+        let done: u64 = engine.local().start("scatter", &items).await?.result().await?;
+        let rate = done as f64 / start.elapsed().as_secs_f64();
+        rates.push(rate);
+        ratios.push(rate / grouped);
+    }
+    engine.close().await?;
+    Ok(vec![Figure { letter: "c", name: "pipeline_tasks", value: median(&mut rates), unit: "per_s", ratio: median(&mut ratios) }])
 }
