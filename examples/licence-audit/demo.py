@@ -17,7 +17,8 @@ def head(text):
 
 
 def tell(text):
-    print("   " + text, flush=True)
+    # A killed engine leaves its progress bar behind.
+    print(("\r\033[2K" if sys.stdout.isatty() else "") + "   " + text, flush=True)
 
 
 class Audit:

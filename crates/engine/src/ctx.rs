@@ -13,7 +13,7 @@ use bytes::Bytes;
 use selvedge_kernel::auth::AuthorizationContext;
 use selvedge_kernel::error::{AttemptError, WorkError};
 use selvedge_kernel::id::{ActorId, InvocationId};
-use selvedge_kernel::journal::{OpKind, Payload};
+use selvedge_kernel::journal::OpKind;
 use selvedge_kernel::policy::{Retry, Timeout};
 use selvedge_kernel::time::Millis;
 use selvedge_kernel::transition;
@@ -244,18 +244,11 @@ impl Ctx {
         match called {
             Err(error) => Read::ready(&self.core, Err(error)),
             Ok((signature, Some(entry))) => {
+                // It is given as late as it was the first time, so that what runs beside it runs in the same order.
                 let number = signature.number;
-                match &entry.payload {
-                    Payload::Inline(payload) => {
-                        state.view.insert(name.to_owned(), untag(payload));
-                        Read::ready(&self.core, Ok(payload.clone()))
-                    }
-                    _ => {
-                        state.loads.push(Load::Recorded { number, entry });
-                        state.reading.insert(name.to_owned(), number);
-                        Read { core: self.core.clone(), ready: None, number, name: Some(name.to_owned()) }
-                    }
-                }
+                state.loads.push(Load::Recorded { number, entry });
+                state.reading.insert(name.to_owned(), number);
+                Read { core: self.core.clone(), ready: None, number, name: Some(name.to_owned()) }
             }
             Ok((signature, None)) => {
                 let number = signature.number;
@@ -284,9 +277,6 @@ impl Ctx {
         match state.record(&self.core, kind, prefix, "") {
             Err(error) => Read::ready(&self.core, Err(error)),
             Ok((signature, recorded)) => {
-                if let Some(Payload::Inline(payload)) = recorded.as_ref().map(|entry| &entry.payload) {
-                    return Read::ready(&self.core, Ok(payload.clone()));
-                }
                 let number = signature.number;
                 state.loads.push(match recorded {
                     Some(entry) => Load::Recorded { number, entry },

@@ -15,7 +15,7 @@ use crate::disk::Faults;
 use crate::embedded::Shared;
 use crate::log::ShardState;
 use crate::pass::Pass;
-use crate::position::{Intent, Position};
+use crate::position::Position;
 use crate::segment::Segment;
 use crate::tree::{Tree, fold_of_key};
 
@@ -164,13 +164,17 @@ fn carry(shared: &Shared, tree: &mut Tree, faults: &Faults, span: &Span) -> io::
     let mut passes = span.passes;
     let mut layers = shared.tables.oldest(span.span);
     while !layers.is_empty() {
-        faults.step()?;
-        tree.set_intent(Intent { group: span.group, passes })?;
         while tree.rows.l0_table_count() > NEW_TABLES && !shared.carrier.lock().closed {
             std::thread::sleep(Duration::from_millis(10));
         }
         let view = tree.view();
-        Pass { view: &view, today: (shared.today)(), gone: span.gone, layers: &layers }.run(tree, faults, &mut stale)?;
+        let pass = Pass { view: &view, today: (shared.today)(), gone: span.gone, layers: &layers };
+        faults.step()?;
+        for (day, kinds) in pass.kinds() {
+            tree.add_kinds(day, &kinds)?;
+        }
+        tree.set_intent(span.group, passes)?;
+        pass.run(tree, faults, &mut stale)?;
         shared.tables.carried(&Arc::new(tree.view()), &layers);
         passes += 1;
         layers = shared.tables.oldest(span.span);

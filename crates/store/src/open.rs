@@ -65,7 +65,7 @@ pub fn read(directory: &Directory, disk: &Disk, options: &Options, shared: &Arc<
             if group.header.number > position.group {
                 replay(path, &segment, offset, group, &mut log, &view)?;
             }
-            if let Some(intent) = tree.intent.filter(|intent| intent.group == group.header.number) {
+            if let Some(intent) = tree.intent.as_ref().filter(|intent| intent.group == group.header.number) {
                 // The same commits make the same layers, so the passes that were done are known by their number.
                 let span = log.span;
                 log.end_span(position.watermark, intent.passes);

@@ -57,10 +57,7 @@ impl<'a> Pass<'a> {
                     folded.push((target, key.clone()));
                 }
             });
-            let kinds = self.bring(&keyspace, target, changes, &mut moved)?;
-            if let Some(day) = target {
-                tree.add_kinds(day, &kinds);
-            }
+            self.bring(&keyspace, target, changes, &mut moved)?;
         }
         // A fold may put a row where it folded one away.
         for (target, key) in folded {
@@ -73,8 +70,7 @@ impl<'a> Pass<'a> {
             faults.step()?;
             let keyspace = tree.day(day)?;
             let changes = puts.into_iter().map(|(shard, key, cell)| Ok((tree_key(shard, key), change(cell.clone())?)));
-            let kinds = self.bring(&keyspace, Some(day), changes, &mut moved)?;
-            tree.add_kinds(day, &kinds);
+            self.bring(&keyspace, Some(day), changes, &mut moved)?;
         }
         faults.step()?;
         self.note_stays(&mut moved)?;
@@ -87,26 +83,41 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    /// Brings changes into a keyspace, notes where else their keys stand, and says which kinds of rows they are.
+    /// The kinds of rows that the pass brings into the keyspaces of days.
+    pub fn kinds(&self) -> BTreeMap<Day, Kinds> {
+        let mut days = BTreeMap::new();
+        for (_, layer) in self.layers {
+            for (key, cell) in &layer.rows {
+                if let Some(day) = self.day_of(cell) {
+                    days.entry(day).or_insert(Kinds::NONE).add(key);
+                }
+            }
+            for mark in layer.folds.values() {
+                if let Some(day) = mark.target() {
+                    days.entry(day).or_insert(Kinds::NONE).add_pieces(&mark.into);
+                }
+            }
+        }
+        days
+    }
+
+    /// Brings changes into a keyspace, and notes where else their keys stand.
     fn bring(
         &self,
         keyspace: &Keyspace,
         target: Option<Day>,
         changes: impl Iterator<Item = io::Result<(Vec<u8>, Change)>>,
         moved: &mut Moved,
-    ) -> io::Result<Kinds> {
-        let mut kinds = Kinds::NONE;
+    ) -> io::Result<()> {
         let noted = changes.map(|change| {
             let (key, change) = change?;
             let (shard, row) = split(&key);
             if shard.0 != u16::MAX {
-                kinds.add(row);
                 self.note_moved(shard, row, target, moved)?;
             }
             Ok((key, change))
         });
-        ingest(keyspace, noted)?;
-        Ok(kinds)
+        ingest(keyspace, noted)
     }
 
     /// Notes that a key stands in one keyspace now, and that it may stand in others.

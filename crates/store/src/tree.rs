@@ -153,13 +153,6 @@ impl Tree {
                 .filter(|position| position.shards.len() == usize::from(shards))
                 .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the position in the log is unreadable"))?,
         };
-        let mut days = BTreeMap::new();
-        for name in database.list_keyspace_names() {
-            let Some(day) = name.strip_prefix("day-").and_then(|day| day.parse().ok()).map(Day) else { continue };
-            let keyspace = database.keyspace(&name, KeyspaceCreateOptions::default).map_err(other)?;
-            let known = position.days.iter().find(|(known, _)| *known == day);
-            days.insert(day, (keyspace, known.map_or(Kinds::ALL, |(_, kinds)| *kinds)));
-        }
         let intent = match meta.get(INTENT_KEY).map_err(other)? {
             None => None,
             Some(bytes) => {
@@ -167,6 +160,14 @@ impl Tree {
                 Some(Intent::decode(&bytes).ok_or_else(unreadable)?).filter(|intent| intent.group > position.group)
             }
         };
+        let known = intent.as_ref().map_or(&position.days, |intent| &intent.days);
+        let mut days = BTreeMap::new();
+        for name in database.list_keyspace_names() {
+            let Some(day) = name.strip_prefix("day-").and_then(|day| day.parse().ok()).map(Day) else { continue };
+            let keyspace = database.keyspace(&name, KeyspaceCreateOptions::default).map_err(other)?;
+            let known = known.iter().find(|(known, _)| *known == day);
+            days.insert(day, (keyspace, known.map_or(Kinds::ALL, |(_, kinds)| *kinds)));
+        }
         Ok(Tree { database, rows, meta, days, position, intent })
     }
 
@@ -187,11 +188,13 @@ impl Tree {
         Ok(keyspace)
     }
 
-    /// Says which kinds of rows came into the keyspace of a day.
-    pub fn add_kinds(&mut self, day: Day, kinds: &Kinds) {
+    /// Says which kinds of rows will come into the keyspace of a day, which is made if there is none.
+    pub fn add_kinds(&mut self, day: Day, kinds: &Kinds) -> io::Result<()> {
+        self.day(day)?;
         if let Some((_, known)) = self.days.get_mut(&day) {
             known.0.iter_mut().zip(kinds.0).for_each(|(known, new)| *known |= new);
         }
+        Ok(())
     }
 
     /// How many keyspaces of days there are.
@@ -209,13 +212,12 @@ impl Tree {
         ingest(&self.meta, changes.into_iter().map(Ok))
     }
 
-    /// Makes durable what is being carried, and how much of it is done.
-    pub fn set_intent(&mut self, intent: Intent) -> io::Result<()> {
-        if self.intent == Some(intent) {
-            return Ok(());
-        }
+    /// Makes durable what is being carried, and how many passes over it are done.
+    pub fn set_intent(&mut self, group: u64, passes: u32) -> io::Result<()> {
+        let intent = Intent { group, passes, days: self.days.iter().map(|(day, (_, kinds))| (*day, *kinds)).collect() };
+        let bytes = intent.encode();
         self.intent = Some(intent);
-        ingest(&self.meta, std::iter::once(Ok((INTENT_KEY.to_vec(), Some(intent.encode())))))
+        ingest(&self.meta, std::iter::once(Ok((INTENT_KEY.to_vec(), Some(bytes)))))
     }
 
     /// Drops the keyspaces of days that are past. Readers that have a view of them finish.

@@ -19,6 +19,9 @@ use crate::shard::{Alarm, Shard, VerbError};
 /// Compiled definitions that no run in memory uses and that are kept all the same.
 const DEFINITIONS: usize = 64;
 
+/// So many times longer than one that only waits stays a run that waits for the answers of actors.
+const CALLS_STAY: u32 = 60;
+
 pub(super) fn unknown(id: RunId) -> VerbError {
     VerbError::new(Consequence::NotFound, "unknown_run", format!("there is no run {id}: it may have been removed after its retention time"))
 }
@@ -109,7 +112,10 @@ impl Shard {
         if active.rests.is_some() {
             return;
         }
+        let calls = self.runs.tasks.range((id, 0, 0)..=(id, u16::MAX, u32::MAX)).next().is_some();
         let after = self.wiring.settings.suspend_after.unwrap_or_else(|| crate::registry::ActorOptions::default().suspend_after);
+        // Who comes back sends its open calls again, for nothing: a run that waits for answers stays longer.
+        let after = if calls { after * CALLS_STAY } else { after };
         let alarm = self.set_alarm(now.after(after), Alarm::RunRests { run: id });
         if let Some(active) = self.runs.active.get_mut(&id) {
             active.rests = Some((now, alarm));

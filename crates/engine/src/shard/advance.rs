@@ -161,6 +161,8 @@ impl Shard {
                     return Ok(Step::Keep);
                 }
                 activation.core.state.borrow_mut().may_run = true;
+                // What it called behind its journal comes before what it awaits.
+                self.flush(activation).await?;
                 // Steps that were waiting for the end of the replay start now.
                 self.begin_all(activation).await?;
                 continue;

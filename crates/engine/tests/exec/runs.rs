@@ -94,7 +94,7 @@ async fn open(model: &Model, folder: &Folder) -> Engine {
         observer: None,
     };
     let mut registry = Registry::default();
-    let tally = Transition { activity: "tally.add".to_owned(), exec: exec(folder, &["python3", "tally.py"], true), timeout: Timeout::default() };
+    let tally = Transition { activity: "tally.add".to_owned(), retry: None, exec: exec(folder, &["python3", "tally.py"], true), timeout: Timeout::default() };
     let handlers = BTreeMap::from([("add".to_owned(), Handler::Transition(tally))]);
     registry.actors.insert("tally".to_owned(), ActorType { handlers, ..ActorType::default() });
     let settings = ExecSettings { environment: std::env::vars().collect(), scratch: folder.0.clone(), shim: Some(shim(None)), log: None };

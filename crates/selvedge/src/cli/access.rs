@@ -74,7 +74,9 @@ impl Access {
     pub async fn open(common: &Common, app: App, tasks: Tasks) -> Result<Access, Stop> {
         let mut config = config(common)?;
         config.settings.tasks = tasks;
-        config.control = config::Control::Silent;
+        if tasks == Tasks::Leave {
+            config.control = config::Control::Silent;
+        }
         let data = config.data.clone();
         if !data.join("meta").exists() {
             let data = data.display();

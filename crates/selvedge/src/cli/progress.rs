@@ -25,7 +25,7 @@ impl Lines {
     /// A bar if standard error is a terminal.
     pub fn open() -> Lines {
         let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new(0);
+            let bar = ProgressBar::new(1).with_message("opening");
             // The template is ours and parses.
             let style = ProgressStyle::with_template("{spinner} {msg} [{bar:32}] {pos} of {len}").unwrap_or_else(|_| ProgressStyle::default_bar());
             bar.set_style(style.progress_chars("=> "));
@@ -38,7 +38,7 @@ impl Lines {
     /// One line, above the bar.
     pub fn line(&self, line: &str) {
         match &self.bar {
-            Some(bar) => bar.println(line),
+            Some(bar) => bar.suspend(|| print::note(line)),
             None => print::note(line),
         }
     }

@@ -1,6 +1,7 @@
 //! `runs …`
 
 use selvedge_engine::wiring::Tasks;
+use selvedge_kernel::machine::RunState;
 use selvedge_kernel::record::run::Event;
 use serde_json::Value;
 
@@ -88,20 +89,24 @@ async fn follow(common: &Common, app: App, id: String) -> Result<Code, Stop> {
         let events: Vec<(u64, Event)> =
             serde_json::from_value(events).map_err(|error| Stop::new(Code::Unreachable, format!("the holder speaks another version: {error}")))?;
         if events.is_empty() {
-            // It ended before we came.
+            // It has ended, and none of its events is kept any more.
+            let run = access.ask(Request::Run { id }).await?;
             access.close().await?;
-            return Ok(Code::Done);
+            return Ok(if run["state"] == "completed" { Code::Done } else { Code::Failed });
         }
+        let mut state = RunState::Running;
         for (number, event) in events {
             next = number + 1;
+            state = event.state;
             match common.output {
                 Output::Json => print::say(&serde_json::to_string(&(number, &event)).unwrap_or_default()),
                 Output::Text => happened::lines(&event).iter().for_each(|line| print::say(line)),
             }
-            if event.state.ended() {
-                access.close().await?;
-                return Ok(if event.state == selvedge_kernel::machine::RunState::Completed { Code::Done } else { Code::Failed });
-            }
+        }
+        // The holder may go away with its run: nothing more is asked of it.
+        if state.ended() {
+            access.close().await?;
+            return Ok(if state == RunState::Completed { Code::Done } else { Code::Failed });
         }
     }
 }

@@ -177,6 +177,37 @@ fn verbs_go_through_the_holder_and_reach_its_run() {
 }
 
 #[test]
+fn a_run_is_followed_through_its_holder_to_its_end() {
+    let folder = folder(WAITS);
+    let holder = folder.start(&["run", "p.yaml"]);
+    let run = folder.until_run("for the signal `go`");
+    let follower = folder.start(&["runs", "follow", &run]);
+    assert_eq!(folder.selvedge(&["runs", "signal", &run, "go"]).code, 0);
+    let followed = folder.end(follower);
+    assert_eq!(followed.code, 0, "{}", followed.err);
+    assert!(followed.out.contains("the signal `go` came, hold took it") && followed.out.contains("the run is completed"), "{}", followed.out);
+    assert_eq!(folder.end(holder).code, 0);
+    assert_eq!(folder.selvedge(&["runs", "follow", &run]).out, followed.out);
+}
+
+#[test]
+fn two_stages_that_ask_are_told_apart_by_name() {
+    let folder = folder(
+        "selvedge: 1\nname: asks\nstages:\n  - { name: a, mode: approval, assignees: ['role:x'], expires: 1d, fallback: reject }\n  - { name: b, mode: approval, depends_on: [], assignees: ['role:y'], expires: 1d, fallback: reject, on_failure: continue }\noutput: { a: '${stages.a.output.by}', b: '${stages.b.output.decision}' }\n",
+    );
+    let holder = folder.start(&["run", "p.yaml"]);
+    let run = folder.until_run("`b` by role:y");
+    let unclear = folder.selvedge(&["runs", "approve", &run]);
+    assert!(unclear.code == 64 && unclear.err.contains("--stage a or --stage b"), "{}", unclear.err);
+    assert_eq!(folder.selvedge(&["runs", "approve", &run, "--stage", "a"]).code, 0);
+    assert_eq!(folder.selvedge(&["runs", "reject", &run, "--stage", "b", "--by", "bob", "--comment", "not now"]).code, 0);
+    let ended = folder.end(holder);
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&ended.out).unwrap(), json!({"a": "user:ada", "b": "rejected"}));
+    assert_eq!(folder.selvedge(&["runs", "approve", &run, "--stage", "a"]).code, 64);
+}
+
+#[test]
 fn a_long_path_of_the_data_directory_has_a_socket_too() {
     let folder = folder(WAITS);
     let data = "d".repeat(120);

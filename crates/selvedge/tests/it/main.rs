@@ -3,6 +3,12 @@
 
 mod accept;
 mod cli;
+mod failing;
+mod kit;
+mod mismatch;
+mod operations;
+mod polling;
+mod property;
 mod replay;
 mod rig;
 mod runbook;

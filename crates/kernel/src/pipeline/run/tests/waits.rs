@@ -328,3 +328,24 @@ fn a_run_whose_activity_is_gone_is_blocked_and_goes_on_when_it_is_back() {
     assert_eq!(world.running[0].attempt, 1);
     assert_eq!(world.finish(&mut echo), RunState::Completed);
 }
+
+#[test]
+fn an_answer_to_a_call_that_was_sent_before_a_kill_ends_its_task_once_also_while_the_run_is_paused() {
+    let mut world = World::new(pipeline(vec![super::world::scatter("calls", "input.items")]), json!({ "items": [1, 2, 3] }));
+    world.settle();
+    world.tell(RunInput::Pause { by: "ada".to_owned() }).unwrap();
+    world.kill();
+    world.settle();
+    assert!(world.running.is_empty());
+    let answer = |item: u32, attempt: u32| RunInput::Answered { stage: 0, item, attempt, result: Ok(json_bytes(&json!(item))) };
+    world.tell(answer(1, 1)).unwrap();
+    world.tell(answer(1, 1)).unwrap();
+    // An answer to an attempt that was never made is nobody's.
+    world.tell(answer(2, 7)).unwrap();
+    let status = world.run.status();
+    assert_eq!((status.state, status.stages[0].done, status.stages[0].running), (RunState::Paused, 1, 0));
+    world.tell(RunInput::Resume).unwrap();
+    assert_eq!(world.running.iter().map(|dispatch| dispatch.item).collect::<Vec<_>>(), [0, 2]);
+    assert_eq!(world.finish(&mut echo), RunState::Completed);
+    assert_eq!(world.run.status().stages[0].done, 3);
+}
