@@ -53,10 +53,12 @@ doc:
 	cargo test --workspace --doc
 
 kill:
-	cargo run -q -p selvedge-kill -- --cycles $(CYCLES) --seed $(SEED) --dir $(TARGET_DIR)/kill
+	@tools/bin/need cargo cc python3
+	cargo build -q -p selvedge -p selvedge-kill
+	cargo run -q -p selvedge-kill -- --cycles $(CYCLES) --seed $(SEED) --dir $(TARGET_DIR)
 
 bench:
-	cargo run -q --release -p selvedge-bench -- $(TARGET_DIR)/bench
+	cargo run -q --release -p selvedge-bench -- $(TARGET_DIR)
 
 # fuzz/ is a workspace of its own; libFuzzer works on the stable compiler, without a sanitizer.
 fuzz: export RUSTFLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing

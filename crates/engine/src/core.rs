@@ -13,6 +13,7 @@ use selvedge_kernel::auth::AuthorizationContext;
 use selvedge_kernel::error::{AttemptError, WorkError};
 use selvedge_kernel::id::{ActorId, InvocationId, effect_key};
 use selvedge_kernel::journal::{Entry, OpKind, SealKey, Signature};
+use selvedge_kernel::limit::Limits;
 use selvedge_kernel::policy::{Retry, Timeout};
 use selvedge_kernel::record::invocation::{Begun, Blocked};
 use selvedge_kernel::replay::{AtCall, CALLED_PER_TRANSITION, Replay};
@@ -82,6 +83,8 @@ pub(crate) struct Op {
     pub since: Millis,
     /// The wake-up at the end of the running attempt's time.
     pub alarm: Option<(Millis, u64)>,
+    /// Who polled it, if that was not the handler itself.
+    pub waker: Option<Waker>,
 }
 
 /// An operation that was recorded where it was called, on its way into the next commit.
@@ -116,6 +119,8 @@ pub(crate) struct CoreState {
     pub loads: Vec<Load>,
     /// Answers to loads and replayed reads, by operation number.
     pub reads: HashMap<u32, Bytes>,
+    /// Names whose first read is under way, and the number of that read.
+    pub reading: HashMap<String, u32>,
     pub replay: Replay,
     pub live: bool,
     pub may_run: bool,
@@ -128,6 +133,9 @@ pub(crate) struct CoreState {
     pub changes: usize,
     pub change_bytes: usize,
     pub in_step: bool,
+    /// Whoever polls parts of the handler by wakers of its own: they are woken before each poll.
+    pub inner_wakers: bool,
+    pub read_wakers: Vec<Waker>,
     pub cancel_children: Vec<u32>,
     /// Children that were spawned and not joined yet.
     pub children: HashMap<u32, Begun>,
@@ -142,8 +150,11 @@ pub(crate) struct Core {
     pub context: AuthorizationContext,
     pub seal_key: SealKey,
     pub journal_limit: u32,
+    pub body_limit: u64,
     pub state: RefCell<CoreState>,
     pub waker: Arc<HandlerWaker>,
+    /// The same as a waker.
+    pub own: Waker,
     pub mailbox: Mailbox,
     pub ended: Cell<bool>,
     pub env: crate::env::Environment,
@@ -154,6 +165,8 @@ pub(crate) struct HandlerWaker {
     pub id: InvocationId,
     pub in_poll: AtomicBool,
     pub again: AtomicBool,
+    /// Its handler has left memory: who wakes it now is late.
+    pub gone: AtomicBool,
     pub mailbox: Mailbox,
 }
 
@@ -164,7 +177,7 @@ impl Wake for HandlerWaker {
     fn wake_by_ref(self: &Arc<Self>) {
         if self.in_poll.load(Ordering::SeqCst) {
             self.again.store(true, Ordering::SeqCst);
-        } else {
+        } else if !self.gone.load(Ordering::SeqCst) {
             self.mailbox.wake(Wakeup::Foreign(self.id));
         }
     }
@@ -189,15 +202,33 @@ impl Wake for StepWaker {
 }
 
 impl Core {
-    pub(crate) fn new(id: InvocationId, actor: ActorId, context: AuthorizationContext, seal_key: SealKey, now: Millis, replay: Replay, journal_limit: u32, mailbox: Mailbox, env: crate::env::Environment) -> Rc<Core> {
-        let waker = Arc::new(HandlerWaker { id, in_poll: AtomicBool::new(false), again: AtomicBool::new(false), mailbox: mailbox.clone() });
+    pub(crate) fn new(
+        id: InvocationId,
+        actor: ActorId,
+        context: AuthorizationContext,
+        seal_key: SealKey,
+        now: Millis,
+        replay: Replay,
+        limits: &Limits,
+        mailbox: Mailbox,
+        env: crate::env::Environment,
+    ) -> Rc<Core> {
+        let waker = Arc::new(HandlerWaker {
+            id,
+            in_poll: AtomicBool::new(false),
+            again: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
+            mailbox: mailbox.clone(),
+        });
         let live = replay.done();
         Rc::new(Core {
             id,
             actor,
             context,
             seal_key,
-            journal_limit,
+            journal_limit: u32::try_from(limits.journal_entries).unwrap_or(u32::MAX),
+            body_limit: limits.body_bytes,
+            own: Waker::from(waker.clone()),
             waker,
             mailbox,
             ended: Cell::new(false),
@@ -213,6 +244,7 @@ impl Core {
                 started: Vec::new(),
                 loads: Vec::new(),
                 reads: HashMap::new(),
+                reading: HashMap::new(),
                 replay,
                 live,
                 may_run: false,
@@ -224,6 +256,8 @@ impl Core {
                 changes: 0,
                 change_bytes: 0,
                 in_step: false,
+                inner_wakers: false,
+                read_wakers: Vec::new(),
                 cancel_children: Vec::new(),
                 children: HashMap::new(),
                 progress: HashMap::new(),
@@ -232,8 +266,22 @@ impl Core {
         })
     }
 
-    pub(crate) fn handler_waker(&self) -> Waker {
-        Waker::from(self.waker.clone())
+    /// Wakes whoever polls parts of the handler by wakers of its own. It counts as the handler's own poll.
+    pub(crate) fn wake_parts(&self) {
+        let mut state = self.state.borrow_mut();
+        if !state.inner_wakers {
+            return;
+        }
+        state.inner_wakers = false;
+        let mut wakers = std::mem::take(&mut state.read_wakers);
+        wakers.extend(state.ops.values_mut().filter_map(|op| op.waker.take()));
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Refuses a payload that is larger than any may be.
+    pub(crate) fn check_body(&self, what: &str, bytes: usize) -> Result<(), WorkError> {
+        within_body(self.body_limit, what, bytes)
     }
 
     /// The idempotency key of the effects of an operation.
@@ -242,8 +290,42 @@ impl Core {
     }
 }
 
+/// Refuses an address whose parts are longer than a key may hold.
+pub(crate) fn check_address(target: &ActorId, handler: &str, key: Option<&str>) -> Result<(), WorkError> {
+    for (what, part) in [
+        ("the type of an actor", target.kind.as_str()),
+        ("the key of an actor", &target.key),
+        ("the name of a handler", handler),
+        ("an idempotency key", key.unwrap_or("")),
+    ] {
+        check_part(what, part)?;
+    }
+    Ok(())
+}
+
+fn check_part(what: &str, part: &str) -> Result<(), WorkError> {
+    if part.len() > limit::KEY_PART_BYTES {
+        return Err(WorkError::new(
+            "limit: key part",
+            format!("{what} has {} bytes, the limit is {}: shorten it, or use a hash of it", part.len(), limit::KEY_PART_BYTES),
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses a payload that is larger than any may be.
+pub(crate) fn within_body(limit: u64, what: &str, bytes: usize) -> Result<(), WorkError> {
+    if bytes as u64 > limit {
+        return Err(WorkError::new(
+            "limit: body",
+            format!("{what} has {bytes} bytes, the limit of a payload is {limit}: keep it elsewhere and pass a reference"),
+        ));
+    }
+    Ok(())
+}
+
 impl CoreState {
-    fn nested(&self) -> Option<WorkError> {
+    pub(crate) fn nested(&self) -> Option<WorkError> {
         self.in_step.then(|| {
             WorkError::new("nested_operation", "an operation of the context was called inside a step; call it in the handler, before or after the step")
         })
@@ -266,6 +348,7 @@ impl CoreState {
 
     /// Calls an operation whose result is delivered. On an error nothing was recorded.
     pub(crate) fn call(&mut self, core: &Core, kind: OpKind, name: &str, target: &str, request: Request) -> Result<u32, WorkError> {
+        check_part("the name of an operation", name)?;
         let number = self.take_number(core)?;
         let signature = transition::signature(number, kind, name, target);
         let row = match self.replay.begun(&signature) {
@@ -292,6 +375,7 @@ impl CoreState {
                 decided: false,
                 since,
                 alarm: None,
+                waker: None,
             },
         );
         Ok(number)
@@ -305,6 +389,7 @@ impl CoreState {
                 format!("{CALLED_PER_TRANSITION} sends, reads and writes without waiting for anything in between; put a step or a sleep between them"),
             ));
         }
+        check_part("the name of an operation", name)?;
         let number = self.take_number(core)?;
         self.called += 1;
         let signature = transition::signature(number, kind, name, target);
@@ -318,16 +403,27 @@ impl CoreState {
         }
     }
 
+    /// Counts a message: a large input is written before, in commits of its own.
+    pub(crate) fn charge_message(&mut self, bytes: usize) -> Result<(), WorkError> {
+        self.charge(if bytes > limit::INLINE_BYTES { 64 } else { bytes })
+    }
+
     /// Counts a change against the limits of a transition.
     pub(crate) fn charge(&mut self, bytes: usize) -> Result<(), WorkError> {
         if self.changes + 1 > limit::TRANSITION_CHANGES {
             return Err(WorkError::new(
                 "limit: transition",
-                format!("more than {} changed names and sends without waiting for anything in between; put a step or a sleep between them", limit::TRANSITION_CHANGES),
+                format!(
+                    "more than {} changed names and sends without waiting for anything in between; put a step or a sleep between them",
+                    limit::TRANSITION_CHANGES
+                ),
             ));
         }
         if self.change_bytes + bytes > limit::TRANSITION_BYTES {
-            return Err(WorkError::new("limit: transition", format!("more than {} bytes of changes without waiting for anything in between", limit::TRANSITION_BYTES)));
+            return Err(WorkError::new(
+                "limit: transition",
+                format!("more than {} bytes of changes without waiting for anything in between", limit::TRANSITION_BYTES),
+            ));
         }
         self.changes += 1;
         self.change_bytes += bytes;
@@ -377,6 +473,7 @@ impl CoreState {
                 decided: true,
                 since: op.since,
                 alarm: op.alarm.take(),
+                waker: None,
             });
         }
         self.ops.retain(|_, op| !(op.dropped && op.given.is_some()));

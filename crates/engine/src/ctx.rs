@@ -13,12 +13,12 @@ use bytes::Bytes;
 use selvedge_kernel::auth::AuthorizationContext;
 use selvedge_kernel::error::{AttemptError, WorkError};
 use selvedge_kernel::id::{ActorId, InvocationId};
-use selvedge_kernel::journal::{OpKind, Payload};
+use selvedge_kernel::journal::OpKind;
 use selvedge_kernel::policy::{Retry, Timeout};
 use selvedge_kernel::time::Millis;
 use selvedge_kernel::transition;
 
-use crate::core::{Core, Fresh, Given, Load, Request, StepState, StepWaker};
+use crate::core::{Core, Fresh, Given, Load, Request, StepState, StepWaker, check_address};
 use crate::env::Observation;
 use crate::registry::LocalFuture;
 
@@ -111,6 +111,11 @@ impl Ctx {
     #[must_use]
     pub fn random(&self) -> [u8; 32] {
         let mut state = self.core.state.borrow_mut();
+        if let Some(error) = state.nested() {
+            // It would take a number that the replay, which runs no step, does not take.
+            state.failed.get_or_insert(error);
+            return transition::random_bytes(&self.core.seal_key, u32::MAX);
+        }
         let number = state.next;
         state.next += 1;
         transition::random_bytes(&self.core.seal_key, number)
@@ -131,15 +136,25 @@ impl Ctx {
     /// Records a message to another actor. It leaves with the next commit.
     pub fn message(&self, spawn: bool, target: ActorId, handler: &str, input: Bytes) -> Result<Sent, WorkError> {
         let kind = if spawn { OpKind::Spawn } else { OpKind::Send };
+        self.core.check_body("the input of a message", input.len())?;
+        check_address(&target, handler, None)?;
         let mut state = self.core.state.borrow_mut();
-        state.charge(input.len())?;
+        state.charge_message(input.len())?;
         if spawn {
             state.charge(0)?;
         }
         let (signature, recorded) = state.record(&self.core, kind, "", &format!("{target}.{handler}"))?;
         let number = signature.number;
         let fresh = if recorded.is_none() {
-            state.fresh.push(Fresh::Message { signature: signature.clone(), spawn, target: target.clone(), handler: handler.to_owned(), input, delay: None, idempotency_key: None });
+            state.fresh.push(Fresh::Message {
+                signature: signature.clone(),
+                spawn,
+                target: target.clone(),
+                handler: handler.to_owned(),
+                input,
+                delay: None,
+                idempotency_key: None,
+            });
             Some(state.fresh.len() - 1)
         } else {
             None
@@ -221,26 +236,25 @@ impl Ctx {
         if state.cleared {
             return Read::ready(&self.core, Ok(tag(None)));
         }
+        if let Some(&number) = state.reading.get(name) {
+            // It is being read for somebody else in this handler: one entry for both.
+            return Read { core: self.core.clone(), ready: None, number, name: Some(name.to_owned()) };
+        }
         let called = state.record(&self.core, OpKind::StateGet, name, "");
         match called {
             Err(error) => Read::ready(&self.core, Err(error)),
             Ok((signature, Some(entry))) => {
+                // It is given as late as it was the first time, so that what runs beside it runs in the same order.
                 let number = signature.number;
-                match &entry.payload {
-                    Payload::Inline(payload) => {
-                        state.view.insert(name.to_owned(), untag(payload));
-                        Read::ready(&self.core, Ok(payload.clone()))
-                    }
-                    _ => {
-                        state.loads.push(Load::Recorded { number, entry });
-                        Read { core: self.core.clone(), ready: None, number, name: Some(name.to_owned()) }
-                    }
-                }
+                state.loads.push(Load::Recorded { number, entry });
+                state.reading.insert(name.to_owned(), number);
+                Read { core: self.core.clone(), ready: None, number, name: Some(name.to_owned()) }
             }
             Ok((signature, None)) => {
                 let number = signature.number;
                 state.fresh.push(Fresh::Read { signature, payload: None });
                 state.loads.push(Load::Get { number, name: name.to_owned() });
+                state.reading.insert(name.to_owned(), number);
                 Read { core: self.core.clone(), ready: None, number, name: Some(name.to_owned()) }
             }
         }
@@ -263,9 +277,6 @@ impl Ctx {
         match state.record(&self.core, kind, prefix, "") {
             Err(error) => Read::ready(&self.core, Err(error)),
             Ok((signature, recorded)) => {
-                if let Some(Payload::Inline(payload)) = recorded.as_ref().map(|entry| &entry.payload) {
-                    return Read::ready(&self.core, Ok(payload.clone()));
-                }
                 let number = signature.number;
                 state.loads.push(match recorded {
                     Some(entry) => Load::Recorded { number, entry },
@@ -318,19 +329,23 @@ impl Read {
 impl Future for Read {
     type Output = Result<Bytes, WorkError>;
 
-    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         if let Some(result) = self.ready.take() {
             return Poll::Ready(result);
         }
         let mut state = self.core.state.borrow_mut();
-        match state.reads.get(&self.number).cloned() {
-            Some(value) => {
-                if let Some(name) = &self.name {
-                    state.view.entry(name.clone()).or_insert_with(|| untag(&value));
+        match state.reads.remove(&self.number) {
+            Some(value) => Poll::Ready(Ok(value)),
+            None => {
+                if let Some(known) = self.name.as_ref().and_then(|name| state.view.get(name)) {
+                    return Poll::Ready(Ok(tag(known.as_ref())));
                 }
-                Poll::Ready(Ok(value))
+                if !context.waker().will_wake(&self.core.own) {
+                    state.inner_wakers = true;
+                    state.read_wakers.push(context.waker().clone());
+                }
+                Poll::Pending
             }
-            None => Poll::Pending,
         }
     }
 }
@@ -369,6 +384,10 @@ impl Sent {
     /// Delivers it at most once for this key.
     #[must_use]
     pub fn idempotency_key(self, key: &str) -> Sent {
+        if let Err(error) = check_address(&self.core.actor, "", Some(key)) {
+            self.core.state.borrow_mut().failed.get_or_insert(error);
+            return self;
+        }
         self.change(|fresh| {
             if let Fresh::Message { idempotency_key, .. } = fresh {
                 *idempotency_key = Some(key.to_owned());
@@ -421,22 +440,30 @@ impl Operation {
         }
     }
 
-    fn poll_given(&mut self) -> Poll<Given> {
+    fn poll_given(&mut self, context: &Context<'_>) -> Poll<Given> {
         let number = match &self.called {
             Ok(number) => *number,
             Err(error) => return Poll::Ready(Given::Error(error.clone())),
         };
         let mut state = self.core.state.borrow_mut();
+        if let Some(error) = state.nested() {
+            return Poll::Ready(Given::Error(error));
+        }
         let Some(op) = state.ops.get_mut(&number) else { return Poll::Pending };
         if let Some(given) = op.given.take() {
             state.ops.remove(&number);
             self.called = Err(WorkError::new("consumed", "this operation has given its result already"));
             return Poll::Ready(given);
         }
+        let inner = !context.waker().will_wake(&self.core.own);
+        if inner {
+            op.waker = Some(context.waker().clone());
+        }
         if !op.polled {
             op.polled = true;
             state.began.push(number);
         }
+        state.inner_wakers |= inner;
         Poll::Pending
     }
 }
@@ -444,8 +471,8 @@ impl Operation {
 impl Future for Operation {
     type Output = Given;
 
-    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Given> {
-        self.poll_given()
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Given> {
+        self.poll_given(context)
     }
 }
 
@@ -492,7 +519,7 @@ impl Step<'_> {
         let core = &self.operation.core;
         let mut state = core.state.borrow_mut();
         let may_run = state.may_run;
-        let now = state.now;
+        let now = core.env.clock.now().max(state.now);
         let op = state.ops.get_mut(&number)?;
         if op.step == StepState::Idle && op.polled && !op.begun && may_run && op.row.is_none() {
             // The first attempt of a live step starts in the poll that asks for it.
@@ -503,6 +530,8 @@ impl Step<'_> {
         let StepState::Allowed(attempt) = op.step else { return None };
         let key = core.effect_key(&op.signature);
         let deadline = op.timeout.as_ref().map_or_else(|| Timeout::default().attempt, |timeout| timeout.attempt).map(|span| now.after(span.0));
+        let total = op.timeout.as_ref().and_then(|timeout| timeout.total).map(|span| op.since.after(span.0));
+        let deadline = [deadline, total].into_iter().flatten().min();
         let (mailbox, id) = (core.mailbox.clone(), core.id);
         let progress = Arc::new(move |progress| mailbox.progress(id, number, progress));
         Some((attempt, Attempt::new(&key, attempt, deadline, progress)))
@@ -512,9 +541,9 @@ impl Step<'_> {
 impl Future for Step<'_> {
     type Output = Given;
 
-    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Given> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Given> {
         let this = &mut *self;
-        if let Poll::Ready(given) = this.operation.poll_given() {
+        if let Poll::Ready(given) = this.operation.poll_given(context) {
             this.running = None;
             return Poll::Ready(given);
         }

@@ -14,7 +14,7 @@ use selvedge_kernel::record::actor::DeadLetter;
 use selvedge_kernel::record::message::Message;
 use tokio::sync::oneshot;
 
-use crate::env::{Clock, Entropy, Environment};
+use crate::env::{Entropy, Environment};
 use crate::registry::{Executor, Handler, Registry};
 use crate::shard::{Answer, Command, Reply, SignalTarget, VerbError};
 use crate::tasks::Executors;
@@ -29,7 +29,7 @@ pub const SHARDS: u16 = 64;
 
 /// A running engine: threads that own the shards of one store.
 pub struct Engine {
-    wiring: Arc<Wiring>,
+    pub(crate) wiring: Arc<Wiring>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     side: Mutex<Option<tokio::runtime::Runtime>>,
     entropy: Mutex<Entropy>,
@@ -75,34 +75,44 @@ impl Engine {
             busy: (0..count).map(|_| AtomicBool::new(false)).collect(),
             side: side.handle().clone(),
             executors: Executors::new(exec, declared.into_iter()),
+            in_flight: AtomicU64::new(0),
             stopped: Mutex::new(None),
+            skew: Mutex::new(None),
         });
         let mut threads = Vec::with_capacity(count);
         let mut opened = Vec::with_capacity(count);
         for (index, receiver) in receivers.into_iter().enumerate() {
             let (sender, answer) = oneshot::channel();
-            let wiring = wiring.clone();
+            let shared = wiring.clone();
             #[expect(clippy::disallowed_methods, reason = "the engine's worker threads start here and nowhere else")]
             let thread = std::thread::Builder::new().name(format!("selvedge-{index}")).spawn(move || {
                 match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                     Ok(runtime) => {
                         let local = tokio::task::LocalSet::new();
-                        local.block_on(&runtime, worker::run(wiring, index, receiver, sender));
+                        local.block_on(&runtime, worker::run(shared, index, receiver, sender));
                     }
                     Err(error) => {
                         let _ = sender.send(Err(error.to_string()));
                     }
                 }
             });
-            threads.push(thread.map_err(|error| failed("a worker thread", &error))?);
             opened.push(answer);
+            match thread {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    give_up(&wiring, threads, side).await;
+                    return Err(failed("a worker thread", &error));
+                }
+            }
         }
         for answer in opened {
-            match answer.await {
-                Ok(Ok(())) => {}
-                Ok(Err(reason)) => return Err(VerbError::new(Consequence::Stop, "start", reason)),
-                Err(_) => return Err(VerbError::new(Consequence::Stop, "start", "a worker ended while it opened its shards")),
-            }
+            let reason = match answer.await {
+                Ok(Ok(())) => continue,
+                Ok(Err(reason)) => reason,
+                Err(_) => "a worker ended while it opened its shards".to_owned(),
+            };
+            give_up(&wiring, threads, side).await;
+            return Err(VerbError::new(Consequence::Stop, "start", reason));
         }
         Ok(Engine { wiring, threads: Mutex::new(threads), side: Mutex::new(Some(side)), entropy: Mutex::new(Entropy::new(env.random)) })
     }
@@ -125,7 +135,7 @@ impl Engine {
         self.wiring.stop_reason()
     }
 
-    async fn ask<T>(&self, shard: ShardId, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, VerbError> {
+    pub(crate) async fn ask<T>(&self, shard: ShardId, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, VerbError> {
         let (reply, answer) = oneshot::channel();
         if !self.wiring.send(shard, Event::Command(shard, command(reply))) {
             return Err(VerbError::closed(self.stopped()));
@@ -136,9 +146,12 @@ impl Engine {
         }
     }
 
+    pub(crate) fn draw(&self) -> [u8; 10] {
+        self.entropy.lock().unwrap_or_else(PoisonError::into_inner).draw()
+    }
+
     fn new_id(&self, actor: &ActorId) -> InvocationId {
-        let random = self.entropy.lock().unwrap_or_else(PoisonError::into_inner).draw();
-        InvocationId(RawId::at(actor.hash16(), self.now(), random))
+        InvocationId(RawId::at(actor.hash16(), self.now(), self.draw()))
     }
 
     /// Calls a handler, or sends to it.
@@ -153,8 +166,13 @@ impl Engine {
         }
         let bound = self.limits().body_bytes;
         if input.len() as u64 > bound {
-            return Err(VerbError::new(Consequence::Limit, "limit: body", format!("the input has {} bytes, the limit of a body is {bound}: send a reference instead", input.len())));
+            return Err(VerbError::new(
+                Consequence::Limit,
+                "limit: body",
+                format!("the input has {} bytes, the limit of a body is {bound}: send a reference instead", input.len()),
+            ));
         }
+        let _in_flight = InFlight::take(&self.wiring, input.len() as u64 + MESSAGE_BYTES)?;
         let message = Message {
             id: self.new_id(&actor),
             target: actor.clone(),
@@ -259,6 +277,7 @@ impl Engine {
             sum.active += census.active;
             sum.tasks += census.tasks;
             sum.outbox += census.outbox;
+            sum.runs += census.runs;
         }
         Ok(sum)
     }
@@ -266,9 +285,7 @@ impl Engine {
     /// Lets everything that is under way come to rest, moves a manual clock, and lets everything due happen.
     pub async fn advance(&self, span: Duration) {
         self.settle().await;
-        if let Clock::Manual(at) = &self.wiring.env.clock {
-            at.fetch_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
-        }
+        self.wiring.env.clock.advance(span);
         for worker in &self.wiring.workers {
             worker.send(Event::Tick);
         }
@@ -332,11 +349,51 @@ impl Drop for Engine {
     }
 }
 
+/// Ends what was started of an engine that does not open.
+async fn give_up(wiring: &Wiring, threads: Vec<std::thread::JoinHandle<()>>, side: tokio::runtime::Runtime) {
+    for worker in &wiring.workers {
+        worker.send(Event::Die);
+    }
+    join(threads).await;
+    side.shutdown_background();
+}
+
 async fn join(threads: Vec<std::thread::JoinHandle<()>>) {
     for thread in threads {
         #[expect(clippy::disallowed_methods, reason = "the end of a worker thread is awaited once, when the engine ends")]
         let joined = tokio::task::spawn_blocking(move || thread.join());
         let _ = joined.await;
+    }
+}
+
+/// What a message costs in memory beside its input, roughly.
+const MESSAGE_BYTES: u64 = 1_024;
+
+/// Bytes that this process has taken in and not answered yet; given back when it is dropped.
+struct InFlight<'a> {
+    of: &'a AtomicU64,
+    bytes: u64,
+}
+
+impl InFlight<'_> {
+    fn take(wiring: &Wiring, bytes: u64) -> Result<InFlight<'_>, VerbError> {
+        let bound = wiring.settings.limits.process_bytes;
+        let before = wiring.in_flight.fetch_add(bytes, Ordering::SeqCst);
+        let taken = InFlight { of: &wiring.in_flight, bytes };
+        if before + bytes > bound {
+            return Err(VerbError::new(
+                Consequence::Retry,
+                "limit: bytes in flight",
+                format!("this process holds {before} bytes that it has not answered yet, the limit is {bound}: try again when some of them are answered"),
+            ));
+        }
+        Ok(taken)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.of.fetch_sub(self.bytes, Ordering::SeqCst);
     }
 }
 
@@ -352,15 +409,15 @@ fn declared(registry: &Registry) -> Vec<(String, selvedge_kernel::pipeline::defi
     activities.chain(handlers).collect()
 }
 
-fn expect_action(permit: &Permit, action: Action) -> Result<(), VerbError> {
+pub(crate) fn expect_action(permit: &Permit, action: Action) -> Result<(), VerbError> {
     if permit.action() == action { Ok(()) } else { Err(misused(permit)) }
 }
 
-fn misused(permit: &Permit) -> VerbError {
+pub(crate) fn misused(permit: &Permit) -> VerbError {
     VerbError::new(Consequence::NotPermitted, "wrong_permit", format!("a permit for {:?} on {:?} does not allow this", permit.action(), permit.resource()))
 }
 
-fn check_part(what: &str, part: &str) -> Result<(), VerbError> {
+pub(crate) fn check_part(what: &str, part: &str) -> Result<(), VerbError> {
     if part.is_empty() {
         return Err(VerbError::new(Consequence::FixInput, "empty", format!("{what} is empty: name it")));
     }

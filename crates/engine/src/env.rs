@@ -17,6 +17,20 @@ pub enum Clock {
     Wall(ReadClock),
     /// A clock that stands still until it is told: for tests.
     Manual(Arc<AtomicU64>),
+    /// The machine's clocks: the wall clock, which may jump, and one that does not.
+    Machine {
+        /// The wall clock.
+        wall: ReadClock,
+        /// Counts milliseconds from anywhere, evenly.
+        monotonic: ReadClock,
+    },
+    /// Two clocks that stand still until they are told: for tests of jumps.
+    Hands {
+        /// The wall clock.
+        wall: Arc<AtomicU64>,
+        /// The one that does not jump.
+        monotonic: Arc<AtomicU64>,
+    },
 }
 
 impl Clock {
@@ -26,6 +40,32 @@ impl Clock {
         match self {
             Clock::Wall(read) => read(),
             Clock::Manual(at) => Millis(at.load(Ordering::SeqCst)),
+            Clock::Machine { wall, .. } => wall(),
+            Clock::Hands { wall, .. } => Millis(wall.load(Ordering::SeqCst)),
+        }
+    }
+
+    /// The wall clock and the monotonic one, where there are two.
+    pub(crate) fn both(&self) -> Option<(Millis, Millis)> {
+        match self {
+            Clock::Wall(_) | Clock::Manual(_) => None,
+            Clock::Machine { wall, monotonic } => Some((wall(), monotonic())),
+            Clock::Hands { wall, monotonic } => Some((Millis(wall.load(Ordering::SeqCst)), Millis(monotonic.load(Ordering::SeqCst)))),
+        }
+    }
+
+    /// Moves a clock that is moved by hand.
+    pub(crate) fn advance(&self, span: std::time::Duration) {
+        let ms = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        match self {
+            Clock::Wall(_) | Clock::Machine { .. } => {}
+            Clock::Manual(at) => {
+                at.fetch_add(ms, Ordering::SeqCst);
+            }
+            Clock::Hands { wall, monotonic } => {
+                wall.fetch_add(ms, Ordering::SeqCst);
+                monotonic.fetch_add(ms, Ordering::SeqCst);
+            }
         }
     }
 }
@@ -55,6 +95,11 @@ pub enum Observation<'a> {
         key: &'a str,
         /// Which attempt.
         attempt: u32,
+    },
+    /// The wall clock moved against the monotonic one by more than five minutes.
+    ClockJumped {
+        /// By how many milliseconds; less than zero if it went back.
+        by_ms: i64,
     },
 }
 

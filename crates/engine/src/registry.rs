@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use selvedge_kernel::error::AttemptError;
-use selvedge_kernel::pipeline::definition::Exec;
+use selvedge_kernel::pipeline::definition::{Definition, Exec};
 use selvedge_kernel::policy::{Retry, Timeout};
 
 use crate::ctx::{Attempt, Ctx};
@@ -43,6 +43,8 @@ pub struct Transition {
     pub activity: String,
     /// Where it runs.
     pub exec: Exec,
+    /// When it is tried again; none: as its actor type says.
+    pub retry: Option<Retry>,
     /// One attempt's time.
     pub timeout: Timeout,
 }
@@ -54,13 +56,15 @@ pub struct ActorOptions {
     pub retry: Retry,
     /// After how long a waiting handler leaves memory.
     pub suspend_after: Duration,
-    /// How long finished work is kept.
-    pub retention: Duration,
+    /// How long finished work is kept, if not as long as the settings say.
+    pub retention: Option<Duration>,
+    /// How long an invocation may take, from its acceptance to its end: its deadline.
+    pub timeout: Option<Duration>,
 }
 
 impl Default for ActorOptions {
     fn default() -> ActorOptions {
-        ActorOptions { retry: Retry::message(), suspend_after: Duration::from_secs(1), retention: Duration::from_secs(7 * 86_400) }
+        ActorOptions { retry: Retry::message(), suspend_after: Duration::from_secs(1), retention: None, timeout: None }
     }
 }
 
@@ -100,6 +104,8 @@ pub struct Registry {
     pub actors: HashMap<String, ActorType>,
     /// Activities.
     pub activities: HashMap<String, Activity>,
+    /// Pipelines.
+    pub pipelines: HashMap<String, Definition>,
 }
 
 impl Registry {

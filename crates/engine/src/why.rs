@@ -66,6 +66,8 @@ pub struct Census {
     pub active: usize,
     /// Tasks that run outside handlers.
     pub tasks: usize,
+    /// Runs of pipelines.
+    pub runs: usize,
     /// Envelopes not acknowledged.
     pub outbox: usize,
 }

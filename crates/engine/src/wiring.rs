@@ -9,10 +9,19 @@ use selvedge_kernel::limit::Limits;
 use selvedge_kernel::ports::Store;
 use selvedge_kernel::transition::Keep;
 
-use crate::env::Environment;
+use crate::env::{Environment, Observation};
 use crate::registry::Registry;
 use crate::tasks::Executors;
 use crate::worker::{Event, Mailbox};
+
+/// Whether an engine does the work that lies in its store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tasks {
+    /// As soon as it is due.
+    Start,
+    /// No handler and no task: it accepts, looks and takes notes, and whoever opens the store next does the work.
+    Leave,
+}
 
 /// Settings of an engine.
 #[derive(Clone, Debug)]
@@ -29,11 +38,21 @@ pub struct Settings {
     pub suspend_after: Option<Duration>,
     /// What identifies this build in records.
     pub build: String,
+    /// Whether handlers and tasks are performed.
+    pub tasks: Tasks,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { limits: Limits::default(), keep: Keep::default(), replay_always: false, workers: 2, suspend_after: None, build: env!("CARGO_PKG_VERSION").to_owned() }
+        Settings {
+            limits: Limits::default(),
+            keep: Keep::default(),
+            replay_always: false,
+            workers: 2,
+            suspend_after: None,
+            build: env!("CARGO_PKG_VERSION").to_owned(),
+            tasks: Tasks::Start,
+        }
     }
 }
 
@@ -49,7 +68,10 @@ pub(crate) struct Wiring {
     pub busy: Vec<AtomicBool>,
     pub side: tokio::runtime::Handle,
     pub executors: Executors,
+    pub in_flight: AtomicU64,
     pub stopped: Mutex<Option<String>>,
+    /// Where the wall clock stood against the monotonic one when a jump was reported last.
+    pub skew: Mutex<Option<i128>>,
 }
 
 impl Wiring {
@@ -69,9 +91,24 @@ impl Wiring {
         self.mailbox(shard).send(event)
     }
 
-    /// Takes note of why the engine stops.
+    /// Takes note of why the engine stops, and wakes its workers so that they do.
     pub(crate) fn stop(&self, reason: String) {
         self.stopped.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+        for worker in &self.workers {
+            worker.send(Event::Tick);
+        }
+    }
+
+    /// Reports a jump of the wall clock, once for all shards.
+    pub(crate) fn clock_jumped(&self, skew: i128, by: i128) {
+        let mut known = self.skew.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = known.is_none_or(|known| (known - skew).abs() > 60_000);
+        *known = Some(skew);
+        drop(known);
+        if fresh {
+            let by_ms = i64::try_from(by).unwrap_or(i64::MAX);
+            self.env.observe(&Observation::ClockJumped { by_ms });
+        }
     }
 
     /// Why it has stopped, if it has.

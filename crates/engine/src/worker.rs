@@ -32,14 +32,38 @@ pub(crate) enum Event {
     Wake(Wakeup),
     Progress(InvocationId, u32, Bytes),
     /// A task that ran elsewhere has ended.
-    TaskDone { invocation: InvocationId, number: u32, attempt: u32, result: Result<Bytes, AttemptError> },
+    TaskDone {
+        invocation: InvocationId,
+        number: u32,
+        attempt: u32,
+        result: Result<Bytes, AttemptError>,
+    },
     /// A task of a run has ended.
-    RunTaskDone { run: selvedge_kernel::id::RunId, stage: u16, item: u32, attempt: u32, result: Result<Bytes, AttemptError> },
-    Envelope { from: ShardId, to: ShardId, n: u64, envelope: Box<Envelope> },
+    RunTaskDone {
+        run: selvedge_kernel::id::RunId,
+        stage: u16,
+        item: u32,
+        attempt: u32,
+        result: Result<Bytes, AttemptError>,
+    },
+    Envelope {
+        from: ShardId,
+        to: ShardId,
+        n: u64,
+        envelope: Box<Envelope>,
+    },
     /// The receiver has everything up to n.
-    Taken { by: ShardId, from: ShardId, n: u64 },
+    Taken {
+        by: ShardId,
+        from: ShardId,
+        n: u64,
+    },
     /// The receiver misses something after n.
-    Missing { by: ShardId, from: ShardId, n: u64 },
+    Missing {
+        by: ShardId,
+        from: ShardId,
+        n: u64,
+    },
     /// Time has moved by hand.
     Tick,
     Close(oneshot::Sender<()>),
@@ -85,6 +109,9 @@ struct Flight {
     of: Vec<(ShardId, Submitted<Effect>)>,
 }
 
+/// How many batches may be on their way to the disk.
+const FLIGHTS: usize = 64;
+
 enum Woken {
     Event(Option<Event>),
     Committed(Vec<CommitOutcome>),
@@ -115,13 +142,17 @@ pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::Unb
     let mut closing: Option<oneshot::Sender<()>> = None;
     submit(&wiring, &mut shards, &mut flights);
     loop {
-        if closing.is_some() && flights.is_empty() {
+        if (closing.is_some() && flights.is_empty()) || wiring.stop_reason().is_some() {
             break;
         }
         let now = wiring.env.clock.now();
         let due = if closing.is_some() { None } else { shards.values().filter_map(Shard::next_due).min() };
         let mut worked = 0u64;
-        let woken = if due.is_some_and(|due| due <= now) { Woken::Time } else { wait(&wiring, &mut events, &mut flights, due, now).await };
+        if due.is_some_and(|due| due <= now) {
+            // What is due does not keep tasks of this thread from running.
+            tokio::task::yield_now().await;
+        }
+        let woken = wait(&wiring, &mut events, &mut flights, due, now).await;
         match woken {
             Woken::Event(None | Some(Event::Die)) => break,
             Woken::Event(Some(event)) => {
@@ -158,7 +189,7 @@ pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::Unb
             }
         }
         submit(&wiring, &mut shards, &mut flights);
-        let busy = !flights.is_empty();
+        let busy = !flights.is_empty() || shards.values().any(|shard| shard.runs.has_work());
         wiring.busy[index].store(busy, Ordering::SeqCst);
         wiring.pending.fetch_sub(worked, Ordering::SeqCst);
     }
@@ -170,9 +201,16 @@ pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::Unb
 }
 
 async fn wait(wiring: &Wiring, events: &mut mpsc::UnboundedReceiver<Event>, flights: &mut VecDeque<Flight>, due: Option<Millis>, now: Millis) -> Woken {
+    if flights.len() >= FLIGHTS
+        && let Some(flight) = flights.front_mut()
+    {
+        // Far enough ahead of the disk: nothing new until the oldest batch is durable.
+        return Woken::Committed(flight.outcomes.as_mut().await);
+    }
     let sleep = async {
         match (&wiring.env.clock, due) {
-            (Clock::Wall(_), Some(due)) => tokio::time::sleep(due.since(now).min(Duration::from_secs(3600))).await,
+            (_, Some(due)) if due <= now => {}
+            (Clock::Wall(_) | Clock::Machine { .. }, Some(due)) => tokio::time::sleep(due.since(now).min(Duration::from_secs(3600))).await,
             _ => std::future::pending::<()>().await,
         }
     };
@@ -221,7 +259,7 @@ async fn handle(wiring: &Arc<Wiring>, shards: &mut HashMap<ShardId, Shard>, even
         }
         Event::RunTaskDone { run, stage, item, attempt, result } => {
             if let Some(shard) = shards.get_mut(&run.0.hash.shard(wiring.shards)) {
-                shard.run_task_done(run, stage, item, attempt, result).await;
+                shard.run_task_done(run, stage, item, attempt, result);
             }
         }
         Event::Envelope { from, to, n, envelope } => {
@@ -265,7 +303,10 @@ fn durable(wiring: &Wiring, shards: &mut HashMap<ShardId, Shard>, of: Vec<(Shard
             }
             CommitOutcome::Fenced => return Err(format!("shard {} has a newer owner: this process may not write to it any more", id.0)),
             CommitOutcome::Gap { last } => {
-                return Err(format!("shard {} is at commit {last}, commit {} does not follow it: the store went back in time; nothing was written over the hole", id.0, commit.number));
+                return Err(format!(
+                    "shard {} is at commit {last}, commit {} does not follow it: the store went back in time; nothing was written over the hole",
+                    id.0, commit.number
+                ));
             }
             CommitOutcome::Unknown => {
                 return Err(format!("the store gave no answer for commit {} of shard {}: {}", commit.number, id.0, wiring.store_reason()));

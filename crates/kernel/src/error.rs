@@ -39,6 +39,23 @@ impl WorkError {
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> WorkError {
         WorkError { code: code.into(), message: message.into() }
     }
+
+    /// The error with its text cut at [`crate::limit::ERROR_BYTES`], so that it can be kept.
+    #[must_use]
+    pub fn bounded(mut self) -> WorkError {
+        cut(&mut self.code, 256);
+        cut(&mut self.message, crate::limit::ERROR_BYTES);
+        self
+    }
+}
+
+fn cut(text: &mut String, bound: usize) {
+    if text.len() > bound {
+        let end = (0..=bound).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        let gone = text.len() - end;
+        text.truncate(end);
+        text.push_str(&format!(" … and {gone} bytes more"));
+    }
 }
 
 impl fmt::Display for WorkError {

@@ -34,6 +34,12 @@ pub const EXPRESSION_INPUT_BYTES: usize = 64 * 1024 * 1024;
 pub const TASK_INPUT_BYTES: usize = 8 * 1024 * 1024;
 /// Rows of one page.
 pub const PAGE: usize = 1_000;
+/// Text of one error: what is longer is cut where it is kept.
+pub const ERROR_BYTES: usize = 16 * 1024;
+/// Chunks of output given to a reader at once.
+pub const STREAM_CHUNKS: usize = 100;
+/// Bytes of output given to a reader at once.
+pub const STREAM_BYTES: usize = 1024 * 1024;
 /// Calls that wait for one another.
 pub const CALL_DEPTH: usize = 64;
 

@@ -48,4 +48,10 @@ impl Day {
     pub fn expiry(from: Millis, keep: Duration) -> Day {
         Day(from.after(keep).day().0.saturating_add(1))
     }
+
+    /// When it begins.
+    #[must_use]
+    pub fn start(self) -> Millis {
+        Millis(u64::from(self.0) * 86_400_000)
+    }
 }

@@ -40,10 +40,35 @@ impl Journal {
     /// Appends an entry. A payload above the inline limit is referred to by its seal: its chunks must have been
     /// written by commits before this one.
     pub fn append(&mut self, entries: &mut Vec<Entry>, signature: Signature, ending: Ending, payload: &Bytes, request_seal: Option<Hash32>, at: Millis) {
+        self.append_as(entries, signature, ending, payload, place(payload), request_seal, at);
+    }
+
+    /// Appends an entry whose payload was written as chunks, whatever its size.
+    pub fn append_chunked(
+        &mut self,
+        entries: &mut Vec<Entry>,
+        signature: Signature,
+        ending: Ending,
+        payload: &Bytes,
+        request_seal: Option<Hash32>,
+        at: Millis,
+    ) {
+        self.append_as(entries, signature, ending, payload, Payload::Chunked { len: payload.len() as u64 }, request_seal, at);
+    }
+
+    fn append_as(
+        &mut self,
+        entries: &mut Vec<Entry>,
+        signature: Signature,
+        ending: Ending,
+        payload: &Bytes,
+        stored: Payload,
+        request_seal: Option<Hash32>,
+        at: Millis,
+    ) {
         let header = Header { index: self.next, signature, ending, at, request_seal };
         let payload_seal = seal(&self.key, payload);
         let chain = chain_next(self.chain, &header, payload_seal);
-        let stored = place(payload);
         entries.push(Entry { header, seal: payload_seal, chain, payload: stored });
         self.chain = chain;
         self.next += 1;
@@ -104,6 +129,8 @@ pub fn accept(head: &mut ShardHead, mut message: Message, seal_key: SealKey, bod
         blocked: None,
         cancel: None,
         joined: false,
+        signalled: false,
+        deadline_timer: None,
         end: None,
         journal: None,
     };
@@ -224,8 +251,10 @@ pub fn end(head: &mut ShardHead, record: &mut Invocation, journal: &Journal, end
         && let Some(error) = error
     {
         let mut message = record.message.clone();
-        message.input = input.clone();
-        let letter = DeadLetter { message, error, attempts: record.attempt, at: now };
+        if input.len() <= limit::INLINE_BYTES {
+            message.input = input.clone();
+        }
+        let letter = DeadLetter { message, input: place(input), input_seal: record.input_seal, error, attempts: record.attempt, at: now };
         writes.put_until(key::dead_letter(id), wire::encode(&letter), Day::expiry(now, keep.dead_letters));
     }
     let state = match ended.status {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use selvedge_engine::registry::{self, ActorType, Executor, Registry};
+use selvedge_kernel::pipeline::definition::Definition;
 use selvedge_kernel::policy::{Retry, Timeout};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -25,14 +26,16 @@ pub struct ActorOptions {
     pub retry: Retry,
     /// After how long a waiting handler leaves memory.
     pub suspend_after: Duration,
-    /// How long finished work is kept.
-    pub retention: Duration,
+    /// How long finished work is kept, if not as long as the settings say.
+    pub retention: Option<Duration>,
+    /// How long an invocation may take, from its acceptance to its end: its deadline.
+    pub timeout: Option<Duration>,
 }
 
 impl Default for ActorOptions {
     fn default() -> ActorOptions {
         let defaults = registry::ActorOptions::default();
-        ActorOptions { retry: defaults.retry, suspend_after: defaults.suspend_after, retention: defaults.retention }
+        ActorOptions { retry: defaults.retry, suspend_after: defaults.suspend_after, retention: defaults.retention, timeout: defaults.timeout }
     }
 }
 
@@ -52,6 +55,8 @@ impl Default for ActorOptions {
 #[derive(Clone, Default)]
 pub struct App {
     pub(crate) registry: Registry,
+    /// Pipelines that its manifests name.
+    pub(crate) pipelines: Vec<std::path::PathBuf>,
 }
 
 impl App {
@@ -129,10 +134,18 @@ impl App {
         self
     }
 
+    /// Registers a pipeline under its name.
+    #[must_use]
+    pub fn pipeline(mut self, definition: Definition) -> App {
+        self.registry.pipelines.insert(definition.name.clone(), definition);
+        self
+    }
+
     /// Says how the actors of a type are treated.
     #[must_use]
     pub fn actor(mut self, kind: &str, options: ActorOptions) -> App {
-        self.actor_type(kind).options = registry::ActorOptions { retry: options.retry, suspend_after: options.suspend_after, retention: options.retention };
+        self.actor_type(kind).options =
+            registry::ActorOptions { retry: options.retry, suspend_after: options.suspend_after, retention: options.retention, timeout: options.timeout };
         self
     }
 }

@@ -516,10 +516,15 @@ impl<T, F: Future<Output = Outcome<T>> + Unpin> Future for JoinAll<F> {
             return Poll::Pending;
         }
         let parts = std::mem::take(&mut self.parts);
-        Poll::Ready(parts.into_iter().filter_map(|part| match part {
-            Part::Done(value) => value,
-            Part::Waiting(_) => None,
-        }).collect())
+        Poll::Ready(
+            parts
+                .into_iter()
+                .filter_map(|part| match part {
+                    Part::Done(value) => value,
+                    Part::Waiting(_) => None,
+                })
+                .collect(),
+        )
     }
 }
 
@@ -606,4 +611,3 @@ impl View {
         json::read("a state", &self.raw.entries(prefix).await)
     }
 }
-

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use selvedge_engine::engine;
 use selvedge_engine::env::{Clock, Environment, Observation};
+use selvedge_engine::why::Census;
 use selvedge_engine::wiring::Settings;
-use selvedge_kernel::auth::local;
+use selvedge_kernel::auth::{Action, Resource, local};
 use selvedge_kernel::model::Model;
 
 use crate::app::App;
@@ -23,6 +24,13 @@ pub struct Effect {
     pub key: String,
     /// Which attempt.
     pub attempt: u32,
+}
+
+/// Clocks that are moved by hand, and what was reported of them.
+struct Hands {
+    wall: Arc<AtomicU64>,
+    monotonic: Arc<AtomicU64>,
+    jumps: Arc<Mutex<Vec<i64>>>,
 }
 
 /// An engine for tests.
@@ -45,7 +53,7 @@ pub struct Effect {
 pub struct Engine {
     app: App,
     model: Model,
-    clock: Arc<AtomicU64>,
+    clock: Hands,
     draws: Arc<AtomicU64>,
     effects: Arc<Mutex<Vec<Effect>>>,
     settings: Settings,
@@ -61,7 +69,7 @@ impl Engine {
     /// The same with other settings.
     pub async fn with(app: App, settings: Settings) -> Result<Engine, EngineError> {
         let model = Model::new();
-        let clock = Arc::new(AtomicU64::new(1_767_225_600_000));
+        let clock = Hands { wall: Arc::new(AtomicU64::new(1_767_225_600_000)), monotonic: Arc::default(), jumps: Arc::default() };
         let draws = Arc::new(AtomicU64::new(0));
         let effects = Arc::new(Mutex::new(Vec::new()));
         let running = start(&app, &model, &clock, &draws, &effects, &settings).await?;
@@ -77,6 +85,20 @@ impl Engine {
     /// Moves the clock, and lets everything due happen.
     pub async fn advance(&self, span: Duration) {
         self.running.advance(span).await;
+    }
+
+    /// Moves the wall clock alone, as somebody who sets it would: by so many milliseconds, back if less than zero.
+    pub async fn jump(&self, by_ms: i64) {
+        self.running.settle().await;
+        let wall = self.clock.wall.load(Ordering::SeqCst);
+        self.clock.wall.store(wall.saturating_add_signed(by_ms), Ordering::SeqCst);
+        self.running.advance(Duration::ZERO).await;
+    }
+
+    /// The jumps of the wall clock that were reported, in milliseconds.
+    #[must_use]
+    pub fn jumps(&self) -> Vec<i64> {
+        self.clock.jumps.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Waits until nothing moves by itself any more.
@@ -103,6 +125,25 @@ impl Engine {
         self.effects.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Walks every ledger and every chain: what does not fit, in words.
+    pub async fn verify(&self) -> Vec<String> {
+        let client = self.local();
+        let Ok(permit) = client.permit(Action::Operate, Resource::Store) else { return vec!["no permit".to_owned()] };
+        match self.running.verify(permit).await {
+            Ok(reports) => reports.into_iter().flat_map(|report| report.faults).collect(),
+            Err(error) => vec![error.to_string()],
+        }
+    }
+
+    /// What is in memory.
+    pub async fn census(&self) -> Census {
+        let client = self.local();
+        match client.permit(Action::Operate, Resource::Store) {
+            Ok(permit) => self.running.census(permit).await.unwrap_or_default(),
+            Err(_) => Census::default(),
+        }
+    }
+
     /// The store below, to break it.
     #[must_use]
     pub fn model(&self) -> &Model {
@@ -119,15 +160,16 @@ impl Engine {
 async fn start(
     app: &App,
     model: &Model,
-    clock: &Arc<AtomicU64>,
+    clock: &Hands,
     draws: &Arc<AtomicU64>,
     effects: &Arc<Mutex<Vec<Effect>>>,
     settings: &Settings,
 ) -> Result<Arc<engine::Engine>, EngineError> {
     let draws = draws.clone();
     let effects = effects.clone();
+    let jumps = clock.jumps.clone();
     let env = Environment {
-        clock: Clock::Manual(clock.clone()),
+        clock: Clock::Hands { wall: clock.wall.clone(), monotonic: clock.monotonic.clone() },
         random: Arc::new(move |buffer| {
             let draw = draws.fetch_add(1, Ordering::SeqCst);
             for (index, byte) in buffer.iter_mut().enumerate() {
@@ -136,9 +178,12 @@ async fn start(
             }
             buffer[..8].copy_from_slice(&draw.to_be_bytes());
         }),
-        observer: Some(Arc::new(move |observation| {
-            let Observation::AttemptStarted { name, key, attempt } = observation;
-            effects.lock().unwrap_or_else(PoisonError::into_inner).push(Effect { name: (*name).to_owned(), key: (*key).to_owned(), attempt: *attempt });
+        observer: Some(Arc::new(move |observation| match observation {
+            Observation::AttemptStarted { name, key, attempt } => {
+                let effect = Effect { name: (*name).to_owned(), key: (*key).to_owned(), attempt: *attempt };
+                effects.lock().unwrap_or_else(PoisonError::into_inner).push(effect);
+            }
+            Observation::ClockJumped { by_ms } => jumps.lock().unwrap_or_else(PoisonError::into_inner).push(*by_ms),
         })),
     };
     let exec = engine::ExecSettings { environment: std::env::vars().collect(), scratch: std::env::temp_dir(), ..engine::ExecSettings::default() };

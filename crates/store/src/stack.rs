@@ -8,7 +8,7 @@ use std::sync::Arc;
 use selvedge_kernel::id::ShardId;
 use selvedge_kernel::ports::under;
 
-use crate::layer::{Cell, Layer, Mark, Stored, after, piece_key};
+use crate::layer::{Cell, Layer, Mark, Stored, after, piece_key, within};
 use crate::merge::{Merge, Source, Stream};
 use crate::tree::View;
 
@@ -57,7 +57,7 @@ impl<'a> Stack<'a> {
             let open = move || Box::new(layer.rows.range(rows).map(|(key, cell)| Ok((key.clone(), cell.clone())))) as Stream<'a, Cell>;
             sources.push(Source { from, open: Box::new(open) });
             depths.push(depth);
-            for mark in layer.folds.values().filter(|mark| mark.may_hold(&range)) {
+            for mark in within(&layer.folds, &range).filter(|mark| mark.may_hold(&range)) {
                 let (stack, mark, range) = (self.clone(), Arc::clone(mark), range.clone());
                 let from = piece_key(&mark.into, 0).max(range.start.clone());
                 let open = move || Box::new(inside(stack.pieces(depth, &mark), range)) as Stream<'a, Cell>;

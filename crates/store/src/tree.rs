@@ -141,10 +141,12 @@ pub fn bucket(expires: Day, today: Day) -> Day {
 impl Tree {
     /// Opens the tree, and makes it if there is none.
     pub fn open(path: &Path, shards: u16) -> io::Result<Tree> {
-        let builder = Database::builder(path).cache_size(CACHE_BYTES).max_journaling_size(JOURNAL_BYTES).worker_threads(1);
-        let database = builder.max_cached_files(Some(256)).open().map_err(other)?;
-        let rows = database.keyspace("rows", KeyspaceCreateOptions::default).map_err(other)?;
-        let meta = database.keyspace("meta", KeyspaceCreateOptions::default).map_err(other)?;
+        if !path.exists() {
+            create(path)?;
+        }
+        let database = database(path)?;
+        let rows = database.keyspace(ROWS, KeyspaceCreateOptions::default).map_err(other)?;
+        let meta = database.keyspace(META, KeyspaceCreateOptions::default).map_err(other)?;
         let position = match meta.get(POSITION_KEY).map_err(other)? {
             None => Position::start(shards),
             Some(bytes) => Position::decode(&bytes)
@@ -343,5 +345,33 @@ impl View {
             let rows = self.snapshot.prefix(keyspace, &whole);
             rows.map(move |guard| Ok((Bytes::copy_from_slice(&guard.key().map_err(other)?[2..]), day)))
         })
+    }
+}
+
+const ROWS: &str = "rows";
+const META: &str = "meta";
+
+fn database(path: &Path) -> io::Result<Database> {
+    let builder = Database::builder(path).cache_size(CACHE_BYTES).max_journaling_size(JOURNAL_BYTES).worker_threads(1);
+    builder.max_cached_files(Some(256)).open().map_err(other)
+}
+
+/// Makes an empty tree beside its place and moves it there whole: a process that dies while fjall makes its files leaves
+/// some that it does not open again.
+fn create(path: &Path) -> io::Result<()> {
+    let new = path.with_extension("new");
+    if new.exists() {
+        std::fs::remove_dir_all(&new)?;
+    }
+    let made = database(&new)?;
+    for name in [ROWS, META] {
+        made.keyspace(name, KeyspaceCreateOptions::default).map_err(other)?;
+    }
+    made.persist(fjall::PersistMode::SyncAll).map_err(other)?;
+    drop(made);
+    std::fs::rename(&new, path)?;
+    match path.parent() {
+        Some(folder) => std::fs::File::open(folder)?.sync_all(),
+        None => Ok(()),
     }
 }

@@ -104,7 +104,10 @@ fn starts(answers: &[Answer], last: &Final, audit: &mut Audit) {
             (Some(first), Some(again), _) if first != again => {
                 audit.broken.push(format!("transfer {transfer} gave {first}, and {again} when it was started again"))
             }
-            (None, _, None) => audit.broken.push(format!("transfer {transfer} was acknowledged and is lost")),
+            (None, _, None) => {
+                let said = last.lost.iter().find(|(lost, _)| lost == transfer).map_or("nothing", |(_, said)| said);
+                audit.broken.push(format!("transfer {transfer} was acknowledged and is lost: {said}"));
+            }
             _ => {}
         }
     }

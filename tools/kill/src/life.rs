@@ -115,7 +115,8 @@ pub async fn last(place: &Place, seed: u64) -> Result<(), Failed> {
     for (number, invocation) in &acknowledged {
         let id: InvocationId = invocation.parse()?;
         match tokio::time::timeout(PATIENCE, client.result::<bank::Receipt>(id)).await {
-            Ok(result) => last.results.push((*number, serde_json::to_value(result?)?)),
+            Ok(Ok(result)) => last.results.push((*number, serde_json::to_value(result)?)),
+            Ok(Err(error)) => last.lost.push((*number, error.to_string())),
             Err(_) => last.waiting.push((*number, client.why(id).await?.sentence())),
         }
     }

@@ -98,6 +98,8 @@ pub struct Final {
     pub results: Vec<(u64, serde_json::Value)>,
     /// The result of each transfer, started once more under its key.
     pub repeated: Vec<(u64, serde_json::Value)>,
+    /// Acknowledged invocations that gave an error instead of a result.
+    pub lost: Vec<(u64, String)>,
     /// What had not ended, each with the sentence of `why`.
     pub waiting: Vec<(u64, String)>,
     /// Journal entries that `verify` walked.

@@ -5,12 +5,13 @@ use std::task::Poll;
 use bytes::Bytes;
 use selvedge_kernel::error::{AttemptError, Consequence, WorkError};
 use selvedge_kernel::id::InvocationId;
-use selvedge_kernel::journal::{Hash32, SealKey, seal};
+use selvedge_kernel::journal::{Hash32, Payload, SealKey, seal};
 use selvedge_kernel::record::invocation::{Idempotent, Invocation};
 use selvedge_kernel::record::message::{Message, Outcome};
 use selvedge_kernel::record::shard::{LedgerState, Timer};
 use selvedge_kernel::record::{Writes, key};
 use selvedge_kernel::replay::Replay;
+use selvedge_kernel::time::Day;
 use selvedge_kernel::transition;
 use selvedge_kernel::wire;
 
@@ -25,7 +26,7 @@ impl Shard {
             Command::Invoke { message, wait, delay, reply } => match self.invoke(message, wait, delay).await {
                 Ok(Some(answer)) => self.answer(reply, Ok(answer)),
                 Ok(None) => {}
-                Err(Refused::Wait(id)) => self.waiters.entry(id).or_default().push(reply),
+                Err(Refused::Wait(id)) => self.wait_for(id, reply),
                 Err(Refused::Error(error)) => self.answer(reply, Err(error)),
             },
             other => self.inspect(other).await,
@@ -46,6 +47,9 @@ impl Shard {
         if let Some(found) = self.known(&message).await? {
             return self.join(found, wait).await;
         }
+        if let Some(late) = self.too_late(&message) {
+            return Err(VerbError { consequence: Consequence::FixInput, code: late.code, message: late.message }.into());
+        }
         if let Some(delay) = delay {
             let mut writes = Writes::default();
             let at = self.now().after(delay);
@@ -54,7 +58,14 @@ impl Shard {
             return Ok(Some(Answer { id: Some(id), progress: Progress::Open }));
         }
         self.room(&message).await?;
-        self.admit(message, None).await?;
+        if wait && message.idempotency_key.is_none() {
+            self.admit(message, None).await?;
+            return Err(Refused::Wait(id));
+        }
+        // Its id goes out before it ends, or a second start may look for its key in this very turn: it is written first.
+        let (mut writes, mut effects) = (Writes::default(), Vec::new());
+        self.admit(message, Some((&mut writes, &mut effects))).await?;
+        self.write(writes, effects);
         if wait { Err(Refused::Wait(id)) } else { Ok(Some(Answer { id: Some(id), progress: Progress::Open })) }
     }
 
@@ -63,6 +74,10 @@ impl Shard {
         let Some(idempotency) = &message.idempotency_key else { return Ok(None) };
         let Some(bytes) = self.get(key::idempotency(&message.target, &message.handler, idempotency)).await? else { return Ok(None) };
         let known: Idempotent = wire::decode("idempotency row", &bytes)?;
+        if !self.active.contains_key(&known.invocation) && self.record(known.invocation).await?.is_none() {
+            // What it led to has left by retention.
+            return Ok(None);
+        }
         if known.body != body_hash(&message.input) {
             return Err(VerbError::new(
                 Consequence::Conflict,
@@ -106,6 +121,20 @@ impl Shard {
         }
     }
 
+    /// Answers when an invocation ends, and forgets who has gone away since.
+    pub(super) fn wait_for(&mut self, id: InvocationId, reply: super::Reply<Answer>) {
+        let waiters = self.waiters.entry(id).or_default();
+        waiters.retain(|waiter| !waiter.is_closed());
+        waiters.push(reply);
+    }
+
+    /// A message past its deadline is never started.
+    fn too_late(&mut self, message: &Message) -> Option<WorkError> {
+        let now = self.now();
+        let late = message.deadline.is_some_and(|deadline| deadline <= now);
+        late.then(|| WorkError::new("deadline", format!("{}.{} was not started: its deadline had passed when it came", message.target, message.handler)))
+    }
+
     async fn room(&mut self, message: &Message) -> Result<(), VerbError> {
         self.load_actor(&message.target).await?;
         let waiting = self.actors.get(&message.target).map_or(0, |actor| actor.queue.len()) as u64;
@@ -132,9 +161,13 @@ impl Shard {
         let seal_key = SealKey(self.entropy.draw());
         self.write_chunks(id.0, seal(&seal_key, &input), &input);
         let body = body_hash(&input);
-        let (record, mut accepted) = transition::accept(&mut self.head, message, seal_key, body);
-        if let Some(deadline) = deadline {
-            self.set_timer(&mut accepted, deadline, Timer::Deadline { invocation: id });
+        let (mut record, mut accepted) = transition::accept(&mut self.head, message, seal_key, body);
+        let total = self.options(&actor.kind).timeout.map(|total| record.accepted_at.after(total));
+        if let Some(deadline) = [deadline, total].into_iter().flatten().min() {
+            record.message.deadline = Some(deadline);
+            record.deadline_timer = Some(self.set_timer(&mut accepted, deadline, Timer::Deadline { invocation: id }));
+            accepted.puts.retain(|put| put.key != key::invocation(id));
+            accepted.put(key::invocation(id), wire::encode(&record));
         }
         let order = record.order;
         let first = match self.actors.get_mut(&actor) {
@@ -148,6 +181,7 @@ impl Shard {
         let keep = self.wiring.settings.keep;
         if first {
             let mut activation = self.prepare(record, input, seal_key, Replay::default());
+            activation.chunked = activation.input.len() > selvedge_kernel::limit::INLINE_BYTES;
             activation.ready = ready;
             match into {
                 None => activation.pending = Some(accepted),
@@ -155,7 +189,7 @@ impl Shard {
                     let last = (activation.journal.chain, 0);
                     transition::write_ledger(&mut self.head, &mut accepted, id.0, false, LedgerState::Accepted, last, &keep);
                     extend(writes, accepted);
-                    effects.push(Effect::Accepted(id));
+                    effects.push(Effect::Accepted(id, activation.life));
                     activation.begun_any = true;
                 }
             }
@@ -190,6 +224,7 @@ impl Shard {
         let refused = match refused {
             Some(error) => Some(error),
             None if self.record(message.id).await?.is_some() => return Ok(()),
+            None if self.too_late(&message).is_some() => self.too_late(&message),
             None => match self.known(&message).await {
                 Ok(None) => self.room(&message).await.err().map(|error| WorkError::new("refused", error.message)),
                 Ok(Some(known)) => return self.join_message(message, known, writes, effects).await,
@@ -209,10 +244,19 @@ impl Shard {
         }
     }
 
-    fn keep_refused(&mut self, message: Message, error: WorkError, writes: &mut Writes) {
+    fn keep_refused(&mut self, mut message: Message, error: WorkError, writes: &mut Writes) {
         let at = self.now();
-        let letter = selvedge_kernel::record::actor::DeadLetter { attempts: 0, error, at, message };
-        let until = selvedge_kernel::time::Day::expiry(at, self.wiring.settings.keep.dead_letters);
+        let keep = self.wiring.settings.keep.dead_letters;
+        let input = transition::place(&message.input);
+        let input_seal = body_hash(&message.input);
+        let until = Day::expiry(at, keep);
+        if let Payload::Chunked { .. } = input {
+            let whole = std::mem::take(&mut message.input);
+            let owner = message.id.0;
+            self.write_chunks(owner, input_seal, &whole);
+            self.set_timer(writes, until.start(), Timer::Chunks { owner });
+        }
+        let letter = selvedge_kernel::record::actor::DeadLetter { attempts: 0, error: error.bounded(), at, input, input_seal, message };
         writes.put_until(key::dead_letter(letter.message.id), wire::encode(&letter), until);
     }
 
@@ -226,10 +270,11 @@ impl Shard {
             }
             Some(mut record) => {
                 writes.put(key::joined(known, &peer), wire::encode(&peer));
-                record.joined = true;
                 if let Some(activation) = self.active.get_mut(&known) {
                     activation.record.joined = true;
+                    record = activation.record.clone();
                 }
+                record.joined = true;
                 writes.put(key::invocation(known), wire::encode(&record));
                 Ok(())
             }
@@ -243,6 +288,23 @@ impl Shard {
         match self.accept_message(message, &mut writes, &mut effects).await {
             Ok(()) => self.write(writes, effects),
             Err(error) => self.wiring.stop(error.message),
+        }
+    }
+
+    /// The same, for one whose input lies in chunks.
+    pub(super) async fn deliver_large(&mut self, mut message: Message, seal: Hash32, len: u64, writes: Writes) {
+        let owner = message.id.0;
+        match self.payload(owner, seal, &Payload::Chunked { len }).await {
+            Ok(input) => message.input = input,
+            Err(error) => return self.wiring.stop(error.message),
+        }
+        self.deliver_message(message, writes).await;
+        // Its invocation has chunks of its own by now, under its own seal.
+        let pieces: Vec<u32> = (0..u32::try_from(len.div_ceil(selvedge_kernel::limit::CHUNK_BYTES as u64)).unwrap_or(u32::MAX)).collect();
+        for some in pieces.chunks(60) {
+            let mut writes = Writes::default();
+            some.iter().for_each(|piece| writes.delete(key::chunk(owner, seal, *piece)));
+            self.write(writes, Vec::new());
         }
     }
 
@@ -325,4 +387,3 @@ pub(super) fn extend(writes: &mut Writes, more: Writes) {
     writes.deletes.extend(more.deletes);
     writes.folds.extend(more.folds);
 }
-

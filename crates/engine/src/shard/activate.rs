@@ -8,10 +8,12 @@ use std::task::Poll;
 use bytes::Bytes;
 use selvedge_kernel::error::AttemptError;
 use selvedge_kernel::id::{ActorId, InvocationId};
-use selvedge_kernel::journal::{Entry, SealKey};
+use selvedge_kernel::journal::{Entry, Payload, SealKey};
 use selvedge_kernel::ports::under;
 use selvedge_kernel::record::invocation::{Begun, Blocked, Invocation, Status};
 use selvedge_kernel::record::kind::Kind;
+use selvedge_kernel::record::message::KeptReply;
+use selvedge_kernel::record::shard::Ready;
 use selvedge_kernel::record::{Writes, key};
 use selvedge_kernel::replay::Replay;
 use selvedge_kernel::time::Millis;
@@ -36,7 +38,7 @@ pub(crate) enum Delivery {
 /// Something from outside that becomes a result once the handler is live.
 pub(crate) enum Outside {
     /// A timer of an operation has fired; its row is deleted with the decision.
-    Due { number: u32, row: selvedge_kernel::id::Key },
+    Due { number: u32, timer: (Millis, u64) },
     /// The answer to a call, or of a child, lies in the row of the operation.
     Replied { number: u32 },
     /// An activity or a blocking step has ended.
@@ -48,6 +50,9 @@ pub(crate) enum Outside {
     /// Somebody asks it to end.
     Cancel { reason: String },
 }
+
+/// Unclean ends of the process in a row after which an invocation is parked.
+const CRASHES: u32 = 10;
 
 /// One invocation in memory.
 pub(crate) struct Activation {
@@ -62,12 +67,14 @@ pub(crate) struct Activation {
     pub pending: Option<Writes>,
     /// Whether its acceptance is durable.
     pub durable: bool,
+    /// Which activation of this process it is.
+    pub life: u64,
     pub ready: Option<u64>,
     pub deliveries: VecDeque<Delivery>,
     pub outside: VecDeque<Outside>,
     /// Results decided and not delivered.
     pub ahead: usize,
-    pub undecided: VecDeque<(u32, Given)>,
+    pub undecided: VecDeque<(u32, Given, Writes)>,
     /// Rows of the journal not loaded yet start here.
     pub next_row: Option<selvedge_kernel::id::Key>,
     pub begun_any: bool,
@@ -77,6 +84,10 @@ pub(crate) struct Activation {
     pub suspend_planned: bool,
     /// What a transition handler has answered.
     pub answer: Option<Ended>,
+    /// A cancel is decided and not delivered: nothing else is decided until it is.
+    pub cancelling: bool,
+    /// Whether it owns chunks.
+    pub chunked: bool,
     /// What goes into the transition of its end.
     pub closing: Option<(Writes, Vec<super::Effect>)>,
 }
@@ -175,21 +186,33 @@ impl Shard {
         }
         let seal_key: SealKey = match self.get(key::seal_key(id.0)).await? {
             Some(bytes) => wire::decode("seal key", &bytes)?,
-            None => return Err(VerbError::new(selvedge_kernel::error::Consequence::Stop, "store_damaged", format!("the seal key of {id} is missing: run `selvedge verify`"))),
+            None => {
+                return Err(VerbError::new(
+                    selvedge_kernel::error::Consequence::Stop,
+                    "store_damaged",
+                    format!("the seal key of {id} is missing: run `selvedge verify`"),
+                ));
+            }
         };
         let input = self.payload(id.0, record.input_seal, &record.input).await?;
         let begun = self.begun_rows(id).await?;
         self.load_actor(&record.message.target.clone()).await?;
         let begun_any = !begun.is_empty();
+        let begun_chunks = begun.iter().any(|row| matches!(&row.reply, Some(KeptReply::Value { payload: Payload::Chunked { .. }, .. })));
         let mut activation = self.prepare(record, input, seal_key, Replay::new(begun));
-        activation.durable = true;
+        // What it is replayed from may be on its way to the disk: nothing new is let out before it is there.
+        activation.durable = false;
         activation.begun_any = begun_any;
+        activation.chunked = matches!(activation.record.input, Payload::Chunked { .. }) || begun_chunks;
         activation.next_row = Some(key::of_id(Kind::Journal, id.0));
         activation.core.state.borrow_mut().replay.more = true;
         activation.core.state.borrow_mut().live = false;
         activation.ready = self.kept_ready.remove(&id);
+        activation.outside.extend(self.late.remove(&id).unwrap_or_default());
         self.load_journal(&mut activation).await?;
+        let life = activation.life;
         self.active.insert(id, activation);
+        self.after_all(super::Effect::Accepted(id, life));
         self.enqueue(id);
         Ok(true)
     }
@@ -219,6 +242,7 @@ impl Shard {
                     activation.journal.chain = last.chain;
                     activation.journal.next = last.header.index + 1;
                 }
+                activation.chunked |= entries.iter().any(|entry| matches!(entry.payload, Payload::Chunked { .. }));
                 state.replay.load(entries);
             }
         }
@@ -231,9 +255,8 @@ impl Shard {
         let actor = record.message.target.clone();
         let context = record.message.context.clone();
         let journal = Journal::start(id, seal_key, record.input_seal);
-        let limit = u32::try_from(self.wiring.settings.limits.journal_entries).unwrap_or(u32::MAX);
         let mailbox = self.wiring.mailbox(self.id).clone();
-        let core = Core::new(id, actor.clone(), context, seal_key, record.accepted_at, replay, limit, mailbox, self.wiring.env.clone());
+        let core = Core::new(id, actor.clone(), context, seal_key, record.accepted_at, replay, &self.wiring.settings.limits, mailbox, self.wiring.env.clone());
         let handler = self.wiring.registry.handler(&actor.kind, &record.message.handler);
         let (future, kind) = match handler {
             Some(Handler::Exclusive(run)) => (Some(run(Ctx::new(core.clone()), input.clone())), Runs::Replayed),
@@ -241,6 +264,7 @@ impl Shard {
             Some(Handler::Shared(_)) | None => (None, Runs::Replayed),
         };
         let idle_since = self.now();
+        self.lives += 1;
         Activation {
             record,
             input,
@@ -250,6 +274,7 @@ impl Shard {
             handler: kind,
             pending: None,
             durable: false,
+            life: self.lives,
             ready: None,
             deliveries: VecDeque::new(),
             outside: VecDeque::new(),
@@ -262,6 +287,8 @@ impl Shard {
             slow_polls: 0,
             suspend_planned: false,
             answer: None,
+            cancelling: false,
+            chunked: false,
             closing: None,
         }
     }
@@ -270,13 +297,15 @@ impl Shard {
     pub(super) async fn recover_ready(&mut self) -> Result<(), VerbError> {
         let mut range = under(&key::all(Kind::Ready));
         range.start = key::ready(self.head.ready_from);
+        let mut found = Vec::new();
         loop {
             let rows = self.scan(range.clone(), 500).await?;
             let full = rows.len() == 500;
             for (row, value) in &rows {
                 let Some([number]) = key::numbers::<1>(row) else { continue };
-                let id: InvocationId = wire::decode("ready row", value)?;
-                self.recover_one(id, number).await?;
+                // All are known before one is given up: the mark never passes a row that was not looked at.
+                self.live_ready.insert(number);
+                found.push((wire::decode::<Ready>("ready row", value)?, number));
             }
             match rows.last() {
                 Some((last, _)) if full => {
@@ -284,13 +313,24 @@ impl Shard {
                     next.push(0);
                     range.start = next.into();
                 }
-                _ => return Ok(()),
+                _ => break,
             }
         }
+        if self.was_clean && !found.is_empty() {
+            // From here on an end is unclean until it is written that it was not.
+            self.write(Writes::default(), Vec::new());
+        }
+        for (what, number) in found {
+            match what {
+                Ready::Invocation(id) => self.recover_one(id, number).await?,
+                Ready::Run(id) => self.recover_run(id, number).await?,
+            }
+        }
+        Ok(())
     }
 
     async fn recover_one(&mut self, id: InvocationId, number: u64) -> Result<(), VerbError> {
-        if !self.activate(id).await? {
+        if self.active.contains_key(&id) || !self.activate(id).await? {
             let mut writes = Writes::default();
             self.delete_ready(&mut writes, number);
             self.write(writes, Vec::new());
@@ -299,23 +339,20 @@ impl Shard {
         let clean = self.was_clean;
         let Some(activation) = self.active.get_mut(&id) else { return Ok(()) };
         activation.ready = Some(number);
-        self.live_ready.insert(number);
-        let Some(activation) = self.active.get_mut(&id) else { return Ok(()) };
         if clean {
             return Ok(());
         }
-        let entries = activation.journal.next;
-        let (count, at) = activation.record.crashes;
-        let count = if entries > at { 1 } else { count + 1 };
-        activation.record.crashes = (count, entries);
+        self.lives += 1;
+        activation.life = self.lives;
+        let life = activation.life;
+        activation.record.crashes.0 += 1;
         activation.record.status = Status::Running;
-        let record = activation.record.clone();
+        let count = activation.record.crashes.0;
         let mut writes = Writes::default();
-        writes.put(key::invocation(id), wire::encode(&record));
+        writes.put(key::invocation(id), wire::encode(&activation.record));
         // The attempt is durable before anything of it runs.
-        activation.durable = false;
-        self.write(writes, vec![super::Effect::Accepted(id)]);
-        if count > 10 {
+        self.write(writes, vec![super::Effect::Accepted(id, life)]);
+        if count >= CRASHES {
             self.block(id, Blocked::Crashes);
         }
         Ok(())
@@ -325,6 +362,7 @@ impl Shard {
     pub(crate) fn drop_from_memory(&mut self, id: InvocationId) -> Option<Activation> {
         let mut activation = self.active.remove(&id)?;
         activation.core.ended.set(true);
+        activation.core.waker.gone.store(true, std::sync::atomic::Ordering::SeqCst);
         let alarms: Vec<_> = activation.core.state.borrow_mut().ops.values_mut().filter_map(|op| op.alarm.take()).collect();
         for alarm in alarms {
             self.clear_alarm(Some(alarm));
@@ -336,6 +374,8 @@ impl Shard {
     /// Parks an invocation until somebody looks at it.
     pub(crate) fn block(&mut self, id: InvocationId, reason: Blocked) {
         let Some(mut activation) = self.drop_from_memory(id) else { return };
+        // What runs for it is given up; it runs again, under the same key, once somebody has looked.
+        self.tasks.retain(|(owner, _), _| *owner != id);
         activation.record.status = Status::Blocked;
         activation.record.blocked = Some(reason);
         let mut writes = activation.pending.take().unwrap_or_default();
@@ -347,7 +387,15 @@ impl Shard {
         if newly_accepted {
             let keep = self.wiring.settings.keep;
             let last = (activation.journal.chain, activation.journal.next);
-            selvedge_kernel::transition::write_ledger(&mut self.head, &mut writes, id.0, false, selvedge_kernel::record::shard::LedgerState::Accepted, last, &keep);
+            selvedge_kernel::transition::write_ledger(
+                &mut self.head,
+                &mut writes,
+                id.0,
+                false,
+                selvedge_kernel::record::shard::LedgerState::Accepted,
+                last,
+                &keep,
+            );
         }
         self.write(writes, Vec::new());
     }
@@ -360,7 +408,11 @@ impl Shard {
         }
         activation.suspend_planned = true;
         let after = self.wiring.settings.suspend_after.unwrap_or_else(|| {
-            self.wiring.registry.actors.get(&activation.record.message.target.kind).map_or_else(|| crate::registry::ActorOptions::default().suspend_after, |actor| actor.options.suspend_after)
+            self.wiring
+                .registry
+                .actors
+                .get(&activation.record.message.target.kind)
+                .map_or_else(|| crate::registry::ActorOptions::default().suspend_after, |actor| actor.options.suspend_after)
         });
         let now = self.head.time;
         activation.idle_since = now;
@@ -400,11 +452,14 @@ impl Shard {
         }
     }
 
-
     /// Writes a ready row: a reopened shard activates this invocation.
     pub(crate) fn put_ready(&mut self, writes: &mut Writes, id: InvocationId) -> u64 {
+        self.put_ready_row(writes, Ready::Invocation(id))
+    }
+
+    pub(crate) fn put_ready_row(&mut self, writes: &mut Writes, ready: Ready) -> u64 {
         let number = self.next_number();
-        writes.put(key::ready(number), wire::encode(&id));
+        writes.put(key::ready(number), wire::encode(&ready));
         self.live_ready.insert(number);
         self.head.ready_from = self.live_ready.first().copied().unwrap_or(number);
         number

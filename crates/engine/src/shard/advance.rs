@@ -5,23 +5,32 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use selvedge_kernel::error::{AttemptError, Consequence};
+use selvedge_kernel::error::{AttemptError, Consequence, WorkError};
 use selvedge_kernel::id::InvocationId;
 use selvedge_kernel::journal::{Ending, Entry, OpKind, seal};
+use selvedge_kernel::limit;
 use selvedge_kernel::record::invocation::{Begun, Blocked, Status};
 use selvedge_kernel::record::kind::Kind;
 use selvedge_kernel::record::message::{Message, Outcome};
 use selvedge_kernel::record::shard::{LedgerState, Timer};
 use selvedge_kernel::record::{Writes, key};
 use selvedge_kernel::replay::check_result;
+use selvedge_kernel::time::Day;
 use selvedge_kernel::transition::{self, AfterAttempt, Ended, after_attempt, sent_id};
 use selvedge_kernel::wire;
 
 use super::activate::{Activation, Delivery, Outside, Runs};
 use super::{Effect, Shard, VerbError};
-use crate::core::{Fresh, Given, Load};
+use crate::core::{Fresh, Given, Load, within_body};
 use crate::ctx::{panicked, tag};
 use crate::registry::Handler;
+
+/// How often a handler may wake itself in one poll before it counts as waiting for something foreign.
+const SELF_WAKES: u32 = 1_000;
+/// Inline bytes of recorded reads in one transition; what is beyond is written before, in commits of its own.
+const READ_BYTES: usize = 512 * 1024;
+/// Names that a `clear` removes in its own transition; those before them go first.
+const CLEARED: usize = 4;
 
 /// What the handler came to in a poll.
 enum Rest {
@@ -85,6 +94,14 @@ impl Shard {
     }
 
     async fn advance_taken(&mut self, activation: &mut Activation) -> Result<Step, VerbError> {
+        if self.wiring.settings.tasks == crate::wiring::Tasks::Leave {
+            // Its code may not even be in this process: it is accepted, and goes on elsewhere.
+            activation.core.state.borrow_mut().live = true;
+            if activation.pending.is_some() {
+                self.flush(activation).await?;
+            }
+            return Ok(Step::Keep);
+        }
         if activation.handler == Runs::Transition {
             return self.advance_transition(activation).await;
         }
@@ -99,7 +116,7 @@ impl Shard {
             let now = self.now();
             {
                 let mut state = activation.core.state.borrow_mut();
-                state.may_run = state.live && activation.durable;
+                state.may_run = state.live && activation.durable && !activation.cancelling;
                 if state.live && activation.journal.next == 0 && state.next == 0 {
                     state.now = activation.record.accepted_at.max(state.now);
                 }
@@ -132,17 +149,20 @@ impl Shard {
                 }
                 activation.core.state.borrow_mut().live = true;
                 activation.idle_since = now;
-                if !activation.durable {
-                    self.flush(activation).await?;
-                    return Ok(Step::Keep);
-                }
-                activation.core.state.borrow_mut().may_run = true;
+                self.note_progress(activation);
                 if let Some(reason) = activation.record.cancel.clone()
                     && !activation.cancel_sent
                     && !activation.outside.iter().any(|outside| matches!(outside, Outside::Cancel { .. }))
                 {
                     activation.outside.push_back(Outside::Cancel { reason });
                 }
+                if !activation.durable {
+                    self.flush(activation).await?;
+                    return Ok(Step::Keep);
+                }
+                activation.core.state.borrow_mut().may_run = true;
+                // What it called behind its journal comes before what it awaits.
+                self.flush(activation).await?;
                 // Steps that were waiting for the end of the replay start now.
                 self.begin_all(activation).await?;
                 continue;
@@ -151,8 +171,8 @@ impl Shard {
                 return Ok(Step::Ended(result));
             }
             self.flush(activation).await?;
-            let waits = self.begin_all(activation).await?;
-            self.take_outside(activation).await?;
+            let mut waits = self.begin_all(activation).await?;
+            waits |= self.take_outside(activation).await?;
             self.decide_queued(activation);
             if let Some(delivery) = activation.deliveries.pop_front() {
                 activation.idle_since = now;
@@ -172,14 +192,29 @@ impl Shard {
         }
     }
 
+    /// A recovered invocation has got further since the last unclean end: what counts against it starts again.
+    fn note_progress(&mut self, activation: &mut Activation) {
+        let entries = activation.journal.next;
+        let (count, at) = activation.record.crashes;
+        if count > 0 && entries > at {
+            activation.record.crashes = (1, entries);
+            let mut writes = Writes::default();
+            writes.put(key::invocation(activation.id()), wire::encode(&activation.record));
+            self.write(writes, Vec::new());
+        }
+    }
+
     async fn deliver(&mut self, activation: &mut Activation, delivery: Delivery) -> Result<(), VerbError> {
+        if activation.ahead == 0 {
+            // It was decided before this invocation was brought back, and has been replayed since.
+            return Ok(());
+        }
+        activation.ahead -= 1;
         match delivery {
-            Delivery::Given { number, given, at } => {
-                activation.ahead = activation.ahead.saturating_sub(1);
-                activation.core.state.borrow_mut().deliver(number, given, at);
-            }
+            Delivery::Given { number, given, at } => activation.core.state.borrow_mut().deliver(number, given, at),
             Delivery::Cancel { reason, at } => {
-                activation.ahead = activation.ahead.saturating_sub(1);
+                activation.cancelling = false;
+                activation.undecided.clear();
                 let gone = activation.core.state.borrow_mut().deliver_cancel(&reason, at);
                 self.give_up(activation, gone).await?;
             }
@@ -191,8 +226,10 @@ impl Shard {
         if entry.header.signature.kind == OpKind::Cancel {
             let reason = self.payload(activation.id().0, entry.seal, &entry.payload).await?;
             let reason = String::from_utf8_lossy(&reason).into_owned();
-            let _ = activation.core.state.borrow_mut().deliver_cancel(&reason, entry.header.at);
+            let gone = activation.core.state.borrow_mut().deliver_cancel(&reason, entry.header.at);
             activation.cancel_sent = true;
+            // What a kill left of giving them up.
+            self.give_up(activation, gone).await?;
             return Ok(Ok(()));
         }
         let number = entry.header.signature.number;
@@ -234,10 +271,12 @@ impl Shard {
     async fn poll_to_rest(&mut self, activation: &mut Activation) -> Result<Rest, VerbError> {
         let Some(mut future) = activation.future.take() else { return Ok(Rest::Waits) };
         let core = activation.core.clone();
-        let waker = core.handler_waker();
+        let waker = core.own.clone();
+        let mut rounds = 0;
         loop {
-            core.waker.again.store(false, Ordering::SeqCst);
             core.waker.in_poll.store(true, Ordering::SeqCst);
+            core.wake_parts();
+            core.waker.again.store(false, Ordering::SeqCst);
             let polled = std::panic::catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut Context::from_waker(&waker))));
             core.waker.in_poll.store(false, Ordering::SeqCst);
             match polled {
@@ -249,6 +288,12 @@ impl Shard {
             let again = core.waker.again.load(Ordering::SeqCst);
             if loads.is_empty() && !again {
                 break;
+            }
+            if loads.is_empty() {
+                rounds += 1;
+            }
+            if rounds > SELF_WAKES {
+                core.state.borrow_mut().blocked.get_or_insert(Blocked::ForeignWait);
             }
             if core.state.borrow().blocked.is_some() {
                 break;
@@ -263,6 +308,11 @@ impl Shard {
 
     async fn load(&mut self, activation: &mut Activation, load: Load) -> Result<(), VerbError> {
         let actor = activation.record.message.target.clone();
+        let name = match &load {
+            Load::Recorded { entry, .. } if entry.header.signature.kind == OpKind::StateGet => Some(entry.header.signature.name.clone()),
+            Load::Get { name, .. } => Some(name.clone()),
+            _ => None,
+        };
         let (number, value) = match load {
             Load::Recorded { number, entry } => (number, self.payload(activation.id().0, entry.seal, &entry.payload).await?),
             Load::Get { number, name } => {
@@ -272,7 +322,7 @@ impl Shard {
             Load::Clear { number } => {
                 let mut names: Vec<String> = self.state_entries(&actor, "").await?.into_iter().map(|entry| entry.0).collect();
                 // More names than one commit can remove go first: a crash in between leaves the handler to clear again.
-                let kept = names.split_off(names.len().saturating_sub(16));
+                let kept = names.split_off(names.len().saturating_sub(CLEARED));
                 for chunk in names.chunks(80) {
                     let mut writes = Writes::default();
                     chunk.iter().for_each(|name| writes.delete(key::state(&actor, name)));
@@ -306,17 +356,18 @@ impl Shard {
                 *payload = Some(value.clone());
             }
         }
+        if let Some(name) = name {
+            state.reading.remove(&name);
+            state.view.entry(name).or_insert_with(|| crate::ctx::untag(&value));
+        }
         state.reads.insert(number, value);
         Ok(())
     }
 
     /// The state under a prefix, with what this invocation has written and not committed yet.
     async fn own_entries(&self, activation: &Activation, actor: &selvedge_kernel::id::ActorId, prefix: &str) -> Result<Vec<(String, Bytes)>, VerbError> {
-        let mut entries: std::collections::BTreeMap<String, Bytes> = if activation.core.state.borrow().cleared {
-            Default::default()
-        } else {
-            self.state_entries(actor, prefix).await?.into_iter().collect()
-        };
+        let mut entries: std::collections::BTreeMap<String, Bytes> =
+            if activation.core.state.borrow().cleared { Default::default() } else { self.state_entries(actor, prefix).await?.into_iter().collect() };
         let state = activation.core.state.borrow();
         for (name, value) in &state.view {
             if name.starts_with(prefix) {
@@ -352,19 +403,19 @@ impl Shard {
         let newly_accepted = !writes.puts.is_empty();
         let mut effects = Vec::new();
         self.write_fresh(activation, fresh, &mut writes, &mut effects).await?;
-        let children = std::mem::take(&mut activation.core.state.borrow_mut().cancel_children);
-        for child in children {
-            self.cancel_child(activation, child, &mut writes, &mut effects).await?;
-        }
         if newly_accepted {
             let keep = self.wiring.settings.keep;
             let last = (activation.journal.chain, activation.journal.next);
             transition::write_ledger(&mut self.head, &mut writes, activation.id().0, false, LedgerState::Accepted, last, &keep);
-            effects.push(Effect::Accepted(activation.id()));
+            effects.push(Effect::Accepted(activation.id(), activation.life));
         }
         if writes != Writes::default() || !effects.is_empty() {
             activation.begun_any = true;
             self.write(writes, effects);
+        }
+        let children = std::mem::take(&mut activation.core.state.borrow_mut().cancel_children);
+        if !children.is_empty() {
+            self.cancel_children(activation, children, "the parent asked for it").await?;
         }
         Ok(())
     }
@@ -378,33 +429,46 @@ impl Shard {
         let actor = activation.record.message.target.clone();
         let mut entries = Vec::with_capacity(fresh.len());
         let nothing = Bytes::new();
+        let mut read_bytes = 0;
         for fresh in fresh {
             match fresh {
                 Fresh::Set { signature, name, value } => {
                     let sealed = seal(&activation.journal.key, &value);
-                    writes.deletes.retain(|gone| *gone != key::state(&actor, &name));
-                    writes.put(key::state(&actor, &name), value);
+                    let row = key::state(&actor, &name);
+                    writes.deletes.retain(|gone| *gone != row);
+                    writes.puts.retain(|put| put.key != row);
+                    writes.put(row, value);
                     activation.journal.append(&mut entries, signature, Ending::Value, &nothing, Some(sealed), now);
                 }
                 Fresh::Delete { signature, name } => {
                     let row = key::state(&actor, &name);
                     writes.puts.retain(|put| put.key != row);
-                    writes.delete(row);
+                    if !writes.deletes.contains(&row) {
+                        writes.delete(row);
+                    }
                     activation.journal.append(&mut entries, signature, Ending::Value, &nothing, None, now);
                 }
                 Fresh::Clear { signature, names } => {
                     let prefix = key::of_actor(Kind::State, &actor);
                     writes.puts.retain(|put| !put.key.starts_with(&prefix));
-                    for name in names {
-                        writes.delete(key::state(&actor, &name));
+                    for row in names.iter().map(|name| key::state(&actor, name)) {
+                        if !writes.deletes.contains(&row) {
+                            writes.delete(row);
+                        }
                     }
                     activation.journal.append(&mut entries, signature, Ending::Value, &nothing, None, now);
                 }
                 Fresh::Read { signature, payload } => {
                     let payload = payload.unwrap_or_default();
                     let sealed = seal(&activation.journal.key, &payload);
-                    self.write_chunks(id.0, sealed, &payload);
-                    activation.journal.append(&mut entries, signature, Ending::Value, &payload, None, now);
+                    read_bytes += payload.len();
+                    if payload.len() > limit::INLINE_BYTES || read_bytes > READ_BYTES {
+                        self.write_all_chunks(id.0, sealed, &payload);
+                        activation.chunked = true;
+                        activation.journal.append_chunked(&mut entries, signature, Ending::Value, &payload, None, now);
+                    } else {
+                        activation.journal.append(&mut entries, signature, Ending::Value, &payload, None, now);
+                    }
                 }
                 Fresh::Emit { signature, data } => {
                     let sealed = seal(&activation.journal.key, &data);
@@ -468,14 +532,25 @@ impl Shard {
     /// Ends an invocation, or plans its next attempt.
     pub(super) async fn finish(&mut self, id: InvocationId, result: crate::registry::Ended) {
         let Some(activation) = self.active.get(&id) else { return };
-        let options = self.options(&activation.record.message.target.kind);
+        let own = self.transition_of(activation).and_then(|transition| transition.retry);
+        let retry = own.unwrap_or_else(|| self.options(&activation.record.message.target.kind).retry);
         let now = self.now();
         let Some(activation) = self.active.get(&id) else { return };
         let cancelled = activation.core.state.borrow().cancelled;
+        let result = match result {
+            Ok(value) => match within_body(self.wiring.settings.limits.body_bytes, "the result of the handler", value.len()) {
+                Ok(()) => Ok(value),
+                Err(error) => Err(AttemptError { error, retryable: false, retry_after_ms: None }),
+            },
+            Err(failure) => Err(AttemptError { error: failure.error.bounded(), ..failure }),
+        };
         let ended = match result {
             Ok(value) => Ended { status: Status::Completed, outcome: Outcome::Value(value), dead_letter: false },
-            Err(failure) if cancelled => Ended { status: Status::Cancelled, outcome: Outcome::Error(failure.error), dead_letter: false },
-            Err(failure) => match after_attempt(&activation.record, &failure, &options.retry, now) {
+            Err(failure) if cancelled => {
+                let error = cancel_error(activation.record.cancel.as_deref(), Some(failure.error));
+                Ended { status: Status::Cancelled, outcome: Outcome::Error(error), dead_letter: false }
+            }
+            Err(failure) => match after_attempt(&activation.record, &failure, &retry, now) {
                 AfterAttempt::End { error, dead_letter } => Ended { status: Status::Failed, outcome: Outcome::Error(error), dead_letter },
                 AfterAttempt::Again { at } => return self.attempt_again(id, failure, at).await,
             },
@@ -507,9 +582,9 @@ impl Shard {
     }
 
     /// The time of the next attempt has come.
-    pub(super) async fn attempt_due(&mut self, id: InvocationId, row: selvedge_kernel::id::Key) {
+    pub(super) async fn attempt_due(&mut self, id: InvocationId, timer: (selvedge_kernel::time::Millis, u64)) {
         let mut writes = Writes::default();
-        writes.delete(row);
+        self.clear_timer(&mut writes, timer);
         match self.record(id).await {
             Ok(Some(mut record)) if record.retry_at.is_some() && !record.status.ended() => {
                 record.retry_at = None;
@@ -546,7 +621,7 @@ impl Shard {
         let id = activation.id();
         let mut writes = activation.pending.take().unwrap_or_default();
         let mut effects = Vec::new();
-        let keep = self.wiring.settings.keep;
+        let keep = self.keep_of(&activation.record);
         // What it called since it last rested happens with its end, if the end is a good one.
         let fresh = std::mem::take(&mut activation.core.state.borrow_mut().fresh);
         if matches!(ended.outcome, Outcome::Value(_)) {
@@ -560,37 +635,46 @@ impl Shard {
         }
         if let Outcome::Value(value) = &ended.outcome {
             let sealed = seal(&activation.journal.key, value);
+            activation.chunked |= value.len() > limit::INLINE_BYTES;
             self.write_chunks(id.0, sealed, value);
         }
-        self.now();
+        let now = self.now();
         let begun = activation.begun_any || activation.durable;
+        if let Some(timer) = activation.record.deadline_timer.take() {
+            writes.puts.retain(|put| put.key != key::timer(timer.0, timer.1));
+            self.clear_timer(&mut writes, timer);
+        }
         let last = transition::end(&mut self.head, &mut activation.record, &activation.journal, &ended, &activation.input, &keep);
-        writes.puts.extend(last.puts);
-        writes.deletes.extend(last.deletes);
-        writes.folds.extend(last.folds);
+        super::accept::extend(&mut writes, last);
         if let Some(ready) = activation.ready {
             self.delete_ready(&mut writes, ready);
         }
-        if begun {
-            self.end_operations(activation, &mut writes, &mut effects).await?;
-        }
-        if activation.record.joined {
-            for (row, value) in self.scan_all(&key::of_id(Kind::Joined, id.0)).await? {
-                writes.delete(row);
-                let peer = wire::decode("joined caller", &value)?;
-                self.reply(peer, id, ended.outcome.clone(), &mut writes, &mut effects).await?;
-            }
-        }
         if let Some(peer) = activation.record.message.reply_to {
             self.reply(peer, id, ended.outcome.clone(), &mut writes, &mut effects).await?;
+        }
+        let mut left = false;
+        if begun {
+            left |= self.end_operations(activation, &mut writes, &mut effects).await?;
+        }
+        if activation.record.joined || activation.record.signalled {
+            left |= !self.clear_leftovers(id, &ended.outcome, &mut writes, &mut effects).await?;
+        }
+        if left {
+            self.set_timer(&mut writes, now, Timer::Leftovers { invocation: id });
+        }
+        if activation.chunked || activation.record.crashes.0 > 0 {
+            let keep = if ended.dead_letter { keep.finished.max(keep.dead_letters) } else { keep.finished };
+            self.set_timer(&mut writes, Day::expiry(now, keep).start(), Timer::Chunks { owner: id.0 });
         }
         let actor = activation.record.message.target.clone();
         let order = activation.record.order;
         self.load_actor(&actor).await?;
         let mut next = None;
         if let Some(found) = self.actors.get_mut(&actor) {
+            let held = found.queue.front().is_some_and(|(place, _)| *place == order);
             found.queue.retain(|(place, _)| *place != order);
-            next = found.queue.front().map(|(_, id)| *id);
+            // Only the end of the one that held the actor starts another.
+            next = found.queue.front().map(|(_, id)| *id).filter(|_| held);
         }
         let next_ready = next.map(|next| (next, self.put_ready(&mut writes, next)));
         if let Some(waiters) = self.waiters.remove(&id) {
@@ -604,7 +688,12 @@ impl Shard {
         self.write(writes, effects);
         if let Some((next, ready)) = next_ready {
             self.kept_ready.insert(next, ready);
-            self.activate_or_stop(next).await;
+            if self.record(next).await?.is_some_and(|record| record.cancel.is_some()) {
+                // It was cancelled before its turn: it is never started.
+                self.doomed.push_back(next);
+            } else {
+                self.activate_or_stop(next).await;
+            }
         }
         Ok(())
     }
@@ -630,6 +719,20 @@ impl Shard {
     }
 }
 
+/// The error of an invocation that ended because somebody, or its deadline, asked it to.
+pub(super) fn cancel_error(reason: Option<&str>, own: Option<WorkError>) -> WorkError {
+    match (reason, own) {
+        (Some(DEADLINE), Some(own)) if own.code != "cancelled" => WorkError::new("deadline", format!("its deadline passed before it had ended; it said {own}")),
+        (Some(DEADLINE), _) => WorkError::new("deadline", "its deadline passed before it had ended"),
+        (_, Some(own)) => own,
+        (Some(reason), None) => WorkError::new("cancelled", reason),
+        (None, None) => WorkError::new("cancelled", "it was cancelled"),
+    }
+}
+
+/// The reason of a cancel that a deadline asks for.
+pub(super) const DEADLINE: &str = "deadline";
+
 /// What became of a turn of an invocation.
 pub(super) enum Step {
     Keep,
@@ -651,4 +754,3 @@ pub(crate) fn object(entries: &[(String, Bytes)]) -> Bytes {
     json.push(b'}');
     Bytes::from(json)
 }
-

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use selvedge_kernel::error::{AttemptError, WorkError};
-use selvedge_kernel::id::{InvocationId, Key};
+use selvedge_kernel::id::InvocationId;
 use selvedge_kernel::journal::{Ending, OpKind, seal};
+use selvedge_kernel::limit;
 use selvedge_kernel::policy::{Retry, Timeout, Verdict, after_failure};
 use selvedge_kernel::record::invocation::Begun;
 use selvedge_kernel::record::message::{KeptReply, Peer};
@@ -31,7 +32,10 @@ impl Shard {
             let mut state = activation.core.state.borrow_mut();
             (std::mem::take(&mut state.began), std::mem::take(&mut state.finished), std::mem::take(&mut state.dropped), std::mem::take(&mut state.started))
         };
-        if activation.durable {
+        if activation.cancelling {
+            // All that is open comes to nothing when the cancel is delivered.
+            began.clear();
+        } else if activation.durable {
             // An operation that was called and begun before, and is not awaited now, is still under way.
             for number in began.drain(..) {
                 again |= self.begin(activation, number).await?;
@@ -63,31 +67,50 @@ impl Shard {
         Ok(again)
     }
 
-    /// Gives operations up that a cancel has ended.
+    /// Gives operations up that a cancel has ended: each with what it has left behind, in one transition.
     pub(super) async fn give_up(&mut self, activation: &mut Activation, gone: Vec<Op>) -> Result<(), VerbError> {
-        let mut rows = Vec::new();
-        let mut writes = Writes::default();
-        let mut effects = Vec::new();
+        let id = activation.id();
         for mut op in gone {
             self.clear_alarm(op.alarm.take());
+            self.tasks.remove(&(id, op.signature.number));
+            let Some(row) = op.row.take() else { continue };
+            let mut writes = Writes::default();
+            let mut effects = Vec::new();
             if op.signature.kind == OpKind::Call
-                && let Some((_, child)) = op.row.as_ref().and_then(|row| row.peer.clone())
+                && let Some((_, called)) = row.peer
             {
-                self.post_cancel(child, "the caller was cancelled".to_owned(), &mut writes, &mut effects).await?;
+                self.post_cancel(called, "the caller was cancelled".to_owned(), &mut writes, &mut effects).await?;
             }
-            rows.push((op.row.take(), op.signature.clone()));
-        }
-        let children: Vec<Begun> = activation.core.state.borrow().children.values().cloned().collect();
-        for child in children {
-            if let Some((_, id)) = child.peer
-                && child.reply.is_none()
-            {
-                self.post_cancel(id, "the parent was cancelled".to_owned(), &mut writes, &mut effects).await?;
+            if let Some(timer) = row.timer {
+                self.clear_timer(&mut writes, timer);
             }
-        }
-        self.forget_operations(activation, rows);
-        if writes != Writes::default() || !effects.is_empty() {
+            writes.delete(key::begun(id, op.signature.number));
             self.write(writes, effects);
+        }
+        let children: Vec<u32> = activation.core.state.borrow().children.keys().copied().collect();
+        self.cancel_children(activation, children, "the parent was cancelled").await
+    }
+
+    /// Asks children to end that have not ended and were not asked before.
+    pub(super) async fn cancel_children(&mut self, activation: &mut Activation, mut children: Vec<u32>, reason: &str) -> Result<(), VerbError> {
+        let id = activation.id();
+        children.sort_unstable();
+        children.dedup();
+        for number in children {
+            if !activation.core.state.borrow().children.get(&number).is_some_and(|row| !row.cancelled) {
+                continue;
+            }
+            // The row in the store knows whether the child has answered.
+            let Some(bytes) = self.get(key::begun(id, number)).await? else { continue };
+            let mut row: Begun = wire::decode("begun operation", &bytes)?;
+            let Some((_, child)) = row.peer.clone().filter(|_| row.reply.is_none() && !row.cancelled) else { continue };
+            row.cancelled = true;
+            let mut writes = Writes::default();
+            let mut effects = Vec::new();
+            writes.put(key::begun(id, number), wire::encode(&row));
+            self.post_cancel(child, reason.to_owned(), &mut writes, &mut effects).await?;
+            self.write(writes, effects);
+            activation.core.state.borrow_mut().children.insert(number, row);
         }
         Ok(())
     }
@@ -113,16 +136,31 @@ impl Shard {
     async fn begin(&mut self, activation: &mut Activation, number: u32) -> Result<bool, VerbError> {
         let now = self.now();
         let id = activation.id();
-        let Some((request, sig, row, timeout)) = activation.core.state.borrow_mut().ops.get_mut(&number).filter(|op| !op.decided && op.given.is_none()).map(|op| {
-            op.begun = true;
-            (op.request.clone(), op.signature.clone(), op.row.clone(), op.timeout.clone())
-        }) else {
+        let Some((request, sig, row, timeout)) =
+            activation.core.state.borrow_mut().ops.get_mut(&number).filter(|op| !op.decided && op.given.is_none()).map(|op| {
+                op.begun = true;
+                (op.request.clone(), op.signature.clone(), op.row.clone(), op.timeout.clone())
+            })
+        else {
             return Ok(false);
         };
         let adopted = row.is_some();
+        if let Some(timer) = row.as_ref().and_then(|row| row.timer)
+            && !self.timers.holds(timer)
+        {
+            // It fired while this invocation could not take it.
+            if matches!(request, Request::Signal { .. }) {
+                activation.outside.push_back(Outside::Signal { name: sig.name });
+            }
+            activation.outside.push_back(Outside::Due { number, timer });
+            return Ok(false);
+        }
         match request {
             Request::Step => {
-                let waits = row.as_ref().is_some_and(|row| row.timer.is_some_and(|timer| timer.0 > now));
+                let waits = row.as_ref().is_some_and(|row| row.timer.is_some());
+                if !waits {
+                    self.keep_ready(activation);
+                }
                 if !waits && let Some(op) = activation.core.state.borrow_mut().ops.get_mut(&number) {
                     if op.step == StepState::Idle {
                         op.step = StepState::Allowed(row.as_ref().map_or(1, |row| row.attempts + 1));
@@ -131,12 +169,17 @@ impl Shard {
                 }
             }
             Request::Blocking(_) | Request::Activity { .. } => {
-                let waits = row.as_ref().is_some_and(|row| row.timer.is_some_and(|timer| timer.0 > now));
+                let waits = row.as_ref().is_some_and(|row| row.timer.is_some());
                 if !waits && !self.tasks.contains_key(&(id, number)) {
                     self.start_task(activation, number, row.map_or(1, |row| row.attempts + 1), timeout);
                 }
             }
             Request::Call { target, handler, input, idempotency_key, timeout } => {
+                if let Some(error) = refuse_call(&target, &handler, idempotency_key.as_deref(), activation.core.check_body("the input of a call", input.len()))
+                {
+                    self.decide(activation, number, Given::Error(error));
+                    return Ok(false);
+                }
                 if row.as_ref().is_some_and(|row| row.reply.is_some()) {
                     activation.outside.push_back(Outside::Replied { number });
                 } else if !adopted {
@@ -152,7 +195,10 @@ impl Shard {
                         (a, b) => a.or(b),
                     };
                     if message.chain.len() > selvedge_kernel::limit::CALL_DEPTH {
-                        let error = WorkError::new("limit: call depth", format!("{} calls wait for one another, the limit: send instead of calling", message.chain.len()));
+                        let error = WorkError::new(
+                            "limit: call depth",
+                            format!("{} calls wait for one another, the limit: send instead of calling", message.chain.len()),
+                        );
                         self.decide(activation, number, Given::Error(error));
                         return Ok(false);
                     }
@@ -208,7 +254,7 @@ impl Shard {
         self.write(writes, Vec::new());
     }
 
-    pub(super) fn set_row(&self, activation: &mut Activation, number: u32, row: Begun) {
+    pub(crate) fn set_row(&self, activation: &mut Activation, number: u32, row: Begun) {
         if let Some(op) = activation.core.state.borrow_mut().ops.get_mut(&number) {
             op.row = Some(row);
         }
@@ -218,7 +264,7 @@ impl Shard {
     fn watch_attempt(&mut self, activation: &mut Activation, number: u32) {
         let now = self.now();
         let found = activation.core.state.borrow().ops.get(&number).and_then(|op| match op.step {
-            StepState::Allowed(attempt) => Some((attempt, attempt_time(op.timeout.as_ref()))),
+            StepState::Allowed(attempt) => Some((attempt, attempt_time(op.timeout.as_ref(), op.since, now))),
             StepState::Idle => None,
         });
         if let Some((attempt, Some(limit))) = found {
@@ -241,6 +287,9 @@ impl Shard {
 
     /// Takes in an attempt's end: its value, its final error, or the time of the next attempt.
     pub(super) fn attempt_ended(&mut self, activation: &mut Activation, number: u32, attempt: u32, result: Result<Bytes, AttemptError>) {
+        if activation.cancelling {
+            return;
+        }
         let now = self.now();
         let id = activation.id();
         let found = activation.core.state.borrow_mut().ops.get_mut(&number).filter(|op| !op.decided).map(|op| {
@@ -255,11 +304,18 @@ impl Shard {
         }
         self.tasks.remove(&(id, number));
         let failure = match result {
-            Ok(value) => return self.decide(activation, number, Given::Value(value)),
-            Err(failure) => failure,
+            Ok(value) => {
+                let given = match activation.core.check_body("the value of a step or an activity", value.len()) {
+                    Ok(()) => Given::Value(value),
+                    Err(error) => Given::Error(error),
+                };
+                return self.decide(activation, number, given);
+            }
+            Err(failure) => AttemptError { error: failure.error.bounded(), ..failure },
         };
         let retry = retry.unwrap_or_else(|| self.retry_of(&sig));
-        let seed = u64::from(number) ^ u64::from_be_bytes([id.0.uuid[8], id.0.uuid[9], id.0.uuid[10], id.0.uuid[11], id.0.uuid[12], id.0.uuid[13], id.0.uuid[14], id.0.uuid[15]]);
+        let seed = u64::from(number)
+            ^ u64::from_be_bytes([id.0.uuid[8], id.0.uuid[9], id.0.uuid[10], id.0.uuid[11], id.0.uuid[12], id.0.uuid[13], id.0.uuid[14], id.0.uuid[15]]);
         let verdict = after_failure(attempt, &failure, &retry, seed);
         let total = timeout.as_ref().and_then(|timeout| timeout.total);
         match verdict {
@@ -299,6 +355,9 @@ impl Shard {
     }
 
     fn decide_with(&mut self, activation: &mut Activation, number: u32, given: Given, mut writes: Writes) {
+        if activation.cancelling {
+            return;
+        }
         let id = activation.id();
         let Some(op) = activation.core.state.borrow_mut().ops.get_mut(&number).filter(|op| !op.decided).map(|op| {
             op.decided = true;
@@ -321,7 +380,7 @@ impl Shard {
             if let Some(op) = activation.core.state.borrow_mut().ops.get_mut(&number) {
                 op.row = row;
             }
-            activation.undecided.push_back((number, given));
+            activation.undecided.push_back((number, given, writes));
             return;
         }
         let now = self.now();
@@ -332,6 +391,7 @@ impl Shard {
             Given::TimeUp => (Ending::TimeUp, Bytes::new()),
         };
         let sealed = seal(&activation.journal.key, &payload);
+        activation.chunked |= payload.len() > limit::INLINE_BYTES;
         self.write_chunks(id.0, sealed, &payload);
         let mut entries = Vec::with_capacity(1);
         activation.journal.append(&mut entries, sig, ending, &payload, request_seal, now);
@@ -347,30 +407,36 @@ impl Shard {
     /// Decides what had to wait because too much was decided ahead.
     pub(super) fn decide_queued(&mut self, activation: &mut Activation) {
         while activation.ahead < DECIDED_AHEAD
-            && let Some((number, given)) = activation.undecided.pop_front()
+            && let Some((number, given, writes)) = activation.undecided.pop_front()
         {
             if let Some(op) = activation.core.state.borrow_mut().ops.get_mut(&number) {
                 op.decided = false;
             }
-            self.decide(activation, number, given);
+            self.decide_with(activation, number, given, writes);
         }
     }
 
     /// Turns what came from outside into results.
-    pub(super) async fn take_outside(&mut self, activation: &mut Activation) -> Result<(), VerbError> {
+    pub(super) async fn take_outside(&mut self, activation: &mut Activation) -> Result<bool, VerbError> {
+        let mut again = false;
         if !activation.durable {
-            return Ok(());
+            return Ok(again);
         }
         let mut later = Vec::new();
         while let Some(outside) = activation.outside.pop_front() {
             match outside {
-                Outside::Due { number, row } => self.due(activation, number, row),
+                Outside::Due { number, timer } => self.due(activation, number, timer),
                 Outside::Replied { number } => self.replied(activation, number).await?,
                 Outside::TaskDone { number, attempt, result } => self.attempt_ended(activation, number, attempt, result),
-                Outside::TimedOut { number, attempt } => self.timed_out(activation, number, attempt),
+                Outside::TimedOut { number, attempt } => {
+                    // The next poll drops the step's future.
+                    again |= self.timed_out(activation, number, attempt);
+                }
                 Outside::Signal { name } => {
                     // A signal is taken only when every earlier entry has been delivered, so that a loser takes none.
-                    if activation.ahead > 0 || !activation.undecided.is_empty() || !activation.deliveries.is_empty() {
+                    if activation.cancelling {
+                        // Whoever waits next takes it.
+                    } else if activation.ahead > 0 || !activation.undecided.is_empty() || !activation.deliveries.is_empty() {
                         later.push(Outside::Signal { name });
                     } else {
                         self.take_signal(activation, &name).await?;
@@ -380,7 +446,7 @@ impl Shard {
             }
         }
         activation.outside.extend(later);
-        Ok(())
+        Ok(again)
     }
 
     fn decide_cancel(&mut self, activation: &mut Activation, reason: String) {
@@ -388,6 +454,7 @@ impl Shard {
             return;
         }
         activation.cancel_sent = true;
+        activation.cancelling = true;
         let now = self.now();
         let id = activation.id();
         let mut writes = Writes::default();
@@ -408,11 +475,11 @@ impl Shard {
         self.write(writes, vec![Effect::CancelDelivered { id, reason, at: now }]);
     }
 
-    fn timed_out(&mut self, activation: &mut Activation, number: u32, attempt: u32) {
+    fn timed_out(&mut self, activation: &mut Activation, number: u32, attempt: u32) -> bool {
         let runs = activation.core.state.borrow().ops.get(&number).is_some_and(|op| op.step == StepState::Allowed(attempt));
         let task = self.tasks.get(&(activation.id(), number)).is_some_and(|task| task.attempt == attempt);
         if !runs && !task {
-            return;
+            return false;
         }
         self.tasks.remove(&(activation.id(), number));
         let failure = AttemptError {
@@ -421,54 +488,86 @@ impl Shard {
             retry_after_ms: None,
         };
         self.attempt_ended(activation, number, attempt, Err(failure));
+        runs
     }
 
-    fn due(&mut self, activation: &mut Activation, number: u32, row: Key) {
-        let mut writes = Writes::default();
-        writes.delete(row);
+    fn due(&mut self, activation: &mut Activation, number: u32, timer: (Millis, u64)) {
+        let id = activation.id();
         let found = activation.core.state.borrow_mut().ops.get_mut(&number).filter(|op| !op.decided).map(|op| {
-            if let Some(begun) = &mut op.row {
-                begun.timer = None;
+            let mut row = op.row.take();
+            let own = row.as_ref().is_some_and(|row| row.timer == Some(timer));
+            if own
+                && !matches!(op.request, Request::Sleep { .. } | Request::Signal { .. })
+                && let Some(row) = &mut row
+            {
+                row.timer = None;
             }
-            (op.request.clone(), op.row.clone(), op.timeout.clone())
+            op.row = row.clone();
+            (op.request.clone(), row, own)
         });
-        let Some((request, begun, timeout)) = found else {
+        let mut writes = Writes::default();
+        let Some((request, Some(row), true)) = found else {
+            // Nobody waits for it any more, or its operation waits for another one by now.
+            self.clear_timer(&mut writes, timer);
             self.write(writes, Vec::new());
             return;
         };
         match request {
-            Request::Sleep { .. } | Request::Signal { .. } => self.decide_with(activation, number, Given::TimeUp, writes),
-            Request::Step => {
-                let attempt = begun.map_or(1, |row| row.attempts + 1);
-                self.write(writes, Vec::new());
-                if let Some(op) = activation.core.state.borrow_mut().ops.get_mut(&number) {
-                    op.begun = true;
-                    op.step = StepState::Allowed(attempt);
+            Request::Sleep { .. } | Request::Signal { .. } => self.decide(activation, number, Given::TimeUp),
+            Request::Step | Request::Activity { .. } | Request::Blocking(_) => {
+                let attempt = row.attempts + 1;
+                self.clear_timer(&mut writes, timer);
+                writes.put(key::begun(id, number), wire::encode(&row));
+                if activation.ready.is_none() {
+                    // The attempt is running from here on: a kill must not lose it.
+                    activation.ready = Some(self.put_ready(&mut writes, id));
                 }
-                self.enqueue(activation.id());
-            }
-            Request::Activity { .. } | Request::Blocking(_) => {
-                let attempt = begun.map_or(1, |row| row.attempts + 1);
                 self.write(writes, Vec::new());
-                self.start_task(activation, number, attempt, timeout);
+                if let Request::Step = request {
+                    if let Some(op) = activation.core.state.borrow_mut().ops.get_mut(&number) {
+                        op.begun = true;
+                        op.step = StepState::Allowed(attempt);
+                    }
+                    self.enqueue(id);
+                } else if !self.tasks.contains_key(&(id, number)) {
+                    let timeout = activation.core.state.borrow().ops.get(&number).and_then(|op| op.timeout.clone());
+                    self.start_task(activation, number, attempt, timeout);
+                }
             }
-            Request::Call { .. } | Request::Join { .. } | Request::Start { .. } => self.write(writes, Vec::new()),
+            Request::Call { .. } | Request::Join { .. } | Request::Start { .. } => {
+                self.clear_timer(&mut writes, timer);
+                self.write(writes, Vec::new());
+            }
         }
     }
 
     /// A durable timer of an operation has fired.
-    pub(super) async fn operation_due(&mut self, id: InvocationId, number: u32, row: Key) {
+    pub(super) async fn operation_due(&mut self, id: InvocationId, number: u32, timer: (Millis, u64)) {
         if self.activate_or_stop(id).await {
             if let Some(activation) = self.active.get_mut(&id) {
-                activation.outside.push_back(Outside::Due { number, row });
+                // Brought back just now, it finds by itself that its timer has fired.
+                if activation.core.state.borrow().live {
+                    activation.outside.push_back(Outside::Due { number, timer });
+                }
                 self.enqueue(id);
             }
-        } else if matches!(self.record(id).await, Ok(Some(record)) if !record.status.ended()) {
-            // It is blocked, or waits for its next attempt: the timer comes back with it.
-            self.overdue.entry(id).or_default().push((number, row));
-        } else {
+            return;
+        }
+        if matches!(self.record(id).await, Ok(Some(record)) if !record.status.ended()) {
+            // It is blocked, or waits for its next attempt: its row says what was due.
+            self.timers.forget(timer);
+            return;
+        }
+        let mut writes = Writes::default();
+        self.clear_timer(&mut writes, timer);
+        self.write(writes, Vec::new());
+    }
+
+    /// Makes sure that a kill does not lose what runs from here on.
+    pub(super) fn keep_ready(&mut self, activation: &mut Activation) {
+        if activation.ready.is_none() {
             let mut writes = Writes::default();
-            writes.delete(row);
+            activation.ready = Some(self.put_ready(&mut writes, activation.id()));
             self.write(writes, Vec::new());
         }
     }
@@ -504,43 +603,45 @@ impl Shard {
         Ok(())
     }
 
-    pub(super) async fn cancel_child(&mut self, activation: &mut Activation, child: u32, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
-        let peer = activation.core.state.borrow().children.get(&child).and_then(|row| row.peer.clone());
-        if let Some((_, id)) = peer {
-            self.post_cancel(id, "the parent asked for it".to_owned(), writes, effects).await?;
-        }
-        Ok(())
-    }
-
-    /// What an ended invocation leaves under way: rows go, children that were not joined are cancelled.
-    pub(super) async fn end_operations(&mut self, activation: &mut Activation, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
+    /// What an ended invocation leaves under way: rows go, children that were not joined are cancelled. Gives true if
+    /// the transition could not hold all of it.
+    pub(super) async fn end_operations(&mut self, activation: &mut Activation, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<bool, VerbError> {
         let id = activation.id();
         let rows = if activation.core.state.borrow().live {
             let mut state = activation.core.state.borrow_mut();
             let mut rows: Vec<Begun> = state.ops.values_mut().filter_map(|op| op.row.take()).collect();
             rows.extend(state.children.drain().map(|child| child.1));
+            rows.sort_by_key(|row| row.signature.number);
             rows
         } else {
             self.begun_rows(id).await?
         };
-        for row in rows {
-            let number = row.signature.number;
-            if let Some(timer) = row.timer {
-                self.clear_timer(writes, timer);
-            }
-            writes.delete(key::begun(id, number));
-            if row.signature.kind == OpKind::Spawn
-                && row.reply.is_none()
-                && let Some((_, child)) = row.peer
-            {
-                self.post_cancel(child, "the parent has ended".to_owned(), writes, effects).await?;
-            }
-            if writes.deletes.len() + writes.puts.len() > 60 {
-                self.write(std::mem::take(writes), Vec::new());
-            }
-        }
         self.tasks.retain(|(owner, _), _| *owner != id);
-        self.overdue.remove(&id);
+        self.late.remove(&id);
+        for row in rows {
+            if !super::leftovers::has_room(writes) {
+                return Ok(true);
+            }
+            self.leave_operation(id, row, writes, effects).await?;
+        }
+        Ok(false)
+    }
+
+    /// Gives up one operation of an ended invocation.
+    pub(super) async fn leave_operation(&mut self, id: InvocationId, row: Begun, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
+        if let Some(timer) = row.timer {
+            self.clear_timer(writes, timer);
+        }
+        let begun = key::begun(id, row.signature.number);
+        writes.puts.retain(|put| put.key != begun);
+        writes.delete(begun);
+        if row.signature.kind == OpKind::Spawn
+            && row.reply.is_none()
+            && !row.cancelled
+            && let Some((_, child)) = row.peer
+        {
+            self.post_cancel(child, "the parent has ended".to_owned(), writes, effects).await?;
+        }
         Ok(())
     }
 
@@ -551,7 +652,8 @@ impl Shard {
         let Some((sig, request)) = found else { return };
         let now = self.now();
         let timeout = timeout.or_else(|| self.wiring.registry.activities.get(&sig.name).map(|activity| activity.timeout.clone()));
-        let limit = attempt_time(timeout.as_ref());
+        let since = activation.core.state.borrow().ops.get(&number).map_or(now, |op| op.since);
+        let limit = attempt_time(timeout.as_ref(), since, now);
         let key = activation.core.effect_key(&sig);
         let alarm = limit.map(|limit| self.set_alarm(now.after(limit), Alarm::Attempt { invocation: id, number, attempt }));
         let old = activation.core.state.borrow_mut().ops.get_mut(&number).and_then(|op| std::mem::replace(&mut op.alarm, alarm));
@@ -592,10 +694,14 @@ impl Shard {
             self.transition_done(id, attempt, result);
             return;
         }
-        if self.activate_or_stop(id).await
-            && let Some(activation) = self.active.get_mut(&id)
-        {
-            activation.outside.push_back(Outside::TaskDone { number, attempt, result });
+        let done = Outside::TaskDone { number, attempt, result };
+        if !self.activate_or_stop(id).await {
+            // Between two attempts of its handler: the next one takes it.
+            self.late.entry(id).or_default().push(done);
+            return;
+        }
+        if let Some(activation) = self.active.get_mut(&id) {
+            activation.outside.push_back(done);
             self.enqueue(id);
         }
     }
@@ -610,6 +716,15 @@ impl Shard {
     }
 }
 
-fn attempt_time(timeout: Option<&Timeout>) -> Option<Duration> {
-    timeout.map_or_else(|| Timeout::default().attempt, |timeout| timeout.attempt).map(|span| span.0)
+/// How long an attempt that starts now may take: its own time, and what is left of the time of all.
+fn attempt_time(timeout: Option<&Timeout>, since: Millis, now: Millis) -> Option<Duration> {
+    let usual = Timeout::default();
+    let timeout = timeout.unwrap_or(&usual);
+    let total = timeout.total.map(|total| since.after(total.0).since(now));
+    [timeout.attempt.map(|span| span.0), total].into_iter().flatten().min()
+}
+
+/// Why a call cannot be made, if it cannot.
+fn refuse_call(target: &selvedge_kernel::id::ActorId, handler: &str, key: Option<&str>, input: Result<(), WorkError>) -> Option<WorkError> {
+    input.err().or_else(|| crate::core::check_address(target, handler, key).err())
 }

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use selvedge_kernel::error::{Consequence, WorkError};
 use selvedge_kernel::id::InvocationId;
 use selvedge_kernel::journal::{Entry, Hash32, OpKind, Payload, SealKey, Verifier, chain_start};
+use selvedge_kernel::limit;
 use selvedge_kernel::record::actor::DeadLetter;
 use selvedge_kernel::record::invocation::{Begun, Invocation, OutputChunk, Status};
 use selvedge_kernel::record::kind::Kind;
@@ -66,10 +67,12 @@ impl Shard {
                 self.answer(reply, result);
             }
             Command::Census { reply } => {
+                let (runs, run_tasks) = self.runs.census();
                 let census = Census {
+                    runs,
                     actors: self.actors.len(),
                     active: self.active.len(),
-                    tasks: self.tasks.len(),
+                    tasks: self.tasks.len() + run_tasks,
                     outbox: self.outbox.values().map(super::mail::Pair::open).sum(),
                 };
                 let _ = reply.send(Ok(census));
@@ -80,7 +83,11 @@ impl Shard {
 
     async fn known_record(&self, id: InvocationId) -> Result<Invocation, VerbError> {
         self.record_in_memory(id).await?.ok_or_else(|| {
-            VerbError::new(Consequence::NotFound, "unknown_invocation", format!("there is no invocation {id}: it may have been removed after its retention time"))
+            VerbError::new(
+                Consequence::NotFound,
+                "unknown_invocation",
+                format!("there is no invocation {id}: it may have been removed after its retention time"),
+            )
         })
     }
 
@@ -102,11 +109,9 @@ impl Shard {
     async fn result(&mut self, id: InvocationId, wait: bool, reply: Reply<Answer>) {
         let answer = match self.known_record(id).await {
             Err(error) => Err(error),
-            Ok(record) if record.status.ended() => {
-                self.outcome(&record).await.map(|outcome| Answer { id: Some(id), progress: Progress::Ended(outcome) })
-            }
+            Ok(record) if record.status.ended() => self.outcome(&record).await.map(|outcome| Answer { id: Some(id), progress: Progress::Ended(outcome) }),
             Ok(_) if wait => {
-                self.waiters.entry(id).or_default().push(reply);
+                self.wait_for(id, reply);
                 return;
             }
             Ok(_) => Ok(Answer { id: Some(id), progress: Progress::Open }),
@@ -123,15 +128,17 @@ impl Shard {
             self.advance(id).await;
         }
         self.request_cancel(id, reason).await;
-        // One that has not started, or cannot, ends here and now.
-        if let Ok(Some(record)) = self.record(id).await
-            && !self.active.contains_key(&id)
-            && !record.status.ended()
-            && record.status == Status::Accepted
-            && !matches!(self.holds_actor(&record).await, Ok(true))
-        {
-            let error = WorkError::new("cancelled", record.cancel.clone().unwrap_or_default());
-            self.end_unstarted(record, Status::Cancelled, error).await;
+    }
+
+    /// Ends what was cancelled, or whose deadline passed, before its turn came.
+    pub(super) async fn end_doomed(&mut self, id: InvocationId) {
+        match self.record(id).await {
+            Ok(Some(record)) if !record.status.ended() => {
+                let error = super::advance::cancel_error(record.cancel.as_deref(), None);
+                self.end_unstarted(record, Status::Cancelled, error).await;
+            }
+            Ok(_) => {}
+            Err(error) => self.wiring.stop(error.message),
         }
     }
 
@@ -170,11 +177,25 @@ impl Shard {
         activation.core.state.borrow_mut().live = false;
         activation.ready = self.kept_ready.remove(&id);
         activation.journal = Journal::start(id, seal_key, start);
-        for (_, value) in self.scan_all(&key::of_id(Kind::Journal, id.0)).await? {
-            let entries: Vec<Entry> = wire::decode("journal entries", &value)?;
-            if let Some(last) = entries.last() {
-                activation.journal.chain = last.chain;
-                activation.journal.next = last.header.index + 1;
+        activation.chunked = matches!(activation.record.input, Payload::Chunked { .. });
+        let mut range = selvedge_kernel::ports::under(&key::of_id(Kind::Journal, id.0));
+        loop {
+            let rows = self.scan(range.clone(), 100).await?;
+            for (_, value) in &rows {
+                let entries: Vec<Entry> = wire::decode("journal entries", value)?;
+                activation.chunked |= entries.iter().any(|entry| matches!(entry.payload, Payload::Chunked { .. }));
+                if let Some(last) = entries.last() {
+                    activation.journal.chain = last.chain;
+                    activation.journal.next = last.header.index + 1;
+                }
+            }
+            match rows.last() {
+                Some((last, _)) if rows.len() == 100 => {
+                    let mut next = last.to_vec();
+                    next.push(0);
+                    range.start = next.into();
+                }
+                _ => break,
             }
         }
         self.active.insert(id, activation);
@@ -185,7 +206,11 @@ impl Shard {
     async fn retry(&mut self, id: InvocationId) -> Result<(), VerbError> {
         let mut record = self.open_record(id).await?;
         if record.status != Status::Blocked && record.retry_at.is_none() {
-            return Err(VerbError::new(Consequence::Conflict, "not_blocked", format!("{id} is neither blocked nor waiting for its next attempt: there is nothing to retry")));
+            return Err(VerbError::new(
+                Consequence::Conflict,
+                "not_blocked",
+                format!("{id} is neither blocked nor waiting for its next attempt: there is nothing to retry"),
+            ));
         }
         record.status = Status::Running;
         record.blocked = None;
@@ -197,9 +222,6 @@ impl Shard {
         self.kept_ready.insert(id, ready);
         self.write(writes, Vec::new());
         self.activate(id).await?;
-        for (number, row) in self.overdue.remove(&id).unwrap_or_default() {
-            self.operation_due(id, number, row).await;
-        }
         Ok(())
     }
 
@@ -290,9 +312,25 @@ impl Shard {
         let mut range = selvedge_kernel::ports::under(&prefix);
         range.start = key::output(id, from);
         let mut chunks = Vec::new();
-        for (row, value) in self.scan(range, selvedge_kernel::limit::PAGE).await? {
-            if let Some(n) = key::last_u64(&row) {
-                chunks.push((n, wire::decode::<OutputChunk>("output chunk", &value)?.data));
+        let mut bytes = 0;
+        while chunks.len() < limit::STREAM_CHUNKS && bytes < limit::STREAM_BYTES {
+            let rows = self.scan(range.clone(), 8).await?;
+            let Some((last, _)) = rows.last() else { break };
+            let mut next = last.to_vec();
+            next.push(0);
+            range.start = next.into();
+            for (row, value) in rows {
+                let chunk = wire::decode::<OutputChunk>("output chunk", &value)?;
+                if bytes > 0 && bytes + chunk.data.len() > limit::STREAM_BYTES {
+                    return Ok(chunks);
+                }
+                bytes += chunk.data.len();
+                if let Some(n) = key::last_u64(&row) {
+                    chunks.push((n, chunk.data));
+                }
+                if chunks.len() == limit::STREAM_CHUNKS {
+                    break;
+                }
             }
         }
         Ok(chunks)
@@ -448,12 +486,9 @@ fn of_row(row: &Begun) -> Waiting {
             let handler = row.signature.target.rsplit('.').next().unwrap_or_default().to_owned();
             Waiting::Call { target: target.clone(), handler, invocation: *invocation }
         }
-        (_, Some((at, _)), _) => Waiting::RetryAt {
-            name,
-            attempt: row.attempts + 1,
-            at,
-            last_error: row.last_error.as_ref().map(ToString::to_string).unwrap_or_default(),
-        },
+        (_, Some((at, _)), _) => {
+            Waiting::RetryAt { name, attempt: row.attempts + 1, at, last_error: row.last_error.as_ref().map(ToString::to_string).unwrap_or_default() }
+        }
         _ => Waiting::Step { name, attempt: row.attempts + 1, since: row.since },
     }
 }

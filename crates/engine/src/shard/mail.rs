@@ -24,15 +24,21 @@ pub(crate) struct Pair {
     /// The number of the last envelope; 0 if none is known.
     last: u64,
     /// Envelopes not acknowledged, and the chunks of large ones.
-    open: BTreeMap<u64, Option<(RawId, Hash32, u64)>>,
+    open: BTreeMap<u64, Chunked>,
     known: bool,
 }
 
+/// Whose chunks hold an envelope, under which seal, and how long it is; none if its row holds it.
+pub(crate) type Chunked = Option<(RawId, Hash32, u64)>;
+
+/// A message to an actor of the same shard goes into its inbox at once while a transition has fewer operations than this.
+const DIRECT: usize = 8;
+
 impl Pair {
-    pub(super) fn restore(&mut self, n: u64) {
+    pub(super) fn restore(&mut self, n: u64, chunked: Chunked) {
         self.last = self.last.max(n);
         self.known = true;
-        self.open.insert(n, None);
+        self.open.insert(n, chunked);
     }
 
     /// How many envelopes are not acknowledged.
@@ -43,9 +49,11 @@ impl Pair {
 
 impl Shard {
     /// Sends a message in a transition: into the inbox if the actor lives here, else into the outbox.
-    pub(super) async fn post(&mut self, message: Message, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
+    pub(crate) async fn post(&mut self, message: Message, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
         let to = self.wiring.shard_of(&message.target);
-        if to == self.id && message.input.len() <= limit::INLINE_BYTES && writes.puts.len() + writes.deletes.len() < 60 {
+        // Behind an envelope that is on its way to this very shard, it goes by envelope too: they arrive in order.
+        let behind = self.outbox.get(&to).is_some_and(|pair| !pair.open.is_empty());
+        if to == self.id && !behind && message.input.len() <= limit::INLINE_BYTES && writes.puts.len() + writes.deletes.len() < DIRECT {
             return self.accept_message(message, writes, effects).await;
         }
         let owner = message.id.0;
@@ -60,7 +68,14 @@ impl Shard {
     }
 
     /// Answers whoever waits.
-    pub(super) async fn reply(&mut self, to: Peer, from: InvocationId, outcome: Outcome, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
+    pub(crate) async fn reply(
+        &mut self,
+        to: Peer,
+        from: InvocationId,
+        outcome: Outcome,
+        writes: &mut Writes,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), VerbError> {
         let shard = match to {
             Peer::Operation { invocation, .. } => self.wiring.shard_of_invocation(invocation),
             Peer::Task { run, .. } => run.0.hash.shard(self.wiring.shards),
@@ -69,14 +84,23 @@ impl Shard {
             Outcome::Value(value) => value.len() <= limit::INLINE_BYTES,
             Outcome::Error(_) => true,
         };
-        if shard == self.id && small && let Peer::Operation { invocation, number } = to {
+        if shard == self.id
+            && small
+            && let Peer::Operation { invocation, number } = to
+        {
             return self.keep_reply(invocation, number, outcome, writes).await;
         }
         self.send(shard, from.0, Envelope::Reply { to, from, outcome }, writes, effects).await
     }
 
     /// Asks an invocation to end.
-    pub(super) async fn post_cancel(&mut self, invocation: InvocationId, reason: String, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
+    pub(crate) async fn post_cancel(
+        &mut self,
+        invocation: InvocationId,
+        reason: String,
+        writes: &mut Writes,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), VerbError> {
         let to = self.wiring.shard_of_invocation(invocation);
         self.send(to, invocation.0, Envelope::Cancel { invocation, reason }, writes, effects).await
     }
@@ -99,7 +123,14 @@ impl Shard {
         Ok(pair.last)
     }
 
-    async fn send(&mut self, to: ShardId, owner: RawId, envelope: Envelope, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
+    pub(crate) async fn send(
+        &mut self,
+        to: ShardId,
+        owner: RawId,
+        envelope: Envelope,
+        writes: &mut Writes,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), VerbError> {
         let n = self.next_envelope(to).await?;
         let encoded = wire::encode(&envelope);
         let mut chunked = None;
@@ -112,8 +143,6 @@ impl Shard {
             wire::encode(&OutboxRow::Chunked { owner, seal: sealed, len: encoded.len() as u64 })
         };
         writes.put(key::outbox(to, n), row);
-        writes.puts.retain(|put| put.key != key::sent(to));
-        writes.put(key::sent(to), wire::encode(&n));
         if let Some(pair) = self.outbox.get_mut(&to) {
             pair.open.insert(n, chunked);
         }
@@ -122,12 +151,12 @@ impl Shard {
     }
 
     /// Reads an envelope of the outbox.
-    pub(super) async fn envelope(&self, value: &Bytes) -> Result<Envelope, VerbError> {
+    pub(super) async fn envelope(&self, value: &Bytes) -> Result<(Envelope, Chunked), VerbError> {
         match wire::decode("outbox row", value)? {
-            OutboxRow::Whole(envelope) => Ok(envelope),
+            OutboxRow::Whole(envelope) => Ok((envelope, None)),
             OutboxRow::Chunked { owner, seal, len } => {
                 let bytes = self.payload(owner, seal, &selvedge_kernel::journal::Payload::Chunked { len }).await?;
-                Ok(wire::decode("envelope", &bytes)?)
+                Ok((wire::decode("envelope", &bytes)?, Some((owner, seal, len))))
             }
         }
     }
@@ -137,19 +166,25 @@ impl Shard {
         let Some(pair) = self.outbox.get_mut(&by) else { return };
         let rest = pair.open.split_off(&(n + 1));
         let gone = std::mem::replace(&mut pair.open, rest);
+        let Some(newest) = gone.last_key_value().map(|gone| *gone.0) else { return };
         let mut writes = Writes::default();
+        // What was sent is known from its rows; once the last of them goes, from this mark.
+        writes.put(key::sent(by), wire::encode(&newest));
         for (n, chunked) in gone {
             writes.delete(key::outbox(by, n));
             if let Some((owner, sealed, len)) = chunked {
                 for piece in 0..len.div_ceil(limit::CHUNK_BYTES as u64) {
                     writes.delete(key::chunk(owner, sealed, u32::try_from(piece).unwrap_or(u32::MAX)));
+                    if writes.deletes.len() > 60 {
+                        self.write(std::mem::take(&mut writes), Vec::new());
+                    }
                 }
             }
             if writes.deletes.len() > 60 {
                 self.write(std::mem::take(&mut writes), Vec::new());
             }
         }
-        if !writes.deletes.is_empty() {
+        if writes != Writes::default() {
             self.write(writes, Vec::new());
         }
     }
@@ -160,7 +195,7 @@ impl Shard {
         range.start = key::outbox(by, n + 1);
         let Ok(rows) = self.scan(range, 1_000).await else { return };
         for (row, value) in rows {
-            if let (Some(n), Ok(envelope)) = (key::last_u64(&row), self.envelope(&value).await) {
+            if let (Some(n), Ok((envelope, _))) = (key::last_u64(&row), self.envelope(&value).await) {
                 self.wiring.send(by, Event::Envelope { from: self.id, to: by, n, envelope: Box::new(envelope) });
             }
         }
@@ -169,6 +204,11 @@ impl Shard {
     /// Takes an envelope: its effect and the raised mark are one commit.
     pub(crate) async fn take(&mut self, from: ShardId, n: u64, envelope: Envelope) {
         let last = self.taken.get(&from).copied().unwrap_or(0);
+        let answers_run = n == last + 1 && matches!(envelope, Envelope::Reply { to: Peer::Task { .. }, .. });
+        if self.owes_marks() && !answers_run {
+            // Marks are raised in order, and only then acknowledged.
+            self.turn_runs().await;
+        }
         if n <= last {
             self.after_all(Effect::Acknowledge { to: from, n: last });
             return;
@@ -185,7 +225,9 @@ impl Shard {
             self.wiring.stop(error.message);
             return;
         }
-        self.write(writes, effects);
+        if writes != Writes::default() || !effects.is_empty() {
+            self.write(writes, effects);
+        }
     }
 
     async fn take_into(&mut self, envelope: Envelope, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
@@ -196,7 +238,12 @@ impl Shard {
                 Ok(())
             }
             Envelope::Reply { to: Peer::Operation { invocation, number }, outcome, .. } => self.keep_reply(invocation, number, outcome, writes).await,
-            Envelope::Reply { to: Peer::Task { run, stage, item, attempt }, outcome, .. } => self.keep_task_reply(run, stage, item, attempt, outcome, writes, effects).await,
+            Envelope::Reply { to: Peer::Task { run, stage, item, attempt }, from, outcome } => {
+                self.keep_task_reply((run, stage, item, attempt), from, outcome, writes, effects).await
+            }
+            Envelope::StartRun { run, definition, input, context, reply_to } => {
+                self.take_start(run, &definition, input, context, reply_to, writes, effects).await
+            }
             Envelope::Cancel { invocation, reason } => self.keep_cancel(invocation, reason, writes).await,
         }
     }
@@ -239,28 +286,43 @@ impl Shard {
     }
 
     async fn keep_cancel(&mut self, id: InvocationId, reason: String, writes: &mut Writes) -> Result<(), VerbError> {
-        let Some(mut record) = self.record(id).await? else { return Ok(()) };
+        let known = match self.active.get(&id) {
+            Some(activation) => Some(activation.record.clone()),
+            None => self.record(id).await?,
+        };
+        let Some(mut record) = known else { return Ok(()) };
         if record.status.ended() || record.cancel.is_some() {
             return Ok(());
         }
         record.cancel = Some(reason.clone());
-        if let Some(activation) = self.active.get_mut(&id) {
-            activation.record.cancel = Some(reason.clone());
-            if let Some(pending) = &mut activation.pending {
-                pending.puts.retain(|put| put.key != key::invocation(id));
+        if !self.holds_actor(&record).await? {
+            // It waits for its turn, and is never started.
+            writes.put(key::invocation(id), wire::encode(&record));
+            self.doomed.push_back(id);
+            return Ok(());
+        }
+        if record.retry_at.take().is_some() {
+            // Its next attempt is the one that is told.
+            let ready = self.put_ready(writes, id);
+            self.kept_ready.insert(id, ready);
+            self.revived.push_back(id);
+        } else {
+            self.wake_with(id, Outside::Cancel { reason: reason.clone() }, writes).await?;
+            if let Some(activation) = self.active.get_mut(&id) {
+                activation.record.cancel = Some(reason);
             }
         }
         writes.put(key::invocation(id), wire::encode(&record));
-        let holds = self.holds_actor(&record).await?;
-        if holds {
-            self.wake_with(id, Outside::Cancel { reason }, writes).await?;
-        }
         Ok(())
     }
 
     /// A deadline has passed, or a client asks: a cancel, kept until it is delivered.
     pub(crate) async fn request_cancel(&mut self, id: InvocationId, reason: String) {
-        let mut writes = Writes::default();
+        self.cancel_into(id, reason, Writes::default()).await;
+    }
+
+    /// The same in a transition that has begun.
+    pub(super) async fn cancel_into(&mut self, id: InvocationId, reason: String, mut writes: Writes) {
         match self.keep_cancel(id, reason, &mut writes).await {
             Ok(()) if writes != Writes::default() => self.write(writes, Vec::new()),
             Ok(()) => {}

@@ -5,6 +5,7 @@ mod activate;
 mod advance;
 mod decide;
 mod inspect;
+mod leftovers;
 mod mail;
 mod signal;
 mod timers;
@@ -27,11 +28,12 @@ use selvedge_kernel::time::Millis;
 use selvedge_kernel::wire::{self, WireError};
 use tokio::sync::oneshot;
 
-pub(crate) use crate::shard::activate::Activation;
 use crate::core::Given;
 use crate::draft::{Drafts, Overlay, Submitted};
 use crate::env::Entropy;
+pub(crate) use crate::shard::activate::{Activation, Outside};
 use crate::shard::mail::Pair;
+pub(crate) use crate::shard::timers::Alarm;
 use crate::shard::timers::TimerQueue;
 use crate::wiring::Wiring;
 
@@ -121,12 +123,32 @@ pub enum SignalTarget {
 
 /// What is let out once the commit that it rests on is durable.
 pub(crate) enum Effect {
-    Accepted(InvocationId),
-    Deliver { id: InvocationId, number: u32, given: Given, at: Millis },
-    CancelDelivered { id: InvocationId, reason: String, at: Millis },
-    Begin { id: InvocationId, number: u32 },
-    Send { to: ShardId, n: u64, envelope: Box<Envelope> },
-    Acknowledge { to: ShardId, n: u64 },
+    /// The acceptance of an invocation, or what it was brought back from; only its latest life counts.
+    Accepted(InvocationId, u64),
+    Deliver {
+        id: InvocationId,
+        number: u32,
+        given: Given,
+        at: Millis,
+    },
+    CancelDelivered {
+        id: InvocationId,
+        reason: String,
+        at: Millis,
+    },
+    Begin {
+        id: InvocationId,
+        number: u32,
+    },
+    Send {
+        to: ShardId,
+        n: u64,
+        envelope: Box<Envelope>,
+    },
+    Acknowledge {
+        to: ShardId,
+        n: u64,
+    },
     Answer(Box<dyn FnOnce() + Send>),
     Run(crate::runs::RunEffect),
 }
@@ -152,6 +174,8 @@ pub(crate) struct Shard {
     pub actors: HashMap<ActorId, Actor>,
     pub lru: BTreeMap<u64, ActorId>,
     pub touches: u64,
+    /// How many activations there were.
+    pub lives: u64,
     pub active: HashMap<InvocationId, Activation>,
     pub runnable: VecDeque<InvocationId>,
     pub queued: HashSet<InvocationId>,
@@ -164,8 +188,12 @@ pub(crate) struct Shard {
     pub barriers: VecDeque<(u64, Effect)>,
     pub effects: VecDeque<Effect>,
     pub runs: crate::runs::Runs,
-    /// Timers that fired while their invocation could not take them.
-    pub overdue: HashMap<InvocationId, Vec<(u32, Key)>>,
+    /// What tasks gave while their invocation could not take it.
+    pub late: HashMap<InvocationId, Vec<activate::Outside>>,
+    /// Invocations whose next attempt comes at once, because they are cancelled.
+    pub revived: VecDeque<InvocationId>,
+    /// Invocations that end without having started.
+    pub doomed: VecDeque<InvocationId>,
     pub live_ready: std::collections::BTreeSet<u64>,
     pub kept_ready: HashMap<InvocationId, u64>,
     pub was_clean: bool,
@@ -194,6 +222,7 @@ impl Shard {
             actors: HashMap::new(),
             lru: BTreeMap::new(),
             touches: 0,
+            lives: 0,
             active: HashMap::new(),
             runnable: VecDeque::new(),
             queued: HashSet::new(),
@@ -205,7 +234,9 @@ impl Shard {
             barriers: VecDeque::new(),
             effects: VecDeque::new(),
             runs: crate::runs::Runs::default(),
-            overdue: HashMap::new(),
+            late: HashMap::new(),
+            doomed: VecDeque::new(),
+            revived: VecDeque::new(),
             live_ready: std::collections::BTreeSet::new(),
             kept_ready: HashMap::new(),
             was_clean,
@@ -241,12 +272,11 @@ impl Shard {
             let Some(to) = row.get(3..5) else { continue };
             let to = ShardId(u16::from_be_bytes([to[0], to[1]]));
             let Some(n) = key::last_u64(&row) else { continue };
-            let envelope = self.envelope(&value).await?;
-            self.outbox.entry(to).or_default().restore(n);
+            let (envelope, chunked) = self.envelope(&value).await?;
+            self.outbox.entry(to).or_default().restore(n, chunked);
             self.effects.push_back(Effect::Send { to, n, envelope: Box::new(envelope) });
         }
-        self.recover_ready().await?;
-        self.recover_runs().await
+        self.recover_ready().await
     }
 
     /// Shard time: never behind the last commit.
@@ -357,6 +387,12 @@ impl Shard {
             }
             self.fire_due().await;
             self.turn_runs().await;
+            while let Some(id) = self.revived.pop_front() {
+                self.activate_or_stop(id).await;
+            }
+            while let Some(id) = self.doomed.pop_front() {
+                self.end_doomed(id).await;
+            }
             let mut budget = 64;
             while budget > 0
                 && let Some(id) = self.runnable.pop_front()
@@ -366,7 +402,7 @@ impl Shard {
                 budget -= 1;
             }
             self.evict();
-            if self.effects.is_empty() && self.runnable.is_empty() {
+            if self.effects.is_empty() && self.runnable.is_empty() && !self.runs.performs() {
                 break;
             }
         }
@@ -383,8 +419,8 @@ impl Shard {
 
     fn perform(&mut self, effect: Effect) {
         match effect {
-            Effect::Accepted(id) => {
-                if let Some(activation) = self.active.get_mut(&id) {
+            Effect::Accepted(id, life) => {
+                if let Some(activation) = self.active.get_mut(&id).filter(|activation| activation.life == life) {
                     activation.durable = true;
                     self.enqueue(id);
                 }
@@ -443,9 +479,13 @@ impl Shard {
 
     /// Writes a large payload as chunks, before the commit that refers to it.
     pub(crate) fn write_chunks(&mut self, owner: selvedge_kernel::id::RawId, seal: Hash32, payload: &Bytes) {
-        if payload.len() <= selvedge_kernel::limit::INLINE_BYTES {
-            return;
+        if payload.len() > selvedge_kernel::limit::INLINE_BYTES {
+            self.write_all_chunks(owner, seal, payload);
         }
+    }
+
+    /// Writes a payload as chunks, whatever its size.
+    pub(crate) fn write_all_chunks(&mut self, owner: selvedge_kernel::id::RawId, seal: Hash32, payload: &Bytes) {
         for rows in selvedge_kernel::transition::chunks(owner, seal, payload).chunks(4) {
             let mut writes = Writes::default();
             for (row, piece) in rows {
@@ -453,6 +493,18 @@ impl Shard {
             }
             self.write(writes, Vec::new());
         }
+    }
+
+    /// How long what is left of this invocation is kept: as its type says, and while its key may come again.
+    pub(crate) fn keep_of(&self, record: &selvedge_kernel::record::invocation::Invocation) -> selvedge_kernel::transition::Keep {
+        let mut keep = self.wiring.settings.keep;
+        if let Some(retention) = self.options(&record.message.target.kind).retention {
+            keep.finished = retention;
+        }
+        if record.message.idempotency_key.is_some() {
+            keep.finished = keep.finished.max(keep.idempotency);
+        }
+        keep
     }
 
     pub(crate) fn options(&self, kind: &str) -> crate::registry::ActorOptions {

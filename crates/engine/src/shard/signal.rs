@@ -18,7 +18,14 @@ use crate::core::{Given, Request};
 
 impl Shard {
     /// Keeps a signal, and tells whoever waits for it.
-    pub(super) async fn signal(&mut self, target: SignalTarget, name: &str, payload: Bytes, context: AuthorizationContext, idempotency: Option<String>) -> Result<(), VerbError> {
+    pub(super) async fn signal(
+        &mut self,
+        target: SignalTarget,
+        name: &str,
+        payload: Bytes,
+        context: AuthorizationContext,
+        idempotency: Option<String>,
+    ) -> Result<(), VerbError> {
         if payload.len() > limit::TRANSITION_BYTES {
             return Err(VerbError::new(
                 Consequence::Limit,
@@ -26,6 +33,7 @@ impl Shard {
                 format!("the signal `{name}` carries {} bytes, the limit is {}: send a reference instead", payload.len(), limit::TRANSITION_BYTES),
             ));
         }
+        let mut writes = Writes::default();
         let (prefix, waiter) = match &target {
             SignalTarget::Actor(actor) => {
                 self.load_actor(actor).await?;
@@ -33,18 +41,36 @@ impl Shard {
                 (key::actor_signals(actor, name), head)
             }
             SignalTarget::Invocation(id) => {
-                let Some(record) = self.record(*id).await? else {
-                    return Err(VerbError::new(Consequence::NotFound, "unknown_invocation", format!("there is no invocation {id}: it may have been removed after its retention time")));
+                let known = match self.active.get(id) {
+                    Some(activation) => Some(activation.record.clone()),
+                    None => self.record(*id).await?,
+                };
+                let Some(mut record) = known else {
+                    return Err(VerbError::new(
+                        Consequence::NotFound,
+                        "unknown_invocation",
+                        format!("there is no invocation {id}: it may have been removed after its retention time"),
+                    ));
                 };
                 if record.status.ended() {
                     return Err(VerbError::new(Consequence::Conflict, "ended", format!("{id} has ended: nothing waits for the signal `{name}` any more")));
                 }
+                if !record.signalled {
+                    // Its end looks for signals that nobody took.
+                    record.signalled = true;
+                    writes.put(key::invocation(*id), wire::encode(&record));
+                    if let Some(activation) = self.active.get_mut(id) {
+                        activation.record.signalled = true;
+                    }
+                }
                 (key::invocation_signals(*id, name), Some(*id))
             }
         };
-        let mut writes = Writes::default();
         if let Some(idempotency) = idempotency {
-            let row = signal_once(&prefix, &idempotency);
+            let row = match &target {
+                SignalTarget::Actor(actor) => key::actor_signal_once(actor, name, &idempotency),
+                SignalTarget::Invocation(id) => key::invocation_signal_once(*id, name, &idempotency),
+            };
             if self.get(row.clone()).await?.is_some() {
                 return Ok(());
             }
@@ -53,7 +79,11 @@ impl Shard {
         }
         let bound = usize::try_from(self.wiring.settings.limits.signals).unwrap_or(usize::MAX);
         if self.scan(under(&prefix), bound).await?.len() >= bound {
-            return Err(VerbError::new(Consequence::Limit, "limit: signals", format!("{bound} signals `{name}` are kept and nobody has taken them, the limit: wait until they are taken")));
+            return Err(VerbError::new(
+                Consequence::Limit,
+                "limit: signals",
+                format!("{bound} signals `{name}` are kept and nobody has taken them, the limit: wait until they are taken"),
+            ));
         }
         let at = self.now();
         let n = self.next_number();
@@ -104,12 +134,4 @@ impl Shard {
         }
         Ok(())
     }
-}
-
-fn signal_once(prefix: &Key, idempotency: &str) -> Key {
-    let mut row = prefix.to_vec();
-    // Behind every kept signal: numbers never reach this.
-    row.extend_from_slice(&u64::MAX.to_be_bytes());
-    selvedge_kernel::id::push_part(&mut row, idempotency.as_bytes());
-    Key::from(row)
 }

@@ -1,8 +1,10 @@
 //! Durable timers of a shard: the next thousand in memory, the rest in the store, one wake-up for the earliest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use selvedge_kernel::id::{InvocationId, Key};
+use selvedge_kernel::id::{InvocationId, RunId};
+use selvedge_kernel::limit;
 use selvedge_kernel::ports::after_prefix;
 use selvedge_kernel::record::kind::Kind;
 use selvedge_kernel::record::shard::Timer;
@@ -15,6 +17,10 @@ use super::{Shard, VerbError};
 const IN_MEMORY: usize = 1_000;
 /// How many timers fire in one turn of a shard: overdue ones after a downtime come at this bounded rate.
 const FIRED_PER_TURN: usize = 64;
+/// How far the wall clock may move against the monotonic one before it counts as a jump.
+const JUMP: i128 = 5 * 60_000;
+/// Over which time the timers fire that a jump has made due.
+const SPREAD: Duration = Duration::from_secs(60);
 
 /// Timers that need no row: they mean nothing once the process has ended.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -23,6 +29,10 @@ pub(crate) enum Alarm {
     Attempt { invocation: InvocationId, number: u32, attempt: u32 },
     /// A handler that may leave memory.
     Suspend { invocation: InvocationId },
+    /// The end of the time of an attempt of a run's task.
+    Task { run: RunId, stage: u16, item: u32, attempt: u32 },
+    /// A run that may leave memory.
+    RunRests { run: RunId },
 }
 
 #[derive(Default)]
@@ -30,11 +40,47 @@ pub(crate) struct TimerQueue {
     due: BTreeMap<(Millis, u64), Timer>,
     /// Timers from here on are only in the store.
     beyond: Option<(Millis, u64)>,
+    /// Timers that have fired and whose rows are not deleted yet: the mark does not pass them.
+    fired: BTreeSet<(Millis, u64)>,
+    /// The latest time of a timer that has fired.
+    reached: Millis,
     alarms: BTreeMap<(Millis, u64), Alarm>,
     alarm_numbers: u64,
+    /// The wall clock minus the monotonic one, when it was looked at last.
+    skew: Option<i128>,
+    /// The wall clock has jumped ahead: what is due in between is spread.
+    jump: Option<Jump>,
+}
+
+/// A jump of the wall clock over timers.
+#[derive(Clone, Copy)]
+struct Jump {
+    from: Millis,
+    to: Millis,
+}
+
+impl Jump {
+    /// When a timer that was jumped over fires: in the order of their times, over a minute.
+    fn fires(&self, at: Millis) -> Millis {
+        if at <= self.from || at > self.to {
+            return at;
+        }
+        let part = u128::from(at.0 - self.from.0) * SPREAD.as_millis() / u128::from(self.to.0 - self.from.0).max(1);
+        self.to.after(Duration::from_millis(u64::try_from(part).unwrap_or(u64::MAX)))
+    }
 }
 
 impl TimerQueue {
+    /// Whether a timer has yet to fire.
+    pub(super) fn holds(&self, timer: (Millis, u64)) -> bool {
+        self.due.contains_key(&timer) || self.beyond.is_some_and(|beyond| timer >= beyond)
+    }
+
+    /// A timer that has fired is looked for by whoever set it: the mark may pass it.
+    pub(super) fn forget(&mut self, timer: (Millis, u64)) {
+        self.fired.remove(&timer);
+    }
+
     fn insert(&mut self, at: Millis, number: u64, timer: Timer) {
         if self.beyond.is_some_and(|beyond| (at, number) >= beyond) {
             return;
@@ -63,16 +109,36 @@ impl Shard {
 
     /// Sets a durable timer in a transition; gives its key.
     pub(crate) fn set_timer(&mut self, writes: &mut Writes, at: Millis, timer: Timer) -> (Millis, u64) {
-        let at = at.max(self.head.timers_from);
         let number = self.next_number();
+        self.set_numbered_timer(writes, at, number, timer)
+    }
+
+    /// The same under a number that the caller can tell again after a restart.
+    pub(crate) fn set_numbered_timer(&mut self, writes: &mut Writes, at: Millis, number: u64, timer: Timer) -> (Millis, u64) {
+        let at = at.max(self.head.timers_from).max(self.timers.reached);
+        let timer = self.fit(timer);
         writes.put(key::timer(at, number), wire::encode(&timer));
         self.timers.insert(at, number, timer);
         (at, number)
     }
 
+    /// A timer as its row can hold it: the input of a large message goes into chunks, before.
+    fn fit(&mut self, timer: Timer) -> Timer {
+        match timer {
+            Timer::Message(mut message) if message.input.len() > limit::INLINE_BYTES => {
+                let input = std::mem::take(&mut message.input);
+                let seal = super::accept::body_hash(&input);
+                self.write_chunks(message.id.0, seal, &input);
+                Timer::LargeMessage { message, seal, len: input.len() as u64 }
+            }
+            other => other,
+        }
+    }
+
     /// Gives a durable timer up in a transition.
     pub(crate) fn clear_timer(&mut self, writes: &mut Writes, timer: (Millis, u64)) {
         self.timers.due.remove(&timer);
+        self.timers.fired.remove(&timer);
         writes.delete(key::timer(timer.0, timer.1));
     }
 
@@ -93,47 +159,83 @@ impl Shard {
 
     /// When this shard wants to be woken.
     pub(crate) fn next_due(&self) -> Option<Millis> {
-        let durable = self.timers.due.first_key_value().map(|timer| timer.0.0);
+        let first = self.timers.due.first_key_value().map(|timer| timer.0.0).or(self.timers.beyond.map(|beyond| beyond.0));
+        let durable = first.map(|at| self.timers.jump.map_or(at, |jump| jump.fires(at)));
         let alarm = self.timers.alarms.first_key_value().map(|alarm| alarm.0.0);
         let runs = self.runs.next_due();
         [durable, alarm, runs].into_iter().flatten().min()
     }
 
+    /// Notices that the wall clock has moved against the monotonic one.
+    fn watch_clock(&mut self) {
+        let Some((wall, monotonic)) = self.wiring.env.clock.both() else { return };
+        let skew = i128::from(wall.0) - i128::from(monotonic.0);
+        let moved = skew - self.timers.skew.replace(skew).unwrap_or(skew);
+        if moved.abs() <= JUMP {
+            return;
+        }
+        self.wiring.clock_jumped(skew, moved);
+        let from = Millis(u64::try_from(i128::from(wall.0) - moved).unwrap_or(0)).max(self.head.time);
+        if from < wall {
+            self.timers.jump = Some(Jump { from, to: wall });
+        }
+    }
+
     pub(super) async fn fire_due(&mut self) {
+        self.watch_clock();
         let now = self.wiring.env.clock.now();
         while let Some(entry) = self.timers.alarms.first_entry().filter(|entry| entry.key().0 <= now) {
             let alarm = entry.remove();
             self.alarm(alarm);
         }
         let now = self.now();
-        for _ in 0..FIRED_PER_TURN {
-            if self.timers.due.is_empty() && self.timers.beyond.is_some() && self.load_timers().await.is_err() {
-                return;
-            }
-            let Some(entry) = self.timers.due.first_entry().filter(|entry| entry.key().0 <= now) else { return };
-            let ((at, number), timer) = entry.remove_entry();
-            self.head.timers_from = self.head.timers_from.max(at);
-            self.fire(at, number, timer).await;
+        if self.timers.jump.is_some_and(|jump| jump.fires(jump.to) <= now) {
+            self.timers.jump = None;
         }
+        for _ in 0..FIRED_PER_TURN {
+            if self.timers.due.is_empty() && self.timers.beyond.is_some_and(|beyond| beyond.0 <= now) {
+                if let Err(error) = self.load_timers().await {
+                    self.wiring.stop(error.message);
+                    return;
+                }
+            }
+            let jump = self.timers.jump;
+            let fires = |at: Millis| jump.map_or(at, |jump| jump.fires(at)) <= now;
+            let Some(entry) = self.timers.due.first_entry().filter(|entry| fires(entry.key().0)) else { break };
+            let ((at, number), timer) = entry.remove_entry();
+            self.timers.fired.insert((at, number));
+            self.fire(at, number, timer).await;
+            self.timers.reached = self.timers.reached.max(at);
+        }
+        // Whatever is due before the mark has been deleted, or is found by its owner.
+        let first = self.timers.fired.first().map_or(self.timers.reached, |fired| fired.0);
+        self.head.timers_from = self.head.timers_from.max(first.min(self.timers.reached));
     }
 
     async fn fire(&mut self, at: Millis, number: u64, timer: Timer) {
-        let row: Key = key::timer(at, number);
+        let own = (at, number);
+        let mut writes = Writes::default();
         match timer {
-            Timer::Operation { invocation, number } => self.operation_due(invocation, number, row).await,
-            Timer::Attempt { invocation } => self.attempt_due(invocation, row).await,
+            Timer::Operation { invocation, number } => self.operation_due(invocation, number, own).await,
+            Timer::Attempt { invocation } => self.attempt_due(invocation, own).await,
             Timer::Deadline { invocation } => {
-                let mut writes = Writes::default();
-                writes.delete(row);
-                self.write(writes, Vec::new());
-                self.request_cancel(invocation, "deadline".to_owned()).await;
+                self.clear_timer(&mut writes, own);
+                self.cancel_into(invocation, super::advance::DEADLINE.to_owned(), writes).await;
             }
             Timer::Message(message) => {
-                let mut writes = Writes::default();
-                writes.delete(row);
+                self.clear_timer(&mut writes, own);
                 self.deliver_message(*message, writes).await;
             }
-            Timer::Run { run, token } => self.run_timer(run, token, row).await,
+            Timer::LargeMessage { message, seal, len } => {
+                self.clear_timer(&mut writes, own);
+                self.deliver_large(*message, seal, len, writes).await;
+            }
+            Timer::Leftovers { invocation } => self.leftovers_due(invocation, own).await,
+            Timer::Chunks { owner } => self.chunks_due(owner, own).await,
+            Timer::Run { run, token } => {
+                self.timers.fired.remove(&own);
+                self.run_timer(run, token, key::timer(at, number)).await;
+            }
         }
     }
 
@@ -141,6 +243,8 @@ impl Shard {
         match alarm {
             Alarm::Attempt { invocation, number, attempt } => self.attempt_timed_out(invocation, number, attempt),
             Alarm::Suspend { invocation } => self.enqueue_suspend(invocation),
+            Alarm::Task { run, stage, item, attempt } => self.run_task_late(run, stage, item, attempt),
+            Alarm::RunRests { run } => self.run_rests(run),
         }
     }
 }

@@ -3,14 +3,19 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::WorkError;
+use crate::journal::{Hash32, Payload};
 use crate::record::message::Message;
 use crate::time::Millis;
 
 /// A message that could not be handled.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct DeadLetter {
-    /// What was asked, whole.
+    /// What was asked. Its input is empty here if it is kept in chunks.
     pub message: Message,
+    /// Where the input is.
+    pub input: Payload,
+    /// Under which seal its chunks stand.
+    pub input_seal: Hash32,
     /// The last error.
     pub error: WorkError,
     /// How often it was tried.

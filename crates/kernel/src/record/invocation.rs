@@ -58,6 +58,7 @@ impl std::fmt::Display for Blocked {
 
 /// Where an invocation stands.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Status {
     /// Accepted, not started.
     Accepted,
@@ -125,6 +126,10 @@ pub struct Invocation {
     pub cancel: Option<String>,
     /// Whether other callers wait for it too.
     pub joined: bool,
+    /// Whether a signal was kept for it alone.
+    pub signalled: bool,
+    /// The timer of its deadline.
+    pub deadline_timer: Option<(Millis, u64)>,
     /// How it ended.
     pub end: Option<End>,
     /// Entries and last chain value of the journal when it ended.
@@ -150,13 +155,15 @@ pub struct Begun {
     pub peer: Option<(crate::id::ActorId, crate::id::InvocationId)>,
     /// The answer, from when it came until the operation takes it.
     pub reply: Option<crate::record::message::KeptReply>,
+    /// Whether its peer was asked to end.
+    pub cancelled: bool,
 }
 
 impl Begun {
     /// A row that says only that the operation was begun.
     #[must_use]
     pub fn new(signature: Signature, since: Millis) -> Begun {
-        Begun { signature, request_seal: None, timer: None, since, attempts: 0, last_error: None, peer: None, reply: None }
+        Begun { signature, request_seal: None, timer: None, since, attempts: 0, last_error: None, peer: None, reply: None, cancelled: false }
     }
 
     /// Whether it waits for a signal of this name.

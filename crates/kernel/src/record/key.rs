@@ -217,6 +217,18 @@ pub fn invocation_signal(id: InvocationId, name: &str, n: u64) -> Key {
     extend(&of_id(Kind::InvocationSignal, id.0), &[name.as_bytes()], Some(n))
 }
 
+/// That a signal with an idempotency key was taken in. No signal has the empty name, so that no scan for one meets it.
+#[must_use]
+pub fn actor_signal_once(actor: &ActorId, name: &str, key: &str) -> Key {
+    extend(&of_actor(Kind::ActorSignal, actor), &[b"", name.as_bytes(), key.as_bytes()], None)
+}
+
+/// The same for a signal to an invocation.
+#[must_use]
+pub fn invocation_signal_once(id: InvocationId, name: &str, key: &str) -> Key {
+    extend(&of_id(Kind::InvocationSignal, id.0), &[b"", name.as_bytes(), key.as_bytes()], None)
+}
+
 /// A chunk of output.
 #[must_use]
 pub fn output(id: InvocationId, n: u64) -> Key {

@@ -81,6 +81,15 @@ pub fn ledger_chain(previous: Hash32, id: RawId, run: bool, state: LedgerState, 
     Hash32(*hasher.finalize().as_bytes())
 }
 
+/// What a reopened shard activates.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Ready {
+    /// An invocation that was running.
+    Invocation(InvocationId),
+    /// A run with work in flight.
+    Run(RunId),
+}
+
 /// What fires.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Timer {
@@ -103,6 +112,25 @@ pub enum Timer {
     },
     /// A delayed message.
     Message(Box<Message>),
+    /// A delayed message whose input is kept in chunks under the message's id.
+    LargeMessage {
+        /// The message, without its input.
+        message: Box<Message>,
+        /// Under which seal.
+        seal: Hash32,
+        /// How long the input is.
+        len: u64,
+    },
+    /// What an ended invocation has left behind and one commit could not hold: operations, callers, signals.
+    Leftovers {
+        /// Of which invocation.
+        invocation: InvocationId,
+    },
+    /// The chunks of an owner, after its retention.
+    Chunks {
+        /// Whose.
+        owner: RawId,
+    },
     /// Something that a run waits for.
     Run {
         /// Which run.

@@ -1,4 +1,15 @@
-//! The tests of the facade: one binary.
+//! The tests of the facade and of the binary: one binary.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod accept;
+mod cli;
+mod failing;
+mod kit;
+mod mismatch;
+mod operations;
+mod polling;
+mod property;
 mod replay;
+mod rig;
+mod runbook;
+mod runs;

@@ -134,11 +134,9 @@ async fn calls_cross_shards_and_survive_a_kill() {
 const SHAKY: Handler<u32, u32> = Handler::new("shaky", "go");
 
 async fn shaky(ctx: Ctx, until: u32) -> Outcome<u32> {
-    ctx.step("try", async |attempt| {
-        if attempt.number() < until { Err(Failure::retryable("not_yet", "not yet")) } else { Ok(attempt.number()) }
-    })
-    .retry(Retry::exponential(5))
-    .await
+    ctx.step("try", async |attempt| if attempt.number() < until { Err(Failure::retryable("not_yet", "not yet")) } else { Ok(attempt.number()) })
+        .retry(Retry::exponential(5))
+        .await
 }
 
 #[tokio::test]

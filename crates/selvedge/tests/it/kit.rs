@@ -1,0 +1,84 @@
+//! What the tests share: the verbs that the client does not have, and questions about an engine.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use selvedge::{InvocationId, test};
+use selvedge_engine::why::Census;
+use selvedge_kernel::auth::{Action, Permit, Resource, authorize, local};
+use selvedge_kernel::id::ActorId;
+use selvedge_kernel::record::actor::DeadLetter;
+
+/// Lines that handlers and steps write down, in order.
+#[derive(Clone, Default)]
+pub struct Notes(Arc<Mutex<Vec<String>>>);
+
+impl Notes {
+    pub fn add(&self, line: impl Into<String>) {
+        self.0.lock().unwrap().push(line.into());
+    }
+    pub fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+    pub fn count(&self, line: &str) -> usize {
+        self.0.lock().unwrap().iter().filter(|noted| *noted == line).count()
+    }
+}
+
+pub fn actor(kind: &str, key: &str) -> ActorId {
+    ActorId { tenant: "default".to_owned(), kind: kind.to_owned(), key: key.to_owned() }
+}
+
+fn permit(engine: &test::Engine, action: Action, resource: Resource) -> Permit {
+    let now = engine.engine().now();
+    authorize(local("default", now), action, resource, now).unwrap()
+}
+
+fn work(id: InvocationId) -> Resource {
+    Resource::Work { tenant: "default".to_owned(), id: id.to_string() }
+}
+
+pub async fn retry(engine: &test::Engine, id: InvocationId) {
+    engine.engine().retry(permit(engine, Action::Control, work(id)), id).await.unwrap();
+}
+
+pub async fn kill(engine: &test::Engine, id: InvocationId) {
+    engine.engine().kill(permit(engine, Action::Rewrite, work(id)), id, "enough").await.unwrap();
+}
+
+pub async fn census(engine: &test::Engine) -> Census {
+    engine.engine().census(permit(engine, Action::Operate, Resource::Store)).await.unwrap()
+}
+
+pub async fn dead_letters(engine: &test::Engine) -> Vec<DeadLetter> {
+    engine.engine().dead_letters(permit(engine, Action::Operate, Resource::Store)).await.unwrap()
+}
+
+pub async fn state(engine: &test::Engine, kind: &str, key: &str) -> BTreeMap<String, String> {
+    let resource = Resource::Handler { actor: actor(kind, key), handler: "state".to_owned() };
+    let rows = engine.engine().state(permit(engine, Action::Read, resource)).await.unwrap();
+    rows.into_iter().map(|(name, value)| (name, String::from_utf8(value.to_vec()).unwrap())).collect()
+}
+
+/// The sentence of `why`.
+pub async fn sentence(engine: &test::Engine, id: InvocationId) -> String {
+    engine.local().why(id).await.unwrap().sentence()
+}
+
+/// Where an invocation stands, as a word.
+pub async fn status(engine: &test::Engine, id: InvocationId) -> String {
+    format!("{:?}", engine.local().why(id).await.unwrap().status)
+}
+
+/// Every chain and ledger verifies, and the engine has not stopped.
+pub async fn sound(engine: &test::Engine) {
+    assert_eq!(engine.engine().stopped(), None);
+    for shard in engine.local().verify().await.unwrap() {
+        assert!(shard.faults.is_empty(), "{:?}", shard.faults);
+    }
+}
+
+/// How many rows of a kind the whole model holds.
+pub fn rows(engine: &test::Engine, kind: selvedge_kernel::record::kind::Kind) -> usize {
+    (0..64).map(|shard| engine.model().rows(selvedge_kernel::id::ShardId(shard)).iter().filter(|(key, _)| key.get(2) == Some(&(kind as u8))).count()).sum()
+}
