@@ -155,6 +155,29 @@ impl Engine {
     }
 
     /// Calls a handler, or sends to it.
+    ///
+    /// No verb can be called without a permit, and only `authorize` makes one:
+    ///
+    /// ```compile_fail
+    /// async fn call(engine: &selvedge_engine::engine::Engine, context: selvedge_kernel::auth::AuthorizationContext) {
+    ///     let _ = engine.invoke(context, bytes::Bytes::new(), Default::default()).await;
+    /// }
+    /// ```
+    ///
+    /// With one it compiles, and the permit is used up:
+    ///
+    /// ```
+    /// async fn call(engine: &selvedge_engine::engine::Engine, permit: selvedge_kernel::auth::Permit) {
+    ///     let _ = engine.invoke(permit, bytes::Bytes::new(), Default::default()).await;
+    /// }
+    /// ```
+    ///
+    /// ```compile_fail
+    /// async fn call(engine: &selvedge_engine::engine::Engine, permit: selvedge_kernel::auth::Permit) {
+    ///     let _ = engine.invoke(permit, bytes::Bytes::new(), Default::default()).await;
+    ///     let _ = engine.invoke(permit, bytes::Bytes::new(), Default::default()).await;
+    /// }
+    /// ```
     pub async fn invoke(&self, permit: Permit, input: Bytes, ask: Ask) -> Result<Answer, VerbError> {
         let Resource::Handler { actor, handler } = permit.resource().clone() else { return Err(misused(&permit)) };
         expect_action(&permit, Action::Invoke)?;
@@ -283,6 +306,7 @@ impl Engine {
             sum.active += census.active;
             sum.tasks += census.tasks;
             sum.outbox += census.outbox;
+            sum.timers += census.timers;
             sum.runs += census.runs;
         }
         Ok(sum)

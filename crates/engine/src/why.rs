@@ -76,4 +76,6 @@ pub struct Census {
     pub runs: usize,
     /// Envelopes not acknowledged.
     pub outbox: usize,
+    /// Durable timers in memory: at most the next thousand of each shard.
+    pub timers: usize,
 }

@@ -115,8 +115,4 @@ impl Wiring {
     pub(crate) fn stop_reason(&self) -> Option<String> {
         self.stopped.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
-
-    pub(crate) fn store_reason(&self) -> &'static str {
-        "a write or a sync failed, or the disk is full; what was acknowledged is safe; make room or replace the disk, then start again"
-    }
 }

@@ -171,9 +171,9 @@ pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::Unb
             }
             Woken::Committed(outcomes) => {
                 if let Some(flight) = flights.pop_front()
-                    && let Err(reason) = durable(&wiring, &mut shards, flight.of, outcomes)
+                    && let Err(reason) = durable(&mut shards, flight.of, outcomes)
                 {
-                    wiring.stop(reason);
+                    wiring.stop(format!("{reason}{}", store_reason(&wiring).await));
                     break;
                 }
             }
@@ -293,7 +293,7 @@ fn submit(wiring: &Wiring, shards: &mut HashMap<ShardId, Shard>, flights: &mut V
     }
 }
 
-fn durable(wiring: &Wiring, shards: &mut HashMap<ShardId, Shard>, of: Vec<(ShardId, Submitted<Effect>)>, outcomes: Vec<CommitOutcome>) -> Result<(), String> {
+fn durable(shards: &mut HashMap<ShardId, Shard>, of: Vec<(ShardId, Submitted<Effect>)>, outcomes: Vec<CommitOutcome>) -> Result<(), String> {
     for ((id, commit), outcome) in of.into_iter().zip(outcomes) {
         match outcome {
             CommitOutcome::Done => {
@@ -309,9 +309,17 @@ fn durable(wiring: &Wiring, shards: &mut HashMap<ShardId, Shard>, of: Vec<(Shard
                 ));
             }
             CommitOutcome::Unknown => {
-                return Err(format!("the store gave no answer for commit {} of shard {}: {}", commit.number, id.0, wiring.store_reason()));
+                return Err(format!("the store gave no answer for commit {} of shard {}", commit.number, id.0));
             }
         }
     }
     Ok(())
+}
+
+/// What the store says of itself once it has refused something.
+async fn store_reason(wiring: &Wiring) -> String {
+    match wiring.store.get(ShardId(0), selvedge_kernel::record::key::shard_head()).await {
+        Err(error) => format!(": {error}. What was acknowledged is safe. Make room or replace the disk, then start again"),
+        Ok(_) => ". What was acknowledged is safe. Start again".to_owned(),
+    }
 }

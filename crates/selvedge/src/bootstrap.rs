@@ -92,6 +92,12 @@ impl Engine {
         Ok(Engine { inner, tenant: config.tenant, control })
     }
 
+    /// The engine below.
+    #[must_use]
+    pub fn inner(&self) -> &Arc<engine::Engine> {
+        &self.inner
+    }
+
     /// The client of whoever owns this process.
     #[must_use]
     pub fn local(&self) -> Client {

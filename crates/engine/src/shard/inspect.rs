@@ -78,6 +78,7 @@ impl Shard {
                     active: self.active.len(),
                     tasks: self.tasks.len() + run_tasks,
                     outbox: self.outbox.values().map(super::mail::Pair::open).sum(),
+                    timers: self.timers.len(),
                 };
                 let _ = reply.send(Ok(census));
             }

@@ -71,6 +71,11 @@ impl Jump {
 }
 
 impl TimerQueue {
+    /// Timers in memory, and one more if there are others.
+    pub(crate) fn len(&self) -> usize {
+        self.due.len() + usize::from(self.beyond.is_some())
+    }
+
     /// Whether a timer has yet to fire.
     pub(super) fn holds(&self, timer: (Millis, u64)) -> bool {
         self.due.contains_key(&timer) || self.beyond.is_some_and(|beyond| timer >= beyond)

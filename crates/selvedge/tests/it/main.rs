@@ -4,6 +4,7 @@
 mod accept;
 mod cancel;
 mod cli;
+mod disk;
 mod erase;
 mod failing;
 mod kit;
