@@ -226,6 +226,12 @@ impl Engine {
         self.ask(self.wiring.shard_of_invocation(id), |reply| Command::Retry { id, reply }).await
     }
 
+    /// Erases the payloads of an ended invocation and the key of their seals; its chain still verifies.
+    pub async fn erase(&self, permit: Permit, id: InvocationId) -> Result<(), VerbError> {
+        expect_action(&permit, Action::Rewrite)?;
+        self.ask(self.wiring.shard_of_invocation(id), |reply| Command::Erase { id, reply }).await
+    }
+
     /// Why an invocation is where it is.
     pub async fn why(&self, permit: Permit, id: InvocationId) -> Result<Why, VerbError> {
         expect_action(&permit, Action::Read)?;

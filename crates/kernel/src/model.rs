@@ -164,6 +164,13 @@ impl Model {
         }
     }
 
+    /// Removes a row behind the owner's back.
+    pub fn remove(&self, shard: ShardId, key: &Key) {
+        if let Some(shard) = self.lock().shards.get_mut(&shard) {
+            shard.rows.remove(key);
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use selvedge_engine::engine;
-use selvedge_engine::env::{Clock, Environment};
+use selvedge_engine::env::{Clock, Environment, Observation};
 use selvedge_engine::exec::orphans_gone;
 use selvedge_engine::wiring::Tasks;
 use selvedge_kernel::auth::{AuthorizationContext, local};
@@ -128,6 +128,14 @@ pub(crate) fn environment() -> Environment {
                 panic!("the system gives no random bytes: {error}");
             }
         }),
-        observer: None,
+        observer: Some(Arc::new(|observation| match observation {
+            Observation::AttemptStarted { .. } => {}
+            Observation::SlowPoll { invocation, actor, handler, took } => {
+                eprintln!("selvedge: {invocation} ({actor}.{handler}) held its thread for {} ms: move that work into `blocking`", took.as_millis())
+            }
+            Observation::ClockJumped { by_ms } => {
+                eprintln!("selvedge: the wall clock moved by {by_ms} ms against the machine's even clock; timers that this made due fire spread over a minute");
+            }
+        })),
     }
 }

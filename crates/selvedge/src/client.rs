@@ -80,6 +80,11 @@ pub struct WhyError(#[from] pub VerbFailed);
 #[error(transparent)]
 pub struct CancelError(#[from] pub VerbFailed);
 
+/// Why something was not erased.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct EraseError(#[from] pub VerbFailed);
+
 /// Why output could not be read.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
@@ -167,6 +172,12 @@ impl Client {
     pub async fn cancel(&self, id: InvocationId) -> Result<(), CancelError> {
         let permit = self.permit(Action::Control, self.work(&id))?;
         Ok(self.engine.cancel(permit, id, "cancelled by the caller").await.map_err(VerbFailed::from)?)
+    }
+
+    /// Erases what an ended invocation was given, did and said; its chain still verifies.
+    pub async fn erase(&self, id: InvocationId) -> Result<(), EraseError> {
+        let permit = self.permit(Action::Rewrite, self.work(&id))?;
+        Ok(self.engine.erase(permit, id).await.map_err(VerbFailed::from)?)
     }
 
     /// The output of an invocation.

@@ -18,6 +18,12 @@ pub enum Control {
 }
 
 /// What an engine is opened with.
+///
+/// ```
+/// let mut config = selvedge::Config::on("./data");
+/// config.settings.workers = 1;
+/// assert_eq!(config.tenant, "default");
+/// ```
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The data directory.
@@ -26,7 +32,8 @@ pub struct Config {
     pub tenant: String,
     /// The engine's settings.
     pub settings: Settings,
-    /// What programs run with.
+    /// What programs run with. Without its shim, which the `selvedge` binary is for itself, a program that runs when this
+    /// process is killed may outlive it.
     pub exec: ExecSettings,
     /// The command that holds the directory, for whoever finds it locked.
     pub command: String,

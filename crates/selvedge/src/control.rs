@@ -1,7 +1,8 @@
 //! The control socket: whoever holds a data directory answers the command line on `DATA/control.sock`.
 //!
 //! One JSON object a line, request and answer in turn: `{"verb": "why", "id": "run_…"}`, `{"ok": …}` or
-//! `{"error": {"consequence", "code", "message"}}`. Only the user who owns the socket is answered.
+//! `{"error": {"consequence", "code", "message"}}`. Who closes its half of the connection does not
+//! wait any more. Only the user who owns the socket is answered.
 
 mod perform;
 mod runs;

@@ -64,6 +64,13 @@ impl App {
     }
 
     /// What pipelines may call in this program.
+    ///
+    /// ```
+    /// use selvedge::{Activity, App, Attempt};
+    /// const MAIL: Activity<String, ()> = Activity::new("mail");
+    /// let app = App::new().activity(MAIL, async |_: Attempt, _: String| Ok(()));
+    /// assert!(app.known().activities.contains("mail"));
+    /// ```
     #[must_use]
     pub fn known(&self) -> Known {
         let handlers = |actor: &registry::ActorType| actor.handlers.keys().cloned().collect();
@@ -77,6 +84,15 @@ impl App {
     ///
     /// # Errors
     /// Everything that is wrong with the file, calls of what nothing declares among it.
+    ///
+    /// ```
+    /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let file = std::env::temp_dir().join("selvedge-load-pipeline.yaml");
+    /// std::fs::write(&file, "selvedge: 1\nname: nap\nstages: [{ name: rest, mode: sleep, for: 1s }]\n")?;
+    /// assert_eq!(selvedge::App::new().load_pipeline(&file)?.definition.stages.len(), 1);
+    /// # Ok(()) }
+    /// # example().unwrap();
+    /// ```
     pub fn load_pipeline(&self, file: impl AsRef<Path>) -> Result<LoadedPipeline, FileError> {
         let file = file.as_ref();
         let name = file.display().to_string();

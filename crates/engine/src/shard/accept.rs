@@ -215,7 +215,7 @@ impl Shard {
             Some(Handler::Shared(shared)) => {
                 let outcome = self.run_shared(shared, &message).await;
                 if let Some(peer) = message.reply_to {
-                    self.reply(peer, message.id, outcome, writes, effects).await?;
+                    self.reply_by_envelope(peer, message.id, outcome, writes, effects).await?;
                 }
                 return Ok(());
             }
@@ -235,7 +235,7 @@ impl Shard {
         match refused {
             None => self.admit(message, Some((writes, effects))).await,
             Some(error) => match message.reply_to {
-                Some(peer) => self.reply(peer, message.id, Outcome::Error(error), writes, effects).await,
+                Some(peer) => self.reply_by_envelope(peer, message.id, Outcome::Error(error), writes, effects).await,
                 None => {
                     self.keep_refused(message, error, writes);
                     Ok(())
@@ -266,7 +266,7 @@ impl Shard {
         match self.record(known).await? {
             Some(record) if record.status.ended() => {
                 let outcome = self.outcome(&record).await?;
-                self.reply(peer, known, outcome, writes, effects).await
+                self.reply_by_envelope(peer, known, outcome, writes, effects).await
             }
             Some(mut record) => {
                 writes.put(key::joined(known, &peer), wire::encode(&peer));

@@ -23,6 +23,7 @@ use super::activate::{Activation, Delivery, Outside, Runs};
 use super::{Effect, Shard, VerbError};
 use crate::core::{Fresh, Given, Load, within_body};
 use crate::ctx::{panicked, tag};
+use crate::env::Observation;
 use crate::registry::Handler;
 
 /// How often a handler may wake itself in one poll before it counts as waiting for something foreign.
@@ -31,6 +32,9 @@ const SELF_WAKES: u32 = 1_000;
 const READ_BYTES: usize = 512 * 1024;
 /// Names that a `clear` removes in its own transition; those before them go first.
 const CLEARED: usize = 4;
+
+/// A poll of a handler that takes longer keeps the others of its thread waiting.
+const SLOW_POLL: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// What the handler came to in a poll.
 enum Rest {
@@ -277,8 +281,17 @@ impl Shard {
             core.waker.in_poll.store(true, Ordering::SeqCst);
             core.wake_parts();
             core.waker.again.store(false, Ordering::SeqCst);
+            let before = self.wiring.env.clock.both();
             let polled = std::panic::catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut Context::from_waker(&waker))));
             core.waker.in_poll.store(false, Ordering::SeqCst);
+            if let (Some((_, before)), Some((_, after))) = (before, self.wiring.env.clock.both())
+                && after.since(before) > SLOW_POLL
+            {
+                activation.slow_polls += 1;
+                let message = &activation.record.message;
+                let took = after.since(before);
+                self.wiring.env.observe(&Observation::SlowPoll { invocation: message.id, actor: &message.target, handler: &message.handler, took });
+            }
             match polled {
                 Ok(Poll::Ready(result)) => return Ok(Rest::Ended(result)),
                 Err(panic) => return Ok(Rest::Ended(Err(panicked(&*panic)))),

@@ -93,6 +93,22 @@ impl Shard {
         self.send(shard, from.0, Envelope::Reply { to, from, outcome }, writes, effects).await
     }
 
+    /// Answers at once somebody who may be in the middle of asking: the answer comes back behind the question.
+    pub(super) async fn reply_by_envelope(
+        &mut self,
+        to: Peer,
+        from: InvocationId,
+        outcome: Outcome,
+        writes: &mut Writes,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), VerbError> {
+        let shard = match to {
+            Peer::Operation { invocation, .. } => self.wiring.shard_of_invocation(invocation),
+            Peer::Task { run, .. } => run.0.hash.shard(self.wiring.shards),
+        };
+        self.send(shard, from.0, Envelope::Reply { to, from, outcome }, writes, effects).await
+    }
+
     /// Asks an invocation to end.
     pub(crate) async fn post_cancel(
         &mut self,

@@ -4,6 +4,7 @@ mod accept;
 mod activate;
 mod advance;
 mod decide;
+mod erase;
 mod inspect;
 mod leftovers;
 mod mail;
@@ -103,6 +104,7 @@ pub(crate) enum Command {
     Cancel { id: InvocationId, reason: String, reply: Reply<()> },
     Kill { id: InvocationId, reason: String, reply: Reply<()> },
     Retry { id: InvocationId, reply: Reply<()> },
+    Erase { id: InvocationId, reply: Reply<()> },
     Why { id: InvocationId, reply: Reply<crate::why::Why> },
     Output { id: InvocationId, from: u64, reply: Reply<Vec<(u64, Bytes)>> },
     State { actor: ActorId, reply: Reply<Vec<(String, Bytes)>> },

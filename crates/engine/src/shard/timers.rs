@@ -193,11 +193,12 @@ impl Shard {
             self.timers.jump = None;
         }
         for _ in 0..FIRED_PER_TURN {
-            if self.timers.due.is_empty() && self.timers.beyond.is_some_and(|beyond| beyond.0 <= now) {
-                if let Err(error) = self.load_timers().await {
-                    self.wiring.stop(error.message);
-                    return;
-                }
+            if self.timers.due.is_empty()
+                && self.timers.beyond.is_some_and(|beyond| beyond.0 <= now)
+                && let Err(error) = self.load_timers().await
+            {
+                self.wiring.stop(error.message);
+                return;
             }
             let jump = self.timers.jump;
             let fires = |at: Millis| jump.map_or(at, |jump| jump.fires(at)) <= now;

@@ -81,10 +81,11 @@ async fn serve(stream: UnixStream, engine: &Engine, tenant: &str) -> io::Result<
         if line.is_empty() {
             return Ok(());
         }
-        let asked = if line.ends_with(b"\n") {
+        let whole = line.ends_with(b"\n");
+        let asked = if whole {
             serde_json::from_slice::<Request>(&line).map_err(|error| error.to_string())
         } else {
-            Err(format!("a line has at most {LINE_BYTES} bytes"))
+            Err(format!("it has no end within {LINE_BYTES} bytes"))
         };
         let reply = match asked {
             Ok(request) => tokio::select! {
@@ -102,6 +103,10 @@ async fn serve(stream: UnixStream, engine: &Engine, tenant: &str) -> io::Result<
         let mut answer = serde_json::to_vec(&reply)?;
         answer.push(b'\n');
         writer.write_all(&answer).await?;
+        if !whole {
+            // Where the next one begins is not known.
+            return Ok(());
+        }
     }
 }
 

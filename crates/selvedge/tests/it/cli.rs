@@ -1,7 +1,9 @@
 //! The binary from outside: exit codes, messages, the control socket, kills.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 
 use insta::assert_snapshot;
 use serde_json::json;
@@ -205,6 +207,29 @@ fn two_stages_that_ask_are_told_apart_by_name() {
     assert_eq!(ended.code, 0, "{}", ended.err);
     assert_eq!(serde_json::from_str::<serde_json::Value>(&ended.out).unwrap(), json!({"a": "user:ada", "b": "rejected"}));
     assert_eq!(folder.selvedge(&["runs", "approve", &run, "--stage", "a"]).code, 64);
+}
+
+#[test]
+fn garbage_on_the_socket_is_answered_with_an_error_and_harms_nobody() {
+    let folder = folder(WAITS);
+    let holder = folder.start(&["run", "p.yaml"]);
+    let run = folder.until_run("for the signal `go`");
+    let socket = folder.join(".selvedge/control.sock");
+    let ask = |line: &[u8]| {
+        let mut stream = UnixStream::connect(&socket).unwrap();
+        stream.write_all(line).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    for line in [&b"hello\n"[..], b"{\"verb\": \"no_such\"}\n", b"\xff\xfe\n", b"{\"verb\": \"runs\"", b"{\"verb\": \"why\", \"id\": 1}\n", b"\n"] {
+        let answer: serde_json::Value = serde_json::from_str(&ask(line)).unwrap();
+        assert_eq!(answer["error"]["code"], "bad_request", "{answer}");
+    }
+    assert_eq!(ask(b""), "");
+    assert_eq!(folder.selvedge(&["runs", "signal", &run, "go"]).code, 0);
+    assert_eq!(folder.end(holder).code, 0);
 }
 
 #[test]

@@ -2,9 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod accept;
+mod cancel;
 mod cli;
+mod erase;
 mod failing;
 mod kit;
+mod messages;
 mod mismatch;
 mod operations;
 mod polling;

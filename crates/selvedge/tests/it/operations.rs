@@ -106,6 +106,8 @@ async fn operations_are_numbered_when_called_and_results_keep_their_branch_throu
             assert_eq!(kit::rows(&engine, Kind::Begun), 0, "what was given up leaves nothing behind");
             assert_eq!(kit::rows(&engine, Kind::Ready), 0);
             assert_eq!(kit::rows(&engine, Kind::Outbox), 0);
+            // After an unclean end, one timer looks for chunks that nobody refers to.
+            engine.advance(9 * 24 * HOUR).await;
             assert_eq!(kit::rows(&engine, Kind::Timer), 0);
         }
     }

@@ -307,3 +307,51 @@ fn readers_beside_the_carrier_see_each_commit_whole() {
     reader.join().unwrap();
     assert!(writer.store.stats().carried > 0);
 }
+
+/// The median time of finding the first row behind a mark.
+fn next_due(writer: &Writer, mark: u64) -> Duration {
+    let from = |n: u64| Key::from([b"due/".as_slice(), &n.to_be_bytes()].concat());
+    let mut times: Vec<_> = (0..101)
+        .map(|_| {
+            let start = Instant::now();
+            let found = wait(writer.store.scan(SHARD, from(mark)..from(u64::MAX), 1)).unwrap();
+            assert_eq!(found[0].0, from(mark));
+            start.elapsed()
+        })
+        .collect();
+    times.sort();
+    times[50]
+}
+
+#[test]
+fn next_row_behind_a_mark_is_found_as_fast_after_many_handled_rows_as_after_ten() {
+    let rows: u64 = std::env::var("ROWS").ok().and_then(|rows| rows.parse().ok()).unwrap_or(40_000);
+    let place = Place::new("marks");
+    let mut writer = Writer::open(&place.data(), Options { segment_bytes: 512 * 1024, ..small() });
+    let key = |n: u64| Key::from([b"due/".as_slice(), &n.to_be_bytes()].concat());
+    let mut handled = 0;
+    let mut handle = |writer: &mut Writer, until: u64| {
+        while handled < until {
+            // Rows are written well ahead of being handled, so that many reach the tree and leave it by tombstones.
+            writer.commit(|commit| {
+                for n in handled..(handled + 45).min(until) {
+                    commit.puts.push(Put { key: key(n + 5_000), value: Bytes::from(vec![1; 60]), expires: None });
+                    commit.deletes.push(key(n));
+                }
+            });
+            handled = (handled + 45).min(until);
+        }
+    };
+    for chunk in 0..50u64 {
+        writer.commit(|commit| commit.puts.extend((chunk * 100..chunk * 100 + 100).map(|n| Put { key: key(n), value: bytes("v"), expires: None })));
+    }
+    handle(&mut writer, 10);
+    let after_ten = next_due(&writer, 10);
+    handle(&mut writer, rows);
+    let after_many = next_due(&writer, rows);
+    writer.settle();
+    let after_carrying = next_due(&writer, rows);
+    println!("next due after 10: {after_ten:?}, after {rows}: {after_many:?}, carried: {after_carrying:?}");
+    let bound = after_ten * 10 + Duration::from_millis(2);
+    assert!(after_many < bound && after_carrying < bound, "{after_ten:?}, then {after_many:?} and {after_carrying:?}");
+}

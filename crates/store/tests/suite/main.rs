@@ -7,6 +7,7 @@ mod conformance;
 mod differential;
 mod directory;
 mod faults;
+mod fixture;
 mod ingestion;
 mod log;
 mod support;
