@@ -45,12 +45,17 @@ impl Clock {
         }
     }
 
-    /// The wall clock and the monotonic one, where there are two.
-    pub(crate) fn both(&self) -> Option<(Millis, Millis)> {
+    /// What the clocks show: read once a turn of a worker, for all of its shards.
+    pub(crate) fn tick(&self) -> Tick {
+        Tick { wall: self.now(), monotonic: self.monotonic() }
+    }
+
+    /// The monotonic clock, where there is one.
+    pub(crate) fn monotonic(&self) -> Option<Millis> {
         match self {
             Clock::Wall(_) | Clock::Manual(_) => None,
-            Clock::Machine { wall, monotonic } => Some((wall(), monotonic())),
-            Clock::Hands { wall, monotonic } => Some((Millis(wall.load(Ordering::SeqCst)), Millis(monotonic.load(Ordering::SeqCst)))),
+            Clock::Machine { monotonic, .. } => Some(monotonic()),
+            Clock::Hands { monotonic, .. } => Some(Millis(monotonic.load(Ordering::SeqCst))),
         }
     }
 
@@ -68,6 +73,13 @@ impl Clock {
             }
         }
     }
+}
+
+/// What the clocks showed at the start of a turn.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tick {
+    pub wall: Millis,
+    pub monotonic: Option<Millis>,
 }
 
 /// Time and randomness of one engine.

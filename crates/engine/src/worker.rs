@@ -153,6 +153,8 @@ pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::Unb
             tokio::task::yield_now().await;
         }
         let woken = wait(&wiring, &mut events, &mut flights, due, now).await;
+        let tick = wiring.env.clock.tick();
+        shards.values_mut().for_each(|shard| shard.tick = tick);
         match woken {
             Woken::Event(None | Some(Event::Die)) => break,
             Woken::Event(Some(event)) => {
@@ -180,7 +182,7 @@ pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::Unb
             Woken::Time => {}
         }
         if closing.is_none() {
-            for shard in shards.values_mut() {
+            for shard in shards.values_mut().filter(|shard| !shard.calm()) {
                 shard.turn().await;
             }
         } else {

@@ -64,7 +64,8 @@ impl Shard {
         let Some(active) = self.runs.active.get(&run) else { return Ok(()) };
         let Dispatch { stage, item, attempt, work, input, key, timeout_ms } = dispatch;
         let compiled = active.run.compiled().clone();
-        let deadline = timeout_ms.map(|ms| self.head.time.max(self.wiring.env.clock.now()).after(Duration::from_millis(ms)));
+        let now = self.head.time.max(self.tick.wall);
+        let deadline = timeout_ms.map(|ms| now.after(Duration::from_millis(ms)));
         match work {
             Work::Activity { name } => {
                 let declared = compiled.definition.activities.get(&name).map(|activity| &activity.executor);

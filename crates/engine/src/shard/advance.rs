@@ -281,10 +281,10 @@ impl Shard {
             core.waker.in_poll.store(true, Ordering::SeqCst);
             core.wake_parts();
             core.waker.again.store(false, Ordering::SeqCst);
-            let before = self.wiring.env.clock.both();
+            let before = self.wiring.env.clock.monotonic();
             let polled = std::panic::catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut Context::from_waker(&waker))));
             core.waker.in_poll.store(false, Ordering::SeqCst);
-            if let (Some((_, before)), Some((_, after))) = (before, self.wiring.env.clock.both())
+            if let (Some(before), Some(after)) = (before, self.wiring.env.clock.monotonic())
                 && after.since(before) > SLOW_POLL
             {
                 activation.slow_polls += 1;

@@ -31,7 +31,7 @@ use tokio::sync::oneshot;
 
 use crate::core::Given;
 use crate::draft::{Drafts, Overlay, Submitted};
-use crate::env::Entropy;
+use crate::env::{Entropy, Tick};
 pub(crate) use crate::shard::activate::{Activation, Outside};
 use crate::shard::mail::Pair;
 pub(crate) use crate::shard::timers::Alarm;
@@ -169,6 +169,8 @@ pub(crate) struct Shard {
     pub wiring: Arc<Wiring>,
     epoch: Epoch,
     pub durable_number: u64,
+    /// What the clocks showed at the start of this turn.
+    pub tick: Tick,
     pub head: ShardHead,
     drafts: Drafts<Effect>,
     overlay: Overlay,
@@ -213,11 +215,13 @@ impl Shard {
         };
         let was_clean = head.clean;
         head.clean = false;
-        head.time = head.time.max(wiring.env.clock.now());
+        let tick = wiring.env.clock.tick();
+        head.time = head.time.max(tick.wall);
         let mut shard = Shard {
             id,
             epoch: claim.epoch,
             durable_number: claim.last,
+            tick,
             drafts: Drafts::new(claim.last),
             overlay: Overlay::default(),
             entropy,
@@ -283,7 +287,7 @@ impl Shard {
 
     /// Shard time: never behind the last commit.
     pub(crate) fn now(&mut self) -> Millis {
-        self.head.time = self.head.time.max(self.wiring.env.clock.now());
+        self.head.time = self.head.time.max(self.tick.wall);
         self.head.time
     }
 
@@ -379,6 +383,15 @@ impl Shard {
         while self.barriers.front().is_some_and(|barrier| barrier.0 <= commit.number) {
             self.effects.extend(self.barriers.pop_front().map(|barrier| barrier.1));
         }
+    }
+
+    /// Whether nothing of this shard wants a turn now.
+    pub(crate) fn calm(&self) -> bool {
+        self.effects.is_empty()
+            && self.runnable.is_empty()
+            && self.revived.is_empty()
+            && self.doomed.is_empty()
+            && self.next_due().is_none_or(|due| due > self.tick.wall)
     }
 
     /// One turn: lets out what is durable, fires what is due, and polls what can move.

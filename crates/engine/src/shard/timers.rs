@@ -173,7 +173,7 @@ impl Shard {
 
     /// Notices that the wall clock has moved against the monotonic one.
     fn watch_clock(&mut self) {
-        let Some((wall, monotonic)) = self.wiring.env.clock.both() else { return };
+        let (wall, Some(monotonic)) = (self.tick.wall, self.tick.monotonic) else { return };
         let skew = i128::from(wall.0) - i128::from(monotonic.0);
         let moved = skew - self.timers.skew.replace(skew).unwrap_or(skew);
         if moved.abs() <= JUMP {
@@ -188,7 +188,7 @@ impl Shard {
 
     pub(super) async fn fire_due(&mut self) {
         self.watch_clock();
-        let now = self.wiring.env.clock.now();
+        let now = self.tick.wall;
         while let Some(entry) = self.timers.alarms.first_entry().filter(|entry| entry.key().0 <= now) {
             let alarm = entry.remove();
             self.alarm(alarm);
