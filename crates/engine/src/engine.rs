@@ -143,6 +143,41 @@ impl Engine {
     }
 
     /// Calls a handler, or sends to it.
+    ///
+    /// It takes a permit, which only a policy's decision gives: this does not compile.
+    ///
+    /// ```compile_fail,E0308
+    /// use selvedge_engine::engine::{Ask, Engine};
+    /// async fn without_a_decision(engine: &Engine, context: selvedge_kernel::auth::AuthorizationContext) {
+    ///     let _ = engine.invoke(context, bytes::Bytes::new(), Ask::default()).await;
+    /// }
+    /// ```
+    ///
+    /// Nor can a permit be made by hand, or used twice.
+    ///
+    /// ```compile_fail,E0451
+    /// use selvedge_kernel::auth::{Action, AuthorizationContext, Permit, Resource};
+    /// fn forged(context: AuthorizationContext) -> Permit {
+    ///     Permit { context, action: Action::Operate, resource: Resource::Store }
+    /// }
+    /// ```
+    ///
+    /// ```compile_fail,E0382
+    /// use selvedge_engine::engine::{Ask, Engine};
+    /// async fn twice(engine: &Engine, permit: selvedge_kernel::auth::Permit) {
+    ///     let _ = engine.invoke(permit, bytes::Bytes::new(), Ask::default()).await;
+    ///     let _ = engine.invoke(permit, bytes::Bytes::new(), Ask::default()).await;
+    /// }
+    /// ```
+    ///
+    /// With one it does.
+    ///
+    /// ```
+    /// use selvedge_engine::engine::{Ask, Engine};
+    /// async fn with_a_decision(engine: &Engine, permit: selvedge_kernel::auth::Permit) {
+    ///     let _ = engine.invoke(permit, bytes::Bytes::new(), Ask::default()).await;
+    /// }
+    /// ```
     pub async fn invoke(&self, permit: Permit, input: Bytes, ask: Ask) -> Result<Answer, VerbError> {
         let Resource::Handler { actor, handler } = permit.resource().clone() else { return Err(misused(&permit)) };
         expect_action(&permit, Action::Invoke)?;

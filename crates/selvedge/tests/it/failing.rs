@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use selvedge::{Activity, ActorOptions, App, Attempt, Ctx, Failure, Handler, Outcome, Retry, Settings, Span, Timeout, test};
+use selvedge::{Activity, ActorOptions, App, Attempt, Ctx, Failure, Handler, Retry, Settings, Span, Timeout, test};
 
 use crate::kit::{self, Notes};
 

@@ -3,11 +3,16 @@
 
 mod accept;
 mod cancel;
+mod clock;
+mod embedded;
 mod failing;
 mod kit;
+mod limits;
+mod memory;
 mod messages;
 mod mismatch;
 mod operations;
 mod polling;
 mod property;
 mod replay;
+mod state;
