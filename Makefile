@@ -10,7 +10,7 @@ SEED ?= 1
 FUZZ_SECONDS ?= 30
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test fmt lint shape unit doc kill bench fuzz
+.PHONY: help demo test fmt lint shape unit doc kill bench scale fuzz
 
 help:
 	@echo "make demo                     the licence audit of our own dependencies, with three kills in the middle"
@@ -18,6 +18,7 @@ help:
 	@echo "make shape                    does the tree look as DESIGN.md draws it?"
 	@echo "make kill CYCLES=200 SEED=1   kill a bank and a pipeline at random moments, then audit them"
 	@echo "make bench                    speed, as ratios to the bare disk (release build)"
+	@echo "make scale                    100 000 items and 1 000 000 timers, with time, memory, disk and growth"
 	@echo "make fuzz FUZZ_SECONDS=30     every fuzz target for so many seconds"
 
 demo:
@@ -53,10 +54,17 @@ doc:
 	cargo test --workspace --doc
 
 kill:
-	cargo run -q -p selvedge-kill -- --cycles $(CYCLES) --seed $(SEED) --dir $(TARGET_DIR)/kill
+	@tools/bin/need cargo cc python3
+	cargo build -q -p selvedge -p selvedge-kill
+	cargo run -q -p selvedge-kill -- --cycles $(CYCLES) --seed $(SEED) --dir $(TARGET_DIR)
+
+# By hand: they take minutes, and print time, peak memory, bytes on disk, and how they grow.
+scale:
+	cargo run -q --release -p selvedge --example scale_runs
+	cargo run -q --release -p selvedge --example scale_timers
 
 bench:
-	cargo run -q --release -p selvedge-bench -- $(TARGET_DIR)/bench
+	cargo run -q --release -p selvedge-bench -- $(TARGET_DIR)
 
 # fuzz/ is a workspace of its own; libFuzzer works on the stable compiler, without a sanitizer.
 fuzz: export RUSTFLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing

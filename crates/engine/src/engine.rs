@@ -29,7 +29,7 @@ pub const SHARDS: u16 = 64;
 
 /// A running engine: threads that own the shards of one store.
 pub struct Engine {
-    wiring: Arc<Wiring>,
+    pub(crate) wiring: Arc<Wiring>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     side: Mutex<Option<tokio::runtime::Runtime>>,
     entropy: Mutex<Entropy>,
@@ -75,6 +75,7 @@ impl Engine {
             busy: (0..count).map(|_| AtomicBool::new(false)).collect(),
             side: side.handle().clone(),
             executors: Executors::new(exec, declared.into_iter()),
+            in_flight: AtomicU64::new(0),
             stopped: Mutex::new(None),
             skew: Mutex::new(None),
         });
@@ -82,28 +83,36 @@ impl Engine {
         let mut opened = Vec::with_capacity(count);
         for (index, receiver) in receivers.into_iter().enumerate() {
             let (sender, answer) = oneshot::channel();
-            let wiring = wiring.clone();
+            let shared = wiring.clone();
             #[expect(clippy::disallowed_methods, reason = "the engine's worker threads start here and nowhere else")]
             let thread = std::thread::Builder::new().name(format!("selvedge-{index}")).spawn(move || {
                 match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                     Ok(runtime) => {
                         let local = tokio::task::LocalSet::new();
-                        local.block_on(&runtime, worker::run(wiring, index, receiver, sender));
+                        local.block_on(&runtime, worker::run(shared, index, receiver, sender));
                     }
                     Err(error) => {
                         let _ = sender.send(Err(error.to_string()));
                     }
                 }
             });
-            threads.push(thread.map_err(|error| failed("a worker thread", &error))?);
             opened.push(answer);
+            match thread {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    give_up(&wiring, threads, side).await;
+                    return Err(failed("a worker thread", &error));
+                }
+            }
         }
         for answer in opened {
-            match answer.await {
-                Ok(Ok(())) => {}
-                Ok(Err(reason)) => return Err(VerbError::new(Consequence::Stop, "start", reason)),
-                Err(_) => return Err(VerbError::new(Consequence::Stop, "start", "a worker ended while it opened its shards")),
-            }
+            let reason = match answer.await {
+                Ok(Ok(())) => continue,
+                Ok(Err(reason)) => reason,
+                Err(_) => "a worker ended while it opened its shards".to_owned(),
+            };
+            give_up(&wiring, threads, side).await;
+            return Err(VerbError::new(Consequence::Stop, "start", reason));
         }
         Ok(Engine { wiring, threads: Mutex::new(threads), side: Mutex::new(Some(side)), entropy: Mutex::new(Entropy::new(env.random)) })
     }
@@ -126,7 +135,7 @@ impl Engine {
         self.wiring.stop_reason()
     }
 
-    async fn ask<T>(&self, shard: ShardId, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, VerbError> {
+    pub(crate) async fn ask<T>(&self, shard: ShardId, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, VerbError> {
         let (reply, answer) = oneshot::channel();
         if !self.wiring.send(shard, Event::Command(shard, command(reply))) {
             return Err(VerbError::closed(self.stopped()));
@@ -137,45 +146,36 @@ impl Engine {
         }
     }
 
+    pub(crate) fn draw(&self) -> [u8; 10] {
+        self.entropy.lock().unwrap_or_else(PoisonError::into_inner).draw()
+    }
+
     fn new_id(&self, actor: &ActorId) -> InvocationId {
-        let random = self.entropy.lock().unwrap_or_else(PoisonError::into_inner).draw();
-        InvocationId(RawId::at(actor.hash16(), self.now(), random))
+        InvocationId(RawId::at(actor.hash16(), self.now(), self.draw()))
     }
 
     /// Calls a handler, or sends to it.
     ///
-    /// It takes a permit, which only a policy's decision gives: this does not compile.
+    /// No verb can be called without a permit, and only `authorize` makes one:
     ///
-    /// ```compile_fail,E0308
-    /// use selvedge_engine::engine::{Ask, Engine};
-    /// async fn without_a_decision(engine: &Engine, context: selvedge_kernel::auth::AuthorizationContext) {
-    ///     let _ = engine.invoke(context, bytes::Bytes::new(), Ask::default()).await;
+    /// ```compile_fail
+    /// async fn call(engine: &selvedge_engine::engine::Engine, context: selvedge_kernel::auth::AuthorizationContext) {
+    ///     let _ = engine.invoke(context, bytes::Bytes::new(), Default::default()).await;
     /// }
     /// ```
     ///
-    /// Nor can a permit be made by hand, or used twice.
+    /// With one it compiles, and the permit is used up:
     ///
-    /// ```compile_fail,E0451
-    /// use selvedge_kernel::auth::{Action, AuthorizationContext, Permit, Resource};
-    /// fn forged(context: AuthorizationContext) -> Permit {
-    ///     Permit { context, action: Action::Operate, resource: Resource::Store }
+    /// ```
+    /// async fn call(engine: &selvedge_engine::engine::Engine, permit: selvedge_kernel::auth::Permit) {
+    ///     let _ = engine.invoke(permit, bytes::Bytes::new(), Default::default()).await;
     /// }
     /// ```
     ///
-    /// ```compile_fail,E0382
-    /// use selvedge_engine::engine::{Ask, Engine};
-    /// async fn twice(engine: &Engine, permit: selvedge_kernel::auth::Permit) {
-    ///     let _ = engine.invoke(permit, bytes::Bytes::new(), Ask::default()).await;
-    ///     let _ = engine.invoke(permit, bytes::Bytes::new(), Ask::default()).await;
-    /// }
-    /// ```
-    ///
-    /// With one it does.
-    ///
-    /// ```
-    /// use selvedge_engine::engine::{Ask, Engine};
-    /// async fn with_a_decision(engine: &Engine, permit: selvedge_kernel::auth::Permit) {
-    ///     let _ = engine.invoke(permit, bytes::Bytes::new(), Ask::default()).await;
+    /// ```compile_fail
+    /// async fn call(engine: &selvedge_engine::engine::Engine, permit: selvedge_kernel::auth::Permit) {
+    ///     let _ = engine.invoke(permit, bytes::Bytes::new(), Default::default()).await;
+    ///     let _ = engine.invoke(permit, bytes::Bytes::new(), Default::default()).await;
     /// }
     /// ```
     pub async fn invoke(&self, permit: Permit, input: Bytes, ask: Ask) -> Result<Answer, VerbError> {
@@ -195,6 +195,7 @@ impl Engine {
                 format!("the input has {} bytes, the limit of a body is {bound}: send a reference instead", input.len()),
             ));
         }
+        let _in_flight = InFlight::take(&self.wiring, input.len() as u64 + MESSAGE_BYTES)?;
         let message = Message {
             id: self.new_id(&actor),
             target: actor.clone(),
@@ -248,6 +249,12 @@ impl Engine {
         self.ask(self.wiring.shard_of_invocation(id), |reply| Command::Retry { id, reply }).await
     }
 
+    /// Erases the payloads of an ended invocation and the key of their seals; its chain still verifies.
+    pub async fn erase(&self, permit: Permit, id: InvocationId) -> Result<(), VerbError> {
+        expect_action(&permit, Action::Rewrite)?;
+        self.ask(self.wiring.shard_of_invocation(id), |reply| Command::Erase { id, reply }).await
+    }
+
     /// Why an invocation is where it is.
     pub async fn why(&self, permit: Permit, id: InvocationId) -> Result<Why, VerbError> {
         expect_action(&permit, Action::Read)?;
@@ -299,6 +306,8 @@ impl Engine {
             sum.active += census.active;
             sum.tasks += census.tasks;
             sum.outbox += census.outbox;
+            sum.timers += census.timers;
+            sum.runs += census.runs;
         }
         Ok(sum)
     }
@@ -370,11 +379,51 @@ impl Drop for Engine {
     }
 }
 
+/// Ends what was started of an engine that does not open.
+async fn give_up(wiring: &Wiring, threads: Vec<std::thread::JoinHandle<()>>, side: tokio::runtime::Runtime) {
+    for worker in &wiring.workers {
+        worker.send(Event::Die);
+    }
+    join(threads).await;
+    side.shutdown_background();
+}
+
 async fn join(threads: Vec<std::thread::JoinHandle<()>>) {
     for thread in threads {
         #[expect(clippy::disallowed_methods, reason = "the end of a worker thread is awaited once, when the engine ends")]
         let joined = tokio::task::spawn_blocking(move || thread.join());
         let _ = joined.await;
+    }
+}
+
+/// What a message costs in memory beside its input, roughly.
+const MESSAGE_BYTES: u64 = 1_024;
+
+/// Bytes that this process has taken in and not answered yet; given back when it is dropped.
+struct InFlight<'a> {
+    of: &'a AtomicU64,
+    bytes: u64,
+}
+
+impl InFlight<'_> {
+    fn take(wiring: &Wiring, bytes: u64) -> Result<InFlight<'_>, VerbError> {
+        let bound = wiring.settings.limits.process_bytes;
+        let before = wiring.in_flight.fetch_add(bytes, Ordering::SeqCst);
+        let taken = InFlight { of: &wiring.in_flight, bytes };
+        if before + bytes > bound {
+            return Err(VerbError::new(
+                Consequence::Retry,
+                "limit: bytes in flight",
+                format!("this process holds {before} bytes that it has not answered yet, the limit is {bound}: try again when some of them are answered"),
+            ));
+        }
+        Ok(taken)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.of.fetch_sub(self.bytes, Ordering::SeqCst);
     }
 }
 
@@ -390,15 +439,15 @@ fn declared(registry: &Registry) -> Vec<(String, selvedge_kernel::pipeline::defi
     activities.chain(handlers).collect()
 }
 
-fn expect_action(permit: &Permit, action: Action) -> Result<(), VerbError> {
+pub(crate) fn expect_action(permit: &Permit, action: Action) -> Result<(), VerbError> {
     if permit.action() == action { Ok(()) } else { Err(misused(permit)) }
 }
 
-fn misused(permit: &Permit) -> VerbError {
+pub(crate) fn misused(permit: &Permit) -> VerbError {
     VerbError::new(Consequence::NotPermitted, "wrong_permit", format!("a permit for {:?} on {:?} does not allow this", permit.action(), permit.resource()))
 }
 
-fn check_part(what: &str, part: &str) -> Result<(), VerbError> {
+pub(crate) fn check_part(what: &str, part: &str) -> Result<(), VerbError> {
     if part.is_empty() {
         return Err(VerbError::new(Consequence::FixInput, "empty", format!("{what} is empty: name it")));
     }

@@ -96,6 +96,17 @@ pub enum Observation<'a> {
         /// Which attempt.
         attempt: u32,
     },
+    /// A handler was polled for longer than 100 ms, and the others of its thread waited.
+    SlowPoll {
+        /// Of which invocation.
+        invocation: selvedge_kernel::id::InvocationId,
+        /// Of which actor.
+        actor: &'a selvedge_kernel::id::ActorId,
+        /// Which handler.
+        handler: &'a str,
+        /// How long the poll took.
+        took: std::time::Duration,
+    },
     /// The wall clock moved against the monotonic one by more than five minutes.
     ClockJumped {
         /// By how many milliseconds; less than zero if it went back.

@@ -19,4 +19,5 @@ mod tasks;
 mod worker;
 
 pub use crate::core::{BlockingFn, Given, Request};
+pub use crate::runs::{RunControl, RunEnd, RunEvent, RunStatus, RunSummary, StageStatus};
 pub use crate::shard::{Answer, Progress, SignalTarget, VerbError};

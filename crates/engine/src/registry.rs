@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use selvedge_kernel::error::AttemptError;
-use selvedge_kernel::pipeline::definition::Exec;
+use selvedge_kernel::pipeline::definition::{Definition, Exec};
 use selvedge_kernel::policy::{Retry, Timeout};
 
 use crate::ctx::{Attempt, Ctx};
@@ -43,6 +43,8 @@ pub struct Transition {
     pub activity: String,
     /// Where it runs.
     pub exec: Exec,
+    /// When it is tried again; none: as its actor type says.
+    pub retry: Option<Retry>,
     /// One attempt's time.
     pub timeout: Timeout,
 }
@@ -102,6 +104,8 @@ pub struct Registry {
     pub actors: HashMap<String, ActorType>,
     /// Activities.
     pub activities: HashMap<String, Activity>,
+    /// Pipelines.
+    pub pipelines: HashMap<String, Definition>,
 }
 
 impl Registry {

@@ -141,6 +141,9 @@ fn identity(exec: &Exec) -> String {
 
 /// Starts an attempt. Its end comes back as an event.
 pub(crate) fn start(wiring: &Arc<Wiring>, mailbox: Mailbox, job: Job) -> Abort {
+    if wiring.settings.tasks == crate::wiring::Tasks::Leave {
+        return Abort(None);
+    }
     let progress = {
         let mailbox = mailbox.clone();
         let owner = job.owner;
@@ -176,6 +179,7 @@ pub(crate) fn start(wiring: &Arc<Wiring>, mailbox: Mailbox, job: Job) -> Abort {
                 return Abort(None);
             }
             Some(Executor::Native(run)) => {
+                #[expect(clippy::disallowed_methods, reason = "a native activity is a task of its own on its worker's thread, and is aborted with its handle")]
                 let handle = tokio::task::spawn_local(async move {
                     let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(facts, input)));
                     let result = match made {

@@ -27,6 +27,8 @@ pub struct Why {
     pub last_error: Option<WorkError>,
     /// What it waits for; empty once it has ended.
     pub waiting: Vec<Waiting>,
+    /// How often its handler was polled for longer than 100 ms since it came into memory.
+    pub slow_polls: u32,
     /// Who asked for it, and through whom.
     pub caller: AuthorizationContext,
 }
@@ -41,7 +43,11 @@ impl Why {
             return format!("{who} has ended: {}{error}.", word(self.status));
         }
         let waits: Vec<String> = self.waiting.iter().map(Waiting::sentence).collect();
-        format!("{who} waits {}.", waits.join("; and "))
+        let slow = match self.slow_polls {
+            0 => String::new(),
+            count => format!(" Its handler has held its thread for longer than 100 ms {count} times: move that work into `blocking`."),
+        };
+        format!("{who} waits {}.{slow}", waits.join("; and "))
     }
 }
 
@@ -66,6 +72,10 @@ pub struct Census {
     pub active: usize,
     /// Tasks that run outside handlers.
     pub tasks: usize,
+    /// Runs of pipelines.
+    pub runs: usize,
     /// Envelopes not acknowledged.
     pub outbox: usize,
+    /// Durable timers in memory: at most the next thousand of each shard.
+    pub timers: usize,
 }

@@ -14,6 +14,15 @@ use crate::registry::Registry;
 use crate::tasks::Executors;
 use crate::worker::{Event, Mailbox};
 
+/// Whether an engine does the work that lies in its store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tasks {
+    /// As soon as it is due.
+    Start,
+    /// No handler and no task: it accepts, looks and takes notes, and whoever opens the store next does the work.
+    Leave,
+}
+
 /// Settings of an engine.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -29,6 +38,8 @@ pub struct Settings {
     pub suspend_after: Option<Duration>,
     /// What identifies this build in records.
     pub build: String,
+    /// Whether handlers and tasks are performed.
+    pub tasks: Tasks,
 }
 
 impl Default for Settings {
@@ -40,6 +51,7 @@ impl Default for Settings {
             workers: 2,
             suspend_after: None,
             build: env!("CARGO_PKG_VERSION").to_owned(),
+            tasks: Tasks::Start,
         }
     }
 }
@@ -56,6 +68,7 @@ pub(crate) struct Wiring {
     pub busy: Vec<AtomicBool>,
     pub side: tokio::runtime::Handle,
     pub executors: Executors,
+    pub in_flight: AtomicU64,
     pub stopped: Mutex<Option<String>>,
     /// Where the wall clock stood against the monotonic one when a jump was reported last.
     pub skew: Mutex<Option<i128>>,
@@ -101,9 +114,5 @@ impl Wiring {
     /// Why it has stopped, if it has.
     pub(crate) fn stop_reason(&self) -> Option<String> {
         self.stopped.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(crate) fn store_reason(&self) -> &'static str {
-        "a write or a sync failed, or the disk is full; what was acknowledged is safe; make room or replace the disk, then start again"
     }
 }

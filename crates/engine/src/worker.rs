@@ -109,6 +109,9 @@ struct Flight {
     of: Vec<(ShardId, Submitted<Effect>)>,
 }
 
+/// How many batches may be on their way to the disk.
+const FLIGHTS: usize = 64;
+
 enum Woken {
     Event(Option<Event>),
     Committed(Vec<CommitOutcome>),
@@ -145,7 +148,11 @@ pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::Unb
         let now = wiring.env.clock.now();
         let due = if closing.is_some() { None } else { shards.values().filter_map(Shard::next_due).min() };
         let mut worked = 0u64;
-        let woken = if due.is_some_and(|due| due <= now) { Woken::Time } else { wait(&wiring, &mut events, &mut flights, due, now).await };
+        if due.is_some_and(|due| due <= now) {
+            // What is due does not keep tasks of this thread from running.
+            tokio::task::yield_now().await;
+        }
+        let woken = wait(&wiring, &mut events, &mut flights, due, now).await;
         match woken {
             Woken::Event(None | Some(Event::Die)) => break,
             Woken::Event(Some(event)) => {
@@ -164,9 +171,9 @@ pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::Unb
             }
             Woken::Committed(outcomes) => {
                 if let Some(flight) = flights.pop_front()
-                    && let Err(reason) = durable(&wiring, &mut shards, flight.of, outcomes)
+                    && let Err(reason) = durable(&mut shards, flight.of, outcomes)
                 {
-                    wiring.stop(reason);
+                    wiring.stop(format!("{reason}{}", store_reason(&wiring).await));
                     break;
                 }
             }
@@ -182,7 +189,7 @@ pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::Unb
             }
         }
         submit(&wiring, &mut shards, &mut flights);
-        let busy = !flights.is_empty();
+        let busy = !flights.is_empty() || shards.values().any(|shard| shard.runs.has_work());
         wiring.busy[index].store(busy, Ordering::SeqCst);
         wiring.pending.fetch_sub(worked, Ordering::SeqCst);
     }
@@ -194,8 +201,15 @@ pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::Unb
 }
 
 async fn wait(wiring: &Wiring, events: &mut mpsc::UnboundedReceiver<Event>, flights: &mut VecDeque<Flight>, due: Option<Millis>, now: Millis) -> Woken {
+    if flights.len() >= FLIGHTS
+        && let Some(flight) = flights.front_mut()
+    {
+        // Far enough ahead of the disk: nothing new until the oldest batch is durable.
+        return Woken::Committed(flight.outcomes.as_mut().await);
+    }
     let sleep = async {
         match (&wiring.env.clock, due) {
+            (_, Some(due)) if due <= now => {}
             (Clock::Wall(_) | Clock::Machine { .. }, Some(due)) => tokio::time::sleep(due.since(now).min(Duration::from_secs(3600))).await,
             _ => std::future::pending::<()>().await,
         }
@@ -245,7 +259,7 @@ async fn handle(wiring: &Arc<Wiring>, shards: &mut HashMap<ShardId, Shard>, even
         }
         Event::RunTaskDone { run, stage, item, attempt, result } => {
             if let Some(shard) = shards.get_mut(&run.0.hash.shard(wiring.shards)) {
-                shard.run_task_done(run, stage, item, attempt, result).await;
+                shard.run_task_done(run, stage, item, attempt, result);
             }
         }
         Event::Envelope { from, to, n, envelope } => {
@@ -279,7 +293,7 @@ fn submit(wiring: &Wiring, shards: &mut HashMap<ShardId, Shard>, flights: &mut V
     }
 }
 
-fn durable(wiring: &Wiring, shards: &mut HashMap<ShardId, Shard>, of: Vec<(ShardId, Submitted<Effect>)>, outcomes: Vec<CommitOutcome>) -> Result<(), String> {
+fn durable(shards: &mut HashMap<ShardId, Shard>, of: Vec<(ShardId, Submitted<Effect>)>, outcomes: Vec<CommitOutcome>) -> Result<(), String> {
     for ((id, commit), outcome) in of.into_iter().zip(outcomes) {
         match outcome {
             CommitOutcome::Done => {
@@ -295,9 +309,17 @@ fn durable(wiring: &Wiring, shards: &mut HashMap<ShardId, Shard>, of: Vec<(Shard
                 ));
             }
             CommitOutcome::Unknown => {
-                return Err(format!("the store gave no answer for commit {} of shard {}: {}", commit.number, id.0, wiring.store_reason()));
+                return Err(format!("the store gave no answer for commit {} of shard {}", commit.number, id.0));
             }
         }
     }
     Ok(())
+}
+
+/// What the store says of itself once it has refused something.
+async fn store_reason(wiring: &Wiring) -> String {
+    match wiring.store.get(ShardId(0), selvedge_kernel::record::key::shard_head()).await {
+        Err(error) => format!(": {error}. What was acknowledged is safe. Make room or replace the disk, then start again"),
+        Ok(_) => ". What was acknowledged is safe. Start again".to_owned(),
+    }
 }

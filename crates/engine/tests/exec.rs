@@ -13,3 +13,5 @@ mod oneshot;
 mod persistent;
 #[path = "exec/rig.rs"]
 mod rig;
+#[path = "exec/runs.rs"]
+mod runs;

@@ -11,6 +11,7 @@ mod fields;
 pub mod id;
 pub mod journal;
 pub mod limit;
+pub mod machine;
 pub mod manifest;
 #[cfg(feature = "test")]
 pub mod model;

@@ -157,6 +157,20 @@ impl Model {
         rows.into_iter().flatten().map(|(key, row)| (key.clone(), row.value.clone())).collect()
     }
 
+    /// Changes a row behind the owner's back.
+    pub fn overwrite(&self, shard: ShardId, key: Key, value: Bytes) {
+        if let Some(shard) = self.lock().shards.get_mut(&shard) {
+            shard.rows.insert(key, Row { value, expires: None });
+        }
+    }
+
+    /// Removes a row behind the owner's back.
+    pub fn remove(&self, shard: ShardId, key: &Key) {
+        if let Some(shard) = self.lock().shards.get_mut(&shard) {
+            shard.rows.remove(key);
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use selvedge_engine::registry::{self, ActorType, Executor, Registry};
+use selvedge_kernel::pipeline::definition::Definition;
 use selvedge_kernel::policy::{Retry, Timeout};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -54,6 +55,8 @@ impl Default for ActorOptions {
 #[derive(Clone, Default)]
 pub struct App {
     pub(crate) registry: Registry,
+    /// Pipelines that its manifests name.
+    pub(crate) pipelines: Vec<std::path::PathBuf>,
 }
 
 impl App {
@@ -128,6 +131,13 @@ impl App {
         });
         let activity_value = registry::Activity { run: Executor::Native(erased), retry: Retry::default(), timeout: Timeout::default() };
         self.registry.activities.insert(activity.name.to_owned(), activity_value);
+        self
+    }
+
+    /// Registers a pipeline under its name.
+    #[must_use]
+    pub fn pipeline(mut self, definition: Definition) -> App {
+        self.registry.pipelines.insert(definition.name.clone(), definition);
         self
     }
 

@@ -1,12 +1,13 @@
 //! The one factory: a configuration goes in, a running engine comes out.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use selvedge_engine::engine;
-use selvedge_engine::env::{Clock, Environment};
-use selvedge_engine::wiring::Settings;
+use selvedge_engine::env::{Clock, Environment, Observation};
+use selvedge_engine::exec::orphans_gone;
+use selvedge_engine::wiring::Tasks;
 use selvedge_kernel::auth::{AuthorizationContext, local};
 use selvedge_kernel::ports::Store;
 use selvedge_kernel::time::Millis;
@@ -14,51 +15,10 @@ use selvedge_store::{EmbeddedStore, OpenError, Options};
 
 use crate::app::App;
 use crate::client::Client;
+use crate::config::{Config, Control};
+use crate::control::Listener;
 
 pub use selvedge_engine::VerbError;
-
-/// What an engine is opened with.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// The data directory.
-    pub data: PathBuf,
-    /// The tenant of the local client.
-    pub tenant: String,
-    /// The engine's settings.
-    pub settings: Settings,
-    /// What programs run with.
-    pub exec: engine::ExecSettings,
-    /// The command that holds the directory, for whoever finds it locked.
-    pub command: String,
-}
-
-impl Config {
-    /// The defaults, on a data directory.
-    #[must_use]
-    pub fn on(data: impl AsRef<Path>) -> Config {
-        let data = data.as_ref().to_path_buf();
-        let exec = engine::ExecSettings { scratch: data.join("scratch"), environment: std::env::vars().collect(), ..engine::ExecSettings::default() };
-        Config { data, tenant: "default".to_owned(), settings: Settings::default(), exec, command: std::env::args().collect::<Vec<_>>().join(" ") }
-    }
-}
-
-impl From<&str> for Config {
-    fn from(data: &str) -> Config {
-        Config::on(data)
-    }
-}
-
-impl From<&Path> for Config {
-    fn from(data: &Path) -> Config {
-        Config::on(data)
-    }
-}
-
-impl From<PathBuf> for Config {
-    fn from(data: PathBuf) -> Config {
-        Config::on(data)
-    }
-}
 
 /// Why an engine did not open or close.
 #[derive(Debug, thiserror::Error)]
@@ -70,12 +30,31 @@ pub enum EngineError {
     /// The engine.
     #[error(transparent)]
     Engine(#[from] VerbError),
+    /// Something beside the store in the data directory.
+    #[error("{} cannot be used: check that the data directory is writable and has space", path.display())]
+    Folder {
+        /// What.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Programs of a killed engine still run.
+    #[error("programs that a killed engine had started still run after {seconds} s: end them (`fuser -v {}` lists them), then try again", lock.display())]
+    Programs {
+        /// The file that they hold.
+        lock: PathBuf,
+        /// How long was waited.
+        seconds: u64,
+    },
 }
 
 /// A running engine on a data directory.
 pub struct Engine {
     pub(crate) inner: Arc<engine::Engine>,
     pub(crate) tenant: String,
+    /// Held for as long as the directory is.
+    control: Option<Listener>,
 }
 
 impl Engine {
@@ -91,8 +70,32 @@ impl Engine {
         let config = config.into();
         let options = Options { command: config.command.clone(), ..Options::default() };
         let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(&config.data, options)?);
-        let inner = engine::Engine::open(store, environment(), app.registry, config.settings, config.exec).await?;
-        Ok(Engine { inner: Arc::new(inner), tenant: config.tenant })
+        let folder = |path: PathBuf| move |source| EngineError::Folder { path, source };
+        std::fs::create_dir_all(&config.exec.scratch).map_err(folder(config.exec.scratch.clone()))?;
+        if let Some(lock) = config.exec.shim.as_ref().and_then(|shim| shim.lock.clone())
+            && config.settings.tasks == Tasks::Start
+        {
+            // Nothing of the last engine may run beside what this one starts.
+            let gone = orphans_gone(&lock, config.orphans_within).await.map_err(folder(lock.clone()))?;
+            if !gone {
+                return Err(EngineError::Programs { lock, seconds: config.orphans_within.as_secs() });
+            }
+        }
+        let inner = Arc::new(engine::Engine::open(store, environment(), app.registry, config.settings, config.exec).await?);
+        let control = match config.control {
+            Control::Listen => {
+                let opened = Listener::open(&config.data, inner.clone(), config.tenant.clone());
+                Some(opened.map_err(folder(config.data.join(crate::control::SOCKET)))?)
+            }
+            Control::Silent => None,
+        };
+        Ok(Engine { inner, tenant: config.tenant, control })
+    }
+
+    /// The engine below.
+    #[must_use]
+    pub fn inner(&self) -> &Arc<engine::Engine> {
+        &self.inner
     }
 
     /// The client of whoever owns this process.
@@ -109,6 +112,7 @@ impl Engine {
 
     /// Stops accepting, writes what is decided, and lets go of the directory.
     pub async fn close(self) -> Result<(), EngineError> {
+        drop(self.control);
         Ok(self.inner.close().await?)
     }
 }
@@ -130,6 +134,14 @@ pub(crate) fn environment() -> Environment {
                 panic!("the system gives no random bytes: {error}");
             }
         }),
-        observer: None,
+        observer: Some(Arc::new(|observation| match observation {
+            Observation::AttemptStarted { .. } => {}
+            Observation::SlowPoll { invocation, actor, handler, took } => {
+                eprintln!("selvedge: {invocation} ({actor}.{handler}) held its thread for {} ms: move that work into `blocking`", took.as_millis())
+            }
+            Observation::ClockJumped { by_ms } => {
+                eprintln!("selvedge: the wall clock moved by {by_ms} ms against the machine's even clock; timers that this made due fire spread over a minute");
+            }
+        })),
     }
 }

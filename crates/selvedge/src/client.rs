@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use selvedge_engine::engine::{Ask, Engine};
-use selvedge_engine::why::Why;
+use selvedge_engine::why::{Census, Why};
 use selvedge_engine::{Answer, Progress, SignalTarget, VerbError};
 use selvedge_kernel::auth::{Action, AuthorizationContext, Denied, Permit, Resource, authorize};
 use selvedge_kernel::id::{ActorId, InvocationId};
@@ -79,6 +79,11 @@ pub struct WhyError(#[from] pub VerbFailed);
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct CancelError(#[from] pub VerbFailed);
+
+/// Why something was not erased.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct EraseError(#[from] pub VerbFailed);
 
 /// Why output could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -167,6 +172,18 @@ impl Client {
     pub async fn cancel(&self, id: InvocationId) -> Result<(), CancelError> {
         let permit = self.permit(Action::Control, self.work(&id))?;
         Ok(self.engine.cancel(permit, id, "cancelled by the caller").await.map_err(VerbFailed::from)?)
+    }
+
+    /// What the engine holds in memory.
+    pub async fn census(&self) -> Result<Census, VerbFailed> {
+        let permit = self.permit(Action::Operate, Resource::Store)?;
+        Ok(self.engine.census(permit).await?)
+    }
+
+    /// Erases what an ended invocation was given, did and said; its chain still verifies.
+    pub async fn erase(&self, id: InvocationId) -> Result<(), EraseError> {
+        let permit = self.permit(Action::Rewrite, self.work(&id))?;
+        Ok(self.engine.erase(permit, id).await.map_err(VerbFailed::from)?)
     }
 
     /// The output of an invocation.

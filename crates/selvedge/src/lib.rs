@@ -5,26 +5,39 @@
 
 mod app;
 pub mod bootstrap;
+#[cfg(feature = "cli")]
+mod cli;
 pub mod client;
+pub mod config;
+pub mod control;
 mod ctx;
 mod failure;
 mod json;
+pub mod manifest;
 mod name;
+pub mod run;
 #[cfg(feature = "test")]
 pub mod test;
 mod verify;
 
 pub use app::{ActorOptions, App};
-pub use bootstrap::{Config, Engine, EngineError};
+pub use bootstrap::{Engine, EngineError};
+#[cfg(feature = "cli")]
+pub use cli::main;
 pub use client::{CallError, Chunks, Client, Pending, SendError, SignalError};
+pub use config::Config;
 pub use ctx::{Attempt, Child, Ctx, Either, Op, Sent, State, Step, View, Wait};
 pub use failure::{Failure, Outcome};
+pub use manifest::{FileError, LoadedPipeline};
 pub use name::{Activity, Handler, SharedHandler, Signal, Target};
+pub use run::Run;
 pub use selvedge_engine::verify::ShardReport;
 pub use selvedge_engine::why::Why;
 pub use selvedge_engine::wiring::Settings;
 pub use selvedge_kernel::auth::AuthorizationContext;
 pub use selvedge_kernel::id::{InvocationId, RunId};
+pub use selvedge_kernel::pipeline::definition::Definition;
+pub use selvedge_kernel::pipeline::parse::parse_pipeline as pipeline;
 pub use selvedge_kernel::policy::{Backoff, Breaker, Rate, Retry, Span, Throttle, Timeout};
 pub use selvedge_kernel::time::Millis;
 pub use selvedge_kernel::waiting::Waiting;

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use selvedge_engine::engine;
 use selvedge_engine::env::{Clock, Environment, Observation};
+use selvedge_engine::why::Census;
 use selvedge_engine::wiring::Settings;
-use selvedge_kernel::auth::local;
+use selvedge_kernel::auth::{Action, Resource, local};
 use selvedge_kernel::model::Model;
 
 use crate::app::App;
@@ -134,6 +135,25 @@ impl Engine {
         self.effects.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Walks every ledger and every chain: what does not fit, in words.
+    pub async fn verify(&self) -> Vec<String> {
+        let client = self.local();
+        let Ok(permit) = client.permit(Action::Operate, Resource::Store) else { return vec!["no permit".to_owned()] };
+        match self.running.verify(permit).await {
+            Ok(reports) => reports.into_iter().flat_map(|report| report.faults).collect(),
+            Err(error) => vec![error.to_string()],
+        }
+    }
+
+    /// What is in memory.
+    pub async fn census(&self) -> Census {
+        let client = self.local();
+        match client.permit(Action::Operate, Resource::Store) {
+            Ok(permit) => self.running.census(permit).await.unwrap_or_default(),
+            Err(_) => Census::default(),
+        }
+    }
+
     /// The store below, to break it.
     #[must_use]
     pub fn model(&self) -> &Model {
@@ -173,6 +193,7 @@ async fn start(
                 let effect = Effect { name: (*name).to_owned(), key: (*key).to_owned(), attempt: *attempt };
                 effects.lock().unwrap_or_else(PoisonError::into_inner).push(effect);
             }
+            Observation::SlowPoll { .. } => {}
             Observation::ClockJumped { by_ms } => jumps.lock().unwrap_or_else(PoisonError::into_inner).push(*by_ms),
         })),
     };

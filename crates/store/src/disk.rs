@@ -219,6 +219,8 @@ impl Disk {
     /// Opens a file that exists.
     pub fn open(&self, path: &Path) -> io::Result<DiskFile> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
+        // Reading ahead would make large folios, of which a small write dirties the whole. The advice is no more than that.
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Random).unwrap_or(());
         Ok(DiskFile { file, path: path.to_owned(), faults: self.faults.clone() })
     }
 

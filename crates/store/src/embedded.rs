@@ -14,8 +14,8 @@ use selvedge_kernel::id::{Key, ShardId};
 use selvedge_kernel::ports::{Boxed, Claim, Commit, CommitOutcome, Owner, Store, StoreError};
 use selvedge_kernel::time::Day;
 
-use crate::directory::{self, Directory, Meta};
 use crate::carry::{self, Carrier};
+use crate::directory::{self, Directory, Meta};
 use crate::disk::{Disk, Faults};
 use crate::entry;
 use crate::error::OpenError;

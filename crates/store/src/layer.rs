@@ -10,6 +10,7 @@ use selvedge_kernel::ports::under;
 use selvedge_kernel::time::Day;
 
 use crate::segment::Segment;
+use crate::tree::bucket;
 
 /// Bytes that a row takes beside key and value, roughly.
 pub const ROW_BYTES: usize = 96;
@@ -84,6 +85,14 @@ impl Cell {
 }
 
 impl Mark {
+    /// The day of the keyspace of its folded rows, `None` if they stay. It is never past when the fold is made, so that
+    /// the keyspace is there until the fold was carried.
+    #[must_use]
+    pub fn target(&self) -> Option<Day> {
+        let tomorrow = Day(self.on.0.saturating_add(1));
+        self.expires.map(|expires| bucket(expires.max(tomorrow), self.on))
+    }
+
     /// Whether folded rows can stand in a range.
     #[must_use]
     pub fn may_hold(&self, range: &Range<Bytes>) -> bool {
@@ -142,6 +151,7 @@ impl Layer {
         let shortest = prefix.len().saturating_sub(4);
         let pieces = piece_key(into, 0)..=piece_key(into, u32::MAX);
         self.hides(prefix)
+            || self.hides(into)
             || first_starts_with(&self.hides, prefix)
             || first_starts_with(&self.folds, prefix)
             || (shortest..=prefix.len()).any(|len| self.folds.contains_key(&prefix[..len]))
@@ -168,13 +178,11 @@ impl Layer {
     #[must_use]
     pub fn clip(&self, range: &Range<Bytes>, limit: usize, today: Day) -> (Layer, Option<Bytes>) {
         let mut clip = Layer::default();
-        for mark in self.folds.values() {
-            if mark.may_hold(range) {
-                clip.folds.insert(mark.into.clone(), Arc::clone(mark));
-            }
-            if mark.prefix < range.end && (mark.prefix >= range.start || range.start.starts_with(&mark.prefix)) {
-                clip.hides.insert(mark.prefix.clone(), Arc::clone(mark));
-            }
+        for mark in within(&self.folds, range) {
+            clip.folds.insert(mark.into.clone(), Arc::clone(mark));
+        }
+        for mark in within(&self.hides, range) {
+            clip.hides.insert(mark.prefix.clone(), Arc::clone(mark));
         }
         let mut rows = Vec::new();
         let (mut seen, mut end) = (0, None);
@@ -189,6 +197,15 @@ impl Layer {
         clip.rows = rows.into_iter().collect();
         (clip, end)
     }
+}
+
+/// The marks whose key stands in a range, or is what the start of the range begins with: whatever starts with the key of
+/// any other mark is outside of the range. Found by lookups, never by walking all marks.
+pub fn within<'a>(marks: &'a BTreeMap<Bytes, Arc<Mark>>, range: &'a Range<Bytes>) -> impl Iterator<Item = &'a Arc<Mark>> {
+    let (none, lengths) = (marks.is_empty() || range.start >= range.end, 0..range.start.len());
+    let begun = lengths.filter(move |_| !none).filter_map(|len| marks.get(&range.start[..len]));
+    let inside = (!none).then(|| marks.range::<[u8], _>((Bound::Included(&range.start[..]), Bound::Excluded(&range.end[..]))));
+    begun.chain(inside.into_iter().flatten().map(|(_, mark)| mark))
 }
 
 fn first_starts_with(marks: &BTreeMap<Bytes, Arc<Mark>>, prefix: &[u8]) -> bool {

@@ -2,6 +2,7 @@
 //!
 //! `LAYOUT.md` beside this crate's manifest says byte by byte what lies on disk, and what is assumed of the medium.
 
+pub mod check;
 pub mod conformance;
 pub mod directory;
 pub mod disk;
@@ -17,6 +18,7 @@ mod layer;
 mod log;
 mod merge;
 mod open;
+mod pass;
 mod position;
 mod queue;
 mod reply;
@@ -25,6 +27,7 @@ mod stack;
 mod table;
 mod tree;
 
+pub use check::{Report, check};
 pub use disk::{Fault, Faults, Unsynced};
 pub use embedded::{EmbeddedStore, Stats};
 pub use error::OpenError;

@@ -9,12 +9,12 @@ use selvedge_kernel::id::ShardId;
 use selvedge_kernel::ports::{Claim, CommitOutcome, Epoch, Owner};
 use selvedge_kernel::time::Day;
 
+use crate::carry::Span;
 use crate::embedded::Shared;
 use crate::entry::{self, Encoded};
 use crate::group::{self, HEADER_BYTES, Header};
 use crate::queue::{Batch, Task};
 use crate::reply::Reply;
-use crate::carry::Span;
 use crate::segment::{Pool, Segment};
 use crate::table::Applied;
 
@@ -218,8 +218,8 @@ impl Log {
     }
 
     /// Ends the span of the log: what was changed in it goes to the carrier. What expires on the day `gone` or before
-    /// need not be written.
-    pub fn end_span(&mut self, gone: Day) {
+    /// need not be written; `passes` over it are done already.
+    pub fn end_span(&mut self, gone: Day, passes: u32) {
         self.shared.tables.freeze(self.span);
         let segments = std::mem::take(&mut self.filled);
         self.shared.carrier.push(Span {
@@ -227,6 +227,7 @@ impl Log {
             group: self.next_group - 1,
             incarnation: self.next_incarnation - 1,
             gone,
+            passes,
             shards: self.settled.clone(),
             log_bytes: segments.iter().map(|segment| segment.capacity).sum(),
             segments,
@@ -243,7 +244,7 @@ impl Log {
     /// Slows down when the tree falls behind, and waits for it when a bound is reached.
     fn make_room(&mut self) -> Result<(), String> {
         if self.shared.tables.bytes() > self.bytes_before + self.bounds.table_bytes / 4 {
-            self.end_span(self.yesterday());
+            self.end_span(self.yesterday(), 0);
         }
         let mut slowed = false;
         loop {
@@ -265,7 +266,7 @@ impl Log {
     fn roll(&mut self) -> Result<(), String> {
         if let Some((segment, _)) = self.tail.take() {
             self.filled.push(segment);
-            self.end_span(self.yesterday());
+            self.end_span(self.yesterday(), 0);
         }
         let spare = self.pool.take().map_err(|error| {
             format!("no new segment of the log could be made ({error}); what was acknowledged is kept: give the disk space, then start again")

@@ -9,10 +9,10 @@ use crate::disk::Disk;
 use crate::embedded::Shared;
 use crate::entry::{self, Entry};
 use crate::error::OpenError;
-use crate::group::{Group, HEADER_BYTES};
+use crate::group::{self, Group, HEADER_BYTES};
 use crate::log::{Bounds, GROUP_MAX_BYTES, Log};
 use crate::options::Options;
-use crate::recovery::{self, End, Scan, Used};
+use crate::recovery::{self, End, Live, Used};
 use crate::segment::{Pool, Segment};
 use crate::table::Applied;
 use crate::tree::{Tree, View};
@@ -37,21 +37,9 @@ pub fn read(directory: &Directory, disk: &Disk, options: &Options, shared: &Arc<
     let view = Arc::new(tree.view());
     shared.tables.carried(&view, &[]);
 
-    let Scan { mut used, blank, next_slot } = recovery::scan(disk, &folder, &store)?;
-    let files = used.len() + blank.len();
-    let highest = used.last().map_or(0, |used| used.first.incarnation);
-    let inside = blank.iter().filter_map(|blank| blank.inside.map(|(header, _)| header.incarnation)).max();
-    // Every segment before the one that holds the first group behind the position was carried.
-    let needed = used.iter().rposition(|used| used.first.number <= position.group + 1).unwrap_or(0);
-    let carried: Vec<Used> = used.drain(..needed).collect();
-    if let Some(first) = used.first().filter(|used| used.first.number > position.group + 1) {
-        recovery::refuse_headless(&blank, position.incarnation, position.group, Some(&first.first))?;
-        return Err(missing(&folder, position.group + 1, first));
-    }
-    if used.is_empty() {
-        recovery::refuse_headless(&blank, position.incarnation, position.group, None)?;
-    }
-
+    let scan = recovery::scan(disk, &folder, &store)?;
+    let files = scan.used.len() + scan.blank.len();
+    let Live { carried, used, blank, next_slot, incarnation } = recovery::live(&folder, scan, position.group, position.incarnation)?;
     let pool = Pool::new(&folder, disk, options.segment_bytes, next_slot, files);
     let mut log = Log {
         shared: Arc::clone(shared),
@@ -61,7 +49,7 @@ pub fn read(directory: &Directory, disk: &Disk, options: &Options, shared: &Arc<
         settled: position.shards.clone(),
         tail: None,
         next_group: position.group + 1,
-        next_incarnation: highest.max(inside.unwrap_or(0)).max(position.incarnation) + 1,
+        next_incarnation: incarnation + 1,
         span: 0,
         filled: Vec::new(),
         bytes_before: 0,
@@ -77,6 +65,14 @@ pub fn read(directory: &Directory, disk: &Disk, options: &Options, shared: &Arc<
             if group.header.number > position.group {
                 replay(path, &segment, offset, group, &mut log, &view)?;
             }
+            if let Some(intent) = tree.intent.as_ref().filter(|intent| intent.group == group.header.number) {
+                // The same commits make the same layers, so the passes that were done are known by their number.
+                let span = log.span;
+                log.end_span(position.watermark, intent.passes);
+                for _ in 0..intent.passes {
+                    shared.tables.carried(&view, &shared.tables.oldest(span));
+                }
+            }
             Ok(())
         })?;
         recovery::refuse_headless(&blank, first.incarnation, end.last, nexts.get(n))?;
@@ -85,13 +81,13 @@ pub fn read(directory: &Directory, disk: &Disk, options: &Options, shared: &Arc<
             log.filled.push(segment);
             let incarnation = std::mem::replace(&mut log.next_incarnation, first.incarnation + 1);
             // Later groups may hold folds of any day since the position was written.
-            log.end_span(position.watermark);
+            log.end_span(position.watermark, 0);
             log.next_incarnation = incarnation;
         } else if end.last < position.group {
             // The tree has more than this segment shows: it is not written any further.
             segment.set_carried();
         } else {
-            cut = make_tail_ready(&segment, &bytes, end)?;
+            cut = make_tail_ready(&segment, &bytes, end, &store)?;
             log.tail = Some((segment, end.offset));
         }
     }
@@ -101,15 +97,6 @@ pub fn read(directory: &Directory, disk: &Disk, options: &Options, shared: &Arc<
 
 fn tree_error(path: &Path, error: &std::io::Error) -> OpenError {
     OpenError::Tree { path: path.to_owned(), reason: error.to_string() }
-}
-
-fn missing(folder: &Path, expected: u64, first: &Used) -> OpenError {
-    let reason = format!(
-        "group {expected} is missing: the log goes on with group {} in {}; a file of the log was removed or its first group is bad",
-        first.first.number,
-        first.spare.file.path().display()
-    );
-    OpenError::Damaged { file: folder.to_owned(), offset: 0, reason }
 }
 
 /// Applies one group to the tables and the states of the shards.
@@ -150,16 +137,17 @@ fn replay(path: &Path, segment: &Arc<Segment>, offset: u64, group: Group<'_>, lo
 ///
 /// The last group may have been written but not synced before the process died: it is written again, because a sync
 /// that failed once may have left pages that look clean.
-fn make_tail_ready(segment: &Segment, bytes: &[u8], end: End) -> Result<Option<String>, OpenError> {
+fn make_tail_ready(segment: &Segment, bytes: &[u8], end: End, store: &[u8; 16]) -> Result<Option<String>, OpenError> {
     let file = &segment.file;
     let start = (end.offset - end.last_bytes) as usize;
     let stop = (end.offset as usize).min(bytes.len());
     file.write_at(&bytes[start..stop], start as u64).map_err(OpenError::io("cannot write", file.path()))?;
     let behind = &bytes[stop..bytes.len().min(stop + GROUP_MAX_BYTES)];
-    let torn = behind.iter().any(|&byte| byte != 0);
-    if torn {
+    if behind.iter().any(|&byte| byte != 0) {
         file.write_at(&vec![0; behind.len()], stop as u64).map_err(OpenError::io("cannot write", file.path()))?;
     }
     file.sync().map_err(OpenError::io("cannot sync", file.path()))?;
+    // Anything else is what the file held when it was used before.
+    let torn = group::claimed_incarnation(behind, store) == Some(segment.incarnation);
     Ok(torn.then(|| format!("{} at byte {}", file.path().display(), end.offset)))
 }

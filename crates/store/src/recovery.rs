@@ -78,6 +78,39 @@ pub fn scan(disk: &Disk, folder: &Path, store: &[u8; 16]) -> Result<Scan, OpenEr
     Ok(scan)
 }
 
+/// The log behind a position.
+pub struct Live {
+    /// Uses of files before the one that holds the first group behind the position.
+    pub carried: Vec<Used>,
+    /// The rest, by incarnation.
+    pub used: Vec<Used>,
+    /// Files that hold no groups.
+    pub blank: Vec<Blank>,
+    /// Above every slot in the folder.
+    pub next_slot: u32,
+    /// The highest incarnation that was seen.
+    pub incarnation: u64,
+}
+
+/// Splits what stands in the folder at a position; refuses a log that does not go on there.
+pub fn live(folder: &Path, scan: Scan, group: u64, incarnation: u64) -> Result<Live, OpenError> {
+    let Scan { used: mut carried, blank, next_slot } = scan;
+    let highest = carried.last().map_or(0, |used| used.first.incarnation);
+    let inside = blank.iter().filter_map(|blank| blank.inside.map(|(header, _)| header.incarnation)).max();
+    let needed = carried.iter().rposition(|used| used.first.number <= group + 1).unwrap_or(0);
+    let used = carried.split_off(needed);
+    if let Some(first) = used.first().filter(|used| used.first.number > group + 1) {
+        refuse_headless(&blank, incarnation, group, Some(&first.first))?;
+        let (number, file) = (first.first.number, first.spare.file.path().display());
+        let reason = format!("group {} is missing: the log goes on with group {number} in {file}; a file was removed or its first group is bad", group + 1);
+        return Err(OpenError::Damaged { file: folder.to_owned(), offset: 0, reason });
+    }
+    if used.is_empty() {
+        refuse_headless(&blank, incarnation, group, None)?;
+    }
+    Ok(Live { carried, used, blank, next_slot, incarnation: highest.max(inside.unwrap_or(0)).max(incarnation) })
+}
+
 /// The number in the name of a file of the log.
 fn slot_of(path: &Path) -> Option<u32> {
     path.file_name()?.to_str()?.strip_suffix(".log")?.parse().ok()

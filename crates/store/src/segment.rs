@@ -11,7 +11,8 @@ use crate::disk::{Disk, DiskFile};
 
 /// Files that wait to be used; more are removed.
 const SPARES: usize = 2;
-const FILL_BYTES: usize = 1024 * 1024;
+/// A file is filled page by page: larger writes make larger folios, of which a later small write dirties the whole.
+const PAGE_BYTES: usize = 4096;
 
 /// A file of the log that nothing refers to.
 pub struct Spare {
@@ -180,7 +181,7 @@ impl Pool {
     fn make(&self, slot: u32) -> io::Result<Spare> {
         let path = self.folder.join(file_name(slot));
         let file = self.disk.create(&path)?;
-        let zeros = vec![0; FILL_BYTES.min(self.segment_bytes as usize)];
+        let zeros = vec![0; PAGE_BYTES.min(self.segment_bytes as usize)];
         let mut filled = 0;
         while filled < self.segment_bytes {
             let count = zeros.len().min((self.segment_bytes - filled) as usize);
@@ -212,7 +213,7 @@ pub fn file_name(slot: u32) -> String {
 
 /// Reads a file through, so that writing into it later need not read the pages that it changes.
 fn warm(spare: &Spare) -> io::Result<()> {
-    let mut page = vec![0; FILL_BYTES];
+    let mut page = vec![0; PAGE_BYTES];
     let mut at = 0;
     while at < spare.capacity {
         let count = spare.file.read_at(&mut page, at)?;

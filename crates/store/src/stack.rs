@@ -8,7 +8,7 @@ use std::sync::Arc;
 use selvedge_kernel::id::ShardId;
 use selvedge_kernel::ports::under;
 
-use crate::layer::{Cell, Layer, Mark, Stored, piece_key};
+use crate::layer::{Cell, Layer, Mark, Stored, after, piece_key, within};
 use crate::merge::{Merge, Source, Stream};
 use crate::tree::View;
 
@@ -57,7 +57,7 @@ impl<'a> Stack<'a> {
             let open = move || Box::new(layer.rows.range(rows).map(|(key, cell)| Ok((key.clone(), cell.clone())))) as Stream<'a, Cell>;
             sources.push(Source { from, open: Box::new(open) });
             depths.push(depth);
-            for mark in layer.folds.values().filter(|mark| mark.may_hold(&range)) {
+            for mark in within(&layer.folds, &range).filter(|mark| mark.may_hold(&range)) {
                 let (stack, mark, range) = (self.clone(), Arc::clone(mark), range.clone());
                 let from = piece_key(&mark.into, 0).max(range.start.clone());
                 let open = move || Box::new(inside(stack.pieces(depth, &mark), range)) as Stream<'a, Cell>;
@@ -83,24 +83,29 @@ impl<'a> Stack<'a> {
     }
 
     /// The folded rows of a fold that stands in the layer at `depth`.
-    pub fn pieces(&self, depth: usize, mark: &Arc<Mark>) -> Pieces<'a> {
+    pub fn pieces(&self, depth: usize, mark: &Arc<Mark>) -> Stream<'a, Cell> {
         if mark.carried {
-            return Pieces { rows: None, mark: Arc::clone(mark), next: 0, waiting: None };
+            let from = piece_key(&mark.into, 0);
+            let range = from.clone()..after(&piece_key(&mark.into, u32::MAX));
+            let length = from.len();
+            let source = self.view.and_then(|view| view.source_in(mark.target(), self.shard, &range));
+            let rows = source.into_iter().flat_map(|source| (source.open)());
+            return Box::new(rows.filter(move |row| row.as_ref().map_or(true, |(key, _)| key.len() == length)));
         }
-        // The rows that the layer knew go into the stream by value, because the mark may outlive this borrow.
         let below = Stack { shard: self.shard, layers: self.layers[depth + 1..].to_vec(), view: self.view };
         let range = under(&mark.prefix);
+        // The rows that the layer knew go into the stream by value, because the mark may not live as long as the layers.
         let over: Vec<_> = mark.over.rows.iter().map(|(key, cell)| Ok((key.clone(), cell.clone()))).collect();
         let from = range.start.clone();
         let sources = vec![
             Source { from: from.clone(), open: Box::new(move || Box::new(over.into_iter()) as Stream<'a, Cell>) },
             Source { from, open: Box::new(move || Box::new(below.rows(range)) as Stream<'a, Cell>) },
         ];
-        Pieces { rows: Some(Merge::new(sources)), mark: Arc::clone(mark), next: 0, waiting: None }
+        Box::new(Pieces { rows: Some(Merge::new(sources)), mark: Arc::clone(mark), next: 0, waiting: None })
     }
 }
 
-fn inside<'a>(pieces: Pieces<'a>, range: Range<Bytes>) -> impl Iterator<Item = io::Result<(Bytes, Cell)>> + use<'a> {
+fn inside<'a>(pieces: Stream<'a, Cell>, range: Range<Bytes>) -> impl Iterator<Item = io::Result<(Bytes, Cell)>> + use<'a> {
     let start = range.start;
     let end = range.end;
     let from = pieces.skip_while(move |piece| matches!(piece, Ok((key, _)) if *key < start));
@@ -108,7 +113,7 @@ fn inside<'a>(pieces: Pieces<'a>, range: Range<Bytes>) -> impl Iterator<Item = i
 }
 
 /// Packs the rows of a fold into folded rows, one at a time.
-pub struct Pieces<'a> {
+struct Pieces<'a> {
     rows: Option<Merge<'a, Cell>>,
     mark: Arc<Mark>,
     next: u32,

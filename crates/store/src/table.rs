@@ -13,7 +13,7 @@ use crate::entry::{self, Row, Value};
 use crate::layer::{Cell, Layer, Mark, ROW_BYTES, Stored, after};
 use crate::segment::Segment;
 use crate::stack::Stack;
-use crate::tree::{View, bucket};
+use crate::tree::View;
 
 /// The rows of all shards that are not yet in the tree, and the tree below them.
 pub struct Tables {
@@ -80,9 +80,7 @@ impl Tables {
                 Row::Put { key, value, expires } => {
                     let value = match value {
                         Value::Inline(bytes) => Stored::Inline(bytes),
-                        Value::Large { offset, len } => {
-                            Stored::InLog { segment: Arc::clone(commit.segment), offset: commit.large_at + u64::from(offset), len }
-                        }
+                        Value::Large { offset, len } => Stored::InLog { segment: Arc::clone(commit.segment), offset: commit.large_at + u64::from(offset), len },
                     };
                     shard.active.rows.insert(key, Cell::Put { value, expires });
                 }
@@ -90,15 +88,15 @@ impl Tables {
                     shard.active.rows.insert(key, Cell::Gone);
                 }
                 Row::Fold { prefix, into, expires, on } => {
-                    let place = (commit.number, folds);
-                    folds = folds.wrapping_add(1);
-                    let target = expires.map(|expires| bucket(expires, on));
-                    let carried = interrupted.map_or(Ok(false), |view| view.fold_carried(commit.shard, place, target))?;
                     if shard.active.clashes(&prefix, &into) {
                         shard.freeze(commit.span);
                     }
                     let over = shard.active.take_under(&prefix);
-                    let mark = Mark { prefix, into, expires, on, commit: place, over, carried };
+                    let mut mark = Mark { prefix, into, expires, on, commit: (commit.number, folds), over, carried: false };
+                    if let Some(view) = interrupted {
+                        mark.carried = view.fold_carried(commit.shard, mark.commit, mark.target())?;
+                    }
+                    folds = folds.wrapping_add(1);
                     shard.active.fold(mark);
                 }
             }

@@ -17,13 +17,14 @@ use selvedge_kernel::time::Day;
 
 use crate::layer::{Cell, Stored};
 use crate::merge::{Source, Stream};
-use crate::position::{Kinds, Position};
+use crate::position::{Intent, Kinds, Position};
 
 /// Blocks that are kept in memory.
 const CACHE_BYTES: u64 = 32 << 20;
 /// fjall's own journal is not used but for its record of keyspaces.
 const JOURNAL_BYTES: u64 = 64 << 20;
 const POSITION_KEY: &[u8] = b"position";
+const INTENT_KEY: &[u8] = b"intent";
 const PLAIN: u8 = 0;
 const EXPIRES: u8 = 1;
 /// Not a shard: stands before the marks of folds.
@@ -38,6 +39,8 @@ pub struct Tree {
     days: BTreeMap<Day, (Keyspace, Kinds)>,
     /// Where it stands.
     pub position: Position,
+    /// The carrying that is under way, or was when a process died.
+    pub intent: Option<Intent>,
 }
 
 /// The tree as readers see it, standing still.
@@ -138,24 +141,34 @@ pub fn bucket(expires: Day, today: Day) -> Day {
 impl Tree {
     /// Opens the tree, and makes it if there is none.
     pub fn open(path: &Path, shards: u16) -> io::Result<Tree> {
-        let builder = Database::builder(path).cache_size(CACHE_BYTES).max_journaling_size(JOURNAL_BYTES).worker_threads(1);
-        let database = builder.max_cached_files(Some(256)).open().map_err(other)?;
-        let rows = database.keyspace("rows", KeyspaceCreateOptions::default).map_err(other)?;
-        let meta = database.keyspace("meta", KeyspaceCreateOptions::default).map_err(other)?;
+        if !path.exists() {
+            create(path)?;
+        }
+        let database = database(path)?;
+        let rows = database.keyspace(ROWS, KeyspaceCreateOptions::default).map_err(other)?;
+        let meta = database.keyspace(META, KeyspaceCreateOptions::default).map_err(other)?;
         let position = match meta.get(POSITION_KEY).map_err(other)? {
             None => Position::start(shards),
             Some(bytes) => Position::decode(&bytes)
                 .filter(|position| position.shards.len() == usize::from(shards))
                 .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the position in the log is unreadable"))?,
         };
+        let intent = match meta.get(INTENT_KEY).map_err(other)? {
+            None => None,
+            Some(bytes) => {
+                let unreadable = || io::Error::new(io::ErrorKind::InvalidData, "what was being carried is unreadable");
+                Some(Intent::decode(&bytes).ok_or_else(unreadable)?).filter(|intent| intent.group > position.group)
+            }
+        };
+        let known = intent.as_ref().map_or(&position.days, |intent| &intent.days);
         let mut days = BTreeMap::new();
         for name in database.list_keyspace_names() {
             let Some(day) = name.strip_prefix("day-").and_then(|day| day.parse().ok()).map(Day) else { continue };
             let keyspace = database.keyspace(&name, KeyspaceCreateOptions::default).map_err(other)?;
-            let known = position.days.iter().find(|(known, _)| *known == day);
+            let known = known.iter().find(|(known, _)| *known == day);
             days.insert(day, (keyspace, known.map_or(Kinds::ALL, |(_, kinds)| *kinds)));
         }
-        Ok(Tree { database, rows, meta, days, position })
+        Ok(Tree { database, rows, meta, days, position, intent })
     }
 
     /// What readers see from now on.
@@ -175,11 +188,13 @@ impl Tree {
         Ok(keyspace)
     }
 
-    /// Says which kinds of rows came into the keyspace of a day.
-    pub fn add_kinds(&mut self, day: Day, kinds: &Kinds) {
+    /// Says which kinds of rows will come into the keyspace of a day, which is made if there is none.
+    pub fn add_kinds(&mut self, day: Day, kinds: &Kinds) -> io::Result<()> {
+        self.day(day)?;
         if let Some((_, known)) = self.days.get_mut(&day) {
             known.0.iter_mut().zip(kinds.0).for_each(|(known, new)| *known |= new);
         }
+        Ok(())
     }
 
     /// How many keyspaces of days there are.
@@ -192,7 +207,17 @@ impl Tree {
     pub fn set_position(&mut self, position: Position) -> io::Result<()> {
         let days = self.days.iter().filter(|(day, _)| **day > position.watermark);
         self.position = Position { days: days.map(|(day, (_, kinds))| (*day, *kinds)).collect(), ..position };
-        ingest(&self.meta, std::iter::once(Ok((POSITION_KEY.to_vec(), Some(self.position.encode())))))
+        self.intent = None;
+        let changes = [(INTENT_KEY.to_vec(), None), (POSITION_KEY.to_vec(), Some(self.position.encode()))];
+        ingest(&self.meta, changes.into_iter().map(Ok))
+    }
+
+    /// Makes durable what is being carried, and how many passes over it are done.
+    pub fn set_intent(&mut self, group: u64, passes: u32) -> io::Result<()> {
+        let intent = Intent { group, passes, days: self.days.iter().map(|(day, (_, kinds))| (*day, *kinds)).collect() };
+        let bytes = intent.encode();
+        self.intent = Some(intent);
+        ingest(&self.meta, std::iter::once(Ok((INTENT_KEY.to_vec(), Some(bytes)))))
     }
 
     /// Drops the keyspaces of days that are past. Readers that have a view of them finish.
@@ -258,11 +283,7 @@ impl View {
 
     /// Whether a fold was carried: `day` is where its rows stand, `None` among the rows that stay.
     pub fn fold_carried(&self, shard: ShardId, commit: (u64, u8), day: Option<Day>) -> io::Result<bool> {
-        let keyspace = match day {
-            None => Some(&self.rows),
-            Some(day) => self.days.iter().find(|view| view.day == day).map(|view| &view.keyspace),
-        };
-        keyspace.map_or(Ok(false), |keyspace| self.snapshot.contains_key(keyspace, fold_key(shard, commit)).map_err(other))
+        self.keyspace(day).map_or(Ok(false), |keyspace| self.snapshot.contains_key(keyspace, fold_key(shard, commit)).map_err(other))
     }
 
     /// The rows of a range, one source a keyspace that can hold some; the first is that of the rows that stay.
@@ -272,6 +293,19 @@ impl View {
         let days = self.days.iter().filter(|day| !one_kind || day.kinds.may_hold(&range.start));
         let keyspaces = std::iter::once(&self.rows).chain(days.map(|day| &day.keyspace));
         keyspaces.map(|keyspace| self.source(keyspace, shard, range)).collect()
+    }
+
+    /// The rows of a range in one keyspace: that of a day, or with `None` that of the rows that stay.
+    #[must_use]
+    pub fn source_in<'s>(&self, day: Option<Day>, shard: ShardId, range: &Range<Bytes>) -> Option<Source<'s, Cell>> {
+        self.keyspace(day).map(|keyspace| self.source(keyspace, shard, range))
+    }
+
+    fn keyspace(&self, day: Option<Day>) -> Option<&Keyspace> {
+        match day {
+            None => Some(&self.rows),
+            Some(day) => self.days.iter().find(|view| view.day == day).map(|view| &view.keyspace),
+        }
     }
 
     fn source<'s>(&self, keyspace: &Keyspace, shard: ShardId, range: &Range<Bytes>) -> Source<'s, Cell> {
@@ -288,6 +322,20 @@ impl View {
         Source { from: range.start.clone(), open: Box::new(open) }
     }
 
+    /// Reads every row of every keyspace; tells for each whether it expires, and the bytes of its value.
+    pub fn walk(&self, mut each: impl FnMut(bool, u64)) -> io::Result<()> {
+        for (n, keyspace) in std::iter::once(&self.rows).chain(self.days.iter().map(|day| &day.keyspace)).enumerate() {
+            for guard in self.snapshot.iter(keyspace) {
+                let (key, value) = guard.into_inner().map_err(other)?;
+                if !key.starts_with(&FOLDS.to_be_bytes()) {
+                    decode_value(&value)?;
+                    each(n > 0, value.len() as u64);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The keys under a prefix, with the day in whose keyspace each stands; those of one keyspace in order.
     pub fn keys_under(&self, shard: ShardId, prefix: &[u8]) -> impl Iterator<Item = io::Result<(Bytes, Option<Day>)>> {
         let whole = tree_key(shard, prefix);
@@ -297,5 +345,33 @@ impl View {
             let rows = self.snapshot.prefix(keyspace, &whole);
             rows.map(move |guard| Ok((Bytes::copy_from_slice(&guard.key().map_err(other)?[2..]), day)))
         })
+    }
+}
+
+const ROWS: &str = "rows";
+const META: &str = "meta";
+
+fn database(path: &Path) -> io::Result<Database> {
+    let builder = Database::builder(path).cache_size(CACHE_BYTES).max_journaling_size(JOURNAL_BYTES).worker_threads(1);
+    builder.max_cached_files(Some(256)).open().map_err(other)
+}
+
+/// Makes an empty tree beside its place and moves it there whole: a process that dies while fjall makes its files leaves
+/// some that it does not open again.
+fn create(path: &Path) -> io::Result<()> {
+    let new = path.with_extension("new");
+    if new.exists() {
+        std::fs::remove_dir_all(&new)?;
+    }
+    let made = database(&new)?;
+    for name in [ROWS, META] {
+        made.keyspace(name, KeyspaceCreateOptions::default).map_err(other)?;
+    }
+    made.persist(fjall::PersistMode::SyncAll).map_err(other)?;
+    drop(made);
+    std::fs::rename(&new, path)?;
+    match path.parent() {
+        Some(folder) => std::fs::File::open(folder)?.sync_all(),
+        None => Ok(()),
     }
 }

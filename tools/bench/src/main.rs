@@ -1,30 +1,43 @@
-//! `selvedge-bench [DIR]`: speed as ratios to the bare disk under DIR. Rounds are interleaved, so that a machine that is
-//! busy for a while is busy for both sides of a ratio; each figure is the median of its rounds.
+//! `selvedge-bench [DIR [LETTERS]]`: speed as ratios to the bare disk, in DIR/selvedge-bench. Rounds are interleaved, so that a machine
+//! that is busy for a while is busy for both sides of a ratio; each figure is the median of its rounds.
+//! LETTERS chooses: `abd`, `c`, `e`, `fg`; without it all are measured.
 
+mod counted;
 mod figure;
+mod idle;
 mod limit;
+mod load;
+mod process;
+mod program;
 mod segment;
+mod speed;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use figure::{Figure, median};
-use segment::Segment;
+use load::Failed;
 
-const ROUNDS: usize = 5;
-const CALLERS: usize = 256;
-const RECORD_BYTES: usize = 256;
+const IDLE_ACTORS: u64 = 1_000_000;
+const SUSPENDED: u64 = 100_000;
 
 fn main() -> ExitCode {
-    let dir = std::env::args_os().nth(1).map_or_else(|| PathBuf::from("target/bench"), PathBuf::from);
-    match run(&dir) {
-        Ok(figures) => {
-            for figure in figures {
-                println!("{figure}");
-            }
-            ExitCode::SUCCESS
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    // A folder of our own name, because it is emptied.
+    let dir = Path::new(words.first().map_or("target", String::as_str)).join("selvedge-bench");
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("bench: no runtime: {error}");
+            return ExitCode::FAILURE;
         }
+    };
+    let local = tokio::task::LocalSet::new();
+    let done = match words.as_slice() {
+        [word, data] if word == "opened" => local.block_on(&runtime, idle::opened(Path::new(data))),
+        _ => local.block_on(&runtime, measure(&dir, words.get(1).map_or("abcdefg", String::as_str))),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {}: {error}", dir.display());
             ExitCode::FAILURE
@@ -32,16 +45,27 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(dir: &Path) -> std::io::Result<Vec<Figure>> {
-    std::fs::create_dir_all(dir)?;
-    let mut segment = Segment::create(&dir.join("limit"))?;
-    let (mut grouped, mut single) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        grouped.push(limit::records_per_second(&mut segment, RECORD_BYTES, CALLERS, Duration::from_millis(500))?);
-        single.push(limit::append_us(&mut segment, RECORD_BYTES, 200)?);
+async fn measure(dir: &Path, letters: &str) -> Result<(), Failed> {
+    if dir.exists() {
+        std::fs::remove_dir_all(dir)?;
     }
-    Ok(vec![
-        Figure { letter: "limit", name: "records_256_callers", value: median(&mut grouped), unit: "per_s", ratio: 1.0 },
-        Figure { letter: "limit", name: "append_and_sync", value: median(&mut single), unit: "us", ratio: 1.0 },
-    ])
+    std::fs::create_dir_all(dir)?;
+    let asked = |group: &str| letters.chars().any(|letter| group.contains(letter));
+    let mut figures = Vec::new();
+    if asked("abd") {
+        figures.extend(speed::steps_and_calls(dir).await?);
+    }
+    if asked("c") {
+        figures.extend(speed::tasks(dir).await?);
+    }
+    if asked("e") {
+        figures.extend(speed::replay(dir).await?);
+    }
+    if asked("fg") {
+        figures.extend(idle::memory_and_opening(dir, IDLE_ACTORS, SUSPENDED).await?);
+    }
+    for figure in figures {
+        println!("{figure}");
+    }
+    Ok(())
 }

@@ -16,10 +16,11 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Makes the file, fills it and syncs it.
+    /// Makes the file, fills it and syncs it. It is filled a page at a time, as the store fills its own: what is filled in larger
+    /// pieces lies in larger pieces of the page cache, and each small write then costs a whole piece.
     pub fn create(path: &Path) -> std::io::Result<Segment> {
         let mut file = OpenOptions::new().create(true).truncate(true).write(true).open(path)?;
-        let zeros = vec![0; 1024 * 1024];
+        let zeros = vec![0; 4096];
         for _ in 0..SEGMENT_BYTES / zeros.len() as u64 {
             file.write_all(&zeros)?;
         }

@@ -5,15 +5,14 @@ use std::time::{Duration, Instant};
 
 use crate::seed::Seed;
 
-/// The longest life of a process before its kill, in milliseconds.
-pub const LONGEST_LIFE_MS: u64 = 400;
-
 /// What is killed: a name for messages and the command for one life of it.
 pub struct Program<'a> {
     /// What messages call it.
     pub name: &'a str,
-    /// The command of a life that will be killed, by its number from 1.
-    pub life: &'a dyn Fn(u64) -> Command,
+    /// The longest life before a kill, in milliseconds.
+    pub longest_life_ms: u64,
+    /// The command of a life that may be killed: by its number from 1, and how many lives have come to their own end.
+    pub life: &'a dyn Fn(u64, u64) -> Result<Command, String>,
 }
 
 /// What became of the lives.
@@ -31,8 +30,9 @@ pub fn cycles(program: &Program<'_>, cycles: u64, seed: u64) -> Result<Kills, St
     let mut draw = Seed::new(seed, 0);
     let mut kills = Kills::default();
     for cycle in 1..=cycles {
-        let life = Duration::from_millis(draw.below(LONGEST_LIFE_MS + 1));
-        let mut child = (program.life)(cycle).stdin(Stdio::null()).spawn().map_err(|error| format!("{} cannot be started: {error}", program.name))?;
+        let life = Duration::from_millis(draw.below(program.longest_life_ms + 1));
+        let mut child =
+            (program.life)(cycle, kills.ended)?.stdin(Stdio::null()).spawn().map_err(|error| format!("{} cannot be started: {error}", program.name))?;
         match wait(&mut child, life)? {
             None => {
                 child.kill().map_err(|error| format!("{} cannot be killed: {error}", program.name))?;
@@ -83,19 +83,23 @@ mod tests {
 
     #[test]
     fn a_living_program_is_killed_and_an_ended_one_is_counted() {
-        let sleep = |_| {
+        let sleep = |_, _| {
             let mut command = Command::new("sleep");
             command.arg("30");
-            command
+            Ok(command)
         };
-        assert_eq!(cycles(&Program { name: "sleep", life: &sleep }, 3, 1), Ok(Kills { killed: 3, ended: 0 }));
-        assert!(to_the_end("sleep", &mut sleep(0), Duration::from_millis(1)).unwrap_err().contains("did not come to its end"));
+        assert_eq!(cycles(&Program { name: "sleep", longest_life_ms: 400, life: &sleep }, 3, 1), Ok(Kills { killed: 3, ended: 0 }));
+        assert!(to_the_end("sleep", &mut sleep(0, 0).unwrap(), Duration::from_millis(1)).unwrap_err().contains("did not come to its end"));
     }
 
     #[test]
     fn a_life_that_ends_with_an_error_is_an_error() {
-        let fails = |_| Command::new("false");
-        assert!((1..20).any(|seed| cycles(&Program { name: "false", life: &fails }, 3, seed).is_err()));
-        assert!(cycles(&Program { name: "nothing", life: &|_| Command::new("/nowhere/nothing") }, 1, 1).unwrap_err().contains("cannot be started"));
+        let fails = |_, _| Ok(Command::new("false"));
+        assert!((1..20).any(|seed| cycles(&Program { name: "false", longest_life_ms: 400, life: &fails }, 3, seed).is_err()));
+        assert!(
+            cycles(&Program { name: "nothing", longest_life_ms: 400, life: &|_, _| Ok(Command::new("/nowhere/nothing")) }, 1, 1)
+                .unwrap_err()
+                .contains("cannot be started")
+        );
     }
 }

@@ -5,6 +5,7 @@ pub mod audit;
 pub mod bank;
 pub mod driver;
 pub mod life;
+pub mod program;
 pub mod record;
 pub mod seed;
 pub mod transfer;

@@ -2,20 +2,21 @@
 import json
 import os
 import sys
+import time
 
 effects = os.open("effects.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-engine = os.getppid()
 
 
 def note(task):
     line = {
+        "line": "task",
         "key": task["key"],
         "attempt": task["attempt"],
         "activity": task["activity"],
+        "run": task["input"]["run"],
         "round": task["input"]["round"],
         "item": task["input"].get("item", -1),
         "worker": os.getpid(),
-        "engine": engine,
     }
     os.write(effects, (json.dumps(line) + "\n").encode())
 
@@ -31,6 +32,7 @@ for text in sys.stdin:
     if "activity" not in task:
         continue
     note(task)
+    time.sleep(0.005)
     if task["activity"] == "square":
         answer({"id": task["id"], "result": task["input"]["item"] ** 2})
     else:

@@ -13,6 +13,7 @@ use selvedge_kernel::ports::under;
 use selvedge_kernel::record::invocation::{Begun, Blocked, Invocation, Status};
 use selvedge_kernel::record::kind::Kind;
 use selvedge_kernel::record::message::KeptReply;
+use selvedge_kernel::record::shard::Ready;
 use selvedge_kernel::record::{Writes, key};
 use selvedge_kernel::replay::Replay;
 use selvedge_kernel::time::Millis;
@@ -302,10 +303,9 @@ impl Shard {
             let full = rows.len() == 500;
             for (row, value) in &rows {
                 let Some([number]) = key::numbers::<1>(row) else { continue };
-                let id: InvocationId = wire::decode("ready row", value)?;
                 // All are known before one is given up: the mark never passes a row that was not looked at.
                 self.live_ready.insert(number);
-                found.push((id, number));
+                found.push((wire::decode::<Ready>("ready row", value)?, number));
             }
             match rows.last() {
                 Some((last, _)) if full => {
@@ -320,8 +320,11 @@ impl Shard {
             // From here on an end is unclean until it is written that it was not.
             self.write(Writes::default(), Vec::new());
         }
-        for (id, number) in found {
-            self.recover_one(id, number).await?;
+        for (what, number) in found {
+            match what {
+                Ready::Invocation(id) => self.recover_one(id, number).await?,
+                Ready::Run(id) => self.recover_run(id, number).await?,
+            }
         }
         Ok(())
     }
@@ -451,8 +454,12 @@ impl Shard {
 
     /// Writes a ready row: a reopened shard activates this invocation.
     pub(crate) fn put_ready(&mut self, writes: &mut Writes, id: InvocationId) -> u64 {
+        self.put_ready_row(writes, Ready::Invocation(id))
+    }
+
+    pub(crate) fn put_ready_row(&mut self, writes: &mut Writes, ready: Ready) -> u64 {
         let number = self.next_number();
-        writes.put(key::ready(number), wire::encode(&id));
+        writes.put(key::ready(number), wire::encode(&ready));
         self.live_ready.insert(number);
         self.head.ready_from = self.live_ready.first().copied().unwrap_or(number);
         number

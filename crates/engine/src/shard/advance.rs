@@ -23,6 +23,7 @@ use super::activate::{Activation, Delivery, Outside, Runs};
 use super::{Effect, Shard, VerbError};
 use crate::core::{Fresh, Given, Load, within_body};
 use crate::ctx::{panicked, tag};
+use crate::env::Observation;
 use crate::registry::Handler;
 
 /// How often a handler may wake itself in one poll before it counts as waiting for something foreign.
@@ -31,6 +32,9 @@ const SELF_WAKES: u32 = 1_000;
 const READ_BYTES: usize = 512 * 1024;
 /// Names that a `clear` removes in its own transition; those before them go first.
 const CLEARED: usize = 4;
+
+/// A poll of a handler that takes longer keeps the others of its thread waiting.
+const SLOW_POLL: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// What the handler came to in a poll.
 enum Rest {
@@ -94,6 +98,14 @@ impl Shard {
     }
 
     async fn advance_taken(&mut self, activation: &mut Activation) -> Result<Step, VerbError> {
+        if self.wiring.settings.tasks == crate::wiring::Tasks::Leave {
+            // Its code may not even be in this process: it is accepted, and goes on elsewhere.
+            activation.core.state.borrow_mut().live = true;
+            if activation.pending.is_some() {
+                self.flush(activation).await?;
+            }
+            return Ok(Step::Keep);
+        }
         if activation.handler == Runs::Transition {
             return self.advance_transition(activation).await;
         }
@@ -269,8 +281,17 @@ impl Shard {
             core.waker.in_poll.store(true, Ordering::SeqCst);
             core.wake_parts();
             core.waker.again.store(false, Ordering::SeqCst);
+            let before = self.wiring.env.clock.both();
             let polled = std::panic::catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut Context::from_waker(&waker))));
             core.waker.in_poll.store(false, Ordering::SeqCst);
+            if let (Some((_, before)), Some((_, after))) = (before, self.wiring.env.clock.both())
+                && after.since(before) > SLOW_POLL
+            {
+                activation.slow_polls += 1;
+                let message = &activation.record.message;
+                let took = after.since(before);
+                self.wiring.env.observe(&Observation::SlowPoll { invocation: message.id, actor: &message.target, handler: &message.handler, took });
+            }
             match polled {
                 Ok(Poll::Ready(result)) => return Ok(Rest::Ended(result)),
                 Err(panic) => return Ok(Rest::Ended(Err(panicked(&*panic)))),
@@ -524,7 +545,8 @@ impl Shard {
     /// Ends an invocation, or plans its next attempt.
     pub(super) async fn finish(&mut self, id: InvocationId, result: crate::registry::Ended) {
         let Some(activation) = self.active.get(&id) else { return };
-        let options = self.options(&activation.record.message.target.kind);
+        let own = self.transition_of(activation).and_then(|transition| transition.retry);
+        let retry = own.unwrap_or_else(|| self.options(&activation.record.message.target.kind).retry);
         let now = self.now();
         let Some(activation) = self.active.get(&id) else { return };
         let cancelled = activation.core.state.borrow().cancelled;
@@ -541,7 +563,7 @@ impl Shard {
                 let error = cancel_error(activation.record.cancel.as_deref(), Some(failure.error));
                 Ended { status: Status::Cancelled, outcome: Outcome::Error(error), dead_letter: false }
             }
-            Err(failure) => match after_attempt(&activation.record, &failure, &options.retry, now) {
+            Err(failure) => match after_attempt(&activation.record, &failure, &retry, now) {
                 AfterAttempt::End { error, dead_letter } => Ended { status: Status::Failed, outcome: Outcome::Error(error), dead_letter },
                 AfterAttempt::Again { at } => return self.attempt_again(id, failure, at).await,
             },

@@ -97,7 +97,7 @@ impl Shard {
         children.sort_unstable();
         children.dedup();
         for number in children {
-            if !activation.core.state.borrow().children.get(&number).is_some_and(|row| !row.cancelled) {
+            if activation.core.state.borrow().children.get(&number).is_none_or(|row| row.cancelled) {
                 continue;
             }
             // The row in the store knows whether the child has answered.
@@ -161,11 +161,12 @@ impl Shard {
                 if !waits {
                     self.keep_ready(activation);
                 }
-                if !waits && let Some(op) = activation.core.state.borrow_mut().ops.get_mut(&number) {
-                    if op.step == StepState::Idle {
-                        op.step = StepState::Allowed(row.as_ref().map_or(1, |row| row.attempts + 1));
-                        return Ok(true);
-                    }
+                if !waits
+                    && let Some(op) = activation.core.state.borrow_mut().ops.get_mut(&number)
+                    && op.step == StepState::Idle
+                {
+                    op.step = StepState::Allowed(row.as_ref().map_or(1, |row| row.attempts + 1));
+                    return Ok(true);
                 }
             }
             Request::Blocking(_) | Request::Activity { .. } => {
@@ -254,7 +255,7 @@ impl Shard {
         self.write(writes, Vec::new());
     }
 
-    pub(super) fn set_row(&self, activation: &mut Activation, number: u32, row: Begun) {
+    pub(crate) fn set_row(&self, activation: &mut Activation, number: u32, row: Begun) {
         if let Some(op) = activation.core.state.borrow_mut().ops.get_mut(&number) {
             op.row = Some(row);
         }
@@ -687,7 +688,7 @@ impl Shard {
 
     /// A task has ended elsewhere.
     pub(crate) async fn task_done(&mut self, id: InvocationId, number: u32, attempt: u32, result: Result<Bytes, AttemptError>) {
-        if !self.tasks.get(&(id, number)).is_some_and(|task| task.attempt == attempt) {
+        if self.tasks.get(&(id, number)).is_none_or(|task| task.attempt != attempt) {
             return;
         }
         if number == u32::MAX {

@@ -46,6 +46,10 @@ impl Shard {
                 let result = self.retry(id).await;
                 self.answer(reply, result);
             }
+            Command::Erase { id, reply } => {
+                let result = self.erase(id).await;
+                self.answer(reply, result);
+            }
             Command::Why { id, reply } => {
                 let result = self.why(id).await;
                 self.answer(reply, result);
@@ -67,11 +71,14 @@ impl Shard {
                 self.answer(reply, result);
             }
             Command::Census { reply } => {
+                let (runs, run_tasks) = self.runs.census();
                 let census = Census {
+                    runs,
                     actors: self.actors.len(),
                     active: self.active.len(),
-                    tasks: self.tasks.len(),
+                    tasks: self.tasks.len() + run_tasks,
                     outbox: self.outbox.values().map(super::mail::Pair::open).sum(),
+                    timers: self.timers.len(),
                 };
                 let _ = reply.send(Ok(census));
             }
@@ -236,6 +243,7 @@ impl Shard {
             accepted_at: record.accepted_at,
             last_error,
             waiting,
+            slow_polls: self.active.get(&id).map_or(0, |activation| activation.slow_polls),
             caller: record.message.context.clone(),
         })
     }
@@ -408,6 +416,10 @@ impl Shard {
         let Some(record) = self.record(id).await? else {
             if line.state == LedgerState::Accepted {
                 report.faults.push(format!("{id}: the ledger says that it was accepted, and its record is missing"));
+            } else if self.within_retention(line.at) {
+                report
+                    .faults
+                    .push(format!("{id}: the ledger says that it ended at {}, and its record is missing although its retention has not passed", line.at));
             }
             return Ok(());
         };
@@ -461,7 +473,7 @@ impl Shard {
 }
 
 /// The pairs in a folded row: each length-prefixed (`u32`).
-fn unfold(folded: &Bytes) -> Vec<(Bytes, Bytes)> {
+pub(super) fn unfold(folded: &Bytes) -> Vec<(Bytes, Bytes)> {
     let mut parts = Vec::new();
     let mut at = 0;
     while let Some(len) = folded.get(at..at + 4) {

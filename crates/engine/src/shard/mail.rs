@@ -49,7 +49,7 @@ impl Pair {
 
 impl Shard {
     /// Sends a message in a transition: into the inbox if the actor lives here, else into the outbox.
-    pub(super) async fn post(&mut self, message: Message, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
+    pub(crate) async fn post(&mut self, message: Message, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
         let to = self.wiring.shard_of(&message.target);
         // Behind an envelope that is on its way to this very shard, it goes by envelope too: they arrive in order.
         let behind = self.outbox.get(&to).is_some_and(|pair| !pair.open.is_empty());
@@ -68,7 +68,7 @@ impl Shard {
     }
 
     /// Answers whoever waits.
-    pub(super) async fn reply(
+    pub(crate) async fn reply(
         &mut self,
         to: Peer,
         from: InvocationId,
@@ -110,7 +110,7 @@ impl Shard {
     }
 
     /// Asks an invocation to end.
-    pub(super) async fn post_cancel(
+    pub(crate) async fn post_cancel(
         &mut self,
         invocation: InvocationId,
         reason: String,
@@ -139,7 +139,14 @@ impl Shard {
         Ok(pair.last)
     }
 
-    async fn send(&mut self, to: ShardId, owner: RawId, envelope: Envelope, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
+    pub(crate) async fn send(
+        &mut self,
+        to: ShardId,
+        owner: RawId,
+        envelope: Envelope,
+        writes: &mut Writes,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), VerbError> {
         let n = self.next_envelope(to).await?;
         let encoded = wire::encode(&envelope);
         let mut chunked = None;
@@ -213,6 +220,11 @@ impl Shard {
     /// Takes an envelope: its effect and the raised mark are one commit.
     pub(crate) async fn take(&mut self, from: ShardId, n: u64, envelope: Envelope) {
         let last = self.taken.get(&from).copied().unwrap_or(0);
+        let answers_run = n == last + 1 && matches!(envelope, Envelope::Reply { to: Peer::Task { .. }, .. });
+        if self.owes_marks() && !answers_run {
+            // Marks are raised in order, and only then acknowledged.
+            self.turn_runs().await;
+        }
         if n <= last {
             self.after_all(Effect::Acknowledge { to: from, n: last });
             return;
@@ -229,7 +241,9 @@ impl Shard {
             self.wiring.stop(error.message);
             return;
         }
-        self.write(writes, effects);
+        if writes != Writes::default() || !effects.is_empty() {
+            self.write(writes, effects);
+        }
     }
 
     async fn take_into(&mut self, envelope: Envelope, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
@@ -240,8 +254,11 @@ impl Shard {
                 Ok(())
             }
             Envelope::Reply { to: Peer::Operation { invocation, number }, outcome, .. } => self.keep_reply(invocation, number, outcome, writes).await,
-            Envelope::Reply { to: Peer::Task { run, stage, item, attempt }, outcome, .. } => {
-                self.keep_task_reply(run, stage, item, attempt, outcome, writes, effects).await
+            Envelope::Reply { to: Peer::Task { run, stage, item, attempt }, from, outcome } => {
+                self.keep_task_reply((run, stage, item, attempt), from, outcome, writes, effects).await
+            }
+            Envelope::StartRun { run, definition, input, context, reply_to } => {
+                self.take_start(run, &definition, input, context, reply_to, writes, effects).await
             }
             Envelope::Cancel { invocation, reason } => self.keep_cancel(invocation, reason, writes).await,
         }

@@ -4,6 +4,7 @@ mod accept;
 mod activate;
 mod advance;
 mod decide;
+mod erase;
 mod inspect;
 mod leftovers;
 mod mail;
@@ -31,8 +32,9 @@ use tokio::sync::oneshot;
 use crate::core::Given;
 use crate::draft::{Drafts, Overlay, Submitted};
 use crate::env::Entropy;
-pub(crate) use crate::shard::activate::Activation;
+pub(crate) use crate::shard::activate::{Activation, Outside};
 use crate::shard::mail::Pair;
+pub(crate) use crate::shard::timers::Alarm;
 use crate::shard::timers::TimerQueue;
 use crate::wiring::Wiring;
 
@@ -102,6 +104,7 @@ pub(crate) enum Command {
     Cancel { id: InvocationId, reason: String, reply: Reply<()> },
     Kill { id: InvocationId, reason: String, reply: Reply<()> },
     Retry { id: InvocationId, reply: Reply<()> },
+    Erase { id: InvocationId, reply: Reply<()> },
     Why { id: InvocationId, reply: Reply<crate::why::Why> },
     Output { id: InvocationId, from: u64, reply: Reply<Vec<(u64, Bytes)>> },
     State { actor: ActorId, reply: Reply<Vec<(String, Bytes)>> },
@@ -275,8 +278,7 @@ impl Shard {
             self.outbox.entry(to).or_default().restore(n, chunked);
             self.effects.push_back(Effect::Send { to, n, envelope: Box::new(envelope) });
         }
-        self.recover_ready().await?;
-        self.recover_runs().await
+        self.recover_ready().await
     }
 
     /// Shard time: never behind the last commit.
@@ -402,7 +404,7 @@ impl Shard {
                 budget -= 1;
             }
             self.evict();
-            if self.effects.is_empty() && self.runnable.is_empty() {
+            if self.effects.is_empty() && self.runnable.is_empty() && !self.runs.performs() {
                 break;
             }
         }

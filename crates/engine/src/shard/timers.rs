@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use selvedge_kernel::id::InvocationId;
+use selvedge_kernel::id::{InvocationId, RunId};
 use selvedge_kernel::limit;
 use selvedge_kernel::ports::after_prefix;
 use selvedge_kernel::record::kind::Kind;
@@ -29,6 +29,10 @@ pub(crate) enum Alarm {
     Attempt { invocation: InvocationId, number: u32, attempt: u32 },
     /// A handler that may leave memory.
     Suspend { invocation: InvocationId },
+    /// The end of the time of an attempt of a run's task.
+    Task { run: RunId, stage: u16, item: u32, attempt: u32 },
+    /// A run that may leave memory.
+    RunRests { run: RunId },
 }
 
 #[derive(Default)]
@@ -67,6 +71,11 @@ impl Jump {
 }
 
 impl TimerQueue {
+    /// Timers in memory, and one more if there are others.
+    pub(crate) fn len(&self) -> usize {
+        self.due.len() + usize::from(self.beyond.is_some())
+    }
+
     /// Whether a timer has yet to fire.
     pub(super) fn holds(&self, timer: (Millis, u64)) -> bool {
         self.due.contains_key(&timer) || self.beyond.is_some_and(|beyond| timer >= beyond)
@@ -105,8 +114,13 @@ impl Shard {
 
     /// Sets a durable timer in a transition; gives its key.
     pub(crate) fn set_timer(&mut self, writes: &mut Writes, at: Millis, timer: Timer) -> (Millis, u64) {
-        let at = at.max(self.head.timers_from).max(self.timers.reached);
         let number = self.next_number();
+        self.set_numbered_timer(writes, at, number, timer)
+    }
+
+    /// The same under a number that the caller can tell again after a restart.
+    pub(crate) fn set_numbered_timer(&mut self, writes: &mut Writes, at: Millis, number: u64, timer: Timer) -> (Millis, u64) {
+        let at = at.max(self.head.timers_from).max(self.timers.reached);
         let timer = self.fit(timer);
         writes.put(key::timer(at, number), wire::encode(&timer));
         self.timers.insert(at, number, timer);
@@ -184,11 +198,12 @@ impl Shard {
             self.timers.jump = None;
         }
         for _ in 0..FIRED_PER_TURN {
-            if self.timers.due.is_empty() && self.timers.beyond.is_some_and(|beyond| beyond.0 <= now) {
-                if let Err(error) = self.load_timers().await {
-                    self.wiring.stop(error.message);
-                    return;
-                }
+            if self.timers.due.is_empty()
+                && self.timers.beyond.is_some_and(|beyond| beyond.0 <= now)
+                && let Err(error) = self.load_timers().await
+            {
+                self.wiring.stop(error.message);
+                return;
             }
             let jump = self.timers.jump;
             let fires = |at: Millis| jump.map_or(at, |jump| jump.fires(at)) <= now;
@@ -234,6 +249,8 @@ impl Shard {
         match alarm {
             Alarm::Attempt { invocation, number, attempt } => self.attempt_timed_out(invocation, number, attempt),
             Alarm::Suspend { invocation } => self.enqueue_suspend(invocation),
+            Alarm::Task { run, stage, item, attempt } => self.run_task_late(run, stage, item, attempt),
+            Alarm::RunRests { run } => self.run_rests(run),
         }
     }
 }

@@ -2,65 +2,23 @@
 //! what it says is one commit with the message's completion.
 
 use bytes::Bytes;
-use serde::Deserialize;
-use serde_json::value::RawValue;
-use std::collections::BTreeMap;
 
 use selvedge_kernel::error::{AttemptError, WorkError};
 use selvedge_kernel::id::{ActorId, InvocationId, effect_key};
-use selvedge_kernel::limit;
-use selvedge_kernel::policy::Span;
 use selvedge_kernel::record::message::Message;
 use selvedge_kernel::record::shard::Timer;
 use selvedge_kernel::record::{Writes, key};
 use selvedge_kernel::transition::sent_id;
 
 use super::activate::Activation;
-use super::advance::{Step, object};
+use super::advance::Step;
 use super::timers::Alarm;
 use super::{Effect, Shard, VerbError};
+use crate::exec::{read_transition, transition_input};
 use crate::tasks;
 
 /// The number of the one operation that a transition handler is.
 const NUMBER: u32 = u32::MAX;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Answer {
-    result: Option<Box<RawValue>>,
-    error: Option<Problem>,
-    #[serde(default)]
-    state: Changes,
-    #[serde(default)]
-    send: Vec<Send>,
-}
-
-#[derive(Deserialize)]
-struct Problem {
-    code: String,
-    #[serde(default)]
-    message: String,
-    #[serde(default)]
-    retryable: bool,
-    retry_after_ms: Option<u64>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-struct Changes {
-    set: BTreeMap<String, Box<RawValue>>,
-    delete: Vec<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Send {
-    actor: String,
-    key: String,
-    handler: String,
-    input: Option<Box<RawValue>>,
-    delay: Option<Span>,
-}
 
 impl Shard {
     pub(super) async fn advance_transition(&mut self, activation: &mut Activation) -> Result<Step, VerbError> {
@@ -83,9 +41,9 @@ impl Shard {
             return Ok(Step::Keep);
         }
         let Some(handler) = self.transition_of(activation) else { return Ok(Step::Keep) };
-        let state = self.state_entries(&activation.record.message.target, "").await?;
-        let message = &activation.record.message;
-        let input = transition_input(message, &activation.input, &state);
+        let target = &activation.record.message.target;
+        let state = self.state_entries(target, "").await?.into_iter().collect();
+        let input = transition_input(&target.kind, &target.key, &activation.record.message.handler, &activation.input, &state);
         let now = self.now();
         let deadline = handler.timeout.attempt.map(|span| now.after(span.0));
         let attempt = activation.record.attempt;
@@ -128,42 +86,31 @@ impl Shard {
             Ok(bytes) => bytes,
             Err(failure) => return Step::Ended(Err(failure)),
         };
-        let bad = |message: String| Step::Ended(Err(AttemptError { error: WorkError::new("bad_answer", message), retryable: true, retry_after_ms: None }));
-        let answer: Answer = match serde_json::from_slice(&bytes) {
+        let answer = match read_transition(&bytes) {
             Ok(answer) => answer,
-            Err(error) => return bad(format!("the handler's answer is not {{result or error, state: {{set, delete}}, send}}: {error}")),
+            Err(failure) => return Step::Ended(Err(failure)),
         };
-        if let Some(problem) = answer.error {
-            let error = WorkError::new(problem.code, problem.message);
-            return Step::Ended(Err(AttemptError { error, retryable: problem.retryable, retry_after_ms: problem.retry_after_ms }));
-        }
-        let changes = answer.state.set.len() + answer.state.delete.len() + answer.send.len();
-        let size: usize = answer.state.set.values().map(|value| value.get().len()).sum();
-        if changes > limit::TRANSITION_CHANGES || size > limit::TRANSITION_BYTES {
-            let error = WorkError::new(
-                "limit: transition",
-                format!("{changes} changes and {size} bytes in one transition, the limits are {} and {}", limit::TRANSITION_CHANGES, limit::TRANSITION_BYTES),
-            );
-            return Step::Ended(Err(AttemptError { error, retryable: false, retry_after_ms: None }));
-        }
+        let result = match answer.outcome {
+            Ok(result) => result,
+            Err(error) => return Step::Ended(Err(AttemptError { error, retryable: false, retry_after_ms: None })),
+        };
         let actor = activation.record.message.target.clone();
         let mut writes = Writes::default();
         let mut effects = Vec::new();
-        for (name, value) in &answer.state.set {
-            writes.put(key::state(&actor, name), Bytes::copy_from_slice(value.get().as_bytes()));
+        for (name, value) in answer.set {
+            writes.put(key::state(&actor, &name), value);
         }
-        for name in &answer.state.delete {
-            writes.delete(key::state(&actor, name));
+        for name in answer.delete {
+            writes.delete(key::state(&actor, &name));
         }
         let now = self.now();
-        for (number, send) in answer.send.into_iter().enumerate() {
+        for (number, send) in answer.sends.into_iter().enumerate() {
             let target = ActorId { tenant: actor.tenant.clone(), kind: send.actor, key: send.key };
-            let input = Bytes::copy_from_slice(send.input.as_ref().map_or("null", |input| input.get()).as_bytes());
             let own = &activation.record.message;
             let message = Message {
                 id: sent_id(own.id.0, number as u64, &target),
                 handler: send.handler,
-                input,
+                input: send.input,
                 context: own.context.through(&own.target, &own.handler),
                 idempotency_key: None,
                 trace: own.trace.clone(),
@@ -186,21 +133,6 @@ impl Shard {
             }
         }
         activation.closing = Some((writes, effects));
-        Step::Ended(Ok(answer.result.map_or_else(|| Bytes::from_static(b"null"), |value| Bytes::copy_from_slice(value.get().as_bytes()))))
+        Step::Ended(Ok(result))
     }
-}
-
-fn transition_input(message: &Message, input: &Bytes, state: &[(String, Bytes)]) -> Bytes {
-    let mut json = Vec::with_capacity(input.len() + 256);
-    json.extend_from_slice(b"{\"actor\":");
-    let actor = serde_json::json!({ "type": message.target.kind, "key": message.target.key });
-    json.extend_from_slice(actor.to_string().as_bytes());
-    json.extend_from_slice(b",\"handler\":");
-    json.extend_from_slice(serde_json::Value::from(message.handler.as_str()).to_string().as_bytes());
-    json.extend_from_slice(b",\"message\":");
-    json.extend_from_slice(if input.is_empty() { b"null" } else { input });
-    json.extend_from_slice(b",\"state\":");
-    json.extend_from_slice(&object(state));
-    json.push(b'}');
-    Bytes::from(json)
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod activity;
 mod code;
+pub mod compiled;
 pub mod definition;
 mod doc;
 pub mod document;
@@ -10,11 +11,14 @@ pub mod expression;
 pub mod functions;
 mod number;
 pub mod parse;
+pub mod plan;
 pub(crate) mod policies;
+pub mod run;
 pub mod schema;
 mod scope;
 mod stage;
 pub mod template;
+pub mod throttle;
 mod validate;
 
 pub use code::{Read, Step};

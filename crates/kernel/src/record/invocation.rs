@@ -58,6 +58,7 @@ impl std::fmt::Display for Blocked {
 
 /// Where an invocation stands.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Status {
     /// Accepted, not started.
     Accepted,

@@ -14,7 +14,7 @@ pub enum Kind {
     Invocation = 2,
     /// tenant, type, key, order (u64) → invocation. An open exclusive invocation of an actor, in the order accepted. Leaves at its end.
     Inbox = 3,
-    /// Shard-wide, ready number → invocation. What a reopened shard activates. Leaves when the invocation suspends or ends.
+    /// Shard-wide, ready number → an invocation or a run. What a reopened shard activates. Leaves when it suspends, only waits, or ends.
     Ready = 4,
     /// invocation, index of the first (u32) → the journal entries that one transition wrote. Folded at the end; leaves by retention.
     Journal = 5,
@@ -46,7 +46,7 @@ pub enum Kind {
     Ledger = 18,
     /// invocation → the folded journal, pieces by n (u32). Leaves by retention.
     FoldedJournal = 19,
-    /// Shard-wide, tenant, what (1 byte), time (u64), id → a line of a list.
+    /// Shard-wide, tenant, what (1 byte), time (u64), id → a line of a list. `r`: runs, the time counted down so that the newest comes first.
     Index = 20,
     /// invocation, peer → a caller that joined it by its idempotency key. Leaves at its end.
     Joined = 21,
@@ -60,7 +60,7 @@ pub enum Kind {
     RunItems = 34,
     /// run, stage (u16), item (u32) → a task's end, or its failed attempts so far. Leaves with the run.
     RunTask = 35,
-    /// run, stage (u16), group (part), item (u32) → empty. Leaves with the run.
+    /// run, stage (u16), group (part), gathered stage (u16), item (u32) → empty. Leaves with the run.
     RunGroup = 36,
     /// run, n (u64) → an event for readers. Leaves by retention.
     RunEvent = 37,

@@ -89,6 +89,19 @@ pub enum Envelope {
         /// What.
         outcome: Outcome,
     },
+    /// Start a run, unless it is there already.
+    StartRun {
+        /// Its id, which follows from the operation that starts it.
+        run: RunId,
+        /// The definition, as JSON.
+        definition: Bytes,
+        /// The input, checked and with defaults filled in.
+        input: Bytes,
+        /// Who starts it.
+        context: AuthorizationContext,
+        /// Who waits for its acceptance.
+        reply_to: Peer,
+    },
     /// Ask an invocation to end.
     Cancel {
         /// Which.

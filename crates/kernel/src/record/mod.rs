@@ -5,6 +5,7 @@ pub mod invocation;
 pub mod key;
 pub mod kind;
 pub mod message;
+pub mod run;
 pub mod shard;
 
 use crate::id::Key;

@@ -81,6 +81,15 @@ pub fn ledger_chain(previous: Hash32, id: RawId, run: bool, state: LedgerState, 
     Hash32(*hasher.finalize().as_bytes())
 }
 
+/// What a reopened shard activates.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Ready {
+    /// An invocation that was running.
+    Invocation(InvocationId),
+    /// A run with work in flight.
+    Run(RunId),
+}
+
 /// What fires.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Timer {

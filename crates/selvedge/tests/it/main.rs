@@ -1,10 +1,13 @@
-//! The tests of the facade: one binary.
+//! The tests of the facade and of the binary: one binary.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod accept;
 mod cancel;
+mod cli;
 mod clock;
+mod disk;
 mod embedded;
+mod erase;
 mod failing;
 mod kit;
 mod limits;
@@ -15,4 +18,7 @@ mod operations;
 mod polling;
 mod property;
 mod replay;
+mod rig;
+mod runbook;
+mod runs;
 mod state;

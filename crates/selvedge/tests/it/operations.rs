@@ -48,10 +48,7 @@ async fn both(replay_always: bool) -> test::Engine {
                     Ok(1u64)
                 });
                 let two = ctx.step("same", async |_| Ok(2u64));
-                seen.extend(
-                    ctx.join_all([Box::pin(async { one.await }) as std::pin::Pin<Box<dyn Future<Output = Outcome<u64>>>>, Box::pin(async { two.await })])
-                        .await?,
-                );
+                seen.extend(ctx.join_all([Box::pin(one) as std::pin::Pin<Box<dyn Future<Output = Outcome<u64>>>>, Box::pin(two)]).await?);
                 ctx.sleep(HOUR).await?;
             }
             // The loser is kept and awaited later.

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::support::{Place, small, wait};
 use selvedge_kernel::id::{Key, ShardId};
 use selvedge_kernel::model::Model;
-use selvedge_kernel::ports::{Commit, Epoch, Fold, Owner, Put, Store, under};
+use selvedge_kernel::ports::{Commit, CommitOutcome, Epoch, Fold, Owner, Put, Store, StoreError, under};
 use selvedge_kernel::time::Day;
-use selvedge_store::{EmbeddedStore, Options};
+use selvedge_store::{EmbeddedStore, Fault, Faults, Options, Unsynced};
 
 /// A small generator of its own (SplitMix64), so that a seed means the same run everywhere.
 pub struct Random(pub u64);
@@ -152,5 +152,122 @@ fn embedded_store_answers_as_the_reference_model_does() {
     for seed in first..first + seeds {
         let segment_bytes = [64 * 1024, 16 * 1024, 4 * 1024][seed as usize % 3];
         run(seed, 600, Options { segment_bytes, ..small() });
+    }
+}
+
+/// A store that is crashed again and again, beside the reference model.
+struct Crashing {
+    seed: u64,
+    random: Random,
+    model: Model,
+    options: Options,
+    faults: Faults,
+    day: Arc<AtomicU32>,
+    epochs: Vec<u64>,
+    lasts: Vec<u64>,
+}
+
+impl Crashing {
+    fn claim(&mut self, store: &EmbeddedStore) -> Result<(), StoreError> {
+        for shard in 0..SHARDS as usize {
+            let found = wait(store.claim(ShardId(shard as u16), Owner([1; 16])))?;
+            // The model follows: a claim that was lost with a crash raised the epoch of one of them only.
+            let mut epoch = wait(self.model.claim(ShardId(shard as u16), Owner([1; 16]))).unwrap().epoch;
+            while epoch < found.epoch {
+                epoch = wait(self.model.claim(ShardId(shard as u16), Owner([1; 16]))).unwrap().epoch;
+            }
+            self.epochs[shard] = found.epoch.0;
+            assert_eq!(found.last, self.lasts[shard], "seed {}", self.seed);
+        }
+        Ok(())
+    }
+
+    /// Applies to the model what the store says it has.
+    fn apply(&mut self, commit: &Commit) {
+        let shard = usize::from(commit.shard.0);
+        let claim = wait(self.model.claim(commit.shard, Owner([1; 16]))).unwrap();
+        let commit = Commit { epoch: claim.epoch, ..commit.clone() };
+        assert_eq!(wait(self.model.commit(vec![commit])), [CommitOutcome::Done], "seed {}", self.seed);
+        self.lasts[shard] += 1;
+    }
+
+    /// Commits until the store stops; gives back what was left without an answer.
+    fn run(&mut self, store: &EmbeddedStore) -> Vec<Commit> {
+        if self.claim(store).is_err() {
+            return Vec::new();
+        }
+        loop {
+            if self.random.below(30) == 0 {
+                let today = self.day.load(Ordering::Relaxed) + 1;
+                self.day.store(today, Ordering::Relaxed);
+                self.model.set_today(Day(today));
+            }
+            let today = self.day.load(Ordering::Relaxed);
+            let mut batch: Vec<Commit> = Vec::new();
+            let mut next = self.lasts.clone();
+            for _ in 0..=self.random.below(4) {
+                let mut commit = commit(&mut self.random, &self.epochs, &next, today);
+                let shard = usize::from(commit.shard.0);
+                (commit.epoch, commit.number) = (Epoch(self.epochs[shard]), next[shard] + 1);
+                next[shard] += 1;
+                batch.push(commit);
+            }
+            let outcomes = wait(store.commit(batch.clone()));
+            let mut unknown = Vec::new();
+            for (commit, outcome) in batch.iter().zip(outcomes) {
+                match outcome {
+                    CommitOutcome::Done => self.apply(commit),
+                    CommitOutcome::Unknown => unknown.push(commit.clone()),
+                    other => panic!("seed {}: {other:?}", self.seed),
+                }
+            }
+            if !unknown.is_empty() {
+                return unknown;
+            }
+        }
+    }
+
+    fn crash_again_and_again(&mut self, place: &Place, crashes: u64) {
+        let mut unknown: Vec<Commit> = Vec::new();
+        for crash in 0..crashes {
+            let unsynced = [Unsynced::Kept, Unsynced::Torn, Unsynced::Lost][self.random.below(3) as usize];
+            self.faults.clear();
+            {
+                // Reads what is there without a fault, so that the model can follow.
+                let store = EmbeddedStore::open(&place.data(), self.options.clone()).unwrap();
+                for shard in 0..SHARDS as u16 {
+                    let last = wait(store.claim(ShardId(shard), Owner([1; 16]))).unwrap().last;
+                    let had: Vec<_> = unknown.iter().filter(|commit| commit.shard.0 == shard && commit.number <= last).cloned().collect();
+                    had.iter().for_each(|commit| self.apply(commit));
+                    assert_eq!(last, self.lasts[usize::from(shard)], "seed {} crash {crash}", self.seed);
+                }
+                compare(&self.model, &store, &mut self.random, self.seed, crash);
+            }
+            self.faults.set(Fault::Crash { after: self.random.below(250), unsynced });
+            unknown = match EmbeddedStore::open(&place.data(), self.options.clone()) {
+                Ok(store) => self.run(&store),
+                Err(_) => Vec::new(),
+            };
+            self.faults.lose_unsynced().unwrap();
+        }
+    }
+}
+
+#[test]
+fn crashed_store_has_what_the_reference_model_has() {
+    let seeds = std::env::var("SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(2);
+    let first = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
+    for seed in first..first + seeds {
+        let place = Place::new(&format!("crashing-{seed}"));
+        let day = Arc::new(AtomicU32::new(100));
+        let (read, faults) = (Arc::clone(&day), Faults::none());
+        let segment_bytes = [16 * 1024, 4 * 1024, 64 * 1024][seed as usize % 3];
+        let today = Arc::new(move || Day(read.load(Ordering::Relaxed)));
+        let options = Options { segment_bytes, today, faults: faults.clone(), ..small() };
+        let model = Model::new();
+        model.set_today(Day(100));
+        let (epochs, lasts) = (vec![0; SHARDS as usize], vec![0; SHARDS as usize]);
+        let mut crashing = Crashing { seed, random: Random(seed ^ 0xdead), model, options, faults, day, epochs, lasts };
+        crashing.crash_again_and_again(&place, 12);
     }
 }

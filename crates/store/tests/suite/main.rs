@@ -1,10 +1,13 @@
 //! The one integration-test binary of the store.
 #![allow(clippy::unwrap_used)]
 
+mod carrying;
+mod checking;
 mod conformance;
 mod differential;
 mod directory;
 mod faults;
+mod fixture;
 mod ingestion;
 mod log;
 mod support;

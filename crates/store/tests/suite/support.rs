@@ -40,7 +40,7 @@ pub struct Place(PathBuf);
 impl Place {
     /// An empty place.
     pub fn new(name: &str) -> Place {
-        let path = std::env::temp_dir().join(format!("selvedge-store-{name}-{}", std::process::id()));
+        let path = folder().join(format!("selvedge-store-{name}-{}", std::process::id()));
         if path.exists() {
             std::fs::remove_dir_all(&path).unwrap();
         }
@@ -51,6 +51,15 @@ impl Place {
     /// The data directory in it.
     pub fn data(&self) -> PathBuf {
         self.0.join("data")
+    }
+}
+
+/// Memory, where there is enough of it: these tests are about what is written and in which order, and sync much.
+fn folder() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    match rustix::fs::statvfs(memory) {
+        Ok(figures) if figures.f_bavail * figures.f_frsize > 1 << 30 => memory.to_owned(),
+        _ => std::env::temp_dir(),
     }
 }
 

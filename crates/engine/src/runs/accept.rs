@@ -1,0 +1,201 @@
+//! The way in: a definition and an input become a run.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use selvedge_kernel::error::{Consequence, WorkError};
+use selvedge_kernel::id::{InvocationId, RawId, RunId};
+use selvedge_kernel::journal::{Payload, SealKey, Signature, seal};
+use selvedge_kernel::pipeline::compiled::Compiled;
+use selvedge_kernel::pipeline::definition::{Call, Definition, OnFailure};
+use selvedge_kernel::pipeline::run::{Run, Start};
+use selvedge_kernel::pipeline::schema::validate_input;
+use selvedge_kernel::record::invocation::Begun;
+use selvedge_kernel::record::message::{Envelope, Outcome, Peer};
+use selvedge_kernel::record::run::{Pinned, Stored, definition_key, run_key};
+use selvedge_kernel::record::{Writes, key};
+use selvedge_kernel::wire;
+
+use super::memory::active;
+use super::{Active, NewRun};
+use crate::core::Given;
+use crate::registry::Registry;
+use crate::shard::{Activation, Effect, Shard, VerbError};
+
+/// Checks an input against a definition, and fills in what it leaves out.
+pub(super) fn checked_input(definition: &Definition, input: &Bytes) -> Result<Bytes, VerbError> {
+    let wrong = |message: String| VerbError::new(Consequence::FixInput, "input", message);
+    let value = serde_json::from_slice(input).map_err(|error| wrong(format!("the input of `{}` is no JSON: {error}", definition.name)))?;
+    let value = validate_input(definition, value).map_err(|wrongs| wrong(selvedge_kernel::diagnostic::listed(&wrongs)))?;
+    let bytes = serde_json::to_vec(&value).map_err(|error| wrong(error.to_string()))?;
+    Ok(Bytes::from(bytes))
+}
+
+/// A definition, ready to run here: activities that it does not declare have the policies that they are registered with.
+pub(super) fn compiled(registry: &Registry, definition: Definition) -> Result<Arc<Compiled>, VerbError> {
+    let version = selvedge_kernel::pipeline::parse::version(&definition);
+    let mut compiled = Compiled::new(definition, version).map_err(|error| VerbError::new(Consequence::FixInput, "definition", error.to_string()))?;
+    let registered = |name: &String| if compiled.definition.activities.contains_key(name) { None } else { registry.activities.get(name) };
+    let policies: Vec<_> = compiled
+        .definition
+        .stages
+        .iter()
+        .map(|stage| {
+            let own = match &stage.call {
+                Some(Call::Activity(name)) => registered(name),
+                _ => None,
+            };
+            let fallback = match &stage.on_failure {
+                OnFailure::Call { call: Call::Activity(name), .. } => registered(name),
+                _ => None,
+            };
+            (own, fallback, stage.retry.is_none(), stage.timeout.is_none())
+        })
+        .collect();
+    for (stage, (own, fallback, retry, timeout)) in compiled.stages.iter_mut().zip(policies) {
+        if let Some(own) = own {
+            if retry {
+                stage.retry = own.retry.clone();
+            }
+            if timeout {
+                stage.timeout = own.timeout.clone();
+            }
+        }
+        if let (Some(activity), Some(fallback)) = (fallback, &mut stage.fallback) {
+            fallback.retry = activity.retry.clone();
+            fallback.timeout = activity.timeout.clone();
+        }
+    }
+    Ok(Arc::new(compiled))
+}
+
+impl Shard {
+    /// Accepts a run, durable with the next commit, unless it is there: then its input must be the same.
+    pub(super) async fn accept_run(&mut self, new: NewRun) -> Result<RunId, VerbError> {
+        let id = new.id;
+        if self.get(run_key(id)).await?.is_some() {
+            let Some(bytes) = self.get(definition_key(id)).await? else { return Err(super::memory::unknown(id)) };
+            let pinned: Pinned = wire::decode("pinned definition", &bytes)?;
+            let known = match pinned.input {
+                Stored::Inline(input) => input,
+                Stored::Chunked { seal, len } => self.payload(id.0, seal, &Payload::Chunked { len }).await?,
+            };
+            if known == new.input {
+                return Ok(id);
+            }
+            return Err(VerbError::new(
+                Consequence::Conflict,
+                "idempotency_mismatch",
+                format!("this key was used for another input of `{}` ({id}): send the same input, or take a new key", new.compiled.definition.name),
+            ));
+        }
+        let now = self.now();
+        let seal_key = SealKey(self.entropy.draw());
+        let limits = self.wiring.settings.limits;
+        self.remember_definition(&new.compiled);
+        let start = Start { id, tenant: new.tenant, compiled: new.compiled, input: new.input, context: new.context, seal_key, limits };
+        let (run, effects) = Run::start(start, now);
+        // Its line in the ledger is yet to come.
+        let accepted = Active { ended: true, ..active(run) };
+        self.move_on(accepted, effects).await?;
+        Ok(id)
+    }
+
+    /// Starts a run for a handler: exactly once, in the run's shard.
+    pub(crate) async fn start_run_from(
+        &mut self,
+        activation: &mut Activation,
+        number: u32,
+        sig: Signature,
+        input: Bytes,
+        row: Option<Begun>,
+    ) -> Result<(), VerbError> {
+        if let Some(row) = row {
+            // It was sent before; its answer may be here already.
+            if row.reply.is_some() {
+                activation.outside.push_back(crate::shard::Outside::Replied { number });
+            }
+            return Ok(());
+        }
+        let Some(definition) = self.wiring.registry.pipelines.get(&sig.name).cloned() else {
+            let error = unknown_pipeline(&self.wiring.registry, &sig.name);
+            self.decide(activation, number, Given::Error(WorkError::new(error.code, error.message)));
+            return Ok(());
+        };
+        let checked = match checked_input(&definition, &input) {
+            Ok(checked) => checked,
+            Err(error) => {
+                self.decide(activation, number, Given::Error(WorkError::new(error.code, error.message)));
+                return Ok(());
+            }
+        };
+        let id = activation.id();
+        let own = &activation.record.message;
+        let tenant = own.target.tenant.clone();
+        let run = run_of(&tenant, id.0, number);
+        let context = own.context.through(&own.target, &own.handler);
+        let now = self.now();
+        let mut begun = Begun::new(sig, now);
+        begun.request_seal = Some(seal(&activation.journal.key, &input));
+        begun.peer = Some((run.actor(&tenant), InvocationId(run.0)));
+        let mut writes = Writes::default();
+        let mut effects = Vec::new();
+        writes.put(key::begun(id, number), wire::encode(&begun));
+        self.set_row(activation, number, begun);
+        let definition = Bytes::from(serde_json::to_vec(&definition).unwrap_or_default());
+        let reply_to = Peer::Operation { invocation: id, number };
+        let to = run.0.hash.shard(self.wiring.shards);
+        self.send(to, id.0, Envelope::StartRun { run, definition, input: checked, context, reply_to }, &mut writes, &mut effects).await?;
+        self.write(writes, effects);
+        Ok(())
+    }
+
+    /// Takes the start of a run from a handler; the answer says its id.
+    pub(crate) async fn take_start(
+        &mut self,
+        run: RunId,
+        definition: &Bytes,
+        input: Bytes,
+        context: selvedge_kernel::auth::AuthorizationContext,
+        reply_to: Peer,
+        writes: &mut Writes,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), VerbError> {
+        let accepted = match serde_json::from_slice(definition) {
+            Ok(definition) => match compiled(&self.wiring.registry, definition) {
+                Ok(compiled) => {
+                    let tenant = context.principal.tenant.clone();
+                    self.accept_run(NewRun { id: run, tenant, compiled, input, context }).await
+                }
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(VerbError::new(Consequence::FixInput, "definition", error.to_string())),
+        };
+        let outcome = match accepted {
+            Ok(run) => Outcome::Value(Bytes::from(serde_json::to_vec(&run).unwrap_or_default())),
+            Err(error) if error.consequence == Consequence::Stop => return Err(error),
+            Err(error) => Outcome::Error(WorkError::new(error.code, error.message)),
+        };
+        self.reply(reply_to, InvocationId(run.0), outcome, writes, effects).await
+    }
+}
+
+/// The run that an operation starts.
+fn run_of(tenant: &str, invocation: RawId, number: u32) -> RunId {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&invocation.to_bytes());
+    hasher.update(&number.to_be_bytes());
+    let mut uuid = [0u8; 16];
+    uuid.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    uuid[6] = 0x80 | (uuid[6] & 0x0f);
+    uuid[8] = 0x80 | (uuid[8] & 0x3f);
+    RunId::of(tenant, uuid)
+}
+
+/// The error of a pipeline that nobody registered, with those that are.
+pub(crate) fn unknown_pipeline(registry: &Registry, name: &str) -> VerbError {
+    let mut names: Vec<&str> = registry.pipelines.keys().map(String::as_str).collect();
+    names.sort_unstable();
+    let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    VerbError::new(Consequence::NotFound, "unknown_pipeline", format!("there is no pipeline `{name}` here; there are: {known}"))
+}

@@ -1,0 +1,197 @@
+//! Verbs that look at runs, and those that interfere.
+
+use selvedge_kernel::auth::{AuthorizationContext, PrincipalKind};
+use selvedge_kernel::error::Consequence;
+use selvedge_kernel::id::{ApprovalId, RunId};
+use selvedge_kernel::limit::PAGE;
+use selvedge_kernel::pipeline::definition::Mode;
+use selvedge_kernel::pipeline::run::{Answer, Decider, RunInput, RunRefused, RunStatus};
+use selvedge_kernel::ports::{after_prefix, under};
+use selvedge_kernel::record::key;
+use selvedge_kernel::record::kind::Kind;
+use selvedge_kernel::record::run::{event_key, prefix};
+use selvedge_kernel::wire;
+
+use super::memory::unknown;
+use super::turn::LIST;
+use super::{Active, RunCommand, RunEnd, RunEvent, RunSummary, Watcher};
+use crate::shard::{Reply, Shard, VerbError};
+
+impl Shard {
+    pub(crate) async fn run_command(&mut self, command: RunCommand) {
+        match command {
+            RunCommand::Start { new, reply } => {
+                let result = self.accept_run(*new).await;
+                self.answer(reply, result);
+            }
+            RunCommand::Status { id, tenant, reply } => {
+                let result = self.run_status(id, &tenant).await;
+                self.answer(reply, result);
+            }
+            RunCommand::Wait { id, tenant, reply } => match self.run_end(id, &tenant).await {
+                Ok(None) => self.runs.waiters.entry(id).or_default().push(reply),
+                Ok(Some(end)) => self.answer(reply, Ok(end)),
+                Err(error) => self.answer(reply, Err(error)),
+            },
+            RunCommand::Events { id, tenant, from, wait, reply } => match self.new_events(id, &tenant, from, wait).await {
+                Ok(None) => self.runs.watchers.entry(id).or_default().push(Watcher { from, reply }),
+                Ok(Some(events)) => self.answer(reply, Ok(events)),
+                Err(error) => self.answer(reply, Err(error)),
+            },
+            RunCommand::List { tenant, reply } => {
+                let result = self.list_runs(&tenant).await;
+                self.answer(reply, result);
+            }
+            RunCommand::Tell { id, tenant, input, reply } => {
+                let result = self.tell_run(id, &tenant, input).await;
+                self.answer(reply, result);
+            }
+            RunCommand::Decide { id, stage, approve, by, comment, context, reply } => {
+                let result = self.decide_run(id, &stage, approve, by, comment, &context).await;
+                self.answer(reply, result);
+            }
+        }
+    }
+
+    /// Takes a run out of memory, or reads one that has ended. Who takes it keeps it again.
+    async fn take_run(&mut self, id: RunId, tenant: &str) -> Result<Active, VerbError> {
+        self.activate_run(id).await?;
+        let active = match self.runs.active.remove(&id) {
+            Some(active) => active,
+            None => self.read_run(id).await?,
+        };
+        if active.run.header().tenant != tenant {
+            self.keep(active);
+            return Err(unknown(id));
+        }
+        Ok(active)
+    }
+
+    async fn run_status(&mut self, id: RunId, tenant: &str) -> Result<RunStatus, VerbError> {
+        let active = self.take_run(id, tenant).await?;
+        let status = active.run.status();
+        self.keep(active);
+        Ok(status)
+    }
+
+    async fn run_end(&mut self, id: RunId, tenant: &str) -> Result<Option<RunEnd>, VerbError> {
+        let active = self.take_run(id, tenant).await?;
+        let header = active.run.header();
+        let (state, output, error) = (header.state, header.output.clone(), header.error.clone());
+        self.keep(active);
+        if !state.ended() {
+            return Ok(None);
+        }
+        Ok(Some(RunEnd { state, output: self.stored(id, output).await?, error }))
+    }
+
+    async fn events(&self, id: RunId, from: u64) -> Result<Vec<(u64, RunEvent)>, VerbError> {
+        let range = event_key(id, from)..after_prefix(&prefix(Kind::RunEvent, id));
+        let mut events = Vec::new();
+        for (row, value) in self.scan(range, PAGE).await? {
+            if let Some(n) = key::last_u64(&row) {
+                events.push((n, wire::decode("run event", &value)?));
+            }
+        }
+        Ok(events)
+    }
+
+    /// Events from a number on; none if there is none yet and the run goes on.
+    async fn new_events(&mut self, id: RunId, tenant: &str, from: u64, wait: bool) -> Result<Option<Vec<(u64, RunEvent)>>, VerbError> {
+        let active = self.take_run(id, tenant).await?;
+        let goes_on = !active.run.header().state.ended();
+        self.keep(active);
+        let events = self.events(id, from).await?;
+        Ok(if events.is_empty() && wait && goes_on { None } else { Some(events) })
+    }
+
+    /// Gives those who follow a run what its last commit did.
+    pub(super) async fn tell_watchers(&mut self, id: RunId) -> Result<(), VerbError> {
+        let Some(watchers) = self.runs.watchers.remove(&id) else { return Ok(()) };
+        let ended = self.runs.active.get(&id).is_none_or(|active| active.run.header().state.ended());
+        for watcher in watchers {
+            let events = self.events(id, watcher.from).await?;
+            if events.is_empty() && !ended {
+                self.runs.watchers.entry(id).or_default().push(watcher);
+            } else {
+                self.answer(watcher.reply, Ok(events));
+            }
+        }
+        Ok(())
+    }
+
+    async fn list_runs(&self, tenant: &str) -> Result<Vec<RunSummary>, VerbError> {
+        let mut lines = Vec::new();
+        for (_, value) in self.scan(under(&key::index_of(tenant, LIST)), PAGE).await? {
+            lines.push(wire::decode("line of the list of runs", &value)?);
+        }
+        Ok(lines)
+    }
+
+    async fn tell_run(&mut self, id: RunId, tenant: &str, input: RunInput) -> Result<(), VerbError> {
+        let mut active = self.take_run(id, tenant).await?;
+        let now = self.now();
+        match active.run.apply(input, now) {
+            Ok(effects) => self.move_on(active, effects).await,
+            Err(error) => {
+                self.keep(active);
+                Err(refused(id, &error))
+            }
+        }
+    }
+
+    async fn decide_run(
+        &mut self,
+        id: RunId,
+        stage: &str,
+        approve: bool,
+        by: String,
+        comment: Option<String>,
+        context: &AuthorizationContext,
+    ) -> Result<(), VerbError> {
+        let tenant = context.principal.tenant.clone();
+        let active = self.take_run(id, &tenant).await?;
+        let status = active.run.status();
+        let mode = active.run.compiled().definition.stages.iter().find(|other| other.name == stage).map(|stage| stage.mode.clone());
+        self.keep(active);
+        let (assignees, escalate_to) = match mode {
+            Some(Mode::Approval { assignees, escalate_to, .. }) => (assignees, escalate_to),
+            Some(_) => return Err(VerbError::new(Consequence::FixInput, "no_approval", format!("the stage `{stage}` of {id} asks nobody: it is no approval"))),
+            None => {
+                let names: Vec<&str> = status.stages.iter().map(|stage| stage.name.as_str()).collect();
+                return Err(VerbError::new(Consequence::NotFound, "unknown_stage", format!("{id} has no stage `{stage}`; it has {}", names.join(", "))));
+            }
+        };
+        let approval = status.stages.iter().find(|other| other.name == stage).and_then(|stage| stage.approval.clone());
+        let Some(approval) = approval.and_then(|id| id.parse::<ApprovalId>().ok()) else {
+            return Err(VerbError::new(Consequence::Conflict, "wrong_state", format!("the approval `{stage}` of {id} is not open: the stage has not started")));
+        };
+        // Who owns the process answers for every role; who comes from outside for his own.
+        let roles = if matches!(context.principal.kind, PrincipalKind::Local | PrincipalKind::System) {
+            assignees.iter().chain(&escalate_to).filter_map(|assignee| assignee.strip_prefix("role:")).map(str::to_owned).collect()
+        } else {
+            context.principal.roles.clone()
+        };
+        let answer = if approve { Answer::Approve } else { Answer::Reject };
+        let decider = Decider { id: by, roles };
+        self.tell_run(id, &tenant, RunInput::Decision { approval, decider, answer, comment }).await
+    }
+}
+
+fn refused(id: RunId, error: &RunRefused) -> VerbError {
+    let (consequence, code) = match error {
+        RunRefused::Ended { .. } | RunRefused::State(_) | RunRefused::Answered { .. } => (Consequence::Conflict, "wrong_state"),
+        RunRefused::NoApproval { .. } => (Consequence::NotFound, "no_approval"),
+        RunRefused::NotAssigned { .. } => (Consequence::NotPermitted, "not_assigned"),
+        RunRefused::Signals { .. } => (Consequence::Limit, "limit: signals"),
+        RunRefused::SignalName { .. } => (Consequence::Limit, "limit: key part"),
+    };
+    VerbError::new(consequence, code, format!("{id}: {error}"))
+}
+
+/// Answers everybody who waits for a run that is gone.
+pub(super) fn gone<T>(id: RunId, waiters: Vec<Reply<T>>) {
+    for waiter in waiters {
+        let _ = waiter.send(Err(unknown(id)));
+    }
+}

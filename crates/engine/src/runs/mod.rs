@@ -1,0 +1,200 @@
+//! Runs of pipelines: actors of the built-in type `pipeline`, performed by their shard. What a run does is decided by
+//! `kernel::pipeline::run`; here its rows are written, and what it asks for is done.
+
+mod accept;
+mod lists;
+mod memory;
+mod perform;
+mod retention;
+mod turn;
+mod verbs;
+mod verify;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use selvedge_kernel::auth::AuthorizationContext;
+use selvedge_kernel::error::WorkError;
+use selvedge_kernel::id::{InvocationId, RunId};
+use selvedge_kernel::journal::Hash32;
+use selvedge_kernel::machine::RunState;
+use selvedge_kernel::pipeline::compiled::Compiled;
+use selvedge_kernel::pipeline::run::{Command, Run, RunInput};
+use selvedge_kernel::record::Writes;
+use selvedge_kernel::time::Millis;
+use serde::{Deserialize, Serialize};
+
+pub use selvedge_kernel::pipeline::run::{RunStatus, StageStatus};
+pub use selvedge_kernel::record::run::Event as RunEvent;
+
+use crate::shard::{Effect, Reply, VerbError};
+use crate::tasks::Abort;
+
+/// How a run has ended.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RunEnd {
+    /// `completed`, `failed` or `cancelled`.
+    pub state: RunState,
+    /// The output of a completed run, as JSON.
+    pub output: Option<Bytes>,
+    /// Why it failed.
+    pub error: Option<WorkError>,
+}
+
+/// A line of the list of runs.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct RunSummary {
+    /// Which run.
+    pub id: RunId,
+    /// Of which pipeline.
+    pub pipeline: String,
+    /// Where it is.
+    pub state: RunState,
+    /// When it was accepted.
+    pub started_at: Millis,
+    /// When it ended.
+    pub ended_at: Option<Millis>,
+}
+
+/// What people do to a run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RunControl {
+    /// End as cancelled; what runs is aborted.
+    Cancel {
+        /// Why.
+        reason: String,
+    },
+    /// Start nothing new.
+    Pause,
+    /// Go on after a pause.
+    Resume,
+    /// Run again what failed or was cancelled; what finished stays.
+    RetryFailed,
+}
+
+/// A run that is to be accepted.
+pub(crate) struct NewRun {
+    pub id: RunId,
+    pub tenant: String,
+    pub compiled: Arc<Compiled>,
+    pub input: Bytes,
+    pub context: AuthorizationContext,
+}
+
+/// What a client asks of a run.
+pub(crate) enum RunCommand {
+    Start { new: Box<NewRun>, reply: Reply<RunId> },
+    Status { id: RunId, tenant: String, reply: Reply<RunStatus> },
+    Wait { id: RunId, tenant: String, reply: Reply<RunEnd> },
+    Events { id: RunId, tenant: String, from: u64, wait: bool, reply: Reply<Vec<(u64, RunEvent)>> },
+    List { tenant: String, reply: Reply<Vec<RunSummary>> },
+    Tell { id: RunId, tenant: String, input: RunInput, reply: Reply<()> },
+    Decide { id: RunId, stage: String, approve: bool, by: String, comment: Option<String>, context: AuthorizationContext, reply: Reply<()> },
+}
+
+/// What a run lets out once its commit is durable.
+pub(crate) struct RunEffect {
+    run: RunId,
+    commands: Vec<Command>,
+    /// The round of each stage when that was decided.
+    rounds: Vec<u32>,
+}
+
+/// A run in memory.
+struct Active {
+    run: Run,
+    /// What has happened to it and is not applied yet.
+    inputs: VecDeque<RunInput>,
+    /// Its ready row.
+    ready: Option<u64>,
+    /// Where its timer row stands, if this process has written it.
+    timer: Option<(Millis, u64)>,
+    /// As its index row says.
+    indexed: Option<RunState>,
+    /// Whether its last line in the ledger says that it has ended.
+    ended: bool,
+    /// Commits decided whose commands are not performed yet.
+    unperformed: u32,
+    /// When it wants a turn although nothing happens.
+    wake: Option<Millis>,
+    /// Since when it rests, and the wake-up after which it leaves memory.
+    rests: Option<(Millis, (Millis, u64))>,
+}
+
+/// One attempt in this process, or a call that is under way.
+struct Task {
+    attempt: u32,
+    alarm: Option<(Millis, u64)>,
+    work: Doing,
+}
+
+enum Doing {
+    /// A task of this process: it ends when this is dropped.
+    Here { _abort: Abort },
+    /// A call to an actor: its answer comes as a message.
+    Call(InvocationId),
+}
+
+/// Who follows a run, and from which event on.
+struct Watcher {
+    from: u64,
+    reply: Reply<Vec<(u64, RunEvent)>>,
+}
+
+/// The runs of a shard.
+#[derive(Default)]
+pub(crate) struct Runs {
+    active: HashMap<RunId, Active>,
+    runnable: VecDeque<RunId>,
+    queued: BTreeSet<RunId>,
+    wakes: BTreeSet<(Millis, RunId)>,
+    /// Durable commits whose commands are to be performed, in order.
+    performing: VecDeque<RunEffect>,
+    tasks: BTreeMap<(RunId, u16, u32), Task>,
+    /// Marks of answers that were given to runs in this turn: raised when the ends are written.
+    marks: Vec<(Writes, Vec<Effect>)>,
+    waiters: HashMap<RunId, Vec<Reply<RunEnd>>>,
+    watchers: HashMap<RunId, Vec<Watcher>>,
+    /// Definitions at hand, by the hash of their bytes.
+    definitions: HashMap<Hash32, Arc<Compiled>>,
+    /// Ready rows of runs that have left memory and are in flight all the same.
+    left_ready: HashMap<RunId, u64>,
+    /// Runs whose rows do not fit each other, and how.
+    damaged: HashMap<RunId, VerbError>,
+}
+
+impl Runs {
+    /// When a run wants a turn although nothing happens.
+    pub(crate) fn next_due(&self) -> Option<Millis> {
+        if self.has_work() { Some(Millis(0)) } else { self.wakes.first().map(|wake| wake.0) }
+    }
+
+    /// Whether a run wants a turn now.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.runnable.is_empty() || !self.performing.is_empty()
+    }
+
+    /// Whether something that is durable waits to be done.
+    pub(crate) fn performs(&self) -> bool {
+        !self.performing.is_empty()
+    }
+
+    /// Runs in memory, and attempts of their tasks.
+    pub(crate) fn census(&self) -> (usize, usize) {
+        (self.active.len(), self.tasks.len())
+    }
+
+    fn enqueue(&mut self, run: RunId) {
+        if self.queued.insert(run) {
+            self.runnable.push_back(run);
+        }
+    }
+
+    fn tell(&mut self, run: RunId, input: RunInput) {
+        if let Some(active) = self.active.get_mut(&run) {
+            active.inputs.push_back(input);
+            self.enqueue(run);
+        }
+    }
+}

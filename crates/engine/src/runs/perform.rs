@@ -1,0 +1,145 @@
+//! What a run lets out: attempts, calls, aborts, its end.
+
+use selvedge_kernel::error::{AttemptError, WorkError};
+use selvedge_kernel::id::RunId;
+use selvedge_kernel::journal::Payload;
+use selvedge_kernel::pipeline::definition::Executor;
+use selvedge_kernel::pipeline::run::{Command, Dispatch, RunInput, Work};
+use selvedge_kernel::record::Writes;
+use selvedge_kernel::record::message::{Message, Peer};
+use selvedge_kernel::record::run::Stored;
+
+use bytes::Bytes;
+use std::time::Duration;
+
+use super::turn::call_id;
+use super::{Doing, RunEffect, RunEnd, Task};
+use crate::shard::{Alarm, Shard, VerbError};
+use crate::tasks::{self, Job, Owner};
+
+impl Shard {
+    /// A commit of a run is durable: what rests on it is done in this turn.
+    pub(crate) fn perform_run(&mut self, effect: RunEffect) {
+        self.runs.performing.push_back(effect);
+    }
+
+    pub(super) async fn perform_commands(&mut self, effect: RunEffect) -> Result<(), VerbError> {
+        let RunEffect { run, commands, rounds } = effect;
+        for command in commands {
+            match command {
+                Command::Dispatch(dispatch) => {
+                    let round = rounds.get(usize::from(dispatch.stage)).copied().unwrap_or(0);
+                    self.dispatch(run, dispatch, round).await?;
+                }
+                Command::AbortStage { stage } => self.abort_tasks(run, Some(stage)).await?,
+                Command::RunEnded { state, output, error } => {
+                    self.abort_tasks(run, None).await?;
+                    if let Some(waiters) = self.runs.waiters.remove(&run) {
+                        let output = self.stored(run, output).await?;
+                        for waiter in waiters {
+                            let _ = waiter.send(Ok(RunEnd { state, output: output.clone(), error: error.clone() }));
+                        }
+                    }
+                }
+            }
+        }
+        self.tell_watchers(run).await?;
+        if let Some(active) = self.runs.active.get_mut(&run) {
+            active.unperformed = active.unperformed.saturating_sub(1);
+            self.rest(run);
+        }
+        Ok(())
+    }
+
+    /// A value of a run, wherever it is.
+    pub(super) async fn stored(&self, run: RunId, value: Option<Stored>) -> Result<Option<Bytes>, VerbError> {
+        Ok(match value {
+            None => None,
+            Some(Stored::Inline(bytes)) => Some(bytes),
+            Some(Stored::Chunked { seal, len }) => Some(self.payload(run.0, seal, &Payload::Chunked { len }).await?),
+        })
+    }
+
+    async fn dispatch(&mut self, run: RunId, dispatch: Dispatch, round: u32) -> Result<(), VerbError> {
+        let Some(active) = self.runs.active.get(&run) else { return Ok(()) };
+        let Dispatch { stage, item, attempt, work, input, key, timeout_ms } = dispatch;
+        let compiled = active.run.compiled().clone();
+        let deadline = timeout_ms.map(|ms| self.head.time.max(self.wiring.env.clock.now()).after(Duration::from_millis(ms)));
+        match work {
+            Work::Activity { name } => {
+                let declared = compiled.definition.activities.get(&name).map(|activity| &activity.executor);
+                let work = match declared {
+                    Some(Executor::Exec(exec)) => Some(tasks::Work::Exec(exec.clone(), input)),
+                    Some(Executor::Native) | None => self.wiring.registry.activities.contains_key(&name).then_some(tasks::Work::Activity(input)),
+                };
+                let Some(work) = work else {
+                    let reason = format!("nothing here can run the activity `{name}`: register it, or declare it in app.yaml, and start again");
+                    self.runs.tell(run, RunInput::NoExecutor { stage, item, attempt, reason });
+                    return Ok(());
+                };
+                let wiring = self.wiring.clone();
+                let mailbox = wiring.mailbox(self.id).clone();
+                let abort = tasks::start(&wiring, mailbox, Job { owner: Owner::Run { run, stage, item }, attempt, key, deadline, name, work });
+                let alarm = deadline.map(|at| self.set_alarm(at, Alarm::Task { run, stage, item, attempt }));
+                self.runs.tasks.insert((run, stage, item), Task { attempt, alarm, work: Doing::Here { _abort: abort } });
+            }
+            Work::Actor { target, handler } => {
+                let id = call_id(run, (stage, item, attempt), round, &target);
+                let name = compiled.definition.stages.get(usize::from(stage)).map_or("", |stage| &stage.name);
+                let context = active.run.context().through(&run.actor(&active.run.header().tenant), name);
+                let reply_to = Some(Peer::Task { run, stage, item, attempt });
+                let message =
+                    Message { id, target, handler, input, context, idempotency_key: None, trace: None, deadline, reply_to, parent: None, chain: Vec::new() };
+                self.runs.tasks.insert((run, stage, item), Task { attempt, alarm: None, work: Doing::Call(id) });
+                let mut writes = Writes::default();
+                let mut effects = Vec::new();
+                self.post(message, &mut writes, &mut effects).await?;
+                if writes != Writes::default() || !effects.is_empty() {
+                    self.write(writes, effects);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends what runs of a stage, or of a whole run; ends that come all the same are late.
+    async fn abort_tasks(&mut self, run: RunId, stage: Option<u16>) -> Result<(), VerbError> {
+        let (first, last) = stage.map_or((0, u16::MAX), |stage| (stage, stage));
+        let gone: Vec<_> = self.runs.tasks.range((run, first, 0)..=(run, last, u32::MAX)).map(|(task, _)| *task).collect();
+        for task in gone {
+            let Some(task) = self.runs.tasks.remove(&task) else { continue };
+            self.clear_alarm(task.alarm);
+            if let Doing::Call(invocation) = task.work {
+                let mut writes = Writes::default();
+                let mut effects = Vec::new();
+                self.post_cancel(invocation, format!("{run} needs no answer any more"), &mut writes, &mut effects).await?;
+                self.write(writes, effects);
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets an attempt that has ended; false if it is not the one under way.
+    pub(super) fn forget_task(&mut self, task: (RunId, u16, u32), attempt: u32) -> bool {
+        if self.runs.tasks.get(&task).is_none_or(|task| task.attempt != attempt) {
+            return false;
+        }
+        if let Some(task) = self.runs.tasks.remove(&task) {
+            self.clear_alarm(task.alarm);
+        }
+        true
+    }
+
+    /// An attempt of a task of this process has ended.
+    pub(crate) fn run_task_done(&mut self, run: RunId, stage: u16, item: u32, attempt: u32, result: Result<Bytes, AttemptError>) {
+        if self.forget_task((run, stage, item), attempt) {
+            self.runs.tell(run, RunInput::TaskEnded { stage, item, attempt, result });
+        }
+    }
+
+    /// The time of an attempt is up.
+    pub(crate) fn run_task_late(&mut self, run: RunId, stage: u16, item: u32, attempt: u32) {
+        let error = WorkError::new("timeout", format!("attempt {attempt} was given up when its time was up"));
+        self.run_task_done(run, stage, item, attempt, Err(AttemptError { error, retryable: true, retry_after_ms: None }));
+    }
+}

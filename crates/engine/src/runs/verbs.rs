@@ -1,0 +1,132 @@
+//! The engine's verbs for runs. Each consumes a permit.
+
+use bytes::Bytes;
+use selvedge_kernel::auth::{Action, Permit, Resource};
+use selvedge_kernel::error::Consequence;
+use selvedge_kernel::id::{RawId, RunId, ShardId};
+use selvedge_kernel::limit::PAGE;
+use selvedge_kernel::pipeline::definition::Definition;
+use selvedge_kernel::pipeline::run::{RunInput, RunStatus};
+
+use super::accept::{checked_input, compiled, unknown_pipeline};
+use super::{NewRun, RunCommand, RunControl, RunEnd, RunEvent, RunSummary};
+use crate::engine::{Engine, check_part, expect_action, misused};
+use crate::shard::{Command, Reply, VerbError};
+
+impl Engine {
+    /// Starts a run: durable when this returns. Two starts under one key meet; another input under it is a conflict.
+    /// Errors: an input that does not fit the definition, all of it at once.
+    pub async fn start_run(&self, permit: Permit, definition: Definition, input: Bytes, key: Option<String>) -> Result<RunId, VerbError> {
+        expect_action(&permit, Action::Start)?;
+        let Resource::Pipeline { tenant, name } = permit.resource().clone() else { return Err(misused(&permit)) };
+        if name != definition.name {
+            return Err(misused(&permit));
+        }
+        if let Some(key) = &key {
+            check_part("the idempotency key", key)?;
+        }
+        let bound = self.limits().body_bytes;
+        if input.len() as u64 > bound {
+            return Err(VerbError::new(
+                Consequence::Limit,
+                "limit: body",
+                format!("the input has {} bytes, the limit of a body is {bound}: send a reference instead", input.len()),
+            ));
+        }
+        let input = checked_input(&definition, &input)?;
+        let compiled = compiled(&self.wiring.registry, definition)?;
+        let id = match key {
+            Some(key) => RunId::keyed(&tenant, &name, &key),
+            None => RunId::of(&tenant, RawId::at(selvedge_kernel::id::Hash16(0), self.now(), self.draw()).uuid),
+        };
+        let new = Box::new(NewRun { id, tenant, compiled, input, context: permit.into_context() });
+        self.ask_run(id, |reply| RunCommand::Start { new, reply }).await
+    }
+
+    /// The definition that a pipeline is registered with.
+    pub fn definition(&self, name: &str) -> Result<Definition, VerbError> {
+        self.wiring.registry.pipelines.get(name).cloned().ok_or_else(|| unknown_pipeline(&self.wiring.registry, name))
+    }
+
+    /// A run as it is now.
+    pub async fn run_status(&self, permit: Permit, id: RunId) -> Result<RunStatus, VerbError> {
+        let tenant = tenant_for(&permit, Action::Read)?;
+        self.ask_run(id, |reply| RunCommand::Status { id, tenant, reply }).await
+    }
+
+    /// Waits for the end of a run.
+    pub async fn run_wait(&self, permit: Permit, id: RunId) -> Result<RunEnd, VerbError> {
+        let tenant = tenant_for(&permit, Action::Read)?;
+        self.ask_run(id, |reply| RunCommand::Wait { id, tenant, reply }).await
+    }
+
+    /// What the commits of a run did, from number `from` on, a page at most. With `wait`, waits for the next commit if
+    /// there is none; nothing then means that the run has ended.
+    pub async fn run_events(&self, permit: Permit, id: RunId, from: u64, wait: bool) -> Result<Vec<(u64, RunEvent)>, VerbError> {
+        let tenant = tenant_for(&permit, Action::Read)?;
+        self.ask_run(id, |reply| RunCommand::Events { id, tenant, from, wait, reply }).await
+    }
+
+    /// The runs of a tenant, the newest first, a page at most.
+    pub async fn list_runs(&self, permit: Permit) -> Result<Vec<RunSummary>, VerbError> {
+        let tenant = tenant_for(&permit, Action::Read)?;
+        let mut lines = Vec::new();
+        for shard in (0..self.wiring.shards).map(ShardId) {
+            let tenant = tenant.clone();
+            lines.extend(self.ask(shard, |reply| Command::Run(RunCommand::List { tenant, reply })).await?);
+        }
+        lines.sort_by_key(|line: &RunSummary| (std::cmp::Reverse(line.started_at), line.id));
+        lines.truncate(PAGE);
+        Ok(lines)
+    }
+
+    /// Cancels, pauses, resumes or retries a run. A state that does not allow it refuses, naming both.
+    pub async fn run_control(&self, permit: Permit, id: RunId, control: RunControl) -> Result<(), VerbError> {
+        let tenant = tenant_for(&permit, Action::Control)?;
+        let by = permit.context().principal.id.clone();
+        let input = match control {
+            RunControl::Cancel { reason } if reason.is_empty() => RunInput::Cancel { by },
+            RunControl::Cancel { reason } => RunInput::Cancel { by: format!("{by}: {reason}") },
+            RunControl::Pause => RunInput::Pause { by },
+            RunControl::Resume => RunInput::Resume,
+            RunControl::RetryFailed => RunInput::RetryFailed,
+        };
+        self.ask_run(id, |reply| RunCommand::Tell { id, tenant, input, reply }).await
+    }
+
+    /// Answers the approval that a stage asks for.
+    pub async fn run_decide(&self, permit: Permit, id: RunId, stage: &str, approve: bool, by: &str, comment: Option<String>) -> Result<(), VerbError> {
+        expect_action(&permit, Action::Signal)?;
+        check_part("who answers", by)?;
+        let (stage, by, context) = (stage.to_owned(), by.to_owned(), permit.into_context());
+        self.ask_run(id, |reply| RunCommand::Decide { id, stage, approve, by, comment, context, reply }).await
+    }
+
+    /// Delivers a signal to a run: durable when this returns, kept until a stage waits for it.
+    pub async fn run_signal(&self, permit: Permit, id: RunId, name: &str, payload: Bytes) -> Result<(), VerbError> {
+        let tenant = tenant_for(&permit, Action::Signal)?;
+        check_part("the signal's name", name)?;
+        let bound = self.limits().body_bytes;
+        if payload.len() as u64 > bound {
+            return Err(VerbError::new(
+                Consequence::Limit,
+                "limit: body",
+                format!("the signal `{name}` carries {} bytes, the limit of a body is {bound}: send a reference instead", payload.len()),
+            ));
+        }
+        if let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(&payload) {
+            return Err(VerbError::new(Consequence::FixInput, "json", format!("the payload of the signal `{name}` is no JSON: {error}")));
+        }
+        let input = RunInput::Signal { name: name.to_owned(), payload };
+        self.ask_run(id, |reply| RunCommand::Tell { id, tenant, input, reply }).await
+    }
+
+    async fn ask_run<T>(&self, id: RunId, command: impl FnOnce(Reply<T>) -> RunCommand) -> Result<T, VerbError> {
+        self.ask(id.0.hash.shard(self.wiring.shards), |reply| Command::Run(command(reply))).await
+    }
+}
+
+fn tenant_for(permit: &Permit, action: Action) -> Result<String, VerbError> {
+    expect_action(permit, action)?;
+    Ok(permit.resource().tenant().unwrap_or(&permit.context().principal.tenant).to_owned())
+}

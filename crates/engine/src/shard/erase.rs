@@ -1,0 +1,98 @@
+//! Erasure: the payloads of an ended invocation go, with the key of their seals. Its chain still verifies, and nothing
+//! that is left can be guessed back.
+
+use bytes::Bytes;
+
+use selvedge_kernel::error::Consequence;
+use selvedge_kernel::id::{InvocationId, Key};
+use selvedge_kernel::journal::{Entry, Payload};
+use selvedge_kernel::record::kind::Kind;
+use selvedge_kernel::record::{Writes, key};
+use selvedge_kernel::time::Day;
+use selvedge_kernel::wire;
+
+use super::inspect::unfold;
+use super::{Shard, VerbError};
+
+/// Operations of one step of an erasure.
+const STEP: usize = 60;
+
+impl Shard {
+    /// Erases what an ended invocation was given, did and said. Done again, it goes on where it stopped.
+    pub(super) async fn erase(&mut self, id: InvocationId) -> Result<(), VerbError> {
+        let Some(mut record) = self.record(id).await? else {
+            return Err(VerbError::new(
+                Consequence::NotFound,
+                "unknown_invocation",
+                format!("there is no invocation {id}: it may have been removed after its retention time"),
+            ));
+        };
+        let Some(end) = record.end.clone().filter(|_| record.status.ended()) else {
+            return Err(VerbError::new(
+                Consequence::Conflict,
+                "open",
+                format!("{id} has not ended: its replay needs its payloads; cancel or kill it first, then erase it"),
+            ));
+        };
+        let expires = Day::expiry(end.at, self.keep_of(&record).finished);
+        for kind in [Kind::Journal, Kind::FoldedJournal] {
+            for (row, value) in self.scan_all(&key::of_id(kind, id.0)).await? {
+                let erased = if kind == Kind::Journal { without_payloads(&value)? } else { fold_without_payloads(&value)? };
+                let mut writes = Writes::default();
+                writes.put_until(row, erased, expires);
+                self.write(writes, Vec::new());
+            }
+        }
+        for kind in [Kind::Chunk, Kind::Output, Kind::InvocationSignal, Kind::DeadLetter] {
+            let rows = self.scan_all(&key::of_id(kind, id.0)).await?;
+            self.delete_in_steps(rows.into_iter().map(|row| row.0).collect());
+        }
+        record.input = Payload::Erased;
+        record.last_error = None;
+        if let Some(end) = &mut record.end {
+            end.value = end.value.as_ref().map(|_| Payload::Erased);
+            if let Some(error) = &mut end.error {
+                error.message = "erased on request".to_owned();
+            }
+        }
+        let mut writes = Writes::default();
+        writes.put_until(key::invocation(id), wire::encode(&record), expires);
+        writes.delete(key::seal_key(id.0));
+        self.write(writes, Vec::new());
+        Ok(())
+    }
+
+    fn delete_in_steps(&mut self, rows: Vec<Key>) {
+        for step in rows.chunks(STEP) {
+            let mut writes = Writes::default();
+            step.iter().for_each(|row| writes.delete(row.clone()));
+            self.write(writes, Vec::new());
+        }
+    }
+
+    /// Whether the record of an ended invocation must still be there.
+    pub(super) fn within_retention(&self, ended_at: selvedge_kernel::time::Millis) -> bool {
+        let shortest = self.wiring.registry.actors.values().filter_map(|actor| actor.options.retention).min();
+        let keep = self.wiring.settings.keep.finished;
+        self.head.time.day() < Day::expiry(ended_at, shortest.unwrap_or(keep).min(keep))
+    }
+}
+
+fn without_payloads(row: &Bytes) -> Result<Bytes, VerbError> {
+    let mut entries: Vec<Entry> = wire::decode("journal entries", row)?;
+    for entry in &mut entries {
+        entry.payload = Payload::Erased;
+    }
+    Ok(wire::encode(&entries))
+}
+
+fn fold_without_payloads(folded: &Bytes) -> Result<Bytes, VerbError> {
+    let mut erased = Vec::with_capacity(folded.len());
+    for (row, value) in unfold(folded) {
+        for part in [row, without_payloads(&value)?] {
+            erased.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
+            erased.extend_from_slice(&part);
+        }
+    }
+    Ok(Bytes::from(erased))
+}

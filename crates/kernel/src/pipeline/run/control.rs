@@ -1,0 +1,114 @@
+//! What comes from outside: ends, signals, answers, and the verbs of people.
+
+use super::effects::{Effects, Room, RunInput, RunRefused};
+use super::memory::StageMemory;
+use super::{Out, Run};
+use crate::machine::{RUN, RunEvent, RunState, StageEvent, StageState, TaskEvent};
+use crate::record::run::{Paused, Phase, StageHeader};
+use crate::time::Millis;
+
+impl Run {
+    /// Takes one input. Many can go into one commit: one adds at most [`Run::most_ops_of_an_end`] operations. What is
+    /// refused changes nothing. Afterwards, once for all that go into a commit, comes [`Run::advance`].
+    pub fn apply(&mut self, input: RunInput, now: Millis) -> Result<Effects, RunRefused> {
+        let mut out = Out { effects: Effects::default(), room: Room::WHOLE };
+        match input {
+            RunInput::TaskEnded { stage, item, attempt, result } => {
+                self.task_ended((usize::from(stage), item, attempt), result, now, &mut out);
+            }
+            RunInput::Answered { stage, item, attempt, result } => {
+                self.answered((usize::from(stage), item, attempt), result, now, &mut out);
+            }
+            RunInput::NoExecutor { stage, item, attempt, reason } => self.no_executor((usize::from(stage), item, attempt), reason),
+            RunInput::Unblock => {
+                if self.header.blocked.take().is_some() {
+                    self.dirty = true;
+                    if self.header.state == RunState::Blocked {
+                        self.run_event(RunEvent::Unblock, None);
+                    }
+                }
+            }
+            RunInput::TimerFired => {
+                if self.header.timer.is_some_and(|at| at <= now) {
+                    self.dirty = true;
+                }
+            }
+            RunInput::Signal { name, payload } => self.signal(name, payload, &mut out)?,
+            RunInput::Decision { approval, decider, answer, comment } => self.decision(approval, (decider, answer), comment, now)?,
+            RunInput::Cancel { by } => {
+                RUN.next(self.header.state, RunEvent::Cancel)?;
+                self.end_run(RunEvent::Cancel, Some(format!("cancelled by {by}")), now, &mut out);
+            }
+            RunInput::Pause { by } => {
+                RUN.next(self.header.state, RunEvent::Pause)?;
+                self.run_event(RunEvent::Pause, Some(format!("paused by {by}")));
+                self.header.paused = Some(Paused { by, since: now });
+            }
+            RunInput::Resume => {
+                RUN.next(self.header.state, RunEvent::Resume)?;
+                self.run_event(RunEvent::Resume, None);
+                self.header.paused = None;
+                if let Some(reason) = self.header.blocked.clone() {
+                    self.run_event(RunEvent::Block, Some(reason));
+                }
+            }
+            RunInput::RetryFailed => {
+                RUN.next(self.header.state, RunEvent::Retry)?;
+                self.retry_failed(now);
+            }
+        }
+        out.effects.requests = self.readings.asked();
+        Ok(out.effects)
+    }
+
+    fn no_executor(&mut self, (stage, item, attempt): (usize, u32, u32), reason: String) {
+        if !self.is_running(stage, item, attempt) {
+            return;
+        }
+        let low = self.header.stages[stage].low;
+        let memory = &mut self.stages[stage];
+        if let Some(slot) = super::dispatch::slot_mut(memory, low, item) {
+            slot.take(TaskEvent::Lost);
+            slot.attempts = slot.attempts.saturating_sub(1);
+        }
+        super::dispatch::stopped(memory, low, item);
+        if item != crate::record::run::FALLBACK_ITEM {
+            memory.due.insert(item);
+        }
+        self.dirty = true;
+        if matches!(self.header.state, RunState::Running | RunState::Waiting) {
+            self.run_event(RunEvent::Block, Some(reason.clone()));
+        }
+        self.header.blocked = Some(reason);
+    }
+
+    /// Everything that did not end well starts over; what ended well is found in its rows and stays.
+    fn retry_failed(&mut self, now: Millis) {
+        self.run_event(RunEvent::Retry, None);
+        self.header.error = None;
+        self.header.ended_at = None;
+        self.header.paused = None;
+        self.header.blocked = None;
+        self.header.deadline = self.compiled.definition.timeout.map(|span| now.after(span.0));
+        for stage in 0..self.stages.len() {
+            if !matches!(self.header.stages[stage].state, StageState::Failed | StageState::Cancelled) {
+                continue;
+            }
+            self.stage_event(stage, StageEvent::Retry, None);
+            let compiled = self.compiled.clone();
+            let at = &mut self.header.stages[stage];
+            let began = at.phase != Phase::Begin;
+            *at = StageHeader {
+                state: at.state,
+                pieces: std::mem::take(&mut at.pieces),
+                visited: at.visited.max(at.cursor),
+                round: at.round + u32::from(began),
+                defect: at.defect.take(),
+                window: std::mem::take(&mut at.window),
+                ..StageHeader::default()
+            };
+            let throttle = compiled.definition.stages[stage].throttle.as_ref();
+            self.stages[stage] = StageMemory::new(throttle, &self.header.stages[stage]);
+        }
+    }
+}

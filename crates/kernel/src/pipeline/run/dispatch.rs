@@ -1,0 +1,334 @@
+//! Starts attempts, as far as throttles and limits let them.
+
+use bytes::Bytes;
+use std::sync::Arc;
+
+use super::begin::expression_error;
+use super::effects::{Command, Dispatch, Work};
+use super::end::Outcome;
+use super::memory::{Slot, StageMemory};
+use super::{Out, Run};
+use crate::error::WorkError;
+use crate::id::{ActorId, effect_key};
+use crate::limit::TASK_INPUT_BYTES;
+use crate::machine::{StageState, TaskEvent, TaskState};
+use crate::pipeline::compiled::CompiledCall;
+use crate::pipeline::definition::Mode;
+use crate::pipeline::expression::{Doc, Scope};
+use crate::pipeline::throttle::Admission;
+use crate::policy::Timeout;
+use crate::record::run::{FALLBACK_ITEM, Phase};
+use crate::time::Millis;
+
+/// Starts of one turn.
+const TURN_STARTS: usize = 64;
+
+/// Inputs of the attempts of one run that run at once; a single one may be larger.
+const IN_FLIGHT_BYTES: u64 = 32 * 1024 * 1024;
+
+/// What a task needs to start.
+enum Prepared {
+    /// Rows are on their way.
+    Waits,
+    /// All there.
+    Ready(Work, Bytes),
+}
+
+impl Run {
+    /// Starts what may start, stage by stage, another one first each time.
+    pub(super) fn dispatch_all(&mut self, now: Millis, out: &mut Out) {
+        let count = self.stages.len();
+        let mut starts = TURN_STARTS;
+        let first = self.turn % count.max(1);
+        self.turn = first + 1;
+        for step in 0..count {
+            let stage = (first + step) % count;
+            let at = &self.header.stages[stage];
+            if at.state != StageState::Running || !matches!(at.phase, Phase::Tasks | Phase::Fallback) {
+                continue;
+            }
+            if let Err(error) = self.dispatch(stage, now, &mut starts, out) {
+                self.fail_stage(stage, error, now, out);
+            }
+            if self.header.state.ended() {
+                return;
+            }
+            if starts == 0 {
+                self.turn = stage + 1;
+                out.effects.more = true;
+                return;
+            }
+        }
+    }
+
+    fn running(&self) -> u64 {
+        self.stages.iter().map(|memory| u64::from(memory.running)).sum()
+    }
+
+    fn dispatch(&mut self, stage: usize, now: Millis, starts: &mut usize, out: &mut Out) -> Result<(), WorkError> {
+        if !self.stages[stage].loaded {
+            self.read_slots(stage);
+            return Ok(());
+        }
+        if self.held() {
+            return Ok(());
+        }
+        let compiled = self.compiled.clone();
+        let Some(scope) = self.scope(&compiled.stages[stage].task_reads)? else {
+            return Ok(());
+        };
+        let mut room = self.limits.run_tasks.saturating_sub(self.running());
+        while self.runs(stage) && room > 0 {
+            if *starts == 0 || out.full() {
+                out.effects.more = true;
+                return Ok(());
+            }
+            let Some(item) = self.next_item(stage) else {
+                return Ok(());
+            };
+            let memory = &mut self.stages[stage];
+            match memory.gate.admit(memory.running, now) {
+                Admission::Now => {}
+                Admission::Full => return Ok(()),
+                Admission::At(at) => {
+                    self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+                    return Ok(());
+                }
+            }
+            let prepared = match self.stages[stage].prepared.take() {
+                Some((other, work, input)) if other == item => Ok(Prepared::Ready(work, input)),
+                _ => self.prepare(stage, item, &scope),
+            };
+            match prepared {
+                Ok(Prepared::Waits) => return Ok(()),
+                Ok(Prepared::Ready(work, input)) => {
+                    let in_flight: u64 = self.stages.iter().map(|memory| memory.in_flight_bytes).sum();
+                    if in_flight > 0 && in_flight + input.len() as u64 > IN_FLIGHT_BYTES {
+                        self.stages[stage].prepared = Some((item, work, input));
+                        return Ok(());
+                    }
+                    self.start_attempt(stage, item, (work, input), now, out);
+                    *starts -= 1;
+                    room -= 1;
+                }
+                Err(error) => {
+                    self.stages[stage].due.remove(&item);
+                    self.end_slot(stage, item, Outcome::Failed { error, output: Bytes::from_static(b"null") }, now, out);
+                    // Failed before its start: another turn goes on, so that one turn stays bounded.
+                    *starts -= 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The next task that can start; moves the cursor over those that ended before a retry of the run.
+    fn next_item(&mut self, stage: usize) -> Option<u32> {
+        if self.header.stages[stage].phase == Phase::Fallback {
+            let queued = self.stages[stage].fallback.as_ref().is_some_and(|slot| slot.state == TaskState::Queued && slot.again.is_none());
+            return queued.then_some(FALLBACK_ITEM);
+        }
+        loop {
+            if let Some(item) = self.stages[stage].due.first() {
+                return Some(*item);
+            }
+            let at = &self.header.stages[stage];
+            let item = at.cursor;
+            if item >= at.total || u64::from(item - at.low) >= self.limits.scatter_window {
+                return None;
+            }
+            let memory = &mut self.stages[stage];
+            let slot = if item < at.visited {
+                if item >= memory.old_to {
+                    self.read_old(stage);
+                    return None;
+                }
+                self.slot_of_old_row(stage, item)
+            } else {
+                Slot::new()
+            };
+            let memory = &mut self.stages[stage];
+            if slot.state == TaskState::Queued {
+                memory.due.insert(item);
+            }
+            memory.slots.push_back(slot);
+            self.header.stages[stage].cursor += 1;
+            self.dirty = true;
+            self.slide(stage);
+        }
+    }
+
+    fn slot_of_old_row(&mut self, stage: usize, item: u32) -> Slot {
+        let at = &mut self.header.stages[stage];
+        let Some(row) = self.stages[stage].old.remove(&item) else {
+            return Slot::new();
+        };
+        let slot = Slot::from_row(&row, at.round);
+        if slot.ended() {
+            at.done += 1;
+            at.attempts += u64::from(row.attempts);
+            if let crate::record::run::TaskEnd::Completed { output } = &row.end {
+                at.output_bytes += output.len();
+            }
+            self.touched.insert(stage as u16);
+        }
+        slot
+    }
+
+    /// The scope of one task: none while rows are on their way.
+    pub(super) fn task_scope(&mut self, stage: usize, item: u32, base: &Scope) -> Result<Option<Scope>, WorkError> {
+        let mut scope = base.clone();
+        let at = &self.header.stages[stage];
+        if item == FALLBACK_ITEM {
+            let error = at.error.clone().unwrap_or_else(|| WorkError::new("unknown", ""));
+            let entries = vec![(Arc::from("code"), Doc::string(&error.code)), (Arc::from("message"), Doc::string(&error.message))];
+            scope.set("error", Doc::object(entries));
+            return Ok(Some(scope));
+        }
+        let grouped = match self.definition(stage).mode {
+            Mode::Scatter { .. } => false,
+            Mode::Gather { group_by: Some(_), .. } => true,
+            _ => return Ok(Some(scope)),
+        };
+        let Some(bytes) = self.item_bytes(stage, item) else {
+            return Ok(None);
+        };
+        if grouped {
+            let Some(group) = self.stages[stage].groups.get(&item).cloned() else {
+                self.read_group(stage, item, &bytes)?;
+                return Ok(None);
+            };
+            if group.is_null() {
+                let text = format!(
+                    "group {} of stage `{}` has more than 64 MiB of outputs (limit: expression_input): group by more",
+                    String::from_utf8_lossy(&bytes),
+                    self.definition(stage).name
+                );
+                return Err(WorkError::new("limit", text));
+            }
+            scope.set("group", group);
+            return Ok(Some(scope));
+        }
+        let value = Doc::parse(&bytes).map_err(|error| expression_error("item", &error))?;
+        if let Some(name) = self.item_name(stage) {
+            scope.set(name, value.clone());
+        }
+        scope.set("item", value);
+        scope.set("index", Doc::number(item.into()));
+        Ok(Some(scope))
+    }
+
+    /// An item as JSON: none while its piece is on its way.
+    pub(super) fn item_bytes(&mut self, stage: usize, item: u32) -> Option<Bytes> {
+        let pieces = &self.header.stages[stage].pieces;
+        let piece = pieces.partition_point(|end| *end <= item);
+        let first = if piece == 0 { 0 } else { pieces[piece - 1] };
+        if let Some(items) = self.stages[stage].pieces.get(&(piece as u32)) {
+            return items.get((item - first) as usize).cloned();
+        }
+        self.read_piece(stage, piece as u32);
+        None
+    }
+
+    fn prepare(&mut self, stage: usize, item: u32, base: &Scope) -> Result<Prepared, WorkError> {
+        let Some(scope) = self.task_scope(stage, item, base)? else {
+            return Ok(Prepared::Waits);
+        };
+        let compiled = self.compiled.clone();
+        let plan = &compiled.stages[stage];
+        let (call, template) = match (&plan.fallback, item) {
+            (Some(fallback), FALLBACK_ITEM) => (&fallback.call, &fallback.input),
+            _ => (plan.call.as_ref().ok_or_else(|| WorkError::new("definition", "the stage has no `call`"))?, &plan.input),
+        };
+        let input = match template {
+            Some(template) => template.eval_doc(&scope).map_err(|error| expression_error("`input`", &error))?.to_bytes(),
+            None => match self.plain_input(stage, item, &scope)? {
+                Some(input) => input,
+                None => return Ok(Prepared::Waits),
+            },
+        };
+        if input.len() > TASK_INPUT_BYTES {
+            let text = format!("the task's input has {} bytes (limit: task_input = {TASK_INPUT_BYTES}): group it, or pass a reference", input.len());
+            return Err(WorkError::new("limit", text));
+        }
+        let work = match call {
+            CompiledCall::Activity(name) => Work::Activity { name: name.clone() },
+            CompiledCall::Actor { actor, key, handler } => {
+                let key = key.eval_doc(&scope).map_err(|error| expression_error("`key`", &error))?;
+                if key.is_null() {
+                    return Err(WorkError::new("expression", "`key` of the actor is null"));
+                }
+                let target = ActorId { tenant: self.header.tenant.clone(), kind: actor.clone(), key: key.text() };
+                Work::Actor { target, handler: handler.clone() }
+            }
+        };
+        Ok(Prepared::Ready(work, input))
+    }
+
+    /// The input where none is written.
+    fn plain_input(&mut self, stage: usize, item: u32, scope: &Scope) -> Result<Option<Bytes>, WorkError> {
+        let root = if item == FALLBACK_ITEM {
+            "error"
+        } else {
+            match &self.definition(stage).mode {
+                Mode::Scatter { .. } => "item",
+                Mode::Gather { group_by: Some(_), .. } => "group",
+                Mode::Gather { .. } => return Ok(self.gather(stage)?.map(|doc| doc.to_bytes())),
+                _ => return Ok(Some(Bytes::from_static(b"null"))),
+            }
+        };
+        Ok(Some(scope.get(root).cloned().unwrap_or_else(Doc::null).to_bytes()))
+    }
+
+    fn start_attempt(&mut self, stage: usize, item: u32, (work, input): (Work, Bytes), now: Millis, out: &mut Out) {
+        let timeout = self.timeout_of(stage, item);
+        let keeps_group = self.compiled.stages[stage].output_reads_group;
+        let memory = &mut self.stages[stage];
+        memory.due.remove(&item);
+        if !keeps_group {
+            memory.groups.remove(&item);
+        }
+        memory.running += 1;
+        memory.in_flight_bytes += input.len() as u64;
+        memory.gate.started(now);
+        let low = self.header.stages[stage].low;
+        let Some(slot) = slot_mut(memory, low, item) else {
+            return;
+        };
+        slot.take(TaskEvent::Start);
+        slot.again = None;
+        slot.attempts += 1;
+        slot.input_bytes = input.len() as u64;
+        let first = *slot.first_at.get_or_insert(now);
+        let left = timeout.total.map(|total| first.after(total.0).since(now)).map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1));
+        let attempt_ms = timeout.attempt.map(|span| u64::try_from(span.0.as_millis()).unwrap_or(u64::MAX));
+        let timeout_ms = [attempt_ms, left].into_iter().flatten().min();
+        let attempt = slot.attempts;
+        let key = effect_key(self.id.0, &[self.definition(stage).name.as_bytes(), &item.to_be_bytes()]);
+        out.effects.commands.push(Command::Dispatch(Dispatch { stage: stage as u16, item, attempt, work, input, key, timeout_ms }));
+        self.dirty = true;
+    }
+
+    pub(super) fn timeout_of(&self, stage: usize, item: u32) -> Timeout {
+        let plan = &self.compiled.stages[stage];
+        match (&plan.fallback, item) {
+            (Some(fallback), FALLBACK_ITEM) => fallback.timeout.clone(),
+            _ => plan.timeout.clone(),
+        }
+    }
+}
+
+/// An attempt runs no more.
+pub(super) fn stopped(memory: &mut StageMemory, low: u32, item: u32) {
+    memory.running = memory.running.saturating_sub(1);
+    let bytes = slot_mut(memory, low, item).map_or(0, |slot| std::mem::take(&mut slot.input_bytes));
+    memory.in_flight_bytes = memory.in_flight_bytes.saturating_sub(bytes);
+}
+
+/// The slot of a task that is in the window.
+pub(super) fn slot_mut(memory: &mut StageMemory, low: u32, item: u32) -> Option<&mut Slot> {
+    if item == FALLBACK_ITEM {
+        return memory.fallback.as_mut();
+    }
+    memory.slots.get_mut(item.checked_sub(low)? as usize)
+}

@@ -1,0 +1,162 @@
+//! What a run knows of a stage besides its header: lost with the process, and read again from rows.
+
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::effects::Work;
+use crate::machine::{StageState, TASK, TaskEvent, TaskState};
+use crate::pipeline::expression::Doc;
+use crate::pipeline::throttle::Gate;
+use crate::policy::Throttle;
+use crate::record::run::{FailedAttempt, Phase, StageHeader, TaskEnd, TaskRow};
+use crate::time::Millis;
+
+/// A task between low mark and cursor.
+#[derive(Clone, Debug)]
+pub(super) struct Slot {
+    pub state: TaskState,
+    /// When the next attempt starts, after a failed one.
+    pub again: Option<Millis>,
+    pub attempts: u32,
+    pub earlier: u32,
+    pub first_at: Option<Millis>,
+    pub failures: Vec<FailedAttempt>,
+    /// Of the attempt that runs.
+    pub input_bytes: u64,
+}
+
+impl Slot {
+    pub fn new() -> Slot {
+        Slot { state: TaskState::Queued, again: None, attempts: 0, earlier: 0, first_at: None, failures: Vec::new(), input_bytes: 0 }
+    }
+
+    /// Moves on if the machine of a task lets it.
+    pub fn take(&mut self, event: TaskEvent) -> bool {
+        match TASK.next(self.state, event) {
+            Ok(state) => {
+                self.state = state;
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// What a row says in this round: an end stays an end unless it is a failure of an earlier round.
+    pub fn from_row(row: &TaskRow, round: u32) -> Slot {
+        let mut slot = Slot {
+            state: TaskState::Queued,
+            again: None,
+            attempts: row.attempts,
+            earlier: row.earlier,
+            first_at: Some(row.first_at),
+            failures: row.failures.clone(),
+            input_bytes: 0,
+        };
+        match &row.end {
+            TaskEnd::Completed { .. } => slot.state = TaskState::Completed,
+            _ if row.round != round => {
+                slot.earlier = row.attempts;
+                slot.first_at = None;
+            }
+            TaskEnd::Failed { .. } => slot.state = TaskState::Failed,
+            TaskEnd::Again { at } => slot.again = Some(*at),
+        }
+        slot
+    }
+
+    pub fn ended(&self) -> bool {
+        matches!(self.state, TaskState::Completed | TaskState::Failed)
+    }
+}
+
+/// The outputs of an ended stage, parsed.
+#[derive(Clone, Debug)]
+pub(super) struct StageDoc {
+    /// One for each task, null where it failed.
+    pub items: Vec<Doc>,
+    /// Tasks that failed.
+    pub failed: BTreeSet<u32>,
+    pub output: Doc,
+    pub failures: Doc,
+}
+
+/// A list that is being stored.
+#[derive(Debug)]
+pub(super) struct Expansion {
+    pub list: Vec<Doc>,
+    /// Of the list.
+    pub at: usize,
+    /// Of the items kept.
+    pub kept: u32,
+    pub piece: Vec<Bytes>,
+    pub piece_bytes: usize,
+    pub pieces_done: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct StageMemory {
+    /// Whether the rows between low mark and cursor are known.
+    pub loaded: bool,
+    /// Tasks from the low mark to the cursor.
+    pub slots: VecDeque<Slot>,
+    /// The task of `on_failure: {call}`.
+    pub fallback: Option<Slot>,
+    /// Tasks below the cursor that can start.
+    pub due: BTreeSet<u32>,
+    /// Tasks that wait for their next attempt.
+    pub retries: BTreeSet<(Millis, u32)>,
+    pub running: u32,
+    /// Inputs of the attempts that run.
+    pub in_flight_bytes: u64,
+    pub gate: Gate,
+    pub pieces: BTreeMap<u32, Vec<Bytes>>,
+    pub expansion: Option<Expansion>,
+    /// Rows from before a retry of the run, for tasks before `old_to`.
+    pub old: BTreeMap<u32, TaskRow>,
+    pub old_to: u32,
+    /// The next task, evaluated, while it waits for others to end because inputs in flight are bounded.
+    pub prepared: Option<(u32, Work, Bytes)>,
+    /// Members of groups, read for tasks about to start.
+    pub groups: BTreeMap<u32, Doc>,
+    /// The output of the stage's only task, if it ended in this process and is small.
+    pub only: Option<Bytes>,
+}
+
+impl StageMemory {
+    /// What is known without any row: of a stage whose tasks were at work, not enough.
+    pub fn new(throttle: Option<&Throttle>, header: &StageHeader) -> StageMemory {
+        StageMemory {
+            loaded: !(header.state == StageState::Running && matches!(header.phase, Phase::Tasks | Phase::Fallback)),
+            slots: VecDeque::new(),
+            fallback: None,
+            due: BTreeSet::new(),
+            retries: BTreeSet::new(),
+            running: 0,
+            in_flight_bytes: 0,
+            gate: Gate::new(throttle.cloned().unwrap_or_default(), &header.window),
+            pieces: BTreeMap::new(),
+            expansion: None,
+            old: BTreeMap::new(),
+            old_to: 0,
+            prepared: None,
+            groups: BTreeMap::new(),
+            only: None,
+        }
+    }
+
+    /// Forgets tasks; starts counted by the throttle stay counted.
+    pub fn clear(&mut self) {
+        self.slots = VecDeque::new();
+        self.fallback = None;
+        self.due = BTreeSet::new();
+        self.retries = BTreeSet::new();
+        self.running = 0;
+        self.in_flight_bytes = 0;
+        self.pieces = BTreeMap::new();
+        self.expansion = None;
+        self.old = BTreeMap::new();
+        self.old_to = 0;
+        self.prepared = None;
+        self.groups = BTreeMap::new();
+    }
+}

@@ -1,0 +1,155 @@
+//! What people see of a run.
+
+use serde::{Deserialize, Serialize};
+
+use super::Run;
+use crate::error::WorkError;
+use crate::machine::{ApprovalState, RunState, StageState};
+use crate::pipeline::definition::Mode;
+use crate::record::run::{Phase, Stored, Wait};
+use crate::time::Millis;
+use crate::waiting::Waiting;
+
+/// A run as `runs show` and `why` print it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct RunStatus {
+    /// `run_…`.
+    pub id: String,
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// The version of its definition.
+    pub version: String,
+    /// Where it is.
+    pub state: RunState,
+    /// When it was accepted.
+    pub started_at: Millis,
+    /// When it ended.
+    pub ended_at: Option<Millis>,
+    /// In the order of the definition.
+    pub stages: Vec<StageStatus>,
+    /// What it waits for; empty when it has ended.
+    pub waiting: Vec<Waiting>,
+    /// Why it failed.
+    pub error: Option<WorkError>,
+    /// Where the output of a completed run is.
+    #[serde(skip)]
+    pub output: Option<Stored>,
+}
+
+/// A stage as it is printed.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct StageStatus {
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub state: StageState,
+    /// Tasks in all, 0 while unknown.
+    pub total: u32,
+    /// Tasks that ended, failed ones included.
+    pub done: u32,
+    /// Tasks that failed.
+    pub failed: u32,
+    /// Attempts that run now.
+    pub running: u32,
+    /// Tasks that wait for their next attempt.
+    pub retrying: u32,
+    /// The id of the approval that it asks for, if it has one.
+    pub approval: Option<String>,
+    /// Why it failed, or why its fallback ran.
+    pub error: Option<WorkError>,
+}
+
+impl Run {
+    /// The run as it is now.
+    #[must_use]
+    pub fn status(&self) -> RunStatus {
+        let header = &self.header;
+        let stages = self.stages.iter().zip(&header.stages).enumerate().map(|(stage, (memory, at))| StageStatus {
+            name: self.definition(stage).name.clone(),
+            state: at.state,
+            total: at.total,
+            done: at.done,
+            failed: at.failed,
+            running: memory.running,
+            retrying: memory.retries.len() as u32,
+            approval: match &at.wait {
+                Some(Wait::Approval { id, .. }) => Some(id.to_string()),
+                _ => None,
+            },
+            error: at.error.clone(),
+        });
+        RunStatus {
+            id: self.id.to_string(),
+            pipeline: header.pipeline.clone(),
+            version: self.compiled.version.clone(),
+            state: header.state,
+            started_at: header.started_at,
+            ended_at: header.ended_at,
+            stages: stages.collect(),
+            waiting: self.waiting(),
+            error: header.error.clone(),
+            output: header.output.clone(),
+        }
+    }
+
+    /// What the run waits for. A run that has not ended waits for something.
+    #[must_use]
+    pub fn waiting(&self) -> Vec<Waiting> {
+        let header = &self.header;
+        if header.state.ended() {
+            return Vec::new();
+        }
+        let mut waiting = Vec::new();
+        if let (RunState::Paused, Some(paused)) = (header.state, &header.paused) {
+            waiting.push(Waiting::Paused { by: paused.by.clone(), since: paused.since });
+        }
+        if let Some(reason) = &header.blocked {
+            waiting.push(Waiting::Blocked { reason: reason.clone() });
+        }
+        for stage in 0..self.stages.len() {
+            if header.stages[stage].state == StageState::Running {
+                self.stage_waits(stage, &mut waiting);
+            }
+        }
+        if waiting.is_empty() {
+            waiting.push(if self.dirty { Waiting::Commit } else { Waiting::Turn { position: 0 } });
+        }
+        waiting
+    }
+
+    fn stage_waits(&self, stage: usize, waiting: &mut Vec<Waiting>) {
+        let (at, memory) = (&self.header.stages[stage], &self.stages[stage]);
+        let name = self.definition(stage).name.clone();
+        match (at.phase, &at.wait) {
+            (Phase::Wait, Some(Wait::Until(until))) => waiting.push(Waiting::Timer { until: *until }),
+            (Phase::Wait, Some(Wait::Signal { until })) => {
+                if let Mode::WaitSignal { signal } = &self.definition(stage).mode {
+                    waiting.push(Waiting::Signal { name: signal.clone(), until: *until });
+                }
+            }
+            (Phase::Wait, Some(Wait::Approval { state: ApprovalState::Open | ApprovalState::Escalated, expires, .. })) => {
+                let assignees = self.assignees(stage).to_vec();
+                waiting.push(Waiting::Approval { stage: name, assignees, expires: *expires });
+            }
+            (Phase::Tasks | Phase::Fallback, _) => {
+                if memory.running > 0 {
+                    waiting.push(Waiting::Tasks { stage: name.clone(), done: u64::from(at.done), total: u64::from(at.total) });
+                }
+                if let Some((again, item)) = memory.retries.first() {
+                    let slot = match memory.fallback.as_ref() {
+                        Some(slot) => Some(slot),
+                        None => item.checked_sub(at.low).and_then(|place| memory.slots.get(place as usize)),
+                    };
+                    let last_error = slot.and_then(|slot| slot.failures.last()).map_or_else(String::new, |failure| failure.error.to_string());
+                    let attempt = slot.map_or(1, |slot| slot.attempts + 1);
+                    waiting.push(Waiting::RetryAt { name: format!("{name}[{item}]"), attempt, at: *again, last_error });
+                }
+                if self.wake.is_some() && self.definition(stage).throttle.is_some() {
+                    let position = u64::from(at.total - at.cursor) + memory.due.len() as u64;
+                    waiting.push(Waiting::Throttle { limit: format!("stage `{name}`"), position });
+                }
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,8 @@
+#![allow(clippy::unwrap_used)]
+
+mod cases;
+mod model;
+mod options;
+mod scale;
+mod waits;
+mod world;

@@ -1,0 +1,253 @@
+//! The words of the command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Durable actors and pipelines: what was accepted survives any kill, and no finished step is done twice.
+#[derive(Parser, Debug)]
+#[command(name = "selvedge", version, propagate_version = true, disable_help_subcommand = true, after_help = CODES)]
+pub struct Cli {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub noun: Noun,
+}
+
+const CODES: &str = "Exit codes: 0 done, 1 the work failed, 2 the work waits or is blocked, 64 usage, 69 not reachable, \
+                     77 not permitted, 78 configuration.";
+
+/// What every verb takes.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Common {
+    /// The data directory [default: ./.selvedge]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// The configuration [default: ./selvedge.yaml, if it is there]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The manifest of actors and activities [default: app.yaml beside the pipeline, then here]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub app: Option<PathBuf>,
+    /// How results are printed
+    #[arg(short = 'o', long = "output", global = true, value_name = "FORMAT", default_value = "text")]
+    pub output: Output,
+}
+
+/// How results are printed.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Noun {
+    /// Run a pipeline to its end; after a kill, the same command goes on where it was
+    Run(Run),
+    /// Check pipelines
+    #[command(subcommand)]
+    Pipelines(Pipelines),
+    /// Look at runs, steer them, answer them
+    #[command(subcommand)]
+    Runs(Runs),
+    /// Talk to actors
+    #[command(subcommand)]
+    Actors(Actors),
+    /// Look at single messages being handled
+    #[command(subcommand)]
+    Invocations(Invocations),
+    /// Why is this run or invocation where it is?
+    Why {
+        /// run_… or inv_…
+        id: String,
+    },
+    /// Messages that could not be handled
+    #[command(subcommand)]
+    DeadLetters(DeadLetters),
+    /// Walk every chain and ledger, and name the first entry that does not fit
+    Verify,
+    /// The configuration in force
+    #[command(subcommand)]
+    Config(ConfigVerb),
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+/// `run`
+#[derive(Args, Debug)]
+pub struct Run {
+    /// The pipeline's file
+    pub pipeline: PathBuf,
+    /// The run's input: JSON, or @FILE
+    #[arg(long, value_name = "JSON|@FILE")]
+    pub input: Option<String>,
+    /// Start a new run, even if one of this file and input is open
+    #[arg(long)]
+    pub new: bool,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Pipelines {
+    /// Every error at once, with line, column and a hint
+    Check {
+        /// Pipelines [default: those that app.yaml names]
+        files: Vec<PathBuf>,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Runs {
+    /// All runs, newest first
+    List,
+    /// One run, stage by stage
+    Show(RunId),
+    /// Print what happens to a run until it ends
+    Follow(RunId),
+    /// End a run as cancelled
+    Cancel {
+        #[command(flatten)]
+        run: RunId,
+        /// Why; it stays with the run
+        #[arg(long, default_value = "cancelled by hand")]
+        reason: String,
+    },
+    /// Start nothing new; what runs comes to its end
+    Pause(RunId),
+    /// Go on after a pause
+    Resume(RunId),
+    /// Take up what failed or is blocked; what is finished stays finished
+    Retry(RunId),
+    /// Say yes to an approval
+    Approve(Decision),
+    /// Say no to an approval
+    Reject(Decision),
+    /// Deliver a signal
+    Signal {
+        #[command(flatten)]
+        run: RunId,
+        /// The signal's name
+        name: String,
+        #[command(flatten)]
+        data: Data,
+    },
+}
+
+#[derive(Args, Debug)]
+pub struct RunId {
+    /// run_…
+    pub id: String,
+}
+
+#[derive(Args, Debug)]
+pub struct Decision {
+    #[command(flatten)]
+    pub run: RunId,
+    /// The stage that asks, where more than one does
+    #[arg(long)]
+    pub stage: Option<String>,
+    /// Who decides [default: the user who is logged in]
+    #[arg(long, value_name = "NAME")]
+    pub by: Option<String>,
+    /// A remark that stays with the decision
+    #[arg(long, default_value = "")]
+    pub comment: String,
+}
+
+#[derive(Args, Debug)]
+pub struct Data {
+    /// Its payload: JSON, or @FILE
+    #[arg(long = "data-json", value_name = "JSON|@FILE", default_value = "null")]
+    pub json: String,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Actors {
+    /// Call a handler and print its result
+    Call(Message),
+    /// Send to a handler: durable when this returns, handled later
+    Send(Message),
+    /// Deliver a signal to whoever waits for it at that actor; it is kept until somebody does
+    Signal {
+        #[command(flatten)]
+        actor: Actor,
+        /// The signal's name
+        name: String,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// The state of an actor
+    State(Actor),
+}
+
+#[derive(Args, Debug)]
+pub struct Actor {
+    /// The actor: TYPE/KEY
+    pub actor: String,
+}
+
+#[derive(Args, Debug)]
+pub struct Message {
+    #[command(flatten)]
+    pub actor: Actor,
+    /// The handler
+    pub handler: String,
+    /// The input: JSON, or @FILE
+    #[arg(long, value_name = "JSON|@FILE", default_value = "null")]
+    pub input: String,
+    /// The same key, the same invocation
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub struct InvocationId {
+    /// inv_…
+    pub id: String,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Invocations {
+    /// Where it stands, and its result once it has one
+    Show(InvocationId),
+    /// Ask it to end: what it waits for gives `cancelled`
+    Cancel {
+        #[command(flatten)]
+        invocation: InvocationId,
+        /// Why; it stays with the invocation
+        #[arg(long, default_value = "cancelled by hand")]
+        reason: String,
+    },
+    /// End it at once; none of its code runs
+    Kill {
+        #[command(flatten)]
+        invocation: InvocationId,
+        /// Why; it stays with the invocation
+        #[arg(long)]
+        reason: String,
+    },
+    /// Look at a blocked one again
+    Retry(InvocationId),
+}
+
+#[derive(Subcommand, Debug)]
+pub enum DeadLetters {
+    /// All of them
+    List,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum ConfigVerb {
+    /// Every error at once, with where it stands
+    Check,
+    /// Every value, with where it came from
+    Show,
+}

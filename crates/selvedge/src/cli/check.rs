@@ -1,0 +1,89 @@
+//! `pipelines check`, and which application a command speaks of.
+
+use std::path::{Path, PathBuf};
+
+use selvedge_kernel::diagnostic::Diagnostic;
+use serde_json::json;
+
+use crate::app::App;
+
+use super::args::{Common, Output, Pipelines};
+use super::exit::{Code, Stop};
+use super::print;
+
+/// The manifest of a command: as named, else beside the pipeline, else in the current folder.
+pub fn manifest_of(common: &Common, pipeline: Option<&Path>) -> Option<PathBuf> {
+    if let Some(named) = &common.app {
+        return Some(named.clone());
+    }
+    let beside = pipeline.and_then(Path::parent).map(|folder| folder.join("app.yaml"));
+    [beside, Some(PathBuf::from("app.yaml"))].into_iter().flatten().find(|file| file.exists())
+}
+
+/// The application with what its manifest declares.
+pub fn with_manifest(app: App, manifest: Option<&Path>) -> Result<App, Stop> {
+    Ok(match manifest {
+        Some(file) => app.manifest(file)?,
+        None => app,
+    })
+}
+
+/// `pipelines check`
+pub fn pipelines(common: &Common, app: App, verb: Pipelines) -> Result<Code, Stop> {
+    let Pipelines::Check { mut files } = verb;
+    if files.is_empty() {
+        files = with_manifest(app.clone(), manifest_of(common, None).as_deref())?.pipelines;
+        if files.is_empty() {
+            return Err(Stop::usage("no pipeline is named here: write `selvedge pipelines check FILE…`, or list them under `pipelines` in app.yaml"));
+        }
+    }
+    let mut checked = Vec::new();
+    let mut errors: Vec<Diagnostic> = Vec::new();
+    let mut warnings: Vec<Diagnostic> = Vec::new();
+    for file in &files {
+        // Files of one folder share one manifest; what is wrong with it is said once.
+        let loaded = match manifest_of(common, Some(file)) {
+            Some(manifest) => app.clone().manifest(manifest).and_then(|app| app.load_pipeline(file)),
+            None => app.load_pipeline(file),
+        };
+        match loaded {
+            Ok(pipeline) => {
+                warnings.extend(pipeline.warnings);
+                checked.push((file, pipeline.definition, pipeline.version));
+            }
+            Err(wrong) => errors.extend(wrong.0.into_iter().filter(|one| !errors.contains(one)).collect::<Vec<_>>()),
+        }
+    }
+    if common.output == Output::Json {
+        let shown = |found: &[Diagnostic]| {
+            found
+                .iter()
+                .map(|one| json!({ "file": one.file, "line": one.line, "column": one.column, "message": one.message, "hint": one.hint }))
+                .collect::<Vec<_>>()
+        };
+        let right: Vec<_> = checked
+            .iter()
+            .map(|(file, definition, version)| json!({ "file": file, "name": definition.name, "version": version, "stages": definition.stages.len() }))
+            .collect();
+        print::say(&print::pretty(&json!({ "ok": right, "errors": shown(&errors), "warnings": shown(&warnings) })));
+        return Ok(if errors.is_empty() { Code::Done } else { Code::Configuration });
+    }
+    for warning in &warnings {
+        print::note(&format!("warning: {warning}"));
+    }
+    for (file, definition, version) in &checked {
+        print::say(&format!("{}: `{}` is right: {}, version {version}", file.display(), definition.name, count(definition.stages.len(), "stage")));
+    }
+    match errors.len() {
+        0 => Ok(Code::Done),
+        more => {
+            let listed: Vec<String> = errors.iter().map(Diagnostic::to_string).collect();
+            Err(Stop::new(Code::Configuration, format!("{}\n{}", count(more, "error"), listed.join("\n"))))
+        }
+    }
+}
+
+/// `1 stage`, `2 stages`
+pub fn count(number: usize, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}

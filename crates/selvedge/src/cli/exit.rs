@@ -1,0 +1,116 @@
+//! How the command line ends.
+
+use std::process::ExitCode;
+
+use selvedge_kernel::auth::Denied;
+use selvedge_kernel::diagnostic::{Diagnostic, listed};
+use selvedge_kernel::error::Consequence;
+use selvedge_store::OpenError;
+
+use crate::bootstrap::EngineError;
+use crate::control::Problem;
+use crate::manifest::FileError;
+
+/// Exit codes, one for each kind of end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Code {
+    /// Done.
+    Done = 0,
+    /// The work failed.
+    Failed = 1,
+    /// The work waits or is blocked.
+    Waits = 2,
+    /// It was asked for in the wrong way.
+    Usage = 64,
+    /// What should answer does not.
+    Unreachable = 69,
+    /// Not permitted.
+    NotPermitted = 77,
+    /// A file or a setting is wrong.
+    Configuration = 78,
+}
+
+impl From<Code> for ExitCode {
+    fn from(code: Code) -> ExitCode {
+        ExitCode::from(code as u8)
+    }
+}
+
+/// An end that is not a success: the code, and what to say on standard error.
+#[derive(Debug)]
+pub struct Stop {
+    pub code: Code,
+    pub message: String,
+}
+
+impl Stop {
+    pub fn new(code: Code, message: impl Into<String>) -> Stop {
+        Stop { code, message: message.into() }
+    }
+
+    pub fn usage(message: impl Into<String>) -> Stop {
+        Stop::new(Code::Usage, message)
+    }
+}
+
+/// The kind of end that an error of the engine is.
+pub fn code_of(consequence: Consequence) -> Code {
+    match consequence {
+        Consequence::Retry => Code::Unreachable,
+        Consequence::FixInput | Consequence::NotFound | Consequence::Conflict | Consequence::Limit => Code::Usage,
+        Consequence::NotPermitted => Code::NotPermitted,
+        Consequence::WorkFailed | Consequence::Stop => Code::Failed,
+    }
+}
+
+impl From<Problem> for Stop {
+    fn from(problem: Problem) -> Stop {
+        Stop::new(code_of(problem.consequence), problem.message)
+    }
+}
+
+impl From<selvedge_engine::VerbError> for Stop {
+    fn from(error: selvedge_engine::VerbError) -> Stop {
+        Stop::new(code_of(error.consequence), error.message)
+    }
+}
+
+impl From<Denied> for Stop {
+    fn from(denied: Denied) -> Stop {
+        Stop::new(Code::NotPermitted, denied.to_string())
+    }
+}
+
+impl From<Vec<Diagnostic>> for Stop {
+    fn from(wrong: Vec<Diagnostic>) -> Stop {
+        Stop::new(Code::Configuration, listed(&wrong))
+    }
+}
+
+impl From<FileError> for Stop {
+    fn from(error: FileError) -> Stop {
+        error.0.into()
+    }
+}
+
+impl From<EngineError> for Stop {
+    fn from(error: EngineError) -> Stop {
+        match error {
+            EngineError::Store(error @ OpenError::Held { .. }) => Stop::new(Code::Unreachable, error.to_string()),
+            EngineError::Store(error) => Stop::new(Code::Configuration, with_sources(&error)),
+            EngineError::Programs { .. } | EngineError::Folder { .. } => Stop::new(Code::Configuration, with_sources(&error)),
+            EngineError::Engine(error) => error.into(),
+        }
+    }
+}
+
+/// An error with what caused it.
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text = format!("{text}: {inner}");
+        source = inner.source();
+    }
+    text
+}

@@ -1,0 +1,55 @@
+//! What happened to a run, in words.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use selvedge_kernel::record::run::{Event, Happening};
+use selvedge_kernel::time::Millis;
+use serde_json::Value;
+
+/// The lines of one event.
+pub fn lines(event: &Event) -> Vec<String> {
+    let mut lines: Vec<String> = event.happened.iter().map(line).collect();
+    if lines.is_empty() {
+        lines.extend(
+            event.progress.iter().map(|progress| format!("{}: {} of {} done, {} failed", progress.stage, progress.done, progress.total, progress.failed)),
+        );
+    }
+    lines.into_iter().map(|line| format!("{}  {line}", event.at)).collect()
+}
+
+/// One happening.
+pub fn line(happening: &Happening) -> String {
+    let because = |reason: &Option<String>| reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    match happening {
+        Happening::Run { state, reason } => format!("the run is {state}{}", because(reason)),
+        Happening::Stage { stage, state, reason } => format!("{stage} is {state}{}", because(reason)),
+        Happening::Retrying { stage, item, attempts, error, at } => format!("{stage}[{item}] failed {} and is tried again at {at}: {error}", times(*attempts)),
+        Happening::TaskFailed { stage, item, attempts, error } => format!("{stage}[{item}] failed {}, for good: {error}", times(*attempts)),
+        Happening::ApprovalOpened { stage, assignees, expires, .. } => format!("{stage} asks {} until {expires}", assignees.join(", ")),
+        Happening::ApprovalDecided { stage, state, by, .. } => format!("{stage} is {state} by {by}"),
+        Happening::Signal { name, stage: Some(stage) } => format!("the signal `{name}` came, {stage} took it"),
+        Happening::Signal { name, stage: None } => format!("the signal `{name}` came and is kept"),
+    }
+}
+
+fn times(number: u32) -> String {
+    if number == 1 { "once".to_owned() } else { format!("{number} times") }
+}
+
+/// How long ago a time was.
+pub fn age(at: &Value) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = Millis(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
+    at.as_u64().map_or_else(String::new, |at| span(now.since(Millis(at))))
+}
+
+/// A span of time, as short as people say it.
+pub fn span(span: Duration) -> String {
+    match span.as_secs() {
+        0..=9 => format!("{:.1} s", span.as_secs_f64()),
+        seconds @ 10..=119 => format!("{seconds} s"),
+        seconds @ 120..=7_199 => format!("{} min", seconds / 60),
+        seconds @ 7_200..=172_799 => format!("{} h", seconds / 3_600),
+        seconds => format!("{} d", seconds / 86_400),
+    }
+}

@@ -1,0 +1,87 @@
+//! The command line: words in, an exit code out.
+
+mod access;
+mod actors;
+mod args;
+mod check;
+mod exit;
+mod happened;
+mod print;
+mod progress;
+mod run;
+mod runs;
+mod said;
+mod settings;
+mod slots;
+mod started;
+mod usage;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use selvedge_engine::exec::{SHIM_VERB, shim_main};
+
+use crate::app::App;
+use args::{Cli, Noun};
+use exit::{Code, Stop};
+
+/// The whole command line, with the handlers and activities of an application.
+///
+/// ```no_run
+/// fn main() -> std::process::ExitCode {
+///     selvedge::main(selvedge::App::new())
+/// }
+/// ```
+#[must_use]
+pub fn main(app: App) -> ExitCode {
+    let mut words = std::env::args_os().skip(1).peekable();
+    if words.next_if(|first| first == SHIM_VERB).is_some() {
+        return shim_main(words);
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage::end(&error).into(),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            print::complain(&format!("the runtime cannot be started: {error}"));
+            return Code::Failed.into();
+        }
+    };
+    let ended = runtime.block_on(perform(cli, app)).unwrap_or_else(|stop| {
+        if !stop.message.is_empty() {
+            print::complain(&stop.message);
+        }
+        stop.code
+    });
+    runtime.shutdown_background();
+    ended.into()
+}
+
+async fn perform(cli: Cli, app: App) -> Result<Code, Stop> {
+    let common = cli.common;
+    match cli.noun {
+        Noun::Run(verb) => run::run(&common, app, verb).await,
+        Noun::Runs(verb) => runs::runs(&common, app, verb).await,
+        Noun::Pipelines(verb) => check::pipelines(&common, app, verb),
+        Noun::Actors(verb) => actors::actors(&common, app, verb).await,
+        Noun::Invocations(verb) => actors::invocations(&common, app, verb).await,
+        Noun::Why { id } => actors::why(&common, app, id).await,
+        Noun::DeadLetters(_) => actors::dead_letters(&common, app).await,
+        Noun::Verify => actors::verify(&common, app).await,
+        Noun::Config(verb) => settings::config(&common, verb),
+        Noun::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "selvedge", &mut script);
+            print::raw(&script);
+            Ok(Code::Done)
+        }
+        Noun::Man => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Cli::command()).render(&mut page).map_err(|error| Stop::new(Code::Failed, error.to_string()))?;
+            print::raw(&page);
+            Ok(Code::Done)
+        }
+    }
+}

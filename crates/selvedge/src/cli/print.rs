@@ -1,0 +1,58 @@
+//! What is printed: results on standard output, everything else on standard error.
+
+use std::io::Write;
+
+use serde_json::Value;
+
+use super::args::Output;
+
+/// A line of a result. Whoever reads may have gone away; that is no error of the work.
+pub fn say(line: &str) {
+    let _ = writeln!(anstream::stdout(), "{line}");
+}
+
+/// Bytes of a result.
+pub fn raw(bytes: &[u8]) {
+    let _ = std::io::stdout().write_all(bytes);
+}
+
+/// A line for the person in front of it.
+pub fn note(line: &str) {
+    let _ = writeln!(anstream::stderr(), "{line}");
+}
+
+/// An error.
+pub fn complain(text: &str) {
+    note(&format!("selvedge: {text}"));
+}
+
+/// JSON as it is, or as text for people.
+pub fn result(output: Output, value: &Value, text: impl FnOnce() -> String) {
+    match output {
+        Output::Json => say(&pretty(value)),
+        Output::Text => {
+            let text = text();
+            if !text.is_empty() {
+                say(&text);
+            }
+        }
+    }
+}
+
+/// JSON on several lines.
+pub fn pretty(value: &Value) -> String {
+    serde_json::to_string_pretty(value).unwrap_or_else(|_| value.to_string())
+}
+
+/// Rows below their names, each column as wide as its widest cell.
+pub fn table(names: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).chain([names[column].len()]).max();
+    let widths: Vec<usize> = (0..names.len()).map(|column| width(column).unwrap_or_default()).collect();
+    let line = |cells: &mut dyn Iterator<Item = &str>| {
+        let padded: Vec<String> = cells.zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        padded.join("  ").trim_end().to_owned()
+    };
+    let head = line(&mut names.iter().copied());
+    let body = rows.iter().map(|row| line(&mut row.iter().map(String::as_str)));
+    [head].into_iter().chain(body).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,43 @@
+//! What is said when the words do not fit.
+
+use clap::CommandFactory;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use selvedge_kernel::nearest::nearest;
+
+use super::args::Cli;
+use super::exit::Code;
+use super::print;
+
+/// Prints help, version or what is wrong, and gives the exit code.
+pub fn end(error: &clap::Error) -> Code {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let _ = error.print();
+            Code::Done
+        }
+        _ => {
+            let hint = match (error.kind(), error.get(ContextKind::InvalidSubcommand)) {
+                (ErrorKind::InvalidSubcommand, Some(ContextValue::String(word))) => meant(word),
+                _ => None,
+            };
+            match hint {
+                Some(hint) => print::complain(&hint),
+                None => drop(error.print()),
+            }
+            Code::Usage
+        }
+    }
+}
+
+/// A verb where a noun was meant: the nouns that have it.
+fn meant(word: &str) -> Option<String> {
+    let command = Cli::command();
+    let nouns: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
+    if nouns.contains(&word) || nearest(word, nouns.iter().copied()).is_some() {
+        return None;
+    }
+    let verbs: Vec<(&str, &str)> = command.get_subcommands().flat_map(|noun| noun.get_subcommands().map(|verb| (noun.get_name(), verb.get_name()))).collect();
+    let verb = nearest(word, verbs.iter().map(|(_, verb)| *verb))?;
+    let whole: Vec<String> = verbs.iter().filter(|(_, known)| *known == verb).map(|(noun, verb)| format!("`selvedge {noun} {verb}`")).collect();
+    Some(format!("`{word}` is a verb, its noun comes first: did you mean {}?", whole.join(" or ")))
+}

@@ -1,0 +1,106 @@
+//! What an engine is opened with, and how a configuration becomes it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use selvedge_engine::engine::ExecSettings;
+use selvedge_engine::wiring::Settings;
+use selvedge_kernel::config::Configured;
+use selvedge_kernel::transition::Keep;
+
+/// Whether the holder of a data directory answers the command line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Control {
+    /// On `DATA/control.sock`.
+    Listen,
+    /// Not at all: it is there for one verb and gone.
+    Silent,
+}
+
+/// What an engine is opened with.
+///
+/// ```
+/// let mut config = selvedge::Config::on("./data");
+/// config.settings.workers = 1;
+/// assert_eq!(config.tenant, "default");
+/// ```
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The data directory.
+    pub data: PathBuf,
+    /// The tenant of the local client.
+    pub tenant: String,
+    /// The engine's settings.
+    pub settings: Settings,
+    /// What programs run with. Without its shim, which the `selvedge` binary is for itself, a program that runs when this
+    /// process is killed may outlive it.
+    pub exec: ExecSettings,
+    /// The command that holds the directory, for whoever finds it locked.
+    pub command: String,
+    /// How long an open waits for programs that a killed engine left behind, before it starts its own.
+    pub orphans_within: Duration,
+    /// Whether the command line is answered.
+    pub control: Control,
+}
+
+impl Config {
+    /// The defaults, on a data directory.
+    #[must_use]
+    pub fn on(data: impl AsRef<Path>) -> Config {
+        let data = data.as_ref().to_path_buf();
+        let exec = ExecSettings { scratch: data.join("scratch"), environment: std::env::vars().collect(), ..ExecSettings::default() };
+        Config {
+            data,
+            tenant: "default".to_owned(),
+            settings: Settings::default(),
+            exec,
+            command: std::env::args().collect::<Vec<_>>().join(" "),
+            orphans_within: Duration::from_secs(30),
+            control: Control::Listen,
+        }
+    }
+
+    /// What a checked configuration says.
+    #[must_use]
+    pub fn of(configured: &Configured) -> Config {
+        let said = &configured.config;
+        let mut config = Config::on(&said.data);
+        let keep =
+            Keep { finished: said.retention.finished.0, dead_letters: said.retention.dead_letters.0, ledger: said.retention.ledger.0, ..Keep::default() };
+        let cores = || std::thread::available_parallelism().map_or(2, usize::from);
+        config.settings = Settings {
+            limits: said.limits,
+            keep,
+            replay_always: said.replay_always,
+            workers: said.workers.map_or_else(cores, |workers| workers as usize),
+            // A type's own wait stands unless somebody wrote another one for all.
+            suspend_after: configured.origins.contains_key("/suspend_after").then_some(said.suspend_after.0),
+            ..Settings::default()
+        };
+        config
+    }
+
+    /// The file that is locked as long as a program of this directory's engine lives.
+    #[must_use]
+    pub fn programs_lock(&self) -> PathBuf {
+        self.data.join("programs.lock")
+    }
+}
+
+impl From<&str> for Config {
+    fn from(data: &str) -> Config {
+        Config::on(data)
+    }
+}
+
+impl From<&Path> for Config {
+    fn from(data: &Path) -> Config {
+        Config::on(data)
+    }
+}
+
+impl From<PathBuf> for Config {
+    fn from(data: PathBuf) -> Config {
+        Config::on(data)
+    }
+}

@@ -1,0 +1,288 @@
+//! The control socket: whoever holds a data directory answers the command line on `DATA/control.sock`.
+//!
+//! One JSON object a line, request and answer in turn: `{"verb": "why", "id": "run_…"}`, `{"ok": …}` or
+//! `{"error": {"consequence", "code", "message"}}`. Who closes its half of the connection does not
+//! wait any more. Only the user who owns the socket is answered.
+
+mod perform;
+mod runs;
+mod server;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use selvedge_engine::VerbError;
+use selvedge_kernel::auth::Denied;
+use selvedge_kernel::error::Consequence;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+
+pub use perform::perform;
+#[cfg(feature = "cli")]
+pub(crate) use perform::{Asker, of_bytes};
+#[cfg(feature = "cli")]
+pub(crate) use runs::{Runs, sentence};
+pub(crate) use server::Listener;
+
+/// The socket's name in the data directory.
+pub const SOCKET: &str = "control.sock";
+/// The longest line of either side.
+const LINE_BYTES: u64 = 16 << 20;
+/// The longest path that the operating system takes for a socket.
+const PATH_BYTES: usize = 100;
+
+/// What is asked. Payloads and inputs are JSON as text, so that bytes stay bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Call a handler and wait for its end.
+    Call(Invoke),
+    /// Send to a handler.
+    Send(Invoke),
+    /// Deliver a signal to an actor.
+    SignalActor {
+        /// Its type.
+        kind: String,
+        /// Its key.
+        key: String,
+        /// The signal.
+        name: String,
+        /// JSON.
+        payload: String,
+    },
+    /// The state of an actor.
+    State {
+        /// Its type.
+        kind: String,
+        /// Its key.
+        key: String,
+    },
+    /// Where an invocation stands, and its result.
+    Invocation {
+        /// `inv_…`
+        id: String,
+    },
+    /// Ask an invocation to end.
+    CancelInvocation {
+        /// `inv_…`
+        id: String,
+        /// Why.
+        reason: String,
+    },
+    /// End an invocation at once.
+    KillInvocation {
+        /// `inv_…`
+        id: String,
+        /// Why.
+        reason: String,
+    },
+    /// Look at a blocked invocation again.
+    RetryInvocation {
+        /// `inv_…`
+        id: String,
+    },
+    /// Why something is where it is.
+    Why {
+        /// `run_…` or `inv_…`
+        id: String,
+    },
+    /// All runs.
+    Runs,
+    /// One run, stage by stage.
+    Run {
+        /// `run_…`
+        id: String,
+    },
+    /// What happened to a run.
+    RunEvents {
+        /// `run_…`
+        id: String,
+        /// The first number that is wanted.
+        from: u64,
+    },
+    /// Steer a run.
+    SteerRun {
+        /// `run_…`
+        id: String,
+        /// What to do.
+        steer: Steer,
+    },
+    /// Answer an approval.
+    Decide {
+        /// `run_…`
+        id: String,
+        /// The stage that asks; none: the only one that does.
+        stage: Option<String>,
+        /// Yes or no.
+        answer: Decision,
+        /// Who decides.
+        by: String,
+        /// A remark.
+        comment: String,
+    },
+    /// Deliver a signal to a run.
+    SignalRun {
+        /// `run_…`
+        id: String,
+        /// The signal.
+        name: String,
+        /// JSON.
+        payload: String,
+    },
+    /// Messages that could not be handled.
+    DeadLetters,
+    /// Walk every chain and ledger.
+    Verify,
+}
+
+/// How a run is steered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Steer {
+    /// End it as cancelled.
+    Cancel {
+        /// Why.
+        reason: String,
+    },
+    /// Start nothing new.
+    Pause,
+    /// Go on after a pause.
+    Resume,
+    /// Take up what failed or is blocked.
+    Retry,
+}
+
+/// The answer to an approval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// Yes.
+    Approve,
+    /// No.
+    Reject,
+}
+
+/// A message to a handler.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Invoke {
+    /// The actor's type.
+    pub kind: String,
+    /// Its key.
+    pub key: String,
+    /// The handler.
+    pub handler: String,
+    /// JSON.
+    pub input: String,
+    /// The sender's key.
+    pub idempotency_key: Option<String>,
+}
+
+/// Why a request was not done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Problem {
+    /// What the caller can do.
+    pub consequence: Consequence,
+    /// A stable code.
+    pub code: String,
+    /// For people.
+    pub message: String,
+}
+
+impl Problem {
+    pub(crate) fn new(consequence: Consequence, code: &str, message: impl Into<String>) -> Problem {
+        Problem { consequence, code: code.to_owned(), message: message.into() }
+    }
+}
+
+impl From<VerbError> for Problem {
+    fn from(error: VerbError) -> Problem {
+        Problem { consequence: error.consequence, code: error.code, message: error.message }
+    }
+}
+
+impl From<Denied> for Problem {
+    fn from(denied: Denied) -> Problem {
+        Problem::new(Consequence::NotPermitted, "denied", denied.to_string())
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Reply {
+    Ok(Value),
+    Error(Problem),
+}
+
+/// A path of the socket that the operating system takes, and what must stay open while it is used.
+struct SocketPath {
+    path: PathBuf,
+    _folder: Option<std::fs::File>,
+}
+
+impl SocketPath {
+    fn of(data: &Path) -> io::Result<SocketPath> {
+        let path = data.join(SOCKET);
+        if path.as_os_str().len() <= PATH_BYTES {
+            return Ok(SocketPath { path, _folder: None });
+        }
+        use std::os::fd::AsRawFd;
+        let folder = std::fs::File::open(data)?;
+        let path = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(SOCKET);
+        Ok(SocketPath { path, _folder: Some(folder) })
+    }
+}
+
+/// A connection to the holder of a data directory.
+pub struct Control {
+    reader: BufReader<tokio::net::unix::OwnedReadHalf>,
+    writer: tokio::net::unix::OwnedWriteHalf,
+}
+
+impl Control {
+    /// Connects; none if nobody listens there.
+    ///
+    /// # Errors
+    /// When the socket is there and refuses us for another reason than that nobody listens.
+    pub async fn connect(data: &Path) -> io::Result<Option<Control>> {
+        let socket = match SocketPath::of(data) {
+            Ok(socket) => socket,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        match UnixStream::connect(&socket.path).await {
+            Ok(stream) => {
+                let (reader, writer) = stream.into_split();
+                Ok(Some(Control { reader: BufReader::new(reader), writer }))
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Asks, and waits for the answer.
+    ///
+    /// # Errors
+    /// What the holder says, or `not_reachable` when it went away.
+    pub async fn ask(&mut self, request: &Request) -> Result<Value, Problem> {
+        let gone = |reason: String| {
+            Problem::new(Consequence::Retry, "not_reachable", format!("the process that holds the data directory does not answer ({reason}): try again"))
+        };
+        let mut line = serde_json::to_vec(request).map_err(|error| gone(error.to_string()))?;
+        line.push(b'\n');
+        self.writer.write_all(&line).await.map_err(|error| gone(error.to_string()))?;
+        let mut answer = String::new();
+        self.reader.read_line(&mut answer).await.map_err(|error| gone(error.to_string()))?;
+        if answer.is_empty() {
+            return Err(gone("it closed the connection".to_owned()));
+        }
+        match serde_json::from_str(&answer) {
+            Ok(Reply::Ok(value)) => Ok(value),
+            Ok(Reply::Error(problem)) => Err(problem),
+            Err(error) => Err(gone(format!("it does not speak as this version does: {error}"))),
+        }
+    }
+}

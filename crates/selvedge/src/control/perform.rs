@@ -1,0 +1,156 @@
+//! Requests of the command line as verbs of the engine, by whoever owns this process.
+
+use bytes::Bytes;
+use selvedge_engine::engine::{Ask, Engine};
+use selvedge_engine::{Answer, Progress, SignalTarget};
+use selvedge_kernel::auth::{Action, Permit, Resource, authorize, local};
+use selvedge_kernel::error::Consequence;
+use selvedge_kernel::id::{ActorId, InvocationId, RunId};
+use selvedge_kernel::record::message::Outcome;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::runs::Runs;
+use super::{Invoke, Problem, Request};
+
+/// Does what is asked, as the local owner of a tenant.
+///
+/// # Errors
+/// What the engine or the policy says.
+pub async fn perform(engine: &Engine, tenant: &str, request: Request) -> Result<Value, Problem> {
+    let asker = Asker { engine, tenant };
+    match request {
+        Request::Call(invoke) => asker.invoke(invoke, true).await,
+        Request::Send(invoke) => asker.invoke(invoke, false).await,
+        Request::SignalActor { kind, key, name, payload } => {
+            let actor = asker.actor(kind, key);
+            let permit = asker.permit(Action::Signal, Resource::Handler { actor: actor.clone(), handler: String::new() })?;
+            engine.signal(permit, SignalTarget::Actor(actor), &name, text_of(payload)?, None).await?;
+            Ok(Value::Null)
+        }
+        Request::State { kind, key } => {
+            let actor = asker.actor(kind, key);
+            let permit = asker.permit(Action::Read, Resource::Handler { actor, handler: String::new() })?;
+            let entries = engine.state(permit).await?;
+            Ok(Value::Object(entries.into_iter().map(|(name, bytes)| (name, of_bytes(&bytes))).collect()))
+        }
+        Request::Invocation { id } => asker.invocation(&id).await,
+        Request::CancelInvocation { id, reason } => {
+            engine.cancel(asker.work(Action::Control, &id)?, invocation_id(&id)?, &reason).await?;
+            Ok(Value::Null)
+        }
+        Request::KillInvocation { id, reason } => {
+            engine.kill(asker.work(Action::Rewrite, &id)?, invocation_id(&id)?, &reason).await?;
+            Ok(Value::Null)
+        }
+        Request::RetryInvocation { id } => {
+            engine.retry(asker.work(Action::Control, &id)?, invocation_id(&id)?).await?;
+            Ok(Value::Null)
+        }
+        Request::Why { id } if id.starts_with(RunId::PREFIX) => Runs(asker).why(&id).await,
+        Request::Why { id } => asker.why(&id).await,
+        Request::Runs => Runs(asker).list().await,
+        Request::Run { id } => Runs(asker).show(&id).await,
+        Request::RunEvents { id, from } => value(&Runs(asker).events(&id, from).await?),
+        Request::SteerRun { id, steer } => Runs(asker).steer(&id, steer).await,
+        Request::Decide { id, stage, answer, by, comment } => Runs(asker).decide(&id, stage, answer, &by, &comment).await,
+        Request::SignalRun { id, name, payload } => Runs(asker).signal(&id, &name, payload).await,
+        Request::DeadLetters => {
+            let letters = engine.dead_letters(asker.permit(Action::Operate, Resource::Store)?).await?;
+            let shown = letters.iter().map(|letter| {
+                let message = &letter.message;
+                json!({
+                    "invocation": message.id.to_string(), "actor": message.target.to_string(), "handler": message.handler,
+                    "input": of_bytes(&message.input), "error": letter.error, "attempts": letter.attempts, "at": letter.at.to_string(),
+                })
+            });
+            Ok(Value::Array(shown.collect()))
+        }
+        Request::Verify => value(&engine.verify(asker.permit(Action::Operate, Resource::Store)?).await?),
+    }
+}
+
+/// Who asks, and whom.
+#[derive(Clone, Copy)]
+pub(crate) struct Asker<'a> {
+    pub engine: &'a Engine,
+    pub tenant: &'a str,
+}
+
+impl Asker<'_> {
+    pub(crate) fn permit(&self, action: Action, resource: Resource) -> Result<Permit, Problem> {
+        let now = self.engine.now();
+        Ok(authorize(local(self.tenant, now), action, resource, now)?)
+    }
+
+    pub(super) fn work(&self, action: Action, id: &str) -> Result<Permit, Problem> {
+        self.permit(action, Resource::Work { tenant: self.tenant.to_owned(), id: id.to_owned() })
+    }
+
+    fn actor(&self, kind: String, key: String) -> ActorId {
+        ActorId { tenant: self.tenant.to_owned(), kind, key }
+    }
+
+    async fn invoke(&self, asked: Invoke, wait: bool) -> Result<Value, Problem> {
+        let actor = self.actor(asked.kind, asked.key);
+        let permit = self.permit(Action::Invoke, Resource::Handler { actor, handler: asked.handler })?;
+        let ask = Ask { idempotency_key: asked.idempotency_key, wait, ..Ask::default() };
+        answer(self.engine.invoke(permit, text_of(asked.input)?, ask).await?)
+    }
+
+    async fn invocation(&self, id: &str) -> Result<Value, Problem> {
+        let parsed = invocation_id(id)?;
+        let why = self.engine.why(self.work(Action::Read, id)?, parsed).await?;
+        let result = self.engine.result(self.work(Action::Read, id)?, parsed, false).await?;
+        let mut shown = json!({
+            "id": id, "actor": why.actor.to_string(), "handler": why.handler, "status": why.status, "attempt": why.attempt,
+            "accepted_at": why.accepted_at.to_string(), "last_error": why.last_error, "waiting": why.waiting, "sentence": why.sentence(),
+        });
+        match result.progress {
+            Progress::Ended(Outcome::Value(bytes)) => shown["result"] = of_bytes(&bytes),
+            Progress::Ended(Outcome::Error(error)) => shown["error"] = value(&error)?,
+            Progress::Open => {}
+        }
+        Ok(shown)
+    }
+
+    async fn why(&self, id: &str) -> Result<Value, Problem> {
+        let why = self.engine.why(self.work(Action::Read, id)?, invocation_id(id)?).await?;
+        Ok(json!({ "id": id, "sentence": why.sentence(), "status": why.status, "waiting": why.waiting, "last_error": why.last_error }))
+    }
+}
+
+fn answer(answer: Answer) -> Result<Value, Problem> {
+    let id = answer.id.map(|id| id.to_string());
+    match answer.progress {
+        Progress::Ended(Outcome::Value(bytes)) => Ok(json!({ "invocation": id, "result": of_bytes(&bytes) })),
+        Progress::Ended(Outcome::Error(error)) => {
+            let who = id.map(|id| format!("{id} failed: ")).unwrap_or_default();
+            Err(Problem::new(Consequence::WorkFailed, &error.code, format!("{who}{error}")))
+        }
+        Progress::Open => Ok(json!({ "invocation": id })),
+    }
+}
+
+pub(super) fn invocation_id(id: &str) -> Result<InvocationId, Problem> {
+    id.parse().map_err(|error: selvedge_kernel::id::IdError| Problem::new(Consequence::FixInput, "bad_id", error.to_string()))
+}
+
+/// The bytes of JSON that came as text.
+pub(super) fn text_of(text: String) -> Result<Bytes, Problem> {
+    match serde_json::from_str::<&serde_json::value::RawValue>(&text) {
+        Ok(_) => Ok(Bytes::from(text)),
+        Err(error) => {
+            Err(Problem::new(Consequence::FixInput, "not_json", format!("this is not JSON ({error}): {}", text.chars().take(80).collect::<String>())))
+        }
+    }
+}
+
+pub(crate) fn of_bytes(bytes: &[u8]) -> Value {
+    // What the engine keeps was JSON when it came in.
+    serde_json::from_slice(bytes).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(bytes).into_owned()))
+}
+
+pub(super) fn value<T: Serialize>(of: &T) -> Result<Value, Problem> {
+    serde_json::to_value(of).map_err(|error| Problem::new(Consequence::Stop, "not_json", format!("the answer cannot be written as JSON: {error}")))
+}

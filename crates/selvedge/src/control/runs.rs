@@ -1,0 +1,117 @@
+//! The verbs on runs.
+
+use selvedge_engine::{RunControl, RunEnd, RunSummary};
+use selvedge_kernel::auth::{Action, Resource};
+use selvedge_kernel::error::Consequence;
+use selvedge_kernel::id::{IdError, RunId};
+use selvedge_kernel::pipeline::run::RunStatus;
+use selvedge_kernel::record::run::Event;
+use selvedge_kernel::waiting::Waiting;
+use serde_json::{Value, json};
+
+use super::perform::{Asker, of_bytes, text_of, value};
+use super::{Decision, Problem, Steer};
+
+/// Asks about runs.
+pub(crate) struct Runs<'a>(pub Asker<'a>);
+
+impl Runs<'_> {
+    pub(crate) async fn status(&self, id: &str) -> Result<RunStatus, Problem> {
+        Ok(self.0.engine.run_status(self.0.work(Action::Read, id)?, run_id(id)?).await?)
+    }
+
+    pub(crate) async fn end(&self, id: &str) -> Result<RunEnd, Problem> {
+        Ok(self.0.engine.run_wait(self.0.work(Action::Read, id)?, run_id(id)?).await?)
+    }
+
+    pub(crate) async fn engine_events(&self, id: &str, from: u64, wait: bool) -> Result<Vec<(u64, Event)>, Problem> {
+        Ok(self.0.engine.run_events(self.0.work(Action::Read, id)?, run_id(id)?, from, wait).await?)
+    }
+
+    /// Waits until there is one; none then means that the run has ended.
+    pub(crate) async fn events(&self, id: &str, from: u64) -> Result<Vec<(u64, Event)>, Problem> {
+        self.engine_events(id, from, true).await
+    }
+
+    pub(super) async fn list(&self) -> Result<Value, Problem> {
+        let runs = self.0.engine.list_runs(self.0.permit(Action::Read, Resource::Store)?).await?;
+        let line = |run: &RunSummary| {
+            let (id, at) = (run.id.to_string(), run.started_at.to_string());
+            json!({ "id": id, "pipeline": run.pipeline, "state": run.state, "started_at": at, "started_at_ms": run.started_at, "ended_at": run.ended_at.map(|at| at.to_string()) })
+        };
+        Ok(Value::Array(runs.iter().map(line).collect()))
+    }
+
+    pub(super) async fn show(&self, id: &str) -> Result<Value, Problem> {
+        let status = self.status(id).await?;
+        let mut shown = value(&status)?;
+        shown["sentence"] = sentence(&status).into();
+        if status.state.ended()
+            && let Some(output) = self.end(id).await?.output
+        {
+            shown["output"] = of_bytes(&output);
+        }
+        Ok(shown)
+    }
+
+    pub(super) async fn why(&self, id: &str) -> Result<Value, Problem> {
+        let status = self.status(id).await?;
+        Ok(json!({ "id": id, "sentence": sentence(&status), "status": status.state, "waiting": status.waiting, "last_error": status.error }))
+    }
+
+    pub(super) async fn steer(&self, id: &str, steer: Steer) -> Result<Value, Problem> {
+        let control = match steer {
+            Steer::Cancel { reason } => RunControl::Cancel { reason },
+            Steer::Pause => RunControl::Pause,
+            Steer::Resume => RunControl::Resume,
+            Steer::Retry => RunControl::RetryFailed,
+        };
+        self.0.engine.run_control(self.0.work(Action::Control, id)?, run_id(id)?, control).await?;
+        Ok(Value::Null)
+    }
+
+    pub(super) async fn decide(&self, id: &str, stage: Option<String>, answer: Decision, by: &str, comment: &str) -> Result<Value, Problem> {
+        let stage = match stage {
+            Some(stage) => stage,
+            None => self.asking(id).await?,
+        };
+        let approve = answer == Decision::Approve;
+        self.0.engine.run_decide(self.0.work(Action::Signal, id)?, run_id(id)?, &stage, approve, by, (!comment.is_empty()).then(|| comment.to_owned())).await?;
+        Ok(json!({ "stage": stage }))
+    }
+
+    /// The one stage that asks a person.
+    async fn asking(&self, id: &str) -> Result<String, Problem> {
+        let status = self.status(id).await?;
+        let mut asking: Vec<&String> =
+            status.waiting.iter().filter_map(|waits| if let Waiting::Approval { stage, .. } = waits { Some(stage) } else { None }).collect();
+        match (asking.pop(), asking.is_empty()) {
+            (Some(only), true) => Ok(only.clone()),
+            (None, _) => Err(Problem::new(Consequence::Conflict, "no_approval", format!("nobody is asked in it: {}", sentence(&status)))),
+            (Some(last), false) => {
+                let all: Vec<String> = asking.into_iter().chain([last]).map(|stage| format!("--stage {stage}")).collect();
+                Err(Problem::new(Consequence::FixInput, "which_approval", format!("more than one stage asks: add {}", all.join(" or "))))
+            }
+        }
+    }
+
+    pub(super) async fn signal(&self, id: &str, name: &str, payload: String) -> Result<Value, Problem> {
+        self.0.engine.run_signal(self.0.work(Action::Signal, id)?, run_id(id)?, name, text_of(payload)?).await?;
+        Ok(Value::Null)
+    }
+}
+
+/// Why a run is where it is, in one sentence.
+pub(crate) fn sentence(status: &RunStatus) -> String {
+    let who = format!("{} ({})", status.id, status.pipeline);
+    if status.state.ended() {
+        let error = status.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+        return format!("{who} has ended: {}{error}.", status.state);
+    }
+    let waits: Vec<String> = status.waiting.iter().map(Waiting::sentence).collect();
+    format!("{who} waits {}.", waits.join("; and "))
+}
+
+fn run_id(id: &str) -> Result<RunId, Problem> {
+    id.parse().map_err(|error: IdError| Problem::new(Consequence::FixInput, "bad_id", error.to_string()))
+}

@@ -1,0 +1,75 @@
+//! The physical check of a closed store.
+
+use crate::support::{Place, claim, groups, small, wait};
+use bytes::Bytes;
+use selvedge_kernel::id::{Key, ShardId};
+use selvedge_kernel::ports::{Commit, CommitOutcome, Put, Store};
+use selvedge_kernel::time::Day;
+use selvedge_store::{EmbeddedStore, OpenError, check};
+
+fn written(place: &Place) -> [u8; 16] {
+    let store = EmbeddedStore::open(&place.data(), small()).unwrap();
+    let (epoch, last) = claim(&store, 5);
+    for number in last + 1..=last + 60 {
+        let row = |key: String, expires| Put { key: Key::from(key), value: Bytes::from(vec![7; 3000]), expires };
+        let puts = vec![row(format!("a/{number}"), None), row(format!("b/{number}"), Some(Day(120)))];
+        let commit = Commit { shard: ShardId(5), epoch, number, puts, deletes: Vec::new(), folds: Vec::new() };
+        assert_eq!(wait(store.commit(vec![commit])), [CommitOutcome::Done]);
+    }
+    while store.stats().waiting > 0 {
+        std::thread::yield_now();
+    }
+    store.meta().store
+}
+
+#[test]
+fn sound_store_is_reported_with_its_groups_and_rows() {
+    let place = Place::new("sound");
+    written(&place);
+    let report = check(&place.data()).unwrap();
+    assert_eq!(report.last, 61);
+    assert!(report.carried > 0 && report.carried < 61);
+    assert_eq!(report.rows, report.expiring_rows);
+    assert_eq!(report.rows + report.commits, 60);
+    assert_eq!(report.shards, [(ShardId(5), 60)]);
+    assert_eq!(report.torn, None);
+    assert!(report.segments.iter().any(|segment| !segment.carried && segment.last == 61));
+    assert_eq!(check(&place.data()).unwrap(), report, "checking changes nothing");
+    assert_eq!(claim(&EmbeddedStore::open(&place.data(), small()).unwrap(), 5).1, 60);
+}
+
+#[test]
+fn damage_is_named_with_file_and_offset() {
+    let place = Place::new("unsound");
+    let store = written(&place);
+    let all = groups(&place.data(), &store);
+    let (path, at, bytes) = &all[all.len() - 2];
+    let mut content = std::fs::read(path).unwrap();
+    content[at + bytes / 2] ^= 1;
+    std::fs::write(path, content).unwrap();
+    let error = check(&place.data()).unwrap_err();
+    let OpenError::Damaged { file, offset, .. } = &error else { panic!("{error}") };
+    assert_eq!((file, *offset), (path, *at as u64));
+}
+
+#[test]
+fn torn_tail_is_reported_and_left_to_the_next_start() {
+    let place = Place::new("torn-check");
+    let store = written(&place);
+    let (path, at, bytes) = groups(&place.data(), &store).pop().unwrap();
+    let mut content = std::fs::read(&path).unwrap();
+    content[at + bytes / 2] ^= 1;
+    std::fs::write(&path, content).unwrap();
+    let report = check(&place.data()).unwrap();
+    assert_eq!((report.last, report.torn), (60, Some((path.clone(), at as u64))));
+    let store = EmbeddedStore::open(&place.data(), small()).unwrap();
+    assert_eq!(store.stats().cut, Some(format!("{} at byte {at}", path.display())));
+}
+
+#[test]
+fn store_that_is_open_or_absent_is_not_checked() {
+    let place = Place::new("open-check");
+    assert!(matches!(check(&place.data()), Err(OpenError::Io { .. })));
+    let _store = EmbeddedStore::open(&place.data(), small()).unwrap();
+    assert!(matches!(check(&place.data()), Err(OpenError::Held { .. })));
+}
