@@ -9,6 +9,7 @@ use crate::kit;
 const SET: Handler<u32, u32> = Handler::new("account", "set");
 const READ: Handler<u32, Vec<Option<u32>>> = Handler::new("account", "read");
 const SEE: SharedHandler<(), (u32, u32)> = SharedHandler::new("account", "see");
+type Read = std::pin::Pin<Box<dyn Future<Output = Outcome<Option<u32>>>>>;
 const MINUTE: Duration = Duration::from_secs(60);
 
 fn app() -> App {
@@ -62,8 +63,7 @@ fn app() -> App {
             // The same name twice at once, before either read has come back.
             let state = ctx.state();
             let (one, two) = (state.clone(), state.clone());
-            let reads: Vec<std::pin::Pin<Box<dyn Future<Output = Outcome<Option<u32>>>>>> =
-                vec![Box::pin(async move { one.get("a").await }), Box::pin(async move { two.get("a").await })];
+            let reads: Vec<Read> = vec![Box::pin(async move { one.get("a").await }), Box::pin(async move { two.get("a").await })];
             let mut seen = ctx.join_all(reads).await?;
             ctx.sleep(MINUTE).await?;
             seen.push(state.get("a").await?);
