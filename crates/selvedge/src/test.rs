@@ -103,12 +103,22 @@ impl Engine {
 
     /// Waits until nothing moves by itself any more.
     pub async fn settle(&self) {
-        self.running.settle().await;
+        // Whoever is still opening answers this first.
+        self.running.advance(Duration::ZERO).await;
     }
 
     /// Ends the engine as a kill would, and opens it again on what was committed.
     pub async fn kill_and_reopen(&mut self) -> Result<(), EngineError> {
         self.running.die().await;
+        self.running = start(&self.app, &self.model, &self.clock, &self.draws, &self.effects, &self.settings).await?;
+        Ok(())
+    }
+
+    /// The same after a downtime: the clocks have moved on in between.
+    pub async fn kill_and_move_on(&mut self, span: Duration) -> Result<(), EngineError> {
+        self.running.die().await;
+        let ms = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        self.clock.wall.fetch_add(ms, Ordering::SeqCst);
         self.running = start(&self.app, &self.model, &self.clock, &self.draws, &self.effects, &self.settings).await?;
         Ok(())
     }
@@ -172,11 +182,11 @@ async fn start(
         clock: Clock::Hands { wall: clock.wall.clone(), monotonic: clock.monotonic.clone() },
         random: Arc::new(move |buffer| {
             let draw = draws.fetch_add(1, Ordering::SeqCst);
-            for (index, byte) in buffer.iter_mut().enumerate() {
-                // Not random at all, but never the same twice in a test.
-                *byte = ((draw.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(index as u64)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 56) as u8;
+            // Not random at all, but never the same twice in a test.
+            for (index, bytes) in buffer.chunks_mut(8).enumerate() {
+                let word = scattered((draw << 32) | index as u64);
+                bytes.copy_from_slice(&word.to_be_bytes()[..bytes.len()]);
             }
-            buffer[..8].copy_from_slice(&draw.to_be_bytes());
         }),
         observer: Some(Arc::new(move |observation| match observation {
             Observation::AttemptStarted { name, key, attempt } => {
@@ -190,4 +200,12 @@ async fn start(
     let exec = engine::ExecSettings { environment: std::env::vars().collect(), scratch: std::env::temp_dir(), ..engine::ExecSettings::default() };
     let store = Arc::new(model.clone());
     Ok(Arc::new(engine::Engine::open(store, env, app.registry.clone(), settings.clone(), exec).await?))
+}
+
+/// A number for each number, without a pattern (the finaliser of SplitMix64, which is one to one).
+fn scattered(number: u64) -> u64 {
+    let mut word = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ (word >> 31)
 }

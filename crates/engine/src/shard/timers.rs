@@ -239,8 +239,12 @@ impl Shard {
             Timer::Leftovers { invocation } => self.leftovers_due(invocation, own).await,
             Timer::Chunks { owner } => self.chunks_due(owner, own).await,
             Timer::Run { run, token } => {
-                self.timers.fired.remove(&own);
-                self.run_timer(run, token, key::timer(at, number)).await;
+                let row = key::timer(at, number);
+                self.run_timer(run, token, row.clone()).await;
+                // A run may delete it only with what follows from it: until then the mark does not pass it.
+                if matches!(self.overlay.get(&row), Some(None)) {
+                    self.timers.fired.remove(&own);
+                }
             }
         }
     }

@@ -28,3 +28,92 @@ async fn concurrent_starts_under_one_key_are_one_invocation() {
         assert_eq!(client.call(ADD.on(&key), 1).idempotency_key("once").await.unwrap(), 1);
     }
 }
+
+#[tokio::test]
+async fn an_idempotency_key_gives_the_first_result_while_it_is_kept_and_refuses_other_bytes() {
+    let mut engine = test::Engine::new(App::new().handler(ADD, add)).await.unwrap();
+    let id = engine.local().send(ADD.on("other"), 1).await.unwrap();
+    let first = engine.local().call(ADD.on("x"), 1).idempotency_key("k").wait(Duration::ZERO).await.unwrap_err();
+    assert!(matches!(first, CallError::Open { .. }));
+    engine.kill_and_reopen().await.unwrap();
+    engine.advance(Duration::from_secs(2)).await;
+    for _ in 0..3 {
+        assert_eq!(engine.local().call(ADD.on("x"), 1).idempotency_key("k").await.unwrap(), 1);
+        engine.kill_and_reopen().await.unwrap();
+    }
+    let other = engine.local().call(ADD.on("x"), 2).idempotency_key("k").await.unwrap_err().to_string();
+    assert!(other.contains("another body"), "{other}");
+    // Its scope is the actor.
+    let client = engine.local();
+    let call = tokio::spawn(async move { client.call(ADD.on("y"), 2).idempotency_key("k").await });
+    while !call.is_finished() {
+        engine.advance(Duration::from_secs(1)).await;
+    }
+    assert_eq!(call.await.unwrap().unwrap(), 2);
+    engine.local().result::<u64>(id).await.unwrap();
+    // After a day and the day it ends in, the key is free.
+    engine.model().set_today((engine.engine().now().after(Duration::from_secs(2 * 86_400))).day());
+    let client = engine.local();
+    let call = tokio::spawn(async move { client.call(ADD.on("x"), 5).idempotency_key("k").await });
+    while !call.is_finished() {
+        engine.advance(Duration::from_secs(1)).await;
+    }
+    assert_eq!(call.await.unwrap().unwrap(), 6);
+}
+
+#[tokio::test]
+async fn a_call_with_a_key_joins_what_runs_and_gets_its_result() {
+    const TWICE: Handler<u64, (u64, u64)> = Handler::new("caller", "twice");
+    let app = App::new().handler(ADD, add).handler(TWICE, async |ctx: Ctx, n: u64| {
+        let calls = (0..2).map(|_| ctx.call(ADD.on("shared"), n).idempotency_key("once"));
+        let both = ctx.join_all(calls).await?;
+        Ok((both[0], both[1]))
+    });
+    let mut engine = test::Engine::new(app).await.unwrap();
+    let mut ids = Vec::new();
+    for n in 0..30 {
+        ids.push(engine.local().send(TWICE.on(format!("c{n}")), 1).await.unwrap());
+    }
+    engine.settle().await;
+    engine.kill_and_reopen().await.unwrap();
+    engine.advance(Duration::from_secs(2)).await;
+    for id in ids {
+        assert_eq!(engine.local().result::<(u64, u64)>(id).await.unwrap(), (1, 1));
+    }
+    engine.settle().await;
+    assert_eq!(crate::kit::rows(&engine, selvedge_kernel::record::kind::Kind::Joined), 0);
+    assert_eq!(crate::kit::rows(&engine, selvedge_kernel::record::kind::Kind::Begun), 0);
+}
+
+#[tokio::test]
+async fn no_step_starts_and_no_id_goes_out_before_the_acceptance_is_durable() {
+    const STEP: Handler<u64, u64> = Handler::new("subject", "step");
+    let app = App::new().handler(STEP, async |ctx: Ctx, n: u64| ctx.step("effect", async move |_| Ok(n)).await);
+    let mut engine = test::Engine::new(app).await.unwrap();
+    engine.model().hold();
+    let client = engine.local();
+    let sent = tokio::spawn(async move { client.send(STEP.on("x"), 1).await });
+    while engine.model().held() == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    assert!(engine.effects().is_empty() && !sent.is_finished());
+    engine.model().drop_held();
+    assert!(sent.await.unwrap().is_err(), "what was not acknowledged may be lost, and is not acknowledged");
+    engine.kill_and_reopen().await.unwrap();
+    engine.settle().await;
+    assert!(engine.effects().is_empty());
+    // The same start again: once its acceptance is durable, a kill keeps its id and its keys.
+    engine.model().hold();
+    let client = engine.local();
+    let call = tokio::spawn(async move { client.call(STEP.on("x"), 1).idempotency_key("k").await });
+    while engine.model().held() == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    engine.model().release();
+    engine.settle().await;
+    assert_eq!(call.await.unwrap().unwrap(), 1);
+    engine.kill_and_reopen().await.unwrap();
+    assert_eq!(engine.local().call(STEP.on("x"), 1).idempotency_key("k").await.unwrap(), 1);
+    assert_eq!(engine.effects().len(), 1);
+}
