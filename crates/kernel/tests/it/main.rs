@@ -7,3 +7,4 @@ mod compliance;
 mod expressions;
 mod pipelines;
 mod settings;
+mod vocabulary;
