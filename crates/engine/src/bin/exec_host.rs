@@ -30,6 +30,8 @@ fn host(words: &[String]) -> Result<(), Box<dyn std::error::Error>> {
         command: command.to_vec(),
         folder: PathBuf::from(folder),
         environment: std::env::vars().filter(|(name, _)| INHERITED.contains(&name.as_str())).collect(),
+        secrets: Vec::new(),
+        unresolved: Vec::new(),
         persistent: persistent.parse()?,
         processes: 1,
         as_file: false,

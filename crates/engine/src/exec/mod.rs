@@ -9,6 +9,7 @@ mod oneshot;
 mod persistent;
 mod process;
 pub mod protocol;
+pub mod secret;
 mod shim;
 mod spawn;
 mod spec;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 
 pub use protocol::ExecTask;
+pub use secret::Secret;
 pub use shim::{VERB as SHIM_VERB, orphans_gone, shim_main};
 pub use spec::{ExecSpec, INHERITED, Shim};
 pub use transition::{Transition, TransitionSend, handler_activity, read_transition, transition_input};
@@ -29,6 +31,8 @@ pub use transition::{Transition, TransitionSend, handler_activity, read_transiti
 #[derive(Clone, Debug)]
 pub struct ExecPool {
     kind: Kind,
+    secrets: Arc<Vec<Secret>>,
+    unresolved: Option<Arc<str>>,
 }
 
 #[derive(Clone, Debug)]
@@ -45,12 +49,14 @@ impl ExecPool {
     /// When the system gives no thread for starting processes.
     pub fn open(spec: ExecSpec, runtime: Handle) -> std::io::Result<ExecPool> {
         let spawner = spawn::Spawner::start(runtime.clone())?;
+        let secrets = Arc::new(spec.secrets.clone());
+        let unresolved = spec.unresolved.first().map(|reason| Arc::from(reason.as_str()));
         let kind = if spec.persistent {
             Kind::Persistent(Arc::new(persistent::Workers::new(spec, spawner, runtime)))
         } else {
             Kind::OneShot(Arc::new(oneshot::OneShots::new(spec, spawner, runtime)))
         };
-        Ok(ExecPool { kind })
+        Ok(ExecPool { kind, secrets, unresolved })
     }
 
     /// Runs one attempt of a task and gives its JSON. Waits for a free process as long as it takes. Dropped, it takes the
@@ -61,10 +67,16 @@ impl ExecPool {
     /// # Errors
     /// The worker's own; `worker_died`, `exit_N`, `bad_output` (another attempt can help); `exec_start`, `limit: exec_line`.
     pub async fn run(&self, task: ExecTask, heartbeat: impl Fn(Bytes) + Send, log: impl Fn(String) + Send) -> Result<Bytes, AttemptError> {
-        match &self.kind {
+        if let Some(reason) = &self.unresolved {
+            return Err(AttemptError { error: WorkError::new("secret_missing", reason.to_string()), retryable: true, retry_after_ms: None });
+        }
+        let secrets = self.secrets.clone();
+        let log = move |line| log(secret::blot(&secrets, line));
+        let result = match &self.kind {
             Kind::Persistent(workers) => workers.run(task, heartbeat, log).await,
             Kind::OneShot(programs) => programs.run(task, heartbeat, log).await,
-        }
+        };
+        secret::blot_result(&self.secrets, result)
     }
 
     /// Takes no further task, ends every process, and waits until they are gone. Tasks that still run end with `closed`.

@@ -1,9 +1,11 @@
 //! What an exec pool runs, where, and with what around it.
 
 use selvedge_kernel::error::{AttemptError, WorkError};
-use selvedge_kernel::pipeline::definition::Exec;
+use selvedge_kernel::pipeline::definition::{Exec, Variable};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use super::secret::{self, Secret};
 
 /// The variables of our own environment that a program gets besides its declared ones.
 pub const INHERITED: [&str; 3] = ["PATH", "HOME", "LANG"];
@@ -19,6 +21,10 @@ pub struct ExecSpec {
     pub folder: PathBuf,
     /// Its whole environment: nothing of ours reaches it otherwise.
     pub environment: BTreeMap<String, String>,
+    /// The values of secrets in it: they are blotted out in whatever the program says.
+    pub secrets: Vec<Secret>,
+    /// References to secrets that led to nothing: the program is not started.
+    pub unresolved: Vec<String>,
     /// A JSON Lines worker that is kept (true), or a process per task (false).
     pub persistent: bool,
     /// At most so many processes at the same time, at least 1.
@@ -47,12 +53,30 @@ impl ExecSpec {
     #[must_use]
     pub fn new(exec: &Exec, activities: Vec<String>, ours: &BTreeMap<String, String>, scratch: PathBuf) -> ExecSpec {
         let mut environment: BTreeMap<String, String> = INHERITED.iter().filter_map(|name| Some(((*name).to_owned(), ours.get(*name)?.clone()))).collect();
-        environment.extend(exec.environment.clone());
+        let (mut secrets, mut unresolved) = (Vec::new(), Vec::new());
+        for (name, variable) in &exec.environment {
+            let value = match variable {
+                Variable::Text(text) => text.clone(),
+                Variable::Secret { secret } => match secret::resolve(secret, ours, Path::new(&exec.folder)) {
+                    Ok(value) => {
+                        secrets.push(Secret { reference: secret.clone(), value: value.clone() });
+                        value
+                    }
+                    Err(reason) => {
+                        unresolved.push(reason);
+                        continue;
+                    }
+                },
+            };
+            environment.insert(name.clone(), value);
+        }
         ExecSpec {
             activities,
             command: exec.command.clone(),
             folder: PathBuf::from(&exec.folder),
             environment,
+            secrets,
+            unresolved,
             persistent: exec.persistent,
             processes: exec.processes.max(1),
             as_file: exec.as_file,

@@ -1,5 +1,7 @@
 //! Programs that are started once per task.
 
+use selvedge_engine::exec::{ExecPool, ExecSpec, ExecTask};
+use selvedge_kernel::pipeline::definition::Variable;
 use serde_json::json;
 
 use crate::rig::{Folder, open, run, runs, spec, task, until};
@@ -123,4 +125,47 @@ async fn a_program_sees_only_the_environment_that_is_declared() {
     let of_the_shell = ["PWD", "OLDPWD", "SHLVL", "_"];
     assert!(seen.iter().all(|name| ours.contains(name) || of_the_shell.contains(name)), "{seen:?}");
     assert!(seen.contains(&"PATH") && std::env::vars().any(|(name, _)| name.starts_with("CARGO")));
+}
+
+#[tokio::test]
+async fn a_secret_reaches_the_program_and_nothing_that_is_kept() {
+    let folder = Folder::new("secret");
+    folder.write(
+        "tell.py",
+        "import os, sys, json\nsecret = os.environ['TOKEN']\nprint('log: ' + secret, file=sys.stderr)\nif json.load(sys.stdin) == 'fail':\n    sys.exit('it failed with ' + secret)\nprint(json.dumps({'said': secret, 'length': len(secret)}))\n",
+    );
+    let exec = selvedge_kernel::pipeline::definition::Exec {
+        command: vec!["python3".into(), "tell.py".into()],
+        persistent: false,
+        processes: 1,
+        environment: [("TOKEN".to_owned(), Variable::Secret { secret: "env:THE_TOKEN".to_owned() })].into(),
+        folder: folder.0.to_string_lossy().into_owned(),
+        as_file: false,
+    };
+    let mut ours: std::collections::BTreeMap<String, String> = std::env::vars().collect();
+    ours.insert("THE_TOKEN".to_owned(), "sk-12345678-abc".to_owned());
+    let spec = ExecSpec::new(&exec, vec!["tell".to_owned()], &ours, folder.0.clone());
+    assert!(format!("{spec:?}").contains("Secret(env:THE_TOKEN)"), "its Debug form shows the reference");
+    let pool = ExecPool::open(spec, tokio::runtime::Handle::current()).unwrap();
+    let lines = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let run = |input: &'static str| {
+        let lines = lines.clone();
+        let task = ExecTask { activity: "tell".to_owned(), attempt: 1, key: "k".to_owned(), deadline_ms: None, input: input.into() };
+        let pool = pool.clone();
+        async move { pool.run(task, |_| {}, move |line| lines.lock().unwrap().push(line)).await }
+    };
+    let value = String::from_utf8(run("1").await.unwrap().to_vec()).unwrap();
+    assert!(value.contains("[secret env:THE_TOKEN]") && value.contains("15"), "it had the value and what it said is blotted: {value}");
+    let failure = run("\"fail\"").await.unwrap_err();
+    assert!(failure.error.message.contains("[secret env:THE_TOKEN]"), "{}", failure.error.message);
+    let all = format!("{value} {failure:?} {:?}", lines.lock().unwrap());
+    assert!(!all.contains("sk-12345678"), "{all}");
+
+    ours.remove("THE_TOKEN");
+    let spec = ExecSpec::new(&exec, vec!["tell".to_owned()], &ours, folder.0.clone());
+    let pool = ExecPool::open(spec, tokio::runtime::Handle::current()).unwrap();
+    let task = ExecTask { activity: "tell".to_owned(), attempt: 1, key: "k".to_owned(), deadline_ms: None, input: "1".into() };
+    let failure = pool.run(task, |_| {}, |_| {}).await.unwrap_err();
+    assert_eq!(failure.error.code, "secret_missing");
+    assert!(failure.error.message.contains("set the variable THE_TOKEN"), "{}", failure.error.message);
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::policies::{retry, timeout};
 use crate::diagnostic::{Place, Report};
-use crate::fields::{Fields, boolean, later, shown, string, strings, whole};
-use crate::pipeline::definition::{Activity, Exec, Executor};
+use crate::fields::{Fields, boolean, shown, string, strings, whole};
+use crate::pipeline::definition::{Activity, Exec, Executor, Variable};
 use crate::pipeline::document::{Kind, Tree};
 
 /// Executors of the design that this version has not.
@@ -116,7 +116,7 @@ pub(crate) fn exec(report: &mut Report, fields: &mut Fields<'_>, command: &Tree)
     Some(Exec { command: command?, persistent, processes, environment, folder, as_file })
 }
 
-fn environment(report: &mut Report, tree: &Tree) -> BTreeMap<String, String> {
+fn environment(report: &mut Report, tree: &Tree) -> BTreeMap<String, Variable> {
     let mut found = BTreeMap::new();
     let Kind::Map(entries) = &tree.kind else {
         report.error(tree.place, format!("`environment` must be a mapping, it is {}", tree.type_name()), "write environment: {LANG: C}");
@@ -131,12 +131,22 @@ fn environment(report: &mut Report, tree: &Tree) -> BTreeMap<String, String> {
         if entry.key.starts_with("SELVEDGE_") {
             report.error(entry.place, format!("`{}`: variables that begin with SELVEDGE_ are set by us", shown(&entry.key)), "choose another name");
         }
-        let secret = matches!(&entry.value.kind, Kind::Map(inner) if inner.iter().any(|part| part.key == "secret"));
-        if secret {
-            later(report, entry.value.place, "`{secret: name}`");
-        } else if let Some(text) = string(report, &format!("environment.{}", shown(&entry.key)), &entry.value) {
-            found.insert(entry.key.clone(), text.to_owned());
+        let value = match &entry.value.kind {
+            Kind::Map(parts) if parts.len() == 1 && parts[0].key == "secret" => secret(report, &parts[0].value),
+            _ => string(report, &format!("environment.{}", shown(&entry.key)), &entry.value).map(|text| Variable::Text(text.to_owned())),
+        };
+        if let Some(value) = value {
+            found.insert(entry.key.clone(), value);
         }
     }
     found
+}
+
+fn secret(report: &mut Report, tree: &Tree) -> Option<Variable> {
+    let text = string(report, "secret", tree)?;
+    if text.strip_prefix("env:").or_else(|| text.strip_prefix("file:")).is_none_or(str::is_empty) {
+        report.error(tree.place, format!("`{}` is no reference to a secret", shown(text)), "write {secret: env:NAME} or {secret: file:PATH}");
+        return None;
+    }
+    Some(Variable::Secret { secret: text.to_owned() })
 }

@@ -61,11 +61,24 @@ pub struct Exec {
     /// At most this many processes.
     pub processes: u32,
     /// Added to an otherwise small environment.
-    pub environment: BTreeMap<String, String>,
+    pub environment: BTreeMap<String, Variable>,
     /// The folder it runs in: relative to the file that declares it; filled in as absolute when it is loaded.
     pub folder: String,
     /// The task gets a path to JSON Lines instead of its input.
     pub as_file: bool,
+}
+
+/// The value of a variable in a program's environment.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Variable {
+    /// As it is written.
+    Text(String),
+    /// A reference that is resolved when a process starts; nothing else ever sees the value.
+    Secret {
+        /// `env:NAME` or `file:PATH`.
+        secret: String,
+    },
 }
 
 /// What a stage, or its failure, calls.
