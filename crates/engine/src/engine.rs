@@ -86,6 +86,7 @@ impl Engine {
             let shared = wiring.clone();
             #[expect(clippy::disallowed_methods, reason = "the engine's worker threads start here and nowhere else")]
             let thread = std::thread::Builder::new().name(format!("selvedge-{index}")).spawn(move || {
+                let _guard = Alarm { wiring: shared.clone(), index };
                 match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                     Ok(runtime) => {
                         let local = tokio::task::LocalSet::new();
@@ -393,6 +394,23 @@ async fn join(threads: Vec<std::thread::JoinHandle<()>>) {
         #[expect(clippy::disallowed_methods, reason = "the end of a worker thread is awaited once, when the engine ends")]
         let joined = tokio::task::spawn_blocking(move || thread.join());
         let _ = joined.await;
+    }
+}
+
+/// Stops the engine when its worker thread panics: its shards are gone, and nobody may wait for them in silence.
+struct Alarm {
+    wiring: Arc<Wiring>,
+    index: usize,
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.wiring.stop(format!(
+                "worker {} panicked, its text is on standard error: what was acknowledged is safe; start again, and report the text",
+                self.index
+            ));
+        }
     }
 }
 

@@ -108,6 +108,11 @@ pub enum Observation<'a> {
         /// Which attempt.
         attempt: u32,
     },
+    /// A value that a handler owned panicked when it was dropped.
+    DropPanicked {
+        /// Of which invocation.
+        invocation: selvedge_kernel::id::InvocationId,
+    },
     /// A handler was polled for longer than 100 ms, and the others of its thread waited.
     SlowPoll {
         /// Of which invocation.

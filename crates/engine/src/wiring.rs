@@ -111,6 +111,11 @@ impl Wiring {
         }
     }
 
+    /// Takes note of a handler whose values panicked when they went: it has ended or left memory all the same.
+    pub(crate) fn dropped_badly(&self, id: InvocationId) {
+        self.env.observe(&crate::env::Observation::DropPanicked { invocation: id });
+    }
+
     /// Why it has stopped, if it has.
     pub(crate) fn stop_reason(&self) -> Option<String> {
         self.stopped.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -136,6 +136,9 @@ pub(crate) fn environment() -> Environment {
         }),
         observer: Some(Arc::new(|observation| match observation {
             Observation::AttemptStarted { .. } => {}
+            Observation::DropPanicked { invocation } => {
+                eprintln!("selvedge: a value that the handler of {invocation} owned panicked when it was dropped: look at its Drop");
+            }
             Observation::SlowPoll { invocation, actor, handler, took } => {
                 eprintln!("selvedge: {invocation} ({actor}.{handler}) held its thread for {} ms: move that work into `blocking`", took.as_millis())
             }

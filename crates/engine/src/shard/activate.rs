@@ -111,9 +111,16 @@ impl Activation {
         self.core.state.borrow().ops.values().any(|op| matches!(op.step, crate::core::StepState::Allowed(_)))
     }
 
-    /// Whether it can leave memory: it waits, and nothing of it is on its way.
+    /// Whether it can leave memory: it waits, and nothing of it is on its way. A transition handler never does: what it
+    /// waits for is the one answer that it is.
     pub(crate) fn rests(&self) -> bool {
-        self.durable && self.deliveries.is_empty() && self.outside.is_empty() && self.ahead == 0 && self.undecided.is_empty() && !self.runs_step()
+        self.handler == Runs::Replayed
+            && self.durable
+            && self.deliveries.is_empty()
+            && self.outside.is_empty()
+            && self.ahead == 0
+            && self.undecided.is_empty()
+            && !self.runs_step()
     }
 }
 
@@ -363,11 +370,20 @@ impl Shard {
         let mut activation = self.active.remove(&id)?;
         activation.core.ended.set(true);
         activation.core.waker.gone.store(true, std::sync::atomic::Ordering::SeqCst);
-        let alarms: Vec<_> = activation.core.state.borrow_mut().ops.values_mut().filter_map(|op| op.alarm.take()).collect();
+        // The time of what goes on elsewhere is still watched.
+        let alarms: Vec<_> = {
+            let mut state = activation.core.state.borrow_mut();
+            let here = state.ops.iter_mut().filter(|(number, _)| !self.tasks.contains_key(&(id, **number)));
+            here.filter_map(|(_, op)| op.alarm.take()).collect()
+        };
         for alarm in alarms {
             self.clear_alarm(Some(alarm));
         }
-        activation.future = None;
+        // What a handler owns may panic when it goes.
+        let future = activation.future.take();
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(future))).is_err() {
+            self.wiring.dropped_badly(id);
+        }
         Some(activation)
     }
 
@@ -402,6 +418,10 @@ impl Shard {
 
     /// Sets the wake-up after which a waiting handler leaves memory.
     pub(crate) fn plan_suspend(&mut self, id: InvocationId) {
+        if self.wiring.settings.tasks == crate::wiring::Tasks::Leave {
+            // Whoever only looks leaves every row where it is.
+            return;
+        }
         let Some(activation) = self.active.get_mut(&id) else { return };
         if activation.suspend_planned {
             return;

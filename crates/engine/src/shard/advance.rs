@@ -292,10 +292,23 @@ impl Shard {
                 let took = after.since(before);
                 self.wiring.env.observe(&Observation::SlowPoll { invocation: message.id, actor: &message.target, handler: &message.handler, took });
             }
-            match polled {
-                Ok(Poll::Ready(result)) => return Ok(Rest::Ended(result)),
-                Err(panic) => return Ok(Rest::Ended(Err(panicked(&*panic)))),
-                Ok(Poll::Pending) => {}
+            let ended = match polled {
+                Ok(Poll::Pending) => None,
+                Ok(Poll::Ready(result)) => Some(result),
+                Err(panic) => Some(Err(panicked(&*panic))),
+            };
+            if let Some(result) = ended {
+                // What was called and not awaited is recorded too: a read with its value, a clear with its names.
+                let loads = std::mem::take(&mut core.state.borrow_mut().loads);
+                if core.state.borrow().blocked.is_none() {
+                    for load in loads {
+                        self.load(activation, load).await?;
+                    }
+                }
+                if std::panic::catch_unwind(AssertUnwindSafe(|| drop(future))).is_err() {
+                    self.wiring.dropped_badly(core.id);
+                }
+                return Ok(Rest::Ended(result));
             }
             let loads = std::mem::take(&mut core.state.borrow_mut().loads);
             let again = core.waker.again.load(Ordering::SeqCst);

@@ -283,6 +283,18 @@ impl Shard {
         if let Some(activation) = self.active.get_mut(&id) {
             activation.outside.push_back(Outside::TimedOut { number, attempt });
             self.enqueue(id);
+        } else if self.tasks.get(&(id, number)).is_some_and(|task| task.attempt == attempt) {
+            self.overtime.push_back((id, number, attempt));
+        }
+    }
+
+    /// The time of an attempt is up whose handler has left memory: it comes back for it.
+    pub(super) async fn timed_out_elsewhere(&mut self, id: InvocationId, number: u32, attempt: u32) {
+        if self.activate_or_stop(id).await
+            && let Some(activation) = self.active.get_mut(&id)
+        {
+            activation.outside.push_back(Outside::TimedOut { number, attempt });
+            self.enqueue(id);
         }
     }
 

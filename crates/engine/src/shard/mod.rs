@@ -196,6 +196,8 @@ pub(crate) struct Shard {
     pub late: HashMap<InvocationId, Vec<activate::Outside>>,
     /// Invocations whose next attempt comes at once, because they are cancelled.
     pub revived: VecDeque<InvocationId>,
+    /// Attempts whose time is up and whose handler is not in memory.
+    pub overtime: VecDeque<(InvocationId, u32, u32)>,
     /// Invocations that end without having started.
     pub doomed: VecDeque<InvocationId>,
     pub live_ready: std::collections::BTreeSet<u64>,
@@ -243,6 +245,7 @@ impl Shard {
             late: HashMap::new(),
             doomed: VecDeque::new(),
             revived: VecDeque::new(),
+            overtime: VecDeque::new(),
             live_ready: std::collections::BTreeSet::new(),
             kept_ready: HashMap::new(),
             was_clean,
@@ -390,6 +393,7 @@ impl Shard {
         self.effects.is_empty()
             && self.runnable.is_empty()
             && self.revived.is_empty()
+            && self.overtime.is_empty()
             && self.doomed.is_empty()
             && self.next_due().is_none_or(|due| due > self.tick.wall)
     }
@@ -402,6 +406,9 @@ impl Shard {
             }
             self.fire_due().await;
             self.turn_runs().await;
+            while let Some((id, number, attempt)) = self.overtime.pop_front() {
+                self.timed_out_elsewhere(id, number, attempt).await;
+            }
             while let Some(id) = self.revived.pop_front() {
                 self.activate_or_stop(id).await;
             }

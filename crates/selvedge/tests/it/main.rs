@@ -12,6 +12,7 @@ mod failing;
 mod kit;
 mod limits;
 mod memory;
+mod mended;
 mod messages;
 mod mismatch;
 mod operations;
