@@ -151,6 +151,24 @@ impl Engine {
         self.entropy.lock().unwrap_or_else(PoisonError::into_inner).draw()
     }
 
+    /// Whether a permit is for this invocation, and the invocation is of the permit's tenant. One of another tenant is
+    /// answered as one that does not exist.
+    async fn owned(&self, permit: &Permit, id: InvocationId) -> Result<(), VerbError> {
+        let Resource::Work { tenant, id: named } = permit.resource() else { return Err(misused(permit)) };
+        if *named != id.to_string() {
+            return Err(misused(permit));
+        }
+        match self.ask(self.wiring.shard_of_invocation(id), |reply| Command::Tenant { id, reply }).await? {
+            Some(owner) if owner != *tenant => Err(VerbError::new(
+                Consequence::NotFound,
+                "unknown_invocation",
+                format!("there is no invocation {id}: it may have been removed after its retention time"),
+            )),
+            // Whether there is one at all is for the verb to say.
+            _ => Ok(()),
+        }
+    }
+
     fn new_id(&self, actor: &ActorId) -> InvocationId {
         InvocationId(RawId::at(actor.hash16(), self.now(), self.draw()))
     }
@@ -219,8 +237,16 @@ impl Engine {
         expect_action(&permit, Action::Signal)?;
         check_part("the signal's name", name)?;
         let shard = match &target {
-            SignalTarget::Actor(actor) => self.wiring.shard_of(actor),
-            SignalTarget::Invocation(id) => self.wiring.shard_of_invocation(*id),
+            SignalTarget::Actor(actor) => {
+                if !matches!(permit.resource(), Resource::Handler { actor: allowed, .. } if allowed == actor) {
+                    return Err(misused(&permit));
+                }
+                self.wiring.shard_of(actor)
+            }
+            SignalTarget::Invocation(id) => {
+                self.owned(&permit, *id).await?;
+                self.wiring.shard_of_invocation(*id)
+            }
         };
         let context = permit.into_context();
         self.ask(shard, |reply| Command::Signal { target, name: name.to_owned(), payload, context, key, reply }).await
@@ -229,42 +255,49 @@ impl Engine {
     /// What an invocation has come to.
     pub async fn result(&self, permit: Permit, id: InvocationId, wait: bool) -> Result<Answer, VerbError> {
         expect_action(&permit, Action::Read)?;
+        self.owned(&permit, id).await?;
         self.ask(self.wiring.shard_of_invocation(id), |reply| Command::Result { id, wait, reply }).await
     }
 
     /// Asks an invocation to end: its pending operations give `cancelled`.
     pub async fn cancel(&self, permit: Permit, id: InvocationId, reason: &str) -> Result<(), VerbError> {
         expect_action(&permit, Action::Control)?;
+        self.owned(&permit, id).await?;
         self.ask(self.wiring.shard_of_invocation(id), |reply| Command::Cancel { id, reason: reason.to_owned(), reply }).await
     }
 
     /// Ends an invocation at once; none of its code runs.
     pub async fn kill(&self, permit: Permit, id: InvocationId, reason: &str) -> Result<(), VerbError> {
         expect_action(&permit, Action::Rewrite)?;
+        self.owned(&permit, id).await?;
         self.ask(self.wiring.shard_of_invocation(id), |reply| Command::Kill { id, reason: reason.to_owned(), reply }).await
     }
 
     /// Looks at a blocked invocation again.
     pub async fn retry(&self, permit: Permit, id: InvocationId) -> Result<(), VerbError> {
         expect_action(&permit, Action::Control)?;
+        self.owned(&permit, id).await?;
         self.ask(self.wiring.shard_of_invocation(id), |reply| Command::Retry { id, reply }).await
     }
 
     /// Erases the payloads of an ended invocation and the key of their seals; its chain still verifies.
     pub async fn erase(&self, permit: Permit, id: InvocationId) -> Result<(), VerbError> {
         expect_action(&permit, Action::Rewrite)?;
+        self.owned(&permit, id).await?;
         self.ask(self.wiring.shard_of_invocation(id), |reply| Command::Erase { id, reply }).await
     }
 
     /// Why an invocation is where it is.
     pub async fn why(&self, permit: Permit, id: InvocationId) -> Result<Why, VerbError> {
         expect_action(&permit, Action::Read)?;
+        self.owned(&permit, id).await?;
         self.ask(self.wiring.shard_of_invocation(id), |reply| Command::Why { id, reply }).await
     }
 
     /// Chunks of an invocation's output, from a position on.
     pub async fn output(&self, permit: Permit, id: InvocationId, from: u64) -> Result<Vec<(u64, Bytes)>, VerbError> {
         expect_action(&permit, Action::Read)?;
+        self.owned(&permit, id).await?;
         self.ask(self.wiring.shard_of_invocation(id), |reply| Command::Output { id, from, reply }).await
     }
 

@@ -154,7 +154,7 @@ pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::Unb
         }
         let woken = wait(&wiring, &mut events, &mut flights, due, now).await;
         let tick = wiring.env.clock.tick();
-        shards.values_mut().for_each(|shard| shard.tick = tick);
+        shards.values_mut().for_each(|shard| shard.set_tick(tick));
         match woken {
             Woken::Event(None | Some(Event::Die)) => break,
             Woken::Event(Some(event)) => {

@@ -49,6 +49,9 @@ pub struct RequestFacts {
     pub at: Millis,
 }
 
+/// How many hops of a delegation are kept.
+pub const DELEGATION: usize = 16;
+
 /// Who asks, for whom, with which claims. It travels in every message and stands in every record.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct AuthorizationContext {
@@ -65,11 +68,19 @@ pub struct AuthorizationContext {
 }
 
 impl AuthorizationContext {
-    /// The same caller acting through one more actor.
+    /// The same caller acting through one more actor. Somebody who is in the chain already is not in it again: an actor
+    /// that sends to itself for years acts through itself once. Past [`DELEGATION`] hops the oldest but the first go,
+    /// so that a context never grows without bound; the first caller stays who it is.
     #[must_use]
     pub fn through(&self, actor: &ActorId, handler: &str) -> AuthorizationContext {
         let mut next = self.clone();
-        next.chain.push(Hop { actor: actor.clone(), handler: handler.to_owned() });
+        let hop = Hop { actor: actor.clone(), handler: handler.to_owned() };
+        if !next.chain.contains(&hop) {
+            next.chain.push(hop);
+        }
+        if next.chain.len() > DELEGATION {
+            next.chain.remove(1);
+        }
         next
     }
 }

@@ -47,7 +47,8 @@ impl Config {
     /// The defaults, on a data directory.
     #[must_use]
     pub fn on(data: impl AsRef<Path>) -> Config {
-        let data = data.as_ref().to_path_buf();
+        // Absolute from here on: programs run in folders of their own.
+        let data = std::path::absolute(data.as_ref()).unwrap_or_else(|_| data.as_ref().to_path_buf());
         let exec = ExecSettings { scratch: data.join("scratch"), environment: std::env::vars().collect(), ..ExecSettings::default() };
         Config {
             data,

@@ -46,6 +46,10 @@ impl Shard {
                 let result = self.retry(id).await;
                 self.answer(reply, result);
             }
+            Command::Tenant { id, reply } => {
+                let found = self.record_in_memory(id).await;
+                let _ = reply.send(found.map(|record| record.map(|record| record.message.target.tenant)));
+            }
             Command::Erase { id, reply } => {
                 let result = self.erase(id).await;
                 self.answer(reply, result);

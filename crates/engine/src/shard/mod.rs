@@ -105,6 +105,7 @@ pub(crate) enum Command {
     Kill { id: InvocationId, reason: String, reply: Reply<()> },
     Retry { id: InvocationId, reply: Reply<()> },
     Erase { id: InvocationId, reply: Reply<()> },
+    Tenant { id: InvocationId, reply: Reply<Option<String>> },
     Why { id: InvocationId, reply: Reply<crate::why::Why> },
     Output { id: InvocationId, from: u64, reply: Reply<Vec<(u64, Bytes)>> },
     State { actor: ActorId, reply: Reply<Vec<(String, Bytes)>> },

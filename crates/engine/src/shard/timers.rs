@@ -171,6 +171,12 @@ impl Shard {
         [durable, alarm, runs].into_iter().flatten().min()
     }
 
+    /// Takes what the clocks show in this turn.
+    pub(crate) fn set_tick(&mut self, tick: crate::env::Tick) {
+        self.tick = tick;
+        self.watch_clock();
+    }
+
     /// Notices that the wall clock has moved against the monotonic one.
     fn watch_clock(&mut self) {
         let (wall, Some(monotonic)) = (self.tick.wall, self.tick.monotonic) else { return };
@@ -187,7 +193,6 @@ impl Shard {
     }
 
     pub(super) async fn fire_due(&mut self) {
-        self.watch_clock();
         let now = self.tick.wall;
         while let Some(entry) = self.timers.alarms.first_entry().filter(|entry| entry.key().0 <= now) {
             let alarm = entry.remove();

@@ -219,7 +219,7 @@ proptest! {
         }
         let mut missing = entries.clone();
         missing.remove(at);
-        prop_assert!(walk(&missing).map_or(true, |head| head != (journal.chain, journal.next)));
+        prop_assert!(walk(&missing) != Ok((journal.chain, journal.next)));
         let mut erased = entries;
         erased[at].payload = Payload::Erased;
         prop_assert_eq!(walk(&erased).unwrap(), (journal.chain, journal.next));
@@ -231,4 +231,21 @@ fn the_seal_of_a_payload_cannot_be_guessed_without_its_key() {
     let payload = b"yes";
     assert_ne!(seal(&SealKey([1; 32]), payload), seal(&SealKey([2; 32]), payload));
     assert_ne!(seal(&SealKey([1; 32]), payload), Hash32(*blake3::hash(payload).as_bytes()));
+}
+
+#[test]
+fn a_context_does_not_grow_by_acting_through_the_same_actor_again_nor_without_bound() {
+    let actor = |key: usize| ActorId { tenant: "default".to_owned(), kind: "bell".to_owned(), key: key.to_string() };
+    let first = selvedge_kernel::auth::local("default", Millis(0));
+    let mut context = first.clone();
+    for _ in 0..1_000 {
+        context = context.through(&actor(1), "ring");
+    }
+    assert_eq!(context.chain.len(), 1);
+    for key in 0..1_000 {
+        context = context.through(&actor(key), "ring");
+    }
+    assert_eq!(context.chain.len(), selvedge_kernel::auth::DELEGATION);
+    assert_eq!(context.principal, first.principal);
+    assert_eq!(context.chain[0].actor, actor(1), "where it began stays");
 }

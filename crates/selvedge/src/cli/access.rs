@@ -51,6 +51,12 @@ fn quoted(word: &str) -> String {
     if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
+/// A path as somebody who stands in this folder writes it.
+fn shown(path: &Path) -> String {
+    let here = std::env::current_dir().ok().and_then(|here| path.strip_prefix(here).ok().map(Path::to_path_buf));
+    here.map_or_else(|| path.display().to_string(), |path| format!("./{}", path.display()))
+}
+
 /// Opens a data directory to stay in it. A verb that has it for a moment is waited for; whoever stays in it is named.
 pub async fn hold(config: Config, app: App) -> Result<Engine, Stop> {
     let mut waited = Duration::ZERO;
@@ -79,7 +85,7 @@ impl Access {
         }
         let data = config.data.clone();
         if !data.join("meta").exists() {
-            let data = data.display();
+            let data = shown(&data);
             return Err(Stop::usage(format!("there is no data directory {data}: `selvedge run PIPELINE.yaml` makes one, `--data DIR` names another")));
         }
         let slots = Slots::read(&data)?;

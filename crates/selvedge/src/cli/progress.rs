@@ -111,7 +111,10 @@ impl Progress {
 
     fn waits(&mut self, status: &RunStatus, waits: &Waiting) {
         let how = match waits {
-            Waiting::Approval { .. } => format!("`{} approve {}`", self.command, status.id),
+            Waiting::Approval { assignees, .. } => match assignees.iter().find_map(|assignee| assignee.strip_prefix("user:")) {
+                Some(user) => format!("`{} approve {} --by {user}`", self.command, status.id),
+                None => format!("`{} approve {}`", self.command, status.id),
+            },
             Waiting::Signal { name, .. } => format!("`{} signal {} {name}`", self.command, status.id),
             Waiting::Paused { .. } => format!("`{} resume {}`", self.command, status.id),
             Waiting::Timer { .. } => String::new(),

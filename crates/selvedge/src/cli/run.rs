@@ -164,9 +164,9 @@ impl Follow<'_> {
         // Noted before it is started: whatever a kill leaves, the same command comes to the same key.
         slots.manifest = manifest.and_then(|file| file.canonicalize().ok());
         slots.runs.insert(place.clone(), slot.clone());
+        let key = format!("cli:{}:{place}:{}", slots.nonce()?, slot.generation);
         slots.write(self.data)?;
         let bytes = Bytes::from(serde_json::to_vec(input).map_err(|error| Stop::usage(error.to_string()))?);
-        let key = format!("cli:{place}:{}", slot.generation);
         let id = self.runs().start(pipeline.definition.clone(), bytes, key).await?.to_string();
         let again = slot.run.is_some();
         if !again {

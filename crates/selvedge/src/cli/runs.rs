@@ -42,8 +42,9 @@ pub async fn runs(common: &Common, app: App, verb: Runs) -> Result<Code, Stop> {
 }
 
 fn decide(decision: Decision, answer: Answer) -> (Request, String) {
-    let by =
-        decision.by.or_else(|| std::env::var("USER").ok().filter(|user| !user.is_empty())).map_or_else(|| "local".to_owned(), |user| format!("user:{user}"));
+    // `--by ada` and `--by user:ada` are the same person.
+    let by = decision.by.or_else(|| std::env::var("USER").ok().filter(|user| !user.is_empty()));
+    let by = by.map_or_else(|| "local".to_owned(), |user| format!("user:{}", user.strip_prefix("user:").unwrap_or(&user)));
     let what = match answer {
         Answer::Approve => format!("approved by {by}"),
         Answer::Reject => format!("rejected by {by}"),

@@ -15,6 +15,9 @@ const FILE: &str = "cli.json";
 pub struct Slots {
     /// The manifest of the last run.
     pub manifest: Option<PathBuf>,
+    /// Random, one for each data directory: the same pipeline and input elsewhere is other work, under other keys.
+    #[serde(default)]
+    pub nonce: String,
     /// By pipeline and hash of the input.
     pub runs: BTreeMap<String, Slot>,
 }
@@ -31,6 +34,16 @@ pub struct Slot {
 }
 
 impl Slots {
+    /// The random part of this directory's keys, drawn when it is first wanted.
+    pub fn nonce(&mut self) -> Result<&str, Stop> {
+        if self.nonce.is_empty() {
+            let mut bytes = [0u8; 8];
+            getrandom::fill(&mut bytes).map_err(|error| Stop::new(Code::Configuration, format!("the system gives no random bytes: {error}")))?;
+            self.nonce = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        }
+        Ok(&self.nonce)
+    }
+
     /// The notes of a data directory; none yet are empty ones.
     pub fn read(data: &Path) -> Result<Slots, Stop> {
         let file = data.join(FILE);

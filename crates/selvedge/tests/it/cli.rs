@@ -210,6 +210,37 @@ fn two_stages_that_ask_are_told_apart_by_name() {
 }
 
 #[test]
+fn an_approval_for_one_person_is_answered_by_that_person_alone() {
+    let folder = folder(
+        "selvedge: 1\nname: asks\nstages:\n  - { name: a, mode: approval, assignees: ['user:ada'], expires: 1d, fallback: reject }\noutput: { a: '${stages.a.output.by}' }\n",
+    );
+    let holder = folder.start(&["run", "p.yaml"]);
+    let run = folder.until_run("`a` by user:ada");
+    let refused = folder.selvedge(&["runs", "approve", &run, "--by", "bob"]);
+    assert!(refused.code == 77 && refused.err.contains("it is for user:ada; say who you are with --by NAME"), "{}", refused.err);
+    assert_eq!(folder.selvedge(&["runs", "approve", &run, "--by", "user:ada"]).code, 0);
+    let ended = folder.end(holder);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&ended.out).unwrap(), json!({"a": "user:ada"}));
+}
+
+#[test]
+fn a_pipeline_in_another_folder_runs_with_a_relative_data_directory_and_under_keys_of_its_own() {
+    let keys: Vec<String> = (0..2)
+        .map(|_| {
+            let folder = folder(WAITS);
+            std::fs::create_dir_all(folder.join("x")).unwrap();
+            std::fs::write(folder.join("x/key.sh"), "echo \"\\\"$SELVEDGE_KEY\\\"\"\n").unwrap();
+            let pipeline = "selvedge: 1\nname: keys\nactivities: { key: { exec: [sh, key.sh], persistent: false } }\nstages:\n  - { name: k, call: key }\noutput: '${stages.k.output}'\n";
+            std::fs::write(folder.join("x/k.yaml"), pipeline).unwrap();
+            let ended = folder.selvedge(&["run", "x/k.yaml"]);
+            assert_eq!(ended.code, 0, "{}", ended.err);
+            ended.out
+        })
+        .collect();
+    assert_ne!(keys[0], keys[1], "two data directories gave one effect the same key");
+}
+
+#[test]
 fn garbage_on_the_socket_is_answered_with_an_error_and_harms_nobody() {
     let folder = folder(WAITS);
     let holder = folder.start(&["run", "p.yaml"]);

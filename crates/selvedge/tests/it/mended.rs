@@ -43,8 +43,7 @@ async fn a_read_that_was_called_before_a_failed_attempt_keeps_its_value() {
                 state.set("n", &7u32)?;
                 ctx.step("commit", async |_| Ok(())).await?;
                 // Called, polled once beside something that is ready, and given up by the error.
-                let read = std::pin::pin!(state.get::<u32>("other"));
-                drop(read);
+                drop(state.get::<u32>("other"));
                 return Err(Failure::retryable("again", "once more"));
             }
             state.set("n", &7u32)?;
@@ -109,4 +108,33 @@ async fn a_value_that_panics_when_it_is_dropped_stops_nobody() {
         engine.local().call(FILL.on(format!("b{n}")), 1).await.unwrap();
     }
     assert!(engine.engine().stopped().is_none());
+}
+
+#[tokio::test]
+async fn a_permit_is_for_one_thing_of_one_tenant_and_for_nothing_else() {
+    use selvedge_engine::SignalTarget;
+    use selvedge_kernel::auth::{Action, Permit, Resource, authorize, local};
+    let engine = test::Engine::new(App::new().handler(FILL, fill)).await.unwrap();
+    let id = engine.local().send(FILL.on("a"), 1).await.unwrap();
+    let other = engine.local().send(FILL.on("b"), 1).await.unwrap();
+    engine.settle().await;
+    let inner = engine.engine();
+    let permit = |tenant: &str, action: Action, of: &str| -> Permit {
+        let resource = Resource::Work { tenant: tenant.to_owned(), id: of.to_owned() };
+        authorize(local(tenant, inner.now()), action, resource, inner.now()).unwrap()
+    };
+    // Another tenant's client names the id as its own: it does not exist for it, and nothing happens.
+    let stranger = |action| permit("strangers", action, &id.to_string());
+    assert_eq!(inner.why(stranger(Action::Read), id).await.unwrap_err().code, "unknown_invocation");
+    assert_eq!(inner.result(stranger(Action::Read), id, false).await.unwrap_err().code, "unknown_invocation");
+    assert_eq!(inner.output(stranger(Action::Read), id, 0).await.unwrap_err().code, "unknown_invocation");
+    assert_eq!(inner.cancel(stranger(Action::Control), id, "x").await.unwrap_err().code, "unknown_invocation");
+    assert_eq!(inner.kill(stranger(Action::Rewrite), id, "x").await.unwrap_err().code, "unknown_invocation");
+    assert_eq!(inner.erase(stranger(Action::Rewrite), id).await.unwrap_err().code, "unknown_invocation");
+    // A permit for one invocation is none for another, and one for an action is none for another.
+    assert_eq!(inner.why(permit("default", Action::Read, &other.to_string()), id).await.unwrap_err().code, "wrong_permit");
+    assert_eq!(inner.kill(permit("default", Action::Read, &id.to_string()), id, "x").await.unwrap_err().code, "wrong_permit");
+    let target = SignalTarget::Invocation(id);
+    assert_eq!(inner.signal(permit("default", Action::Signal, &other.to_string()), target, "s", "1".into(), None).await.unwrap_err().code, "wrong_permit");
+    assert_eq!(inner.why(permit("default", Action::Read, &id.to_string()), id).await.unwrap().status, selvedge_kernel::record::invocation::Status::Completed);
 }

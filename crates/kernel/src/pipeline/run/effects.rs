@@ -342,7 +342,7 @@ pub enum RunRefused {
         id: ApprovalId,
     },
     /// The decider is none of the assignees.
-    #[error("{decider} may not answer approval {id}: it is for {}", assignees.join(", "))]
+    #[error("{decider} may not answer approval {id}: it is for {}; say who you are with --by NAME", assignees.join(", "))]
     NotAssigned {
         /// Which.
         id: ApprovalId,

@@ -156,7 +156,7 @@ impl Run {
         let assignees = self.assignees(stage).to_vec();
         let name = self.definition(stage).name.clone();
         let fits = |assignee: &String| match assignee.split_once(':') {
-            Some(("user", id)) => id == decider.id,
+            Some(("user", id)) => id == decider.id.strip_prefix("user:").unwrap_or(&decider.id),
             Some(("role", role)) => decider.roles.iter().any(|has| has == role),
             _ => false,
         };
