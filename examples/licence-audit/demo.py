@@ -189,7 +189,7 @@ def main(selvedge, work):
      less %(report)s
      %(selvedge)s --data %(data)s runs show %(run)s
      %(selvedge)s --data %(data)s actors state licence/MIT
-     %(selvedge)s run %(pipeline)s --input '{"manifest": "/path/to/your/Cargo.toml", "out": "/tmp/audit"}'
+     %(selvedge)s run %(pipeline)s --input '{"manifest": "/path/to/your/Cargo.toml", "out": "./audit"}'
    then press Ctrl-C in its middle, or kill it as you like, and give the same command again.""" % {
         "report": os.path.relpath(os.path.join(audit.out, "licences.md")), "selvedge": shown, "data": data, "run": run, "pipeline": PIPELINE})
 

@@ -18,6 +18,7 @@ mod mismatch;
 mod operations;
 mod polling;
 mod property;
+mod readme;
 mod replay;
 mod rig;
 mod runbook;
