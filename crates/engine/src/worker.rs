@@ -154,7 +154,11 @@ pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::Unb
         }
         let woken = wait(&wiring, &mut events, &mut flights, due, now).await;
         let tick = wiring.env.clock.tick();
-        shards.values_mut().for_each(|shard| shard.tick = tick);
+        for shard in shards.values_mut() {
+            shard.tick = tick;
+            // Calm ones too: a jump is told from the last look.
+            shard.watch_clock();
+        }
         match woken {
             Woken::Event(None | Some(Event::Die)) => break,
             Woken::Event(Some(event)) => {
@@ -187,6 +191,7 @@ pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::Unb
             }
         } else {
             for shard in shards.values_mut() {
+                shard.let_out_answers();
                 shard.write_clean();
             }
         }

@@ -194,8 +194,13 @@ impl Shard {
                 ));
             }
         };
-        let input = self.payload(id.0, record.input_seal, &record.input).await?;
         let begun = self.begun_rows(id).await?;
+        if record.cancel.is_some() && record.attempt == 1 && begun.is_empty() && self.scan(under(&key::of_id(Kind::Journal, id.0)), 1).await?.is_empty() {
+            // Nothing of it has happened: it is never started.
+            self.doomed.push_back(id);
+            return Ok(false);
+        }
+        let input = self.payload(id.0, record.input_seal, &record.input).await?;
         self.load_actor(&record.message.target.clone()).await?;
         let begun_any = !begun.is_empty();
         let begun_chunks = begun.iter().any(|row| matches!(&row.reply, Some(KeptReply::Value { payload: Payload::Chunked { .. }, .. })));
@@ -331,6 +336,10 @@ impl Shard {
 
     async fn recover_one(&mut self, id: InvocationId, number: u64) -> Result<(), VerbError> {
         if self.active.contains_key(&id) || !self.activate(id).await? {
+            if self.doomed.contains(&id) {
+                self.kept_ready.insert(id, number);
+                return Ok(());
+            }
             let mut writes = Writes::default();
             self.delete_ready(&mut writes, number);
             self.write(writes, Vec::new());
@@ -375,7 +384,7 @@ impl Shard {
     pub(crate) fn block(&mut self, id: InvocationId, reason: Blocked) {
         let Some(mut activation) = self.drop_from_memory(id) else { return };
         // What runs for it is given up; it runs again, under the same key, once somebody has looked.
-        self.tasks.retain(|(owner, _), _| *owner != id);
+        self.drop_tasks(id);
         activation.record.status = Status::Blocked;
         activation.record.blocked = Some(reason);
         let mut writes = activation.pending.take().unwrap_or_default();
@@ -419,12 +428,18 @@ impl Shard {
         self.set_alarm(now.after(after), Alarm::Suspend { invocation: id });
     }
 
+    /// Whether an invocation may leave memory: a program that answers for a whole handler finds it there.
+    pub(super) fn may_rest(&self, activation: &Activation) -> bool {
+        activation.rests() && !(activation.handler == Runs::Transition && self.tasks.keys().any(|(owner, _)| *owner == activation.id()))
+    }
+
     pub(super) fn enqueue_suspend(&mut self, id: InvocationId) {
         let now = self.now();
         let queued = self.queued.contains(&id);
         let Some(activation) = self.active.get_mut(&id) else { return };
         activation.suspend_planned = false;
-        if !activation.rests() || queued {
+        let Some(activation) = self.active.get(&id) else { return };
+        if !self.may_rest(activation) || queued {
             return;
         }
         let kind = activation.record.message.target.kind.clone();

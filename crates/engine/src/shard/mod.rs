@@ -127,14 +127,17 @@ pub enum SignalTarget {
 pub(crate) enum Effect {
     /// The acceptance of an invocation, or what it was brought back from; only its latest life counts.
     Accepted(InvocationId, u64),
+    /// A result; it counts for the life that decided it.
     Deliver {
         id: InvocationId,
+        life: u64,
         number: u32,
         given: Given,
         at: Millis,
     },
     CancelDelivered {
         id: InvocationId,
+        life: u64,
         reason: String,
         at: Millis,
     },
@@ -432,6 +435,15 @@ impl Shard {
         }
     }
 
+    /// Answers what is durable and does nothing else: this process closes.
+    pub(crate) fn let_out_answers(&mut self) {
+        for effect in std::mem::take(&mut self.effects) {
+            if let Effect::Answer(answer) = effect {
+                answer();
+            }
+        }
+    }
+
     fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Accepted(id, life) => {
@@ -440,14 +452,14 @@ impl Shard {
                     self.enqueue(id);
                 }
             }
-            Effect::Deliver { id, number, given, at } => {
-                if let Some(activation) = self.active.get_mut(&id) {
+            Effect::Deliver { id, life, number, given, at } => {
+                if let Some(activation) = self.active.get_mut(&id).filter(|activation| activation.life == life) {
                     activation.deliveries.push_back(activate::Delivery::Given { number, given, at });
                     self.enqueue(id);
                 }
             }
-            Effect::CancelDelivered { id, reason, at } => {
-                if let Some(activation) = self.active.get_mut(&id) {
+            Effect::CancelDelivered { id, life, reason, at } => {
+                if let Some(activation) = self.active.get_mut(&id).filter(|activation| activation.life == life) {
                     activation.deliveries.push_back(activate::Delivery::Cancel { reason, at });
                     self.enqueue(id);
                 }
