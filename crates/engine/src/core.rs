@@ -132,6 +132,8 @@ pub(crate) struct CoreState {
     pub called: usize,
     pub changes: usize,
     pub change_bytes: usize,
+    /// Names that a `clear` of this transition removes, beyond the one change that it counts as.
+    pub cleared_names: usize,
     pub in_step: bool,
     /// Whoever polls parts of the handler by wakers of its own: they are woken before each poll.
     pub inner_wakers: bool,
@@ -255,6 +257,7 @@ impl Core {
                 called: 0,
                 changes: 0,
                 change_bytes: 0,
+                cleared_names: 0,
                 in_step: false,
                 inner_wakers: false,
                 read_wakers: Vec::new(),
@@ -427,7 +430,23 @@ impl CoreState {
         }
         self.changes += 1;
         self.change_bytes += bytes;
+        self.charge_cleared(0);
         Ok(())
+    }
+
+    /// Counts the names that a `clear` removes. A replay does not know them, so no code may depend on it: too many
+    /// fail the handler, whatever it does about it.
+    pub(crate) fn charge_cleared(&mut self, names: usize) {
+        self.cleared_names += names;
+        if self.cleared_names > 0 && self.cleared_names + self.changes > limit::TRANSITION_CHANGES {
+            let text = format!(
+                "state.clear() would remove {} names in one transition with {} other changes, {} are allowed: delete the names that state.keys gives, with a step after each 50 of them",
+                self.cleared_names,
+                self.changes,
+                limit::TRANSITION_CHANGES
+            );
+            self.failed.get_or_insert(WorkError::new("limit: transition", text));
+        }
     }
 
     /// Gives an operation its result, in the order of the journal.
@@ -436,6 +455,7 @@ impl CoreState {
         self.called = 0;
         self.changes = 0;
         self.change_bytes = 0;
+        self.cleared_names = 0;
         if let Some(op) = self.ops.get_mut(&number) {
             if op.dropped {
                 self.ops.remove(&number);
@@ -452,6 +472,7 @@ impl CoreState {
         self.called = 0;
         self.changes = 0;
         self.change_bytes = 0;
+        self.cleared_names = 0;
         self.cancelled = true;
         let error = WorkError::new("cancelled", reason);
         let mut gone = Vec::new();

@@ -51,6 +51,8 @@ pub(crate) struct Running {
     pub job: Option<Job>,
     pub abort: Option<Abort>,
     pub progress: Option<Bytes>,
+    /// The wake-up at the end of its time: it outlives the memory of whoever waits.
+    pub alarm: Option<(Millis, u64)>,
 }
 
 /// Ends a task when it is dropped.

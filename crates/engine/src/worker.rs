@@ -187,6 +187,7 @@ pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::Unb
             }
         } else {
             for shard in shards.values_mut() {
+                shard.let_out_answers();
                 shard.write_clean();
             }
         }

@@ -201,8 +201,13 @@ impl Shard {
                 ));
             }
         };
-        let input = self.payload(id.0, record.input_seal, &record.input).await?;
         let begun = self.begun_rows(id).await?;
+        if record.cancel.is_some() && record.attempt == 1 && begun.is_empty() && self.scan(under(&key::of_id(Kind::Journal, id.0)), 1).await?.is_empty() {
+            // Nothing of it has happened: it is never started.
+            self.doomed.push_back(id);
+            return Ok(false);
+        }
+        let input = self.payload(id.0, record.input_seal, &record.input).await?;
         self.load_actor(&record.message.target.clone()).await?;
         let begun_any = !begun.is_empty();
         let begun_chunks = begun.iter().any(|row| matches!(&row.reply, Some(KeptReply::Value { payload: Payload::Chunked { .. }, .. })));
@@ -338,6 +343,10 @@ impl Shard {
 
     async fn recover_one(&mut self, id: InvocationId, number: u64) -> Result<(), VerbError> {
         if self.active.contains_key(&id) || !self.activate(id).await? {
+            if self.doomed.contains(&id) {
+                self.kept_ready.insert(id, number);
+                return Ok(());
+            }
             let mut writes = Writes::default();
             self.delete_ready(&mut writes, number);
             self.write(writes, Vec::new());
@@ -391,7 +400,7 @@ impl Shard {
     pub(crate) fn block(&mut self, id: InvocationId, reason: Blocked) {
         let Some(mut activation) = self.drop_from_memory(id) else { return };
         // What runs for it is given up; it runs again, under the same key, once somebody has looked.
-        self.tasks.retain(|(owner, _), _| *owner != id);
+        self.drop_tasks(id);
         activation.record.status = Status::Blocked;
         activation.record.blocked = Some(reason);
         let mut writes = activation.pending.take().unwrap_or_default();
@@ -444,6 +453,7 @@ impl Shard {
         let queued = self.queued.contains(&id);
         let Some(activation) = self.active.get_mut(&id) else { return };
         activation.suspend_planned = false;
+        let Some(activation) = self.active.get(&id) else { return };
         if !activation.rests() || queued {
             return;
         }

@@ -30,8 +30,6 @@ use crate::registry::Handler;
 const SELF_WAKES: u32 = 1_000;
 /// Inline bytes of recorded reads in one transition; what is beyond is written before, in commits of its own.
 const READ_BYTES: usize = 512 * 1024;
-/// Names that a `clear` removes in its own transition; those before them go first.
-const CLEARED: usize = 4;
 
 /// A poll of a handler that takes longer keeps the others of its thread waiting.
 const SLOW_POLL: std::time::Duration = std::time::Duration::from_millis(100);
@@ -54,7 +52,7 @@ impl Shard {
                 self.active.insert(id, activation);
                 if replay && self.tasks.keys().all(|(owner, _)| *owner != id) {
                     self.drop_and_replay(id).await;
-                } else if rests {
+                } else if rests && self.wiring.settings.tasks == crate::wiring::Tasks::Start {
                     self.plan_suspend(id);
                 }
             }
@@ -74,8 +72,14 @@ impl Shard {
                     self.wiring.stop(error.message);
                 }
             }
-            Err(_) => {
+            Err(error) => {
                 self.active.insert(id, activation);
+                if error.consequence == Consequence::Retry {
+                    // What this turn has taken is in the store, or nowhere: the next start goes on from there.
+                    self.wiring.stop(format!("{id} could not be moved on: {}; start again", error.message));
+                } else {
+                    self.block(id, Blocked::Damaged { reason: error.message });
+                }
             }
         }
     }
@@ -135,7 +139,7 @@ impl Shard {
             let live = activation.core.state.borrow().live;
             if !live {
                 if let Rest::Ended(result) = rest {
-                    return self.ended_in_replay(activation, result);
+                    return self.ended_in_replay(activation, result).await;
                 }
                 let next = activation.core.state.borrow_mut().replay.next_result();
                 if let Some(entry) = next {
@@ -252,17 +256,25 @@ impl Shard {
     }
 
     /// The handler ended while its journal still has entries: fine if it called what they record.
-    fn ended_in_replay(&mut self, activation: &mut Activation, result: crate::registry::Ended) -> Result<Step, VerbError> {
-        let mut state = activation.core.state.borrow_mut();
-        while let Some(entry) = state.replay.next_result() {
+    async fn ended_in_replay(&mut self, activation: &mut Activation, result: crate::registry::Ended) -> Result<Step, VerbError> {
+        loop {
+            let entry = activation.core.state.borrow_mut().replay.next_result();
+            let Some(entry) = entry else {
+                if !activation.core.state.borrow().replay.starved() {
+                    break;
+                }
+                self.load_journal(activation).await?;
+                continue;
+            };
             if entry.header.signature.kind == OpKind::Cancel {
                 continue;
             }
-            let called = state.ops.get(&entry.header.signature.number).map(|op| op.signature.clone());
+            let called = activation.core.state.borrow().ops.get(&entry.header.signature.number).map(|op| op.signature.clone());
             if let Err(blocked) = check_result(&entry, called.as_ref()) {
                 return Ok(Step::Block(blocked));
             }
         }
+        let mut state = activation.core.state.borrow_mut();
         if let Err(blocked) = state.replay.finish() {
             return Ok(Step::Block(blocked));
         }
@@ -346,15 +358,9 @@ impl Shard {
                 (number, tag(stored.as_ref()))
             }
             Load::Clear { number } => {
-                let mut names: Vec<String> = self.state_entries(&actor, "").await?.into_iter().map(|entry| entry.0).collect();
-                // More names than one commit can remove go first: a crash in between leaves the handler to clear again.
-                let kept = names.split_off(names.len().saturating_sub(CLEARED));
-                for chunk in names.chunks(80) {
-                    let mut writes = Writes::default();
-                    chunk.iter().for_each(|name| writes.delete(key::state(&actor, name)));
-                    self.write(writes, Vec::new());
-                }
+                let kept: Vec<String> = self.state_entries(&actor, "").await?.into_iter().map(|entry| entry.0).collect();
                 let mut state = activation.core.state.borrow_mut();
+                state.charge_cleared(kept.len());
                 for fresh in &mut state.fresh {
                     if let Fresh::Clear { signature, names } = fresh
                         && signature.number == number

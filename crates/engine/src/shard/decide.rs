@@ -72,7 +72,7 @@ impl Shard {
         let id = activation.id();
         for mut op in gone {
             self.clear_alarm(op.alarm.take());
-            self.tasks.remove(&(id, op.signature.number));
+            self.drop_task(id, op.signature.number);
             let Some(row) = op.row.take() else { continue };
             let mut writes = Writes::default();
             let mut effects = Vec::new();
@@ -119,7 +119,7 @@ impl Shard {
         let id = activation.id();
         let mut writes = Writes::default();
         for (row, signature) in gone {
-            self.tasks.remove(&(id, signature.number));
+            self.drop_task(id, signature.number);
             if let Some(row) = row {
                 if let Some(timer) = row.timer {
                     self.clear_timer(&mut writes, timer);
@@ -276,23 +276,16 @@ impl Shard {
     }
 
     /// An attempt's time is up.
-    pub(super) fn attempt_timed_out(&mut self, id: InvocationId, number: u32, attempt: u32) {
+    pub(super) async fn attempt_timed_out(&mut self, id: InvocationId, number: u32, attempt: u32) {
         if number == u32::MAX {
-            return self.transition_timed_out(id, attempt);
+            return self.transition_timed_out(id, attempt).await;
+        }
+        if self.tasks.get(&(id, number)).is_some_and(|task| task.attempt == attempt) && !self.activate_or_stop(id).await {
+            // Between two attempts of its handler: the next one takes it.
+            self.late.entry(id).or_default().push(Outside::TimedOut { number, attempt });
+            return;
         }
         if let Some(activation) = self.active.get_mut(&id) {
-            activation.outside.push_back(Outside::TimedOut { number, attempt });
-            self.enqueue(id);
-        } else if self.tasks.get(&(id, number)).is_some_and(|task| task.attempt == attempt) {
-            self.overtime.push_back((id, number, attempt));
-        }
-    }
-
-    /// The time of an attempt is up whose handler has left memory: it comes back for it.
-    pub(super) async fn timed_out_elsewhere(&mut self, id: InvocationId, number: u32, attempt: u32) {
-        if self.activate_or_stop(id).await
-            && let Some(activation) = self.active.get_mut(&id)
-        {
             activation.outside.push_back(Outside::TimedOut { number, attempt });
             self.enqueue(id);
         }
@@ -315,7 +308,7 @@ impl Shard {
         if attempt != current {
             return;
         }
-        self.tasks.remove(&(id, number));
+        self.drop_task(id, number);
         let failure = match result {
             Ok(value) => {
                 let given = match activation.core.check_body("the value of a step or an activity", value.len()) {
@@ -381,7 +374,7 @@ impl Shard {
         };
         let (sig, row, alarm) = op;
         self.clear_alarm(alarm);
-        self.tasks.remove(&(id, number));
+        self.drop_task(id, number);
         if let Some(row) = &row {
             if let Some(timer) = row.timer {
                 self.clear_timer(&mut writes, timer);
@@ -414,7 +407,7 @@ impl Shard {
         }
         activation.ahead += 1;
         activation.begun_any = true;
-        self.write(writes, vec![Effect::Deliver { id, number, given, at: now }]);
+        self.write(writes, vec![Effect::Deliver { id, life: activation.life, number, given, at: now }]);
     }
 
     /// Decides what had to wait because too much was decided ahead.
@@ -485,7 +478,7 @@ impl Shard {
         for op in activation.core.state.borrow_mut().ops.values_mut().filter(|op| op.given.is_none()) {
             op.step = StepState::Idle;
         }
-        self.write(writes, vec![Effect::CancelDelivered { id, reason, at: now }]);
+        self.write(writes, vec![Effect::CancelDelivered { id, life: activation.life, reason, at: now }]);
     }
 
     fn timed_out(&mut self, activation: &mut Activation, number: u32, attempt: u32) -> bool {
@@ -494,7 +487,7 @@ impl Shard {
         if !runs && !task {
             return false;
         }
-        self.tasks.remove(&(activation.id(), number));
+        self.drop_task(activation.id(), number);
         let failure = AttemptError {
             error: WorkError::new("timeout", format!("attempt {attempt} was given up when its time was up")),
             retryable: true,
@@ -629,7 +622,7 @@ impl Shard {
         } else {
             self.begun_rows(id).await?
         };
-        self.tasks.retain(|(owner, _), _| *owner != id);
+        self.drop_tasks(id);
         self.late.remove(&id);
         for row in rows {
             if !super::leftovers::has_room(writes) {
@@ -669,8 +662,6 @@ impl Shard {
         let limit = attempt_time(timeout.as_ref(), since, now);
         let key = activation.core.effect_key(&sig);
         let alarm = limit.map(|limit| self.set_alarm(now.after(limit), Alarm::Attempt { invocation: id, number, attempt }));
-        let old = activation.core.state.borrow_mut().ops.get_mut(&number).and_then(|op| std::mem::replace(&mut op.alarm, alarm));
-        self.clear_alarm(old);
         let job = tasks::Job {
             owner: tasks::Owner::Operation { invocation: id, number },
             attempt,
@@ -683,8 +674,21 @@ impl Shard {
                 _ => return,
             },
         };
-        self.tasks.insert((id, number), tasks::Running { attempt, since: now, job: Some(job), abort: None, progress: None });
+        self.tasks.insert((id, number), tasks::Running { attempt, since: now, job: Some(job), abort: None, progress: None, alarm });
         self.after_all(Effect::Begin { id, number });
+    }
+
+    /// Gives a task up, and the wake-up at the end of its time.
+    pub(super) fn drop_task(&mut self, id: InvocationId, number: u32) {
+        if let Some(task) = self.tasks.remove(&(id, number)) {
+            self.clear_alarm(task.alarm);
+        }
+    }
+
+    /// Gives all tasks of an invocation up.
+    pub(super) fn drop_tasks(&mut self, id: InvocationId) {
+        let gone: Vec<u32> = self.tasks.keys().filter(|(owner, _)| *owner == id).map(|(_, number)| *number).collect();
+        gone.into_iter().for_each(|number| self.drop_task(id, number));
     }
 
     /// What a task of an operation rests on is durable: it starts.
@@ -704,7 +708,7 @@ impl Shard {
             return;
         }
         if number == u32::MAX {
-            self.transition_done(id, attempt, result);
+            self.transition_done(id, attempt, result).await;
             return;
         }
         let done = Outside::TaskDone { number, attempt, result };

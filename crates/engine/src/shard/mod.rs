@@ -128,14 +128,17 @@ pub enum SignalTarget {
 pub(crate) enum Effect {
     /// The acceptance of an invocation, or what it was brought back from; only its latest life counts.
     Accepted(InvocationId, u64),
+    /// A result; it counts for the life that decided it.
     Deliver {
         id: InvocationId,
+        life: u64,
         number: u32,
         given: Given,
         at: Millis,
     },
     CancelDelivered {
         id: InvocationId,
+        life: u64,
         reason: String,
         at: Millis,
     },
@@ -197,8 +200,6 @@ pub(crate) struct Shard {
     pub late: HashMap<InvocationId, Vec<activate::Outside>>,
     /// Invocations whose next attempt comes at once, because they are cancelled.
     pub revived: VecDeque<InvocationId>,
-    /// Attempts whose time is up and whose handler is not in memory.
-    pub overtime: VecDeque<(InvocationId, u32, u32)>,
     /// Invocations that end without having started.
     pub doomed: VecDeque<InvocationId>,
     pub live_ready: std::collections::BTreeSet<u64>,
@@ -246,7 +247,6 @@ impl Shard {
             late: HashMap::new(),
             doomed: VecDeque::new(),
             revived: VecDeque::new(),
-            overtime: VecDeque::new(),
             live_ready: std::collections::BTreeSet::new(),
             kept_ready: HashMap::new(),
             was_clean,
@@ -394,7 +394,6 @@ impl Shard {
         self.effects.is_empty()
             && self.runnable.is_empty()
             && self.revived.is_empty()
-            && self.overtime.is_empty()
             && self.doomed.is_empty()
             && self.next_due().is_none_or(|due| due > self.tick.wall)
     }
@@ -407,9 +406,6 @@ impl Shard {
             }
             self.fire_due().await;
             self.turn_runs().await;
-            while let Some((id, number, attempt)) = self.overtime.pop_front() {
-                self.timed_out_elsewhere(id, number, attempt).await;
-            }
             while let Some(id) = self.revived.pop_front() {
                 self.activate_or_stop(id).await;
             }
@@ -440,6 +436,15 @@ impl Shard {
         }
     }
 
+    /// Answers what is durable and does nothing else: this process closes.
+    pub(crate) fn let_out_answers(&mut self) {
+        for effect in std::mem::take(&mut self.effects) {
+            if let Effect::Answer(answer) = effect {
+                answer();
+            }
+        }
+    }
+
     fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Accepted(id, life) => {
@@ -448,14 +453,14 @@ impl Shard {
                     self.enqueue(id);
                 }
             }
-            Effect::Deliver { id, number, given, at } => {
-                if let Some(activation) = self.active.get_mut(&id) {
+            Effect::Deliver { id, life, number, given, at } => {
+                if let Some(activation) = self.active.get_mut(&id).filter(|activation| activation.life == life) {
                     activation.deliveries.push_back(activate::Delivery::Given { number, given, at });
                     self.enqueue(id);
                 }
             }
-            Effect::CancelDelivered { id, reason, at } => {
-                if let Some(activation) = self.active.get_mut(&id) {
+            Effect::CancelDelivered { id, life, reason, at } => {
+                if let Some(activation) = self.active.get_mut(&id).filter(|activation| activation.life == life) {
                     activation.deliveries.push_back(activate::Delivery::Cancel { reason, at });
                     self.enqueue(id);
                 }

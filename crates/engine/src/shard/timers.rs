@@ -178,7 +178,7 @@ impl Shard {
     }
 
     /// Notices that the wall clock has moved against the monotonic one.
-    fn watch_clock(&mut self) {
+    pub(crate) fn watch_clock(&mut self) {
         let (wall, Some(monotonic)) = (self.tick.wall, self.tick.monotonic) else { return };
         let skew = i128::from(wall.0) - i128::from(monotonic.0);
         let moved = skew - self.timers.skew.replace(skew).unwrap_or(skew);
@@ -196,7 +196,7 @@ impl Shard {
         let now = self.tick.wall;
         while let Some(entry) = self.timers.alarms.first_entry().filter(|entry| entry.key().0 <= now) {
             let alarm = entry.remove();
-            self.alarm(alarm);
+            self.alarm(alarm).await;
         }
         let now = self.now();
         if self.timers.jump.is_some_and(|jump| jump.fires(jump.to) <= now) {
@@ -254,9 +254,9 @@ impl Shard {
         }
     }
 
-    fn alarm(&mut self, alarm: Alarm) {
+    async fn alarm(&mut self, alarm: Alarm) {
         match alarm {
-            Alarm::Attempt { invocation, number, attempt } => self.attempt_timed_out(invocation, number, attempt),
+            Alarm::Attempt { invocation, number, attempt } => self.attempt_timed_out(invocation, number, attempt).await,
             Alarm::Suspend { invocation } => self.enqueue_suspend(invocation),
             Alarm::Task { run, stage, item, attempt } => self.run_task_late(run, stage, item, attempt),
             Alarm::RunRests { run } => self.run_rests(run),

@@ -23,13 +23,16 @@ const NUMBER: u32 = u32::MAX;
 impl Shard {
     pub(super) async fn advance_transition(&mut self, activation: &mut Activation) -> Result<Step, VerbError> {
         let id = activation.id();
-        if let Some(result) = activation.answer.take() {
-            return Ok(self.transition_ended(activation, result).await);
-        }
-        if activation.record.cancel.is_some() && !self.tasks.contains_key(&(id, NUMBER)) {
+        if activation.record.cancel.is_some() {
+            // Its program is told to end, and what it says from here on is late.
+            self.drop_task(id, NUMBER);
+            activation.answer = None;
             activation.core.state.borrow_mut().cancelled = true;
             let reason = activation.record.cancel.clone().unwrap_or_default();
             return Ok(Step::Ended(Err(AttemptError { error: WorkError::new("cancelled", reason), retryable: false, retry_after_ms: None })));
+        }
+        if let Some(result) = activation.answer.take() {
+            return Ok(self.transition_ended(activation, result).await);
         }
         activation.core.state.borrow_mut().live = true;
         if let Some(accepted) = activation.pending.take() {
@@ -47,9 +50,7 @@ impl Shard {
         let now = self.now();
         let deadline = handler.timeout.attempt.map(|span| now.after(span.0));
         let attempt = activation.record.attempt;
-        if let Some(deadline) = deadline {
-            self.set_alarm(deadline, Alarm::Attempt { invocation: id, number: NUMBER, attempt });
-        }
+        let alarm = deadline.map(|deadline| self.set_alarm(deadline, Alarm::Attempt { invocation: id, number: NUMBER, attempt }));
         let job = tasks::Job {
             owner: tasks::Owner::Operation { invocation: id, number: NUMBER },
             attempt,
@@ -59,25 +60,27 @@ impl Shard {
             work: tasks::Work::Exec(handler.exec, input),
         };
         activation.begun_any = true;
-        self.tasks.insert((id, NUMBER), tasks::Running { attempt, since: now, job: Some(job), abort: None, progress: None });
+        self.tasks.insert((id, NUMBER), tasks::Running { attempt, since: now, job: Some(job), abort: None, progress: None, alarm });
         self.after_all(Effect::Begin { id, number: NUMBER });
         Ok(Step::Keep)
     }
 
     /// A transition handler has answered.
-    pub(super) fn transition_done(&mut self, id: InvocationId, _: u32, result: Result<Bytes, AttemptError>) {
-        self.tasks.remove(&(id, NUMBER));
-        if let Some(activation) = self.active.get_mut(&id) {
+    pub(super) async fn transition_done(&mut self, id: InvocationId, _: u32, result: Result<Bytes, AttemptError>) {
+        self.drop_task(id, NUMBER);
+        if self.activate_or_stop(id).await
+            && let Some(activation) = self.active.get_mut(&id)
+        {
             activation.answer = Some(result);
             self.enqueue(id);
         }
     }
 
     /// Its attempt's time is up.
-    pub(super) fn transition_timed_out(&mut self, id: InvocationId, attempt: u32) {
+    pub(super) async fn transition_timed_out(&mut self, id: InvocationId, attempt: u32) {
         if self.tasks.get(&(id, NUMBER)).is_some_and(|task| task.attempt == attempt) {
             let error = WorkError::new("timeout", format!("attempt {attempt} was given up when its time was up"));
-            self.transition_done(id, attempt, Err(AttemptError { error, retryable: true, retry_after_ms: None }));
+            self.transition_done(id, attempt, Err(AttemptError { error, retryable: true, retry_after_ms: None })).await;
         }
     }
 

@@ -316,6 +316,17 @@ fn an_actor_that_is_a_script_is_called_and_has_state() {
 }
 
 #[test]
+fn an_actor_that_is_a_slow_script_is_answered() {
+    let folder = folder(NOTES);
+    folder.write(
+        "app.yaml",
+        "actors:\n  tally:\n    handlers:\n      count: { exec: [sh, -c, 'cat > /dev/null; sleep 3; echo ''{\"result\": 1}'''], persistent: false }\n",
+    );
+    assert_eq!(folder.selvedge(&["run", "p.yaml", "--input", r#"{"items": []}"#]).code, 0);
+    assert_eq!(folder.json(&["actors", "call", "tally/a", "count"])["result"], 1);
+}
+
+#[test]
 fn what_is_not_there_is_usage_and_says_so() {
     let folder = folder(NOTES);
     let said = folder.selvedge(&["runs", "list"]);

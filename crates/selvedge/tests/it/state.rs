@@ -198,3 +198,60 @@ async fn emitted_chunks_are_read_by_position_and_never_twice() {
     assert_eq!(stream.next::<u32>().await.unwrap().unwrap().1, 250);
     assert!(stream.next::<u32>().await.unwrap().is_none());
 }
+
+#[tokio::test]
+async fn what_a_handler_asks_for_and_does_not_await_happens_and_is_recorded_as_it_was() {
+    const END: Handler<u32, Option<u32>> = Handler::new("account", "end");
+    let first = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let app = app().handler(END, move |ctx: Ctx, way: u32| {
+        let first = first.clone();
+        async move {
+            let state = ctx.state();
+            if way == 0 {
+                state.clear()?;
+                return Ok(None);
+            }
+            // The read is called in the first attempt and awaited in the second.
+            let read = state.get::<u32>("a");
+            if first.swap(false, std::sync::atomic::Ordering::SeqCst) {
+                drop(read);
+                return Err(Failure::retryable("again", "again"));
+            }
+            read.await
+        }
+    });
+    let engine = test::Engine::with(app, Settings { replay_always: false, ..Settings::default() }).await.unwrap();
+    engine.local().call(SET.on("x"), 0).await.unwrap();
+    let id = engine.local().send(END.on("x"), 1).await.unwrap();
+    engine.advance(MINUTE).await;
+    assert_eq!(engine.local().result::<Option<u32>>(id).await.unwrap(), Some(1));
+    assert_eq!(engine.local().call(END.on("x"), 0).await.unwrap(), None);
+    assert!(kit::state(&engine, "account", "x").await.is_empty());
+    kit::sound(&engine).await;
+}
+
+#[tokio::test]
+async fn a_clear_of_more_names_than_a_transition_holds_is_refused_whole() {
+    const MANY: Handler<u32, u32> = Handler::new("account", "many");
+    let app = App::new().handler(MANY, async |ctx: Ctx, n: u32| {
+        if n == 0 {
+            ctx.state().clear()?;
+        }
+        for i in 0..n {
+            ctx.state().set(&format!("v{i}"), &i)?;
+            if i % 50 == 49 {
+                ctx.step("commit", async |_| Ok(())).await?;
+            }
+        }
+        Ok(n)
+    });
+    let engine = test::Engine::new(app).await.unwrap();
+    engine.local().call(MANY.on("x"), 100).await.unwrap();
+    let error = engine.local().call(MANY.on("x"), 0).await.unwrap_err().to_string();
+    assert!(error.contains("limit: transition") && error.contains("100 names"), "{error}");
+    assert_eq!(kit::state(&engine, "account", "x").await.len(), 100);
+    engine.local().call(MANY.on("y"), 60).await.unwrap();
+    engine.local().call(MANY.on("y"), 0).await.unwrap();
+    assert!(kit::state(&engine, "account", "y").await.is_empty());
+    kit::sound(&engine).await;
+}
