@@ -21,6 +21,7 @@ use selvedge_kernel::time::Millis;
 use selvedge_kernel::{limit, transition};
 
 use crate::ctx::Attempt;
+use crate::idmap::IdMap;
 use crate::worker::{Mailbox, Wakeup};
 
 /// What an operation gave.
@@ -109,7 +110,7 @@ pub(crate) enum Load {
 pub(crate) struct CoreState {
     pub next: u32,
     pub now: Millis,
-    pub ops: HashMap<u32, Op>,
+    pub ops: IdMap<u32, Op>,
     pub fresh: Vec<Fresh>,
     pub began: Vec<u32>,
     pub finished: Vec<(u32, u32, Result<Bytes, AttemptError>)>,
@@ -118,7 +119,7 @@ pub(crate) struct CoreState {
     pub started: Vec<u32>,
     pub loads: Vec<Load>,
     /// Answers to loads and replayed reads, by operation number.
-    pub reads: HashMap<u32, Bytes>,
+    pub reads: IdMap<u32, Bytes>,
     /// Names whose first read is under way, and the number of that read.
     pub reading: HashMap<String, u32>,
     pub replay: Replay,
@@ -140,8 +141,8 @@ pub(crate) struct CoreState {
     pub read_wakers: Vec<Waker>,
     pub cancel_children: Vec<u32>,
     /// Children that were spawned and not joined yet.
-    pub children: HashMap<u32, Begun>,
-    pub progress: HashMap<u32, Bytes>,
+    pub children: IdMap<u32, Begun>,
+    pub progress: IdMap<u32, Bytes>,
     /// What could not be sent: the handler fails with it.
     pub failed: Option<WorkError>,
 }
@@ -238,14 +239,14 @@ impl Core {
             state: RefCell::new(CoreState {
                 next: 0,
                 now,
-                ops: HashMap::new(),
+                ops: Default::default(),
                 fresh: Vec::new(),
                 began: Vec::new(),
                 finished: Vec::new(),
                 dropped: Vec::new(),
                 started: Vec::new(),
                 loads: Vec::new(),
-                reads: HashMap::new(),
+                reads: Default::default(),
                 reading: HashMap::new(),
                 replay,
                 live,
@@ -262,8 +263,8 @@ impl Core {
                 inner_wakers: false,
                 read_wakers: Vec::new(),
                 cancel_children: Vec::new(),
-                children: HashMap::new(),
-                progress: HashMap::new(),
+                children: Default::default(),
+                progress: Default::default(),
                 failed: None,
             }),
         })

@@ -13,6 +13,7 @@ pub mod wiring;
 
 mod core;
 mod draft;
+mod idmap;
 mod runs;
 mod shard;
 mod tasks;

@@ -193,7 +193,7 @@ impl Shard {
                     activation.begun_any = true;
                 }
             }
-            self.active.insert(id, activation);
+            self.active.insert(id, Box::new(activation));
             self.enqueue(id);
             return Ok(());
         }

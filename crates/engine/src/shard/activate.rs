@@ -223,7 +223,7 @@ impl Shard {
         activation.outside.extend(self.late.remove(&id).unwrap_or_default());
         self.load_journal(&mut activation).await?;
         let life = activation.life;
-        self.active.insert(id, activation);
+        self.active.insert(id, Box::new(activation));
         self.after_all(super::Effect::Accepted(id, life));
         self.enqueue(id);
         Ok(true)
@@ -375,7 +375,7 @@ impl Shard {
     }
 
     /// Drops an invocation from memory; its rows bring it back.
-    pub(crate) fn drop_from_memory(&mut self, id: InvocationId) -> Option<Activation> {
+    pub(crate) fn drop_from_memory(&mut self, id: InvocationId) -> Option<Box<Activation>> {
         let mut activation = self.active.remove(&id)?;
         activation.core.ended.set(true);
         activation.core.waker.gone.store(true, std::sync::atomic::Ordering::SeqCst);

@@ -207,7 +207,7 @@ impl Shard {
                 _ => break,
             }
         }
-        self.active.insert(id, activation);
+        self.active.insert(id, Box::new(activation));
         Ok(())
     }
 

@@ -12,7 +12,7 @@ mod signal;
 mod timers;
 mod transition;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -32,6 +32,7 @@ use tokio::sync::oneshot;
 use crate::core::Given;
 use crate::draft::{Drafts, Overlay, Submitted};
 use crate::env::{Entropy, Tick};
+use crate::idmap::{IdMap, IdSet};
 pub(crate) use crate::shard::activate::{Activation, Outside};
 use crate::shard::mail::Pair;
 pub(crate) use crate::shard::timers::Alarm;
@@ -184,15 +185,15 @@ pub(crate) struct Shard {
     pub touches: u64,
     /// How many activations there were.
     pub lives: u64,
-    pub active: HashMap<InvocationId, Activation>,
+    pub active: IdMap<InvocationId, Box<Activation>>,
     pub runnable: VecDeque<InvocationId>,
-    pub queued: HashSet<InvocationId>,
+    pub queued: IdSet<InvocationId>,
     pub outbox: HashMap<ShardId, Pair>,
     pub taken: HashMap<ShardId, u64>,
     pub timers: TimerQueue,
-    pub waiters: HashMap<InvocationId, Vec<Reply<Answer>>>,
+    pub waiters: IdMap<InvocationId, Vec<Reply<Answer>>>,
     /// Activities and blocking steps that run in this process.
-    pub tasks: HashMap<(InvocationId, u32), crate::tasks::Running>,
+    pub tasks: IdMap<(InvocationId, u32), crate::tasks::Running>,
     pub barriers: VecDeque<(u64, Effect)>,
     pub effects: VecDeque<Effect>,
     pub runs: crate::runs::Runs,
@@ -203,7 +204,7 @@ pub(crate) struct Shard {
     /// Invocations that end without having started.
     pub doomed: VecDeque<InvocationId>,
     pub live_ready: std::collections::BTreeSet<u64>,
-    pub kept_ready: HashMap<InvocationId, u64>,
+    pub kept_ready: IdMap<InvocationId, u64>,
     pub was_clean: bool,
     pub closed_clean: bool,
 }
@@ -233,14 +234,14 @@ impl Shard {
             lru: BTreeMap::new(),
             touches: 0,
             lives: 0,
-            active: HashMap::new(),
+            active: Default::default(),
             runnable: VecDeque::new(),
-            queued: HashSet::new(),
+            queued: Default::default(),
             outbox: HashMap::new(),
             taken: HashMap::new(),
             timers: TimerQueue::default(),
-            waiters: HashMap::new(),
-            tasks: HashMap::new(),
+            waiters: Default::default(),
+            tasks: Default::default(),
             barriers: VecDeque::new(),
             effects: VecDeque::new(),
             runs: crate::runs::Runs::default(),
@@ -248,7 +249,7 @@ impl Shard {
             doomed: VecDeque::new(),
             revived: VecDeque::new(),
             live_ready: std::collections::BTreeSet::new(),
-            kept_ready: HashMap::new(),
+            kept_ready: Default::default(),
             was_clean,
             closed_clean: false,
             head,
