@@ -4,7 +4,7 @@ use bytes::Bytes;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -23,6 +23,7 @@ use crate::log::Bounds;
 use crate::open;
 use crate::options::Options;
 use crate::queue::{Batch, Queue, Task};
+use crate::recovery;
 use crate::reply::reply;
 use crate::segment::Pool;
 use crate::table::Tables;
@@ -101,6 +102,7 @@ struct Running {
     carrier: JoinHandle<()>,
     segments: JoinHandle<()>,
     lock: File,
+    folder: PathBuf,
 }
 
 /// Figures of an open store.
@@ -146,7 +148,8 @@ impl EmbeddedStore {
         let carried = Arc::clone(&shared);
         let carrier = named("carrier").spawn(move || carry::run(&carried, tree, &faults)).map_err(failed)?;
         let log = named("log").spawn(move || log.run()).map_err(failed)?;
-        let running = Mutex::new(Some(Running { log, carrier, segments, lock: directory.lock }));
+        let folder = directory.log();
+        let running = Mutex::new(Some(Running { log, carrier, segments, lock: directory.lock, folder }));
         let inner = Inner { shared, pool, meta: directory.meta, cut, bounds, running };
         Ok(EmbeddedStore { inner: Arc::new(inner) })
     }
@@ -179,12 +182,16 @@ impl Inner {
     fn close(&self) {
         self.shared.queue.close();
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(Running { log, carrier, segments, lock }) = running {
+        if let Some(Running { log, carrier, segments, lock, folder }) = running {
             log.join().unwrap_or(());
             self.shared.carrier.close();
             carrier.join().unwrap_or(());
             self.pool.close();
             segments.join().unwrap_or(());
+            if self.shared.check().is_ok() && recovery::looks_used(&folder) {
+                // Not written, it is written when the store opens again.
+                recovery::note_begun(&folder).unwrap_or(());
+            }
             self.shared.stop("it was closed: open it again".to_owned());
             self.shared.tables.clear();
             drop(lock);

@@ -31,13 +31,17 @@ pub struct Opened {
 pub fn read(directory: &Directory, disk: &Disk, options: &Options, shared: &Arc<Shared>) -> Result<Opened, OpenError> {
     let (folder, store) = (directory.log(), directory.meta.store);
     let path = directory.tree();
+    let scan = recovery::scan(disk, &folder, &store)?;
+    recovery::refuse_lost(&folder, &scan)?;
+    if !scan.used.is_empty() {
+        recovery::note_begun(&folder).map_err(OpenError::io("cannot write", &folder))?;
+    }
     let mut tree = Tree::open(&path, directory.meta.shards).map_err(|error| tree_error(&path, &error))?;
     tree.drop_past().map_err(|error| tree_error(&path, &error))?;
     let position = tree.position.clone();
     let view = Arc::new(tree.view());
     shared.tables.carried(&view, &[]);
 
-    let scan = recovery::scan(disk, &folder, &store)?;
     let files = scan.used.len() + scan.blank.len();
     let Live { carried, used, blank, next_slot, incarnation } = recovery::live(&folder, scan, position.group, position.incarnation)?;
     let pool = Pool::new(&folder, disk, options.segment_bytes, next_slot, files);

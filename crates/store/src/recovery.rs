@@ -78,6 +78,41 @@ pub fn scan(disk: &Disk, folder: &Path, store: &[u8; 16]) -> Result<Scan, OpenEr
     Ok(scan)
 }
 
+/// The file beside the segments that says that groups have been written: from then on there is always a segment that
+/// holds some.
+const BEGUN: &str = "begun";
+
+/// Refuses a log that has lost what it held: no segment with groups although there have been some. Nothing is changed
+/// before this.
+pub fn refuse_lost(folder: &Path, scan: &Scan) -> Result<(), OpenError> {
+    let advice = "nothing was changed; restore a backup, or copy the directory before you try anything";
+    if scan.used.is_empty() && folder.join(BEGUN).exists() {
+        let reason = format!("no segment of the log holds anything, and the store has been written to: files were removed or emptied; {advice}");
+        return Err(OpenError::Damaged { file: folder.to_owned(), offset: 0, reason });
+    }
+    Ok(())
+}
+
+/// Notes that groups have been written.
+pub fn note_begun(folder: &Path) -> std::io::Result<()> {
+    let path = folder.join(BEGUN);
+    if path.exists() {
+        return Ok(());
+    }
+    std::fs::File::create(&path)?.sync_all()?;
+    std::fs::File::open(folder)?.sync_all()
+}
+
+/// Whether a file of the log starts with something.
+pub fn looks_used(folder: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(folder) else { return false };
+    entries.flatten().filter(|entry| slot_of(&entry.path()).is_some()).any(|entry| {
+        let mut start = [0u8; 16];
+        let read = std::fs::File::open(entry.path()).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut start));
+        read.is_ok() && start != [0; 16]
+    })
+}
+
 /// The log behind a position.
 pub struct Live {
     /// Uses of files before the one that holds the first group behind the position.

@@ -225,7 +225,7 @@ fn missing_file_of_the_log_refuses_to_start() {
 }
 
 #[test]
-fn log_of_another_store_is_not_read() {
+fn log_of_another_store_is_refused_and_not_read() {
     let (place, other) = (Place::new("this"), Place::new("that"));
     written(&place, 3, 20);
     written(&other, 5, 20);
@@ -236,6 +236,6 @@ fn log_of_another_store_is_not_read() {
         let path = entry.unwrap().path();
         std::fs::copy(&path, place.data().join("log").join(path.file_name().unwrap())).unwrap();
     }
-    let store = EmbeddedStore::open(&place.data(), uncarried()).unwrap();
-    assert_eq!(commits(&store), 0);
+    let error = EmbeddedStore::open(&place.data(), uncarried()).err().unwrap().to_string();
+    assert!(error.contains("no segment of the log holds anything") && error.contains("nothing was changed"), "{error}");
 }

@@ -10,4 +10,5 @@ mod faults;
 mod fixture;
 mod ingestion;
 mod log;
+mod lost;
 mod support;
