@@ -137,6 +137,21 @@ pub enum Request {
     Verify,
 }
 
+impl Request {
+    /// Whether the answer may take as long as the work does.
+    fn waits(&self) -> bool {
+        matches!(self, Request::Call(_) | Request::RunEvents { .. } | Request::Verify)
+    }
+}
+
+/// How long a holder may say nothing to a question that it can answer at once.
+const SILENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
+fn silent() -> Problem {
+    let text = "the process that holds the data directory has said nothing for 5 s: its pid and command are in the file `lock` there; look whether it is stopped or overloaded, let it go on or end it, and try again";
+    Problem::new(Consequence::Retry, "not_reachable", text.to_owned())
+}
+
 /// How a run is steered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -275,7 +290,16 @@ impl Control {
         line.push(b'\n');
         self.writer.write_all(&line).await.map_err(|error| gone(error.to_string()))?;
         let mut answer = String::new();
-        self.reader.read_line(&mut answer).await.map_err(|error| gone(error.to_string()))?;
+        let read = self.reader.read_line(&mut answer);
+        let read = if request.waits() {
+            read.await
+        } else {
+            match tokio::time::timeout(SILENCE, read).await {
+                Ok(read) => read,
+                Err(_) => return Err(silent()),
+            }
+        };
+        read.map_err(|error| gone(error.to_string()))?;
         if answer.is_empty() {
             return Err(gone("it closed the connection".to_owned()));
         }

@@ -438,6 +438,16 @@ impl Shard {
         {
             report.faults.push(format!("{id}: its input is not the one that was recorded"));
         }
+        if let (Some(seal_key), Some(end)) = (&seal_key, &record.end)
+            && let (Some(value), Some(sealed)) = (&end.value, end.value_seal)
+            && *value != Payload::Erased
+        {
+            match self.payload(id.0, sealed, value).await {
+                Ok(value) if selvedge_kernel::journal::seal(seal_key, &value) == sealed => {}
+                Ok(_) => report.faults.push(format!("{id}: its result is not the one that was recorded")),
+                Err(error) => report.faults.push(format!("{id}: its result cannot be read: {error}")),
+            }
+        }
         for entry in self.all_entries(id).await? {
             let payload = match &entry.payload {
                 Payload::Erased => None,

@@ -121,6 +121,9 @@ impl Follow<'_> {
             return Err(Stop::new(Code::Waits, format!("{}\n  go on with: {}", sentence(&status), self.command)));
         }
         if status.state != RunState::Completed {
+            if matches!(self.common.output, Output::Json) {
+                print::say(&print::pretty(&json!({ "run": id, "state": status.state, "error": status.error })));
+            }
             return Err(Stop::new(Code::Failed, sentence(&status)));
         }
         print::note(&format!("{id} is completed, {} in this process", happened::span(began.elapsed())));

@@ -241,6 +241,31 @@ fn a_pipeline_in_another_folder_runs_with_a_relative_data_directory_and_under_ke
 }
 
 #[test]
+fn a_holder_that_is_stopped_is_named_instead_of_waited_for() {
+    let folder = folder(WAITS);
+    let holder = folder.start(&["run", "p.yaml"]);
+    let run = folder.until_run("for the signal `go`");
+    holder.signal("STOP");
+    let asked = folder.selvedge(&["runs", "list"]);
+    holder.signal("CONT");
+    assert!(asked.code == 69 && asked.err.contains("has said nothing for 5 s"), "{} {}", asked.code, asked.err);
+    assert_eq!(folder.selvedge(&["runs", "signal", &run, "go"]).code, 0);
+    assert_eq!(folder.end(holder).code, 0);
+}
+
+#[test]
+fn a_failed_run_says_so_in_json() {
+    let folder = folder(
+        "selvedge: 1\nname: fails\nactivities: { no: { exec: [sh, -c, 'exit 3'], persistent: false, retry: none } }\nstages: [{ name: no, call: no }]\n",
+    );
+    let ended = folder.selvedge(&["run", "p.yaml", "-o", "json"]);
+    assert_eq!(ended.code, 1, "{}", ended.err);
+    let said: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!(said["state"], "failed");
+    assert!(said["error"]["message"].as_str().is_some_and(|text| !text.is_empty()), "{said}");
+}
+
+#[test]
 fn garbage_on_the_socket_is_answered_with_an_error_and_harms_nobody() {
     let folder = folder(WAITS);
     let holder = folder.start(&["run", "p.yaml"]);
