@@ -19,14 +19,14 @@ pub async fn actors(common: &Common, app: App, verb: Actors) -> Result<Code, Sto
             let invoke = invoke(message)?;
             let access = Access::open(common, app, Tasks::Start).await?;
             let answer = access.ask_once(Request::Call(invoke)).await?;
-            print::result(common.output, &answer, || print::pretty(&answer["result"]));
+            print::result(common.output, &answer, || print::pretty(&answer["result"]))?;
         }
         Actors::Send(message) => {
             let invoke = invoke(message)?;
             let access = Access::open(common, app, Tasks::Leave).await?;
             let later = if access.is_held() { "" } else { "; nobody holds the data directory: it is handled when somebody does" };
             let answer = access.ask_once(Request::Send(invoke)).await?;
-            print::result(common.output, &answer, || text(&answer["invocation"]));
+            print::result(common.output, &answer, || text(&answer["invocation"]))?;
             if !later.is_empty() {
                 print::note(&format!("accepted{later}"));
             }
@@ -35,7 +35,7 @@ pub async fn actors(common: &Common, app: App, verb: Actors) -> Result<Code, Sto
             let (kind, key) = parts(&actor)?;
             let payload = said::json("--data-json", &data.json)?.text;
             Access::open(common, app, Tasks::Leave).await?.ask_once(Request::SignalActor { kind, key, name: name.clone(), payload }).await?;
-            done(common, &format!("the signal `{name}` is kept until somebody takes it"));
+            done(common, &format!("the signal `{name}` is kept until somebody takes it"))?;
         }
         Actors::State(actor) => {
             let (kind, key) = parts(&actor)?;
@@ -47,7 +47,7 @@ pub async fn actors(common: &Common, app: App, verb: Actors) -> Result<Code, Sto
                     print::table(&["NAME", "VALUE"], &rows)
                 }
                 None => state.to_string(),
-            });
+            })?;
         }
     }
     Ok(Code::Done)
@@ -61,7 +61,7 @@ pub async fn invocations(common: &Common, app: App, verb: Invocations) -> Result
             print::result(common.output, &shown, || {
                 let result = shown.get("result").map(|result| format!("\nresult: {}", print::pretty(result))).unwrap_or_default();
                 format!("{}{result}", text(&shown["sentence"]))
-            });
+            })?;
             return Ok(Code::Done);
         }
         Invocations::Cancel { invocation, reason } => (Request::CancelInvocation { id: invocation.id, reason }, "it was asked to end"),
@@ -69,14 +69,14 @@ pub async fn invocations(common: &Common, app: App, verb: Invocations) -> Result
         Invocations::Retry(invocation) => (Request::RetryInvocation { id: invocation.id }, "it is looked at again"),
     };
     Access::open(common, app, Tasks::Leave).await?.ask_once(request).await?;
-    done(common, what);
+    done(common, what)?;
     Ok(Code::Done)
 }
 
 /// `why ID`
 pub async fn why(common: &Common, app: App, id: String) -> Result<Code, Stop> {
     let why = Access::open(common, app, Tasks::Leave).await?.ask_once(Request::Why { id }).await?;
-    print::result(common.output, &why, || text(&why["sentence"]));
+    print::result(common.output, &why, || text(&why["sentence"]))?;
     Ok(Code::Done)
 }
 
@@ -86,7 +86,7 @@ pub async fn dead_letters(common: &Common, app: App) -> Result<Code, Stop> {
     print::result(common.output, &letters, || {
         let rows: Vec<Vec<String>> = letters.as_array().into_iter().flatten().map(letter).collect();
         if rows.is_empty() { "there is no dead letter".to_owned() } else { print::table(&["INVOCATION", "ACTOR", "HANDLER", "ATTEMPTS", "AT", "ERROR"], &rows) }
-    });
+    })?;
     Ok(Code::Done)
 }
 
@@ -112,7 +112,7 @@ pub async fn verify(common: &Common, app: App) -> Result<Code, Stop> {
             sum("entries"),
             sum("erased")
         )
-    });
+    })?;
     if faults.is_empty() {
         return Ok(Code::Done);
     }
@@ -133,8 +133,8 @@ fn parts(actor: &Actor) -> Result<(String, String), Stop> {
 }
 
 /// What a verb without a result says.
-pub fn done(common: &Common, what: &str) {
-    print::result(common.output, &json!({ "ok": true }), || what.to_owned());
+pub fn done(common: &Common, what: &str) -> Result<(), Stop> {
+    print::result(common.output, &json!({ "ok": true }), || what.to_owned())
 }
 
 /// A JSON value as people read it.

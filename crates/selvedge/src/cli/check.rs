@@ -65,14 +65,14 @@ pub fn pipelines(common: &Common, app: App, verb: Pipelines) -> Result<Code, Sto
             .iter()
             .map(|(file, definition, version)| json!({ "file": file, "name": definition.name, "version": version, "stages": definition.stages.len() }))
             .collect();
-        print::say(&print::pretty(&json!({ "ok": right, "errors": shown(&errors), "warnings": shown(&warnings) })));
+        print::say(&print::pretty(&json!({ "ok": right, "errors": shown(&errors), "warnings": shown(&warnings) })))?;
         return Ok(if errors.is_empty() { Code::Done } else { Code::Configuration });
     }
     for warning in &warnings {
         print::note(&format!("warning: {warning}"));
     }
     for (file, definition, version) in &checked {
-        print::say(&format!("{}: `{}` is right: {}, version {version}", file.display(), definition.name, count(definition.stages.len(), "stage")));
+        print::say(&format!("{}: `{}` is right: {}, version {version}", file.display(), definition.name, count(definition.stages.len(), "stage")))?;
     }
     match errors.len() {
         0 => Ok(Code::Done),

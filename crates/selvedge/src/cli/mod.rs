@@ -74,13 +74,13 @@ async fn perform(cli: Cli, app: App) -> Result<Code, Stop> {
         Noun::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "selvedge", &mut script);
-            print::raw(&script);
+            print::raw(&script)?;
             Ok(Code::Done)
         }
         Noun::Man => {
             let mut page = Vec::new();
             clap_mangen::Man::new(Cli::command()).render(&mut page).map_err(|error| Stop::new(Code::Failed, error.to_string()))?;
-            print::raw(&page);
+            print::raw(&page)?;
             Ok(Code::Done)
         }
     }

@@ -5,15 +5,29 @@ use std::io::Write;
 use serde_json::Value;
 
 use super::args::Output;
+use super::exit::{Code, Stop};
 
-/// A line of a result. Whoever reads may have gone away; that is no error of the work.
-pub fn say(line: &str) {
-    let _ = writeln!(anstream::stdout(), "{line}");
+/// A line of a result.
+pub fn say(line: &str) -> Result<(), Stop> {
+    let mut out = anstream::stdout();
+    written(writeln!(out, "{line}").and_then(|()| out.flush()))
 }
 
 /// Bytes of a result.
-pub fn raw(bytes: &[u8]) {
-    let _ = std::io::stdout().write_all(bytes);
+pub fn raw(bytes: &[u8]) -> Result<(), Stop> {
+    let mut out = std::io::stdout();
+    written(out.write_all(bytes).and_then(|()| out.flush()))
+}
+
+/// Whoever reads may have gone away, and has what was wanted; anything else is an error, or a script takes nothing for a result.
+fn written(done: std::io::Result<()>) -> Result<(), Stop> {
+    match done {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Stop::new(
+            Code::Failed,
+            format!("the result cannot be written to standard output ({error}): what was asked for has been done; make room and ask again for the result"),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// A line for the person in front of it.
@@ -27,14 +41,12 @@ pub fn complain(text: &str) {
 }
 
 /// JSON as it is, or as text for people.
-pub fn result(output: Output, value: &Value, text: impl FnOnce() -> String) {
+pub fn result(output: Output, value: &Value, text: impl FnOnce() -> String) -> Result<(), Stop> {
     match output {
         Output::Json => say(&pretty(value)),
         Output::Text => {
             let text = text();
-            if !text.is_empty() {
-                say(&text);
-            }
+            if text.is_empty() { Ok(()) } else { say(&text) }
         }
     }
 }

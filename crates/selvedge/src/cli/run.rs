@@ -122,15 +122,15 @@ impl Follow<'_> {
         }
         if status.state != RunState::Completed {
             if matches!(self.common.output, Output::Json) {
-                print::say(&print::pretty(&json!({ "run": id, "state": status.state, "error": status.error })));
+                print::say(&print::pretty(&json!({ "run": id, "state": status.state, "error": status.error })))?;
             }
             return Err(Stop::new(Code::Failed, sentence(&status)));
         }
         print::note(&format!("{id} is completed, {} in this process", happened::span(began.elapsed())));
         let output = self.runs().output(&id).await?;
         match self.common.output {
-            Output::Text => print::say(&print::pretty(&output)),
-            Output::Json => print::say(&print::pretty(&json!({ "run": id, "state": status.state, "output": output }))),
+            Output::Text => print::say(&print::pretty(&output))?,
+            Output::Json => print::say(&print::pretty(&json!({ "run": id, "state": status.state, "output": output })))?,
         }
         Ok(Code::Done)
     }

@@ -34,7 +34,7 @@ pub async fn runs(common: &Common, app: App, verb: Runs) -> Result<Code, Stop> {
     let access = Access::open(common, app, Tasks::Leave).await?;
     let held = access.is_held();
     access.ask_once(request).await?;
-    done(common, &what);
+    done(common, &what)?;
     if !held {
         print::note("nobody holds the data directory: the command that started the run goes on with it");
     }
@@ -58,7 +58,7 @@ async fn list(common: &Common, app: App) -> Result<Code, Stop> {
         let row = |run: &Value| ["id", "pipeline", "state"].iter().map(|name| text(&run[*name])).chain([happened::age(&run["started_at_ms"])]).collect();
         let rows: Vec<Vec<String>> = runs.as_array().into_iter().flatten().map(row).collect();
         if rows.is_empty() { "there is no run".to_owned() } else { print::table(&["RUN", "PIPELINE", "STATUS", "AGE"], &rows) }
-    });
+    })?;
     Ok(Code::Done)
 }
 
@@ -73,7 +73,7 @@ async fn show(common: &Common, app: App, id: String) -> Result<Code, Stop> {
             text(&run["sentence"]),
             print::table(&["STAGE", "STATE", "DONE", "OF", "FAILED", "RUNNING", "RETRYING", "LAST ERROR"], &rows)
         )
-    });
+    })?;
     Ok(Code::Done)
 }
 
@@ -100,8 +100,8 @@ async fn follow(common: &Common, app: App, id: String) -> Result<Code, Stop> {
             next = number + 1;
             state = event.state;
             match common.output {
-                Output::Json => print::say(&serde_json::to_string(&(number, &event)).unwrap_or_default()),
-                Output::Text => happened::lines(&event).iter().for_each(|line| print::say(line)),
+                Output::Json => print::say(&serde_json::to_string(&(number, &event)).unwrap_or_default())?,
+                Output::Text => happened::lines(&event).iter().try_for_each(|line| print::say(line))?,
             }
         }
         // The holder may go away with its run: nothing more is asked of it.

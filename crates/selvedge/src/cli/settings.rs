@@ -36,12 +36,12 @@ pub fn config(common: &Common, verb: ConfigVerb) -> Result<Code, Stop> {
             let written = configured.origins.len();
             print::result(common.output, &json!({ "ok": true, "written": written }), || {
                 format!("the configuration is right: {written} of {} values are written, the others are defaults", leaves.len())
-            });
+            })?;
         }
         ConfigVerb::Show => {
             let value = leaves.iter().map(|(path, value, origin)| json!({ "path": path, "value": value, "origin": origin })).collect();
             let rows: Vec<Vec<String>> = leaves.iter().map(|(path, value, origin)| vec![path.clone(), value.to_string(), origin.clone()]).collect();
-            print::result(common.output, &value, || print::table(&["NAME", "VALUE", "FROM"], &rows));
+            print::result(common.output, &value, || print::table(&["NAME", "VALUE", "FROM"], &rows))?;
         }
     }
     Ok(Code::Done)

@@ -254,6 +254,18 @@ fn a_holder_that_is_stopped_is_named_instead_of_waited_for() {
 }
 
 #[test]
+fn a_result_that_cannot_be_written_is_an_error_and_a_reader_that_has_gone_is_none() {
+    let folder = folder(WAITS);
+    let to = |out: std::process::Stdio| folder.command(&["pipelines", "check", "p.yaml"]).stdout(out).output().unwrap();
+    let full = to(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap().into());
+    let said = String::from_utf8_lossy(&full.stderr).into_owned();
+    assert!(full.status.code() == Some(1) && said.contains("cannot be written to standard output"), "{said}");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert_eq!(to(writer.into()).status.code(), Some(0));
+}
+
+#[test]
 fn a_failed_run_says_so_in_json() {
     let folder = folder(
         "selvedge: 1\nname: fails\nactivities: { no: { exec: [sh, -c, 'exit 3'], persistent: false, retry: none } }\nstages: [{ name: no, call: no }]\n",
