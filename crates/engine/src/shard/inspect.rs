@@ -379,12 +379,19 @@ impl Shard {
         let mut report = ShardReport::of(self.id);
         let mut head = Hash32::default();
         let mut expected = 0u64;
+        let must_begin = self.head.ledger_from(self.head.time.day(), self.wiring.settings.keep.ledger);
         let mut latest: std::collections::BTreeMap<selvedge_kernel::id::RawId, LedgerLine> = std::collections::BTreeMap::new();
         for (row, value) in self.scan_all(&key::all(Kind::Ledger)).await? {
             let Some([n]) = key::numbers::<1>(&row) else { continue };
             let line: LedgerLine = wire::decode("ledger line", &value)?;
-            if expected == 0 && n > 0 {
-                // Older lines have left by retention: the chain goes on from here.
+            if report.ledger_lines == 0 && n > 0 {
+                if let Some(from) = must_begin.filter(|from| n > *from) {
+                    report.faults.push(format!(
+                        "ledger of shard {}: lines are missing at its front: it begins with line {n}, and line {from} has not been kept for its time yet",
+                        self.id.0
+                    ));
+                }
+                // Older lines have left: the chain goes on from here.
                 head = line.chain;
             } else {
                 if n != expected {
@@ -399,6 +406,12 @@ impl Shard {
             expected = n + 1;
             report.ledger_lines += 1;
             latest.insert(line.id, line);
+        }
+        if report.ledger_lines == 0 && must_begin.is_some() {
+            report.faults.push(format!(
+                "ledger of shard {}: all of its lines are missing: its head says that there are {}, the last one of {}",
+                self.id.0, self.head.ledger_lines, self.head.ledger_at
+            ));
         }
         if report.ledger_lines > 0 && (head != self.head.ledger || expected != self.head.ledger_lines) {
             report.faults.push(format!("ledger of shard {}: it ends at line {expected}, its head says {}", self.id.0, self.head.ledger_lines));
@@ -433,10 +446,14 @@ impl Shard {
             None => None,
         };
         let mut verifier = Verifier::new(chain_start(id.0, record.input_seal));
-        if let (Some(seal_key), Payload::Inline(input)) = (&seal_key, &record.input)
-            && selvedge_kernel::journal::seal(seal_key, input) != record.input_seal
+        if record.input != Payload::Erased
+            && let Some(seal_key) = &seal_key
         {
-            report.faults.push(format!("{id}: its input is not the one that was recorded"));
+            match self.payload(id.0, record.input_seal, &record.input).await {
+                Ok(input) if selvedge_kernel::journal::seal(seal_key, &input) == record.input_seal => {}
+                Ok(_) => report.faults.push(format!("{id}: its input is not the one that was recorded")),
+                Err(error) => report.faults.push(format!("{id}: its input cannot be read: {error}")),
+            }
         }
         if let (Some(seal_key), Some(end)) = (&seal_key, &record.end)
             && let (Some(value), Some(sealed)) = (&end.value, end.value_seal)

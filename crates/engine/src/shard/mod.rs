@@ -215,7 +215,7 @@ impl Shard {
         let mut entropy = Entropy::new(wiring.env.random.clone());
         let claim = wiring.store.claim(id, Owner(entropy.draw())).await?;
         let mut head = match wiring.store.get(id, key::shard_head()).await? {
-            Some(bytes) => wire::decode::<ShardHead>("shard head", &bytes)?,
+            Some(bytes) => ShardHead::decode(&bytes)?,
             None => ShardHead { clean: true, ..ShardHead::default() },
         };
         let was_clean = head.clean;

@@ -97,3 +97,60 @@ async fn a_missing_tail_entry_a_missing_invocation_and_a_changed_ledger_line_are
     let found = faults(verify(&engine).await);
     assert!(found.iter().any(|fault| fault.contains(&id.to_string()) && fault.contains("missing")), "{found:?}");
 }
+
+fn faults(reports: Vec<selvedge_engine::verify::ShardReport>) -> Vec<String> {
+    reports.into_iter().flat_map(|report| report.faults).collect()
+}
+
+fn ledger(engine: &test::Engine) -> Vec<(ShardId, selvedge_kernel::id::Key)> {
+    rows(engine).into_iter().filter(|(_, row, _)| row.get(2) == Some(&(Kind::Ledger as u8))).map(|(shard, row, _)| (shard, row)).collect()
+}
+
+#[tokio::test]
+async fn a_ledger_without_lines_or_without_its_first_ones_is_found_unless_retention_has_removed_them() {
+    let (mut engine, _) = told().await;
+    engine.local().send(TELL.on("ada"), "more".to_owned()).await.unwrap();
+    engine.settle().await;
+    let lines = ledger(&engine);
+    assert!(lines.len() > 2 && lines.iter().all(|line| line.0 == lines[0].0), "{lines:?}");
+    engine.model().remove(lines[0].0, &lines[0].1);
+    let found = faults(verify(&engine).await);
+    assert!(found.iter().any(|fault| fault.contains("missing at its front: it begins with line 1, and line 0")), "{found:?}");
+    lines.iter().for_each(|line| engine.model().remove(line.0, &line.1));
+    engine.kill_and_reopen().await.unwrap();
+    let found = faults(verify(&engine).await);
+    let all = format!("all of its lines are missing: its head says that there are {}", lines.len());
+    assert!(found.iter().any(|fault| fault.contains(&all)), "{found:?}");
+    // After a year they are gone by right.
+    engine.advance(std::time::Duration::from_secs(400 * 86_400)).await;
+    assert_eq!(faults(verify(&engine).await), Vec::<String>::new());
+    engine.local().send(TELL.on("ada"), "anew".to_owned()).await.unwrap();
+    engine.settle().await;
+    assert_eq!(faults(verify(&engine).await), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_changed_or_lost_piece_of_a_large_payload_is_found() {
+    const WAIT: Handler<String, String> = Handler::new("diary", "wait");
+    let app = App::new().handler(WAIT, async |ctx: Ctx, text: String| {
+        let copy: String = ctx.step("copy", async |_| Ok(text.replace('x', "y"))).await?;
+        Ok(copy.replace('y', "z"))
+    });
+    let engine = test::Engine::new(app).await.unwrap();
+    let id = engine.local().send(WAIT.on("ada"), "x".repeat(300 << 10)).await.unwrap();
+    engine.settle().await;
+    let chunks: Vec<_> = rows(&engine).into_iter().filter(|(_, row, _)| row.get(2) == Some(&(Kind::Chunk as u8))).collect();
+    assert!(chunks.len() >= 6, "{}", chunks.len());
+    for (shard, row, value) in chunks {
+        let mut changed = value.clone();
+        changed[100] ^= 1;
+        engine.model().overwrite(shard, row.clone(), changed.into());
+        let found = faults(verify(&engine).await);
+        assert!(!found.is_empty() && found.iter().all(|fault| fault.contains(&id.to_string())), "{found:?}");
+        engine.model().remove(shard, &row);
+        let found = faults(verify(&engine).await);
+        assert!(!found.is_empty() && found.iter().all(|fault| fault.contains(&id.to_string())), "{found:?}");
+        engine.model().overwrite(shard, row, value.into());
+    }
+    assert_eq!(faults(verify(&engine).await), Vec::<String>::new());
+}
