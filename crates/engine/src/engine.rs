@@ -56,6 +56,7 @@ pub struct Ask {
 impl Engine {
     /// Starts an engine on a store: claims every shard, then goes on where the last owner stopped.
     pub async fn open(store: Arc<dyn Store>, env: Environment, registry: Registry, settings: Settings, exec: ExecSettings) -> Result<Engine, VerbError> {
+        check_attempts(&registry, &settings.limits)?;
         let side = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("selvedge-side")
@@ -224,6 +225,9 @@ impl Engine {
                 "limit: body",
                 format!("the input has {} bytes, the limit of a body is {bound}: send a reference instead", input.len()),
             ));
+        }
+        if let Some(span) = ask.delay.into_iter().chain(ask.timeout).max() {
+            check_delay(self.limits(), span)?;
         }
         let _in_flight = InFlight::take(&self.wiring, input.len() as u64 + MESSAGE_BYTES)?;
         let message = Message {
@@ -543,6 +547,28 @@ fn declared(registry: &Registry) -> Vec<(String, selvedge_kernel::pipeline::defi
         Handler::Exclusive(_) | Handler::Shared(_) => None,
     });
     activities.chain(handlers).collect()
+}
+
+/// Refuses a program whose policies allow more attempts than anything may have.
+fn check_attempts(registry: &Registry, limits: &Limits) -> Result<(), VerbError> {
+    let actors = registry.actors.iter().map(|(name, actor)| (format!("actors of the type `{name}`"), actor.options.retry.max_attempts));
+    let activities = registry.activities.iter().map(|(name, activity)| (format!("the activity `{name}`"), activity.retry.max_attempts));
+    match actors.chain(activities).find(|(_, attempts)| u64::from(*attempts) > limits.attempts) {
+        None => Ok(()),
+        Some((what, attempts)) => Err(VerbError::new(
+            Consequence::FixInput,
+            "limit: attempts",
+            format!("the retry policy of {what} allows {attempts} attempts, the limit is {}: lower max_attempts", limits.attempts),
+        )),
+    }
+}
+
+fn check_delay(limits: &Limits, span: Duration) -> Result<(), VerbError> {
+    let ms = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    if ms <= limits.delay_ms {
+        return Ok(());
+    }
+    Err(VerbError::new(Consequence::Limit, "limit: delay", format!("a delay of {ms} ms is longer than the limit, {} ms: wait in parts", limits.delay_ms)))
 }
 
 pub(crate) fn expect_action(permit: &Permit, action: Action) -> Result<(), VerbError> {
