@@ -104,7 +104,6 @@ impl Shard {
     async fn advance_taken(&mut self, activation: &mut Activation) -> Result<Step, VerbError> {
         if self.wiring.settings.tasks == crate::wiring::Tasks::Leave {
             // Its code may not even be in this process: it is accepted, and goes on elsewhere.
-            activation.core.state.borrow_mut().live = true;
             if activation.pending.is_some() {
                 self.flush(activation).await?;
             }
@@ -505,6 +504,7 @@ impl Shard {
                 }
                 Fresh::Emit { signature, data } => {
                     let sealed = seal(&activation.journal.key, &data);
+                    activation.chunked = true;
                     self.append_output(id, data, writes, now);
                     activation.journal.append(&mut entries, signature, Ending::Value, &nothing, Some(sealed), now);
                 }
