@@ -12,6 +12,7 @@ mod names;
 mod signal;
 mod timers;
 mod transition;
+mod verify;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
@@ -200,6 +201,8 @@ pub(crate) struct Shard {
     pub barriers: VecDeque<(u64, Effect)>,
     pub effects: VecDeque<Effect>,
     pub runs: crate::runs::Runs,
+    /// Walks of `verify`, the first one under way.
+    pub walks: VecDeque<Box<verify::Walk>>,
     /// What tasks gave while their invocation could not take it.
     pub late: HashMap<InvocationId, Vec<activate::Outside>>,
     /// Invocations whose next attempt comes at once, because they are cancelled.
@@ -218,7 +221,7 @@ impl Shard {
         let mut entropy = Entropy::new(wiring.env.random.clone());
         let claim = wiring.store.claim(id, Owner(entropy.draw())).await?;
         let mut head = match wiring.store.get(id, key::shard_head()).await? {
-            Some(bytes) => ShardHead::decode(&bytes)?,
+            Some(bytes) => wire::decode::<ShardHead>("shard head", &bytes)?,
             None => ShardHead { clean: true, ..ShardHead::default() },
         };
         let was_clean = head.clean;
@@ -248,6 +251,7 @@ impl Shard {
             barriers: VecDeque::new(),
             effects: VecDeque::new(),
             runs: crate::runs::Runs::default(),
+            walks: VecDeque::new(),
             late: HashMap::new(),
             doomed: VecDeque::new(),
             revived: VecDeque::new(),
@@ -426,7 +430,11 @@ impl Shard {
             }
             self.evict();
             if self.effects.is_empty() && self.runnable.is_empty() && !self.runs.performs() {
-                break;
+                // A slice of a walk comes when nothing else is left of this turn; its answer is let out in this turn.
+                self.walk_on().await;
+                if self.effects.is_empty() {
+                    break;
+                }
             }
         }
     }
