@@ -382,7 +382,7 @@ impl Shard {
                 let names: Vec<&String> = entries.iter().map(|entry| &entry.0).collect();
                 Ok(Bytes::from(serde_json::to_vec(&names).unwrap_or_default()))
             }
-            Ask::Entries(prefix) => Ok(super::advance::object(&self.state_entries(actor, prefix).await?)),
+            Ask::Entries(prefix) => Ok(super::reads::object(&self.state_entries(actor, prefix).await?)),
         }
     }
 

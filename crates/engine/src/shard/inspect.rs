@@ -153,7 +153,7 @@ impl Shard {
     pub(super) async fn end_doomed(&mut self, id: InvocationId) {
         match self.record(id).await {
             Ok(Some(record)) if !record.status.ended() => {
-                let error = super::advance::cancel_error(record.cancel.as_deref(), None);
+                let error = super::ending::cancel_error(record.cancel.as_deref(), None);
                 self.end_unstarted(record, Status::Cancelled, error).await;
             }
             Ok(_) => {}
