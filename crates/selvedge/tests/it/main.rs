@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod accept;
+mod bounds;
 mod cancel;
 mod cli;
 mod clock;
+mod delayed;
 mod disk;
 mod embedded;
 mod erase;
