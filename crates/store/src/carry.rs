@@ -9,18 +9,22 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use selvedge_kernel::id::ShardId;
+use selvedge_kernel::pressure::{self, Pressure};
 use selvedge_kernel::time::Day;
 
 use crate::disk::Faults;
 use crate::embedded::Shared;
-use crate::log::ShardState;
+use crate::log::{Bounds, ShardState};
 use crate::pass::Pass;
 use crate::position::Position;
 use crate::segment::Segment;
+use crate::table::Tables;
 use crate::tree::{Tree, fold_of_key};
 
 /// The carrier waits for fjall's own compaction while a keyspace has more new tables than this.
 const NEW_TABLES: usize = 24;
+/// How often a carrier that a test holds still looks whether it may go on.
+const HELD_WAIT: Duration = Duration::from_millis(5);
 
 /// A span of the log whose layers wait to be carried.
 pub struct Span {
@@ -45,6 +49,8 @@ pub struct Span {
 /// What waits for the carrier.
 pub struct Carrier {
     spans_kept: usize,
+    bounds: Bounds,
+    pressure: Pressure,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -77,8 +83,27 @@ pub struct Progress {
 impl Carrier {
     /// Nothing waits. The newest `spans_kept` spans are carried only when the carrier is pressed.
     #[must_use]
-    pub fn new(spans_kept: usize) -> Carrier {
-        Carrier { spans_kept, state: Mutex::default(), changed: Condvar::new() }
+    pub fn new(spans_kept: usize, bounds: Bounds) -> Carrier {
+        Carrier { spans_kept, bounds, pressure: Pressure::default(), state: Mutex::default(), changed: Condvar::new() }
+    }
+
+    /// How near its bounds what waits for the tree is.
+    #[must_use]
+    pub fn pressure(&self) -> &Pressure {
+        &self.pressure
+    }
+
+    /// Says how near its bounds what waits for the tree is, and presses the carrier if it is near: this may be the last
+    /// group for a while, because new work is refused.
+    pub fn measure(&self, tables: &Tables) {
+        // Both threads measure, so it is done under the lock: the last one to come must not leave an old figure.
+        let mut state = self.lock();
+        let used = if state.waiting == 0 { 0 } else { self.bounds.used(tables.bytes(), state.log_bytes) };
+        self.pressure.set(used);
+        if used >= pressure::SLOW && !state.pressed {
+            state.pressed = true;
+            self.changed.notify_all();
+        }
     }
 
     /// Gives the carrier a span.
@@ -127,6 +152,15 @@ impl Carrier {
         }
     }
 
+    /// Waits while a test holds the carrier still; `false` if the store is closed.
+    fn may_go_on(&self, faults: &Faults) -> bool {
+        let mut state = self.lock();
+        while faults.carrier_is_held() && !state.closed {
+            state = self.changed.wait_timeout(state, HELD_WAIT).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        !state.closed
+    }
+
     fn done(&self, span: &Span, days: usize) {
         let mut state = self.lock();
         state.waiting -= 1;
@@ -145,12 +179,16 @@ impl Carrier {
 /// Carries until the store is closed or something fails.
 pub fn run(shared: &Shared, mut tree: Tree, faults: &Faults) {
     while let Some(span) = shared.carrier.next() {
+        if !shared.carrier.may_go_on(faults) {
+            return;
+        }
         if let Err(error) = carry(shared, &mut tree, faults, &span) {
             shared.stop(format!("the tree could not take a part of the log ({error}); nothing is lost: give the disk space or repair it, then start again"));
             shared.carrier.close();
             return;
         }
         shared.carrier.done(&span, tree.day_count());
+        shared.carrier.measure(&shared.tables);
         for segment in span.segments {
             segment.set_carried();
         }

@@ -56,6 +56,7 @@ struct FaultState {
     writes: u64,
     syncs: u64,
     crashed: bool,
+    carrier_held: bool,
     undo: Vec<Undo>,
 }
 
@@ -96,6 +97,22 @@ impl Faults {
         let mut state = self.lock();
         state.fault = None;
         state.crashed = false;
+    }
+
+    /// Holds the carrier still before its next span, as a tree would that is slow.
+    pub fn hold_carrier(&self) {
+        self.lock().carrier_held = true;
+    }
+
+    /// Lets the carrier go on.
+    pub fn release_carrier(&self) {
+        self.lock().carrier_held = false;
+    }
+
+    /// Whether the carrier is to stand still.
+    #[must_use]
+    pub fn carrier_is_held(&self) -> bool {
+        self.lock().carrier_held
     }
 
     /// How many operations were asked for since the last [`Faults::set`].

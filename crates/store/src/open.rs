@@ -10,7 +10,7 @@ use crate::embedded::Shared;
 use crate::entry::{self, Entry};
 use crate::error::OpenError;
 use crate::group::{self, Group, HEADER_BYTES};
-use crate::log::{Bounds, GROUP_MAX_BYTES, Log};
+use crate::log::{GROUP_MAX_BYTES, Log};
 use crate::options::Options;
 use crate::recovery::{self, End, Live, Used};
 use crate::segment::{Pool, Segment};
@@ -57,7 +57,6 @@ pub fn read(directory: &Directory, disk: &Disk, options: &Options, shared: &Arc<
         span: 0,
         filled: Vec::new(),
         bytes_before: 0,
-        bounds: Bounds { table_bytes: options.table_bytes as usize, log_bytes: options.log_bytes },
     };
     let mut cut = None;
     let nexts: Vec<_> = used.iter().skip(1).map(|used| used.first).collect();

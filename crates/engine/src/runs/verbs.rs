@@ -35,6 +35,7 @@ impl Engine {
         }
         let input = checked_input(&definition, &input)?;
         let compiled = compiled(&self.wiring.registry, definition)?;
+        self.admit().await?;
         let id = match key {
             Some(key) => RunId::keyed(&tenant, &name, &key),
             None => RunId::of(&tenant, RawId::at(selvedge_kernel::id::Hash16(0), self.now(), self.draw()).uuid),
@@ -117,6 +118,7 @@ impl Engine {
         if let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(&payload) {
             return Err(VerbError::new(Consequence::FixInput, "json", format!("the payload of the signal `{name}` is no JSON: {error}")));
         }
+        self.admit().await?;
         let input = RunInput::Signal { name: name.to_owned(), payload };
         self.ask_run(id, |reply| RunCommand::Tell { id, tenant, input, reply }).await
     }
