@@ -104,6 +104,7 @@ fn unreadable(directory: &Directory, error: &io::Error) -> OpenError {
 fn check_log(directory: &Directory, disk: &Disk, tree: &Tree, report: &mut Report) -> Result<Vec<ShardState>, OpenError> {
     let store = directory.meta.store;
     let scan = recovery::scan(disk, &directory.log(), &store)?;
+    recovery::refuse_lost(&directory.log(), &scan)?;
     let live = recovery::live(&directory.log(), scan, tree.position.group, tree.position.incarnation)?;
     report.spare_files = live.blank.len();
     let mut states = tree.position.shards.clone();
@@ -126,6 +127,9 @@ fn check_log(directory: &Directory, disk: &Disk, tree: &Tree, report: &mut Repor
         recovery::refuse_damage(path, &bytes, &store, first, end, nexts.get(n))?;
         if n == nexts.len() && crate::group::claimed_incarnation(&bytes[end.offset as usize..], &store) == Some(first.incarnation) {
             report.torn = Some((path.to_owned(), end.offset));
+        }
+        if n == nexts.len() {
+            recovery::refuse_short(path, first, end, &tree.position)?;
         }
         let carried = end.last <= tree.position.group;
         report.last = report.last.max(end.last);

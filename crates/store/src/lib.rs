@@ -14,6 +14,7 @@ pub mod recovery;
 
 mod carry;
 mod embedded;
+mod files;
 mod layer;
 mod log;
 mod merge;

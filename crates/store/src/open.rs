@@ -9,6 +9,7 @@ use crate::disk::Disk;
 use crate::embedded::Shared;
 use crate::entry::{self, Entry};
 use crate::error::OpenError;
+use crate::files::{self, Files};
 use crate::group::{self, Group, HEADER_BYTES};
 use crate::log::{GROUP_MAX_BYTES, Log};
 use crate::options::Options;
@@ -42,7 +43,10 @@ pub fn read(directory: &Directory, disk: &Disk, options: &Options, shared: &Arc<
     let view = Arc::new(tree.view());
     shared.tables.carried(&view, &[]);
 
-    let files = scan.used.len() + scan.blank.len();
+    let files = Files::new(&folder, disk, files::found(&scan));
+    if files::read(&folder)?.as_ref() != Some(files.lengths()) {
+        files.write().map_err(OpenError::io("cannot write the list of files in", &folder))?;
+    }
     let Live { carried, used, blank, next_slot, incarnation } = recovery::live(&folder, scan, position.group, position.incarnation)?;
     let pool = Pool::new(&folder, disk, options.segment_bytes, next_slot, files);
     let mut log = Log {
@@ -87,6 +91,7 @@ pub fn read(directory: &Directory, disk: &Disk, options: &Options, shared: &Arc<
             log.end_span(position.watermark, 0);
             log.next_incarnation = incarnation;
         } else if end.last < position.group {
+            recovery::refuse_short(path, &first, end, &position)?;
             // The tree has more than this segment shows: it is not written any further.
             segment.set_carried();
         } else {
