@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -53,6 +54,7 @@ pub struct Carrier {
     pressure: Pressure,
     state: Mutex<State>,
     changed: Condvar,
+    stop: AtomicBool,
 }
 
 #[derive(Default)]
@@ -84,7 +86,7 @@ impl Carrier {
     /// Nothing waits. The newest `spans_kept` spans are carried only when the carrier is pressed.
     #[must_use]
     pub fn new(spans_kept: usize, bounds: Bounds) -> Carrier {
-        Carrier { spans_kept, bounds, pressure: Pressure::default(), state: Mutex::default(), changed: Condvar::new() }
+        Carrier { spans_kept, bounds, pressure: Pressure::default(), state: Mutex::default(), changed: Condvar::new(), stop: AtomicBool::new(false) }
     }
 
     /// How near its bounds what waits for the tree is.
@@ -132,10 +134,15 @@ impl Carrier {
         drop(self.changed.wait_timeout_while(state, longest, still));
     }
 
-    /// Ends the thread after what it is doing.
+    /// Ends the thread, also in the middle of a span.
     pub fn close(&self) {
+        self.stop.store(true, Ordering::Release);
         self.lock().closed = true;
         self.changed.notify_all();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
     }
 
     fn next(&self) -> Option<Span> {
@@ -183,6 +190,10 @@ pub fn run(shared: &Shared, mut tree: Tree, faults: &Faults) {
             return;
         }
         if let Err(error) = carry(shared, &mut tree, faults, &span) {
+            if shared.carrier.is_closed() {
+                // What was carried half is carried again when the store opens.
+                return;
+            }
             shared.stop(format!("the tree could not take a part of the log ({error}); nothing is lost: give the disk space or repair it, then start again"));
             shared.carrier.close();
             return;
@@ -206,7 +217,7 @@ fn carry(shared: &Shared, tree: &mut Tree, faults: &Faults, span: &Span) -> io::
             std::thread::sleep(Duration::from_millis(10));
         }
         let view = tree.view();
-        let pass = Pass { view: &view, today: (shared.today)(), gone: span.gone, layers: &layers };
+        let pass = Pass { view: &view, today: (shared.today)(), gone: span.gone, layers: &layers, stop: &shared.carrier.stop };
         faults.step()?;
         for (day, kinds) in pass.kinds() {
             tree.add_kinds(day, &kinds)?;
