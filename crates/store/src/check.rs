@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use selvedge_kernel::id::ShardId;
 
 use crate::directory::{self, Directory, Meta};
-use crate::disk::{Disk, Faults};
+use crate::disk::Disk;
 use crate::entry::{self, Entry};
 use crate::error::OpenError;
 use crate::group::Group;
 use crate::log::ShardState;
 use crate::recovery::{self, Used};
+use crate::shadow::Shadow;
 use crate::tree::Tree;
 
 /// What a check found. That there is a report means that nothing is damaged.
@@ -59,15 +60,16 @@ pub struct SegmentReport {
     pub carried: bool,
 }
 
-/// Checks a data directory. Changes nothing in the log; fjall may compact the tree while it is open.
+/// Checks a data directory. Writes nothing in it but, if it can, who has it locked: the medium may be full, or mounted to
+/// be read only. The small files of the tree are copied to `/dev/shm` or the folder for temporary files.
 ///
 /// # Errors
 /// As for opening a store; damage names file and offset.
 pub fn check(dir: &Path) -> Result<Report, OpenError> {
-    directory::read_meta(dir)?;
-    let disk = Disk::new(Faults::none());
-    let directory = directory::open(dir, "check", 0, &disk)?;
-    let tree = Tree::open(&directory.tree(), directory.meta.shards).map_err(|error| unreadable(&directory, &error))?;
+    let disk = Disk::looking();
+    let directory = directory::look(dir, "check")?;
+    let shadow = Shadow::of(&directory.tree()).map_err(|error| unreadable(&directory, &error))?;
+    let tree = Tree::open(&shadow.tree(), directory.meta.shards).map_err(|error| unreadable(&directory, &error))?;
     let mut report = Report {
         meta: directory.meta,
         segments: Vec::new(),

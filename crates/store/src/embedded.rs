@@ -105,7 +105,7 @@ struct Running {
     log: JoinHandle<()>,
     carrier: JoinHandle<()>,
     segments: JoinHandle<()>,
-    lock: File,
+    lock: Option<File>,
     folder: PathBuf,
 }
 

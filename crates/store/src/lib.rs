@@ -24,6 +24,7 @@ mod position;
 mod queue;
 mod reply;
 mod segment;
+mod shadow;
 mod stack;
 mod table;
 mod tree;
