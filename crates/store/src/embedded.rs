@@ -27,6 +27,7 @@ use crate::queue::{Batch, Queue, Task};
 use crate::recovery;
 use crate::reply::reply;
 use crate::segment::Pool;
+use crate::still::Still;
 use crate::table::Tables;
 
 /// What the log's thread and readers share.
@@ -169,6 +170,15 @@ impl EmbeddedStore {
     #[must_use]
     pub fn pressure(&self) -> Pressure {
         self.inner.shared.carrier.pressure().clone()
+    }
+
+    /// All shards at one position of the log: after everything that was acknowledged before this was called. Blocks until
+    /// the log's thread comes to it.
+    pub(crate) fn stand_still(&self) -> Result<Still, StoreError> {
+        let (reply, answer) = std::sync::mpsc::sync_channel(1);
+        let refused = self.inner.shared.queue.push(Task::Still(reply));
+        drop(refused);
+        answer.recv().map_err(|_| StoreError::Stopped { reason: self.inner.shared.running().err().unwrap_or_else(|| "it is being closed".to_owned()) })
     }
 
     /// Figures of now.

@@ -2,6 +2,7 @@
 //!
 //! `LAYOUT.md` beside this crate's manifest says byte by byte what lies on disk, and what is assumed of the medium.
 
+pub mod backup;
 pub mod check;
 pub mod conformance;
 pub mod directory;
@@ -13,6 +14,7 @@ pub mod options;
 pub mod recovery;
 
 mod carry;
+mod dump;
 mod embedded;
 mod files;
 mod layer;
@@ -26,9 +28,11 @@ mod reply;
 mod segment;
 mod shadow;
 mod stack;
+mod still;
 mod table;
 mod tree;
 
+pub use backup::{Backup, BackupError, backup, restore};
 pub use check::{Report, check};
 pub use disk::{Fault, Faults, Unsynced};
 pub use embedded::{EmbeddedStore, Stats};

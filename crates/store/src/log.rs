@@ -16,6 +16,7 @@ use crate::group::{self, HEADER_BYTES, Header};
 use crate::queue::{Batch, Task};
 use crate::reply::Reply;
 use crate::segment::{Pool, Segment};
+use crate::still::Still;
 use crate::table::Applied;
 
 /// A group takes no further entry once its body has this many bytes.
@@ -130,6 +131,12 @@ impl Log {
         while draft.buffer.len() < GROUP_BYTES {
             match tasks.pop_front() {
                 None => break,
+                Some(task @ Task::Still(_)) if draft.entries > 0 => {
+                    // What is before it is written first.
+                    tasks.push_front(task);
+                    break;
+                }
+                Some(Task::Still(reply)) => drop(reply.send(self.still())),
                 Some(Task::Claim { shard, owner, reply }) => self.add_claim(draft, shard, owner, reply),
                 Some(Task::Commit(mut batch)) => {
                     let before = batch.outcomes.len();
@@ -233,6 +240,13 @@ impl Log {
         });
         self.span += 1;
         self.bytes_before = self.shared.tables.bytes();
+    }
+
+    /// All shards after the last group.
+    fn still(&mut self) -> Still {
+        self.end_span(self.yesterday(), 0);
+        let shards = self.shared.tables.still();
+        Still { group: self.next_group - 1, states: self.settled.clone(), today: (self.shared.today)(), shards }
     }
 
     /// A commit that was encoded before midnight may be written after it.
