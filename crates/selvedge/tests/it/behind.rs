@@ -19,7 +19,7 @@ fn app() -> App {
 #[tokio::test]
 async fn new_work_is_refused_while_the_store_is_behind_and_accepted_work_ends() {
     let pressure = Pressure::default();
-    let mut engine = test::Engine::with(app(), Settings { pressure: pressure.clone(), ..Settings::default() }).await.unwrap();
+    let engine = test::Engine::with(app(), Settings { pressure: pressure.clone(), ..Settings::default() }).await.unwrap();
     let sent = engine.local().send(WAITS.on("first"), ()).await.unwrap();
     pressure.set(REFUSE);
     let error = engine.local().send(WAITS.on("second"), ()).await.unwrap_err();

@@ -3,9 +3,11 @@
 
 mod accept;
 mod behind;
+mod bounds;
 mod cancel;
 mod cli;
 mod clock;
+mod delayed;
 mod disk;
 mod embedded;
 mod erase;
