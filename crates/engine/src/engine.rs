@@ -11,7 +11,6 @@ use selvedge_kernel::id::{ActorId, InvocationId, RawId, ShardId};
 use selvedge_kernel::limit::{self, Limits};
 use selvedge_kernel::ports::Store;
 use selvedge_kernel::pressure::{self, Admission};
-use selvedge_kernel::record::actor::DeadLetter;
 use selvedge_kernel::record::message::Message;
 use tokio::sync::oneshot;
 
@@ -248,14 +247,7 @@ impl Engine {
         if let Some(key) = &ask.idempotency_key {
             check_part("the idempotency key", key)?;
         }
-        let bound = self.limits().body_bytes;
-        if input.len() as u64 > bound {
-            return Err(VerbError::new(
-                Consequence::Limit,
-                "limit: body",
-                format!("the input has {} bytes, the limit of a body is {bound}: send a reference instead", input.len()),
-            ));
-        }
+        check_body(self.limits(), input.len())?;
         if let Some(span) = ask.delay.into_iter().chain(ask.timeout).max() {
             check_delay(self.limits(), span)?;
         }
@@ -285,13 +277,7 @@ impl Engine {
         if let Some(key) = &key {
             check_part("the idempotency key", key)?;
         }
-        if payload.len() > limit::TRANSITION_BYTES {
-            return Err(VerbError::new(
-                Consequence::Limit,
-                "limit: signal",
-                format!("the signal `{name}` carries {} bytes, the limit is {}: send a reference instead", payload.len(), limit::TRANSITION_BYTES),
-            ));
-        }
+        check_signal(name, &payload)?;
         self.admit().await?;
         let held = InFlight::take(&self.wiring, payload.len())?;
         let shard = match &target {
@@ -364,18 +350,6 @@ impl Engine {
         expect_action(&permit, Action::Read)?;
         let Resource::Handler { actor, .. } = permit.resource().clone() else { return Err(misused(&permit)) };
         self.ask(self.wiring.shard_of(&actor), |reply| Command::State { actor, reply }).await
-    }
-
-    /// The dead letters of a tenant.
-    pub async fn dead_letters(&self, permit: Permit) -> Result<Vec<DeadLetter>, VerbError> {
-        expect_action(&permit, Action::Operate)?;
-        let tenant = permit.context().principal.tenant.clone();
-        let mut letters = Vec::new();
-        for shard in (0..self.wiring.shards).map(ShardId) {
-            let tenant = tenant.clone();
-            letters.extend(self.ask(shard, |reply| Command::DeadLetters { tenant, reply }).await?);
-        }
-        Ok(letters)
     }
 
     /// Walks every ledger and every chain.
@@ -625,6 +599,23 @@ fn check_attempts(registry: &Registry, limits: &Limits) -> Result<(), VerbError>
             format!("the retry policy of {what} allows {attempts} attempts, the limit is {}: lower max_attempts", limits.attempts),
         )),
     }
+}
+
+pub(crate) fn check_signal(name: &str, payload: &Bytes) -> Result<(), VerbError> {
+    let bound = limit::TRANSITION_BYTES;
+    if payload.len() <= bound {
+        return Ok(());
+    }
+    let text = format!("the signal `{name}` carries {} bytes, the limit is {bound}: send a reference instead", payload.len());
+    Err(VerbError::new(Consequence::Limit, "limit: signal", text))
+}
+
+pub(crate) fn check_body(limits: &Limits, bytes: usize) -> Result<(), VerbError> {
+    let bound = limits.body_bytes;
+    if bytes as u64 <= bound {
+        return Ok(());
+    }
+    Err(VerbError::new(Consequence::Limit, "limit: body", format!("the input has {bytes} bytes, the limit of a body is {bound}: send a reference instead")))
 }
 
 fn check_delay(limits: &Limits, span: Duration) -> Result<(), VerbError> {

@@ -15,6 +15,7 @@ mod core;
 mod draft;
 mod idmap;
 mod known;
+mod letters;
 pub mod listing;
 mod runs;
 mod shard;
@@ -23,4 +24,4 @@ mod worker;
 
 pub use crate::core::{BlockingFn, Given, Request};
 pub use crate::runs::{RunControl, RunEnd, RunEvent, RunStatus, RunSummary, StageStatus};
-pub use crate::shard::{Answer, Progress, SignalTarget, VerbError};
+pub use crate::shard::{Answer, Progress, Redriven, SignalTarget, VerbError};

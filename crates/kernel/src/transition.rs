@@ -276,14 +276,25 @@ pub fn write_ledger(head: &mut ShardHead, writes: &mut Writes, id: crate::id::Ra
 /// The id of the invocation that a message of an operation becomes: it does not depend on any clock.
 #[must_use]
 pub fn sent_id(sender: crate::id::RawId, number: u64, target: &crate::id::ActorId) -> InvocationId {
+    derived(&[&sender.to_bytes(), &number.to_be_bytes()], target.hash16())
+}
+
+/// The id of the invocation that a dead letter becomes when it is sent again: it follows from the letter's, at the same actor.
+#[must_use]
+pub fn redriven_id(letter: InvocationId) -> InvocationId {
+    derived(&[&letter.0.to_bytes(), b"a dead letter again"], letter.0.hash)
+}
+
+fn derived(parts: &[&[u8]], hash: crate::id::Hash16) -> InvocationId {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(&sender.to_bytes());
-    hasher.update(&number.to_be_bytes());
+    for part in parts {
+        hasher.update(part);
+    }
     let mut uuid = [0u8; 16];
     uuid.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
     uuid[6] = 0x80 | (uuid[6] & 0x0f);
     uuid[8] = 0x80 | (uuid[8] & 0x3f);
-    InvocationId(crate::id::RawId { hash: target.hash16(), uuid })
+    InvocationId(crate::id::RawId { hash, uuid })
 }
 
 /// The random bytes of operation `number`, from the seed of its invocation.

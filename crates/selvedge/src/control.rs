@@ -5,6 +5,7 @@
 //! wait any more. Only the user who owns the socket is answered.
 
 mod health;
+mod letters;
 mod perform;
 mod runs;
 mod server;
@@ -157,6 +158,18 @@ pub enum Request {
     },
     /// Messages that could not be handled.
     DeadLetters,
+    /// One of them, whole.
+    DeadLetter {
+        /// `inv_…`
+        id: String,
+    },
+    /// Send one of them again.
+    Redrive {
+        /// `inv_…`
+        id: String,
+        /// JSON instead of its own input.
+        input: Option<String>,
+    },
     /// Walk every chain and ledger.
     Verify,
 }

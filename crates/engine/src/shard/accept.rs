@@ -150,7 +150,7 @@ impl Shard {
         late.then(|| WorkError::new("deadline", format!("{}.{} was not started: its deadline had passed when it came", message.target, message.handler)))
     }
 
-    async fn room(&mut self, message: &Message) -> Result<(), VerbError> {
+    pub(super) async fn room(&mut self, message: &Message) -> Result<(), VerbError> {
         self.load_actor(&message.target).await?;
         let waiting = self.actors.get(&message.target).map_or(0, |actor| actor.queue.len()) as u64;
         let bound = self.wiring.settings.limits.inbox;

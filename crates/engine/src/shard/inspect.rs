@@ -26,7 +26,7 @@ impl Shard {
         match command {
             Command::Invoke { .. } => {}
             Command::Signal { target, name, payload, context, key, reply } => {
-                let result = self.signal(target, &name, payload, context, key).await;
+                let result = self.signal(target, &name, payload, context, key, Writes::default()).await;
                 self.answer(reply, result);
             }
             Command::Result { id, wait, reply } => self.result(id, wait, reply).await,
@@ -73,6 +73,14 @@ impl Shard {
             Command::Verify { reply } => self.walks.push_back(Box::new(Walk::new(self.id, reply))),
             Command::DeadLetters { tenant, reply } => {
                 let result = self.dead_letters(&tenant).await;
+                self.answer(reply, result);
+            }
+            Command::DeadLetter { id, tenant, reply } => {
+                let result = self.dead_letter(id, &tenant).await;
+                self.answer(reply, result);
+            }
+            Command::Redrive { id, tenant, input, reply } => {
+                let result = self.redrive(id, &tenant, input).await;
                 self.answer(reply, result);
             }
             Command::Census { reply } => {

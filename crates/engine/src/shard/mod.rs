@@ -12,6 +12,7 @@ mod mail;
 mod names;
 mod outside;
 mod reads;
+mod redrive;
 mod signal;
 mod timers;
 mod transition;
@@ -40,6 +41,7 @@ use crate::env::{Entropy, Tick};
 use crate::idmap::{IdMap, IdSet};
 pub(crate) use crate::shard::activate::{Activation, Outside};
 use crate::shard::mail::Pair;
+pub use crate::shard::redrive::Redriven;
 pub(crate) use crate::shard::timers::Alarm;
 use crate::shard::timers::TimerQueue;
 use crate::wiring::Wiring;
@@ -117,6 +119,8 @@ pub(crate) enum Command {
     State { actor: ActorId, reply: Reply<Vec<(String, Bytes)>> },
     Verify { reply: Reply<crate::verify::ShardReport> },
     DeadLetters { tenant: String, reply: Reply<Vec<selvedge_kernel::record::actor::DeadLetter>> },
+    DeadLetter { id: InvocationId, tenant: String, reply: Reply<selvedge_kernel::record::actor::DeadLetter> },
+    Redrive { id: InvocationId, tenant: String, input: Option<Bytes>, reply: Reply<Redriven> },
     Census { reply: Reply<crate::why::Census> },
     Run(crate::runs::RunCommand),
 }

@@ -15,11 +15,12 @@ use selvedge_kernel::time::Millis;
 use selvedge_kernel::wire;
 
 use super::activate::{Activation, Outside};
+use super::redrive::SIGNAL_EXPIRED;
 use super::{Shard, SignalTarget, VerbError};
 use crate::core::{Given, Request};
 
 impl Shard {
-    /// Keeps a signal, and tells whoever waits for it.
+    /// Keeps a signal, and tells whoever waits for it, in one commit with what `writes` holds.
     pub(super) async fn signal(
         &mut self,
         target: SignalTarget,
@@ -27,8 +28,8 @@ impl Shard {
         payload: Bytes,
         context: AuthorizationContext,
         idempotency: Option<String>,
+        mut writes: Writes,
     ) -> Result<(), VerbError> {
-        let mut writes = Writes::default();
         let (prefix, waiter) = match &target {
             SignalTarget::Actor(actor) => {
                 self.load_actor(actor).await?;
@@ -139,7 +140,7 @@ impl Shard {
         };
         if let Some(KeptSignal { payload: Payload::Inline(input), context, at, .. }) = kept {
             writes.delete(row);
-            let error = WorkError::new("signal_expired", format!("the signal `{name}` to {actor} came at {at}, and nobody has taken it since"));
+            let error = WorkError::new(SIGNAL_EXPIRED, format!("the signal `{name}` to {actor} came at {at}, and nobody has taken it since"));
             let id = InvocationId(RawId::at(actor.hash16(), at, self.entropy.draw()));
             let message = Message {
                 id,

@@ -78,22 +78,6 @@ pub async fn why(common: &Common, app: App, id: String) -> Result<Code, Stop> {
     Ok(Code::Done)
 }
 
-/// `dead-letters list`
-pub async fn dead_letters(common: &Common, app: App) -> Result<Code, Stop> {
-    let letters = ask_once(common, app, Tasks::Leave, Request::DeadLetters).await?;
-    print::result(common.output, &letters, || {
-        let rows: Vec<Vec<String>> = letters.as_array().into_iter().flatten().map(letter).collect();
-        if rows.is_empty() { "there is no dead letter".to_owned() } else { print::table(&["INVOCATION", "ACTOR", "HANDLER", "ATTEMPTS", "AT", "ERROR"], &rows) }
-    })?;
-    Ok(Code::Done)
-}
-
-fn letter(letter: &Value) -> Vec<String> {
-    let mut row: Vec<String> = ["id", "actor", "handler", "attempts", "at"].iter().map(|name| text(&letter[*name])).collect();
-    row.push(format!("{}: {}", text(&letter["error"]["code"]), text(&letter["error"]["message"])));
-    row
-}
-
 /// `verify`
 pub async fn verify(common: &Common, app: App) -> Result<Code, Stop> {
     let reports = ask_once(common, app, Tasks::Leave, Request::Verify).await?;

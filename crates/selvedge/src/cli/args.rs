@@ -289,6 +289,16 @@ pub enum Approvals {
 pub enum DeadLetters {
     /// All of them
     List,
+    /// One, with its whole input
+    Show(InvocationId),
+    /// Send one again, behind what waits at its actor; prints the invocation that it becomes
+    Redrive {
+        #[command(flatten)]
+        letter: InvocationId,
+        /// Another input than its own: JSON, or @FILE
+        #[arg(long, value_name = "JSON|@FILE")]
+        input: Option<String>,
+    },
 }
 
 #[derive(Subcommand, Debug)]

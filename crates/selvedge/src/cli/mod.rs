@@ -8,6 +8,7 @@ mod check;
 mod doctor;
 mod exit;
 mod happened;
+mod letters;
 mod print;
 mod progress;
 mod run;
@@ -76,7 +77,7 @@ async fn perform(cli: Cli, app: App) -> Result<Code, Stop> {
         Noun::Approvals(Approvals::Reject(decision)) => runs::runs(&common, app, Runs::Reject(decision)).await,
         Noun::Stuck { longer_than } => stuck::stuck(&common, app, longer_than.0).await,
         Noun::Doctor => doctor::doctor(&common, app).await,
-        Noun::DeadLetters(_) => actors::dead_letters(&common, app).await,
+        Noun::DeadLetters(verb) => letters::dead_letters(&common, app, verb).await,
         Noun::Verify => actors::verify(&common, app).await,
         Noun::Config(verb) => settings::config(&common, verb),
         Noun::Completions { shell } => {

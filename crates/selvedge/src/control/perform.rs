@@ -69,17 +69,9 @@ pub async fn perform(engine: &Engine, tenant: &str, request: Request) -> Result<
         Request::SteerRun { id, steer } => Runs(asker).steer(&id, steer).await,
         Request::Decide { id, stage, answer, by, comment } => Runs(asker).decide(&id, stage, answer, &by, &comment).await,
         Request::SignalRun { id, name, payload, idempotency_key } => Runs(asker).signal(&id, &name, payload, idempotency_key).await,
-        Request::DeadLetters => {
-            let letters = engine.dead_letters(asker.permit(Action::Operate, Resource::Store)?).await?;
-            let shown = letters.iter().map(|letter| {
-                let message = &letter.message;
-                json!({
-                    "id": message.id.to_string(), "actor": message.target.to_string(), "handler": message.handler,
-                    "input": of_bytes(&message.input), "error": letter.error, "attempts": letter.attempts, "at": letter.at.to_string(),
-                })
-            });
-            Ok(Value::Array(shown.collect()))
-        }
+        Request::DeadLetters => asker.dead_letters().await,
+        Request::DeadLetter { id } => asker.dead_letter(&id).await,
+        Request::Redrive { id, input } => asker.redrive(&id, input).await,
         Request::Verify => value(&engine.verify(asker.permit(Action::Operate, Resource::Store)?).await?),
     }
 }

@@ -13,6 +13,7 @@ mod embedded;
 mod erase;
 mod failing;
 mod kit;
+mod letters;
 mod limits;
 mod memory;
 mod mended;

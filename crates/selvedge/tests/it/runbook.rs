@@ -23,13 +23,13 @@ stages:
 fn commands(page: &str) -> Vec<String> {
     let page = std::fs::read_to_string(format!("{}/../../docs/runbooks/{page}.md", env!("CARGO_MANIFEST_DIR"))).unwrap();
     let blocks = page.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap().trim().to_owned());
-    blocks.filter(|block| !block.starts_with("RUN=")).collect()
+    blocks.filter(|block| !["RUN=", "LETTER="].iter().any(|set| block.starts_with(set))).collect()
 }
 
 fn shell(folder: &Folder, run: &str, command: &str) -> Said {
     let bin = std::path::Path::new(env!("CARGO_BIN_EXE_selvedge")).parent().unwrap().display().to_string();
     let path = format!("{bin}:{}", std::env::var("PATH").unwrap_or_default());
-    let output = Command::new("sh").args(["-c", command]).current_dir(folder.path()).env("PATH", path).env("RUN", run).output().unwrap();
+    let output = Command::new("sh").args(["-c", command]).current_dir(folder.path()).env("PATH", path).env("RUN", run).env("LETTER", run).output().unwrap();
     Said { code: output.status.code().unwrap_or(-1), out: String::from_utf8(output.stdout).unwrap(), err: String::from_utf8(output.stderr).unwrap() }
 }
 
@@ -94,4 +94,57 @@ fn every_command_for_somebody_who_is_woken_works_while_the_directory_is_held_and
     holder.signal("TERM");
     assert_eq!(folder.end(holder).code, 2);
     all(&folder);
+}
+
+#[test]
+fn every_command_for_dead_letters_works_while_the_directory_is_held_and_while_it_is_not() {
+    let folder = Folder::new();
+    folder.write("p.yaml", "selvedge: 1\nname: p\nstages: [{ name: hold, mode: wait_signal, signal: go }]\n");
+    folder.write(
+        "app.yaml",
+        "actors:\n  order:\n    handlers:\n      pay: { exec: [sh, -c, 'grep -q amount || exit 3; echo ''{}'''], persistent: false, retry: none }\n",
+    );
+    let letters = |folder: &Folder| folder.json(&["dead-letters", "list"]).as_array().unwrap().clone();
+    let holder = folder.start(&["run", "p.yaml"]);
+    let run = folder.until_run("for the signal `go`");
+    let all = |folder: &Folder| {
+        let mut seen = Vec::new();
+        let before = letters(folder).len();
+        let mut letter = letters(folder)[0]["id"].as_str().unwrap().to_owned();
+        for command in commands("dead-letters") {
+            let said = shell(folder, &letter, &command);
+            assert_eq!(said.code, 0, "`{command}` said {said:?}");
+            let verb = command.split_whitespace().nth(2).unwrap().to_owned();
+            match verb.as_str() {
+                "show" => assert!(said.out.contains("input: {") && said.out.contains("exit_3"), "{}", said.out),
+                "redrive" if command.contains("--input") => assert_eq!(letters(folder).len(), before - 2, "{said:?}"),
+                "redrive" => {
+                    assert!(said.out.starts_with("inv_"), "{said:?}");
+                    letter = letters(folder)[0]["id"].as_str().unwrap().to_owned();
+                }
+                _ => {}
+            }
+            seen.push(verb);
+        }
+        assert_eq!(seen, ["list", "show", "redrive", "redrive", "list"]);
+    };
+    for n in 0..4 {
+        assert_eq!(folder.selvedge(&["actors", "send", &format!("order/{n}"), "pay", "--input", r#"{"n": 1}"#]).code, 0);
+    }
+    folder.until("four letters", |folder| letters(folder).len() == 4);
+    // What is sent again fails again: stopped, the handler keeps the count still.
+    holder.signal("TERM");
+    assert_eq!(folder.end(holder).code, 2);
+    all(&folder);
+    let holder = folder.start(&["run", "p.yaml"]);
+    folder.until("the one that was not mended is a letter again", |folder| folder.join(".selvedge/control.sock").exists() && letters(folder).len() == 3);
+    let letter = letters(&folder)[0]["id"].as_str().unwrap().to_owned();
+    for command in commands("dead-letters").iter().filter(|command| !command.ends_with("redrive \"$LETTER\"")) {
+        let said = shell(&folder, &letter, command);
+        assert_eq!(said.code, 0, "`{command}` said {said:?}");
+    }
+    folder.until("one less", |folder| letters(folder).len() == 2);
+    assert_eq!(folder.selvedge(&["runs", "signal", &run, "go"]).code, 0);
+    assert_eq!(folder.end(holder).code, 0);
+    assert_eq!(folder.json(&["verify"])["sound"], true);
 }

@@ -1,0 +1,50 @@
+//! The verbs on dead letters.
+
+use bytes::Bytes;
+use selvedge_kernel::auth::{Action, Permit, Resource};
+use selvedge_kernel::id::{InvocationId, ShardId};
+use selvedge_kernel::record::actor::DeadLetter;
+
+use crate::engine::{Engine, InFlight, check_body, expect_action, misused};
+use crate::shard::{Command, Redriven, VerbError};
+
+impl Engine {
+    /// The dead letters of a tenant.
+    pub async fn dead_letters(&self, permit: Permit) -> Result<Vec<DeadLetter>, VerbError> {
+        expect_action(&permit, Action::Operate)?;
+        let tenant = permit.context().principal.tenant.clone();
+        let mut letters = Vec::new();
+        for shard in (0..self.wiring.shards).map(ShardId) {
+            let tenant = tenant.clone();
+            letters.extend(self.ask(shard, |reply| Command::DeadLetters { tenant, reply }).await?);
+        }
+        Ok(letters)
+    }
+
+    /// A dead letter with its whole input.
+    pub async fn dead_letter(&self, permit: Permit, id: InvocationId) -> Result<DeadLetter, VerbError> {
+        expect_action(&permit, Action::Read)?;
+        let tenant = named(&permit, id)?;
+        self.ask(self.wiring.shard_of_invocation(id), |reply| Command::DeadLetter { id, tenant, reply }).await
+    }
+
+    /// Sends a dead letter again, behind what waits in its actor's inbox, or again as the signal that it was. The letter
+    /// goes in the same commit. Another input than its own needs the right to rewrite.
+    pub async fn redrive(&self, permit: Permit, id: InvocationId, input: Option<Bytes>) -> Result<Redriven, VerbError> {
+        expect_action(&permit, if input.is_some() { Action::Rewrite } else { Action::Control })?;
+        let tenant = named(&permit, id)?;
+        let bytes = input.as_ref().map_or(0, Bytes::len);
+        check_body(self.limits(), bytes)?;
+        self.admit().await?;
+        let held = InFlight::take(&self.wiring, bytes)?;
+        self.ask_holding(self.wiring.shard_of_invocation(id), held, |reply| Command::Redrive { id, tenant, input, reply }).await
+    }
+}
+
+/// The tenant of a permit that is for this id.
+fn named(permit: &Permit, id: InvocationId) -> Result<String, VerbError> {
+    match permit.resource() {
+        Resource::Work { tenant, id: allowed } if *allowed == id.to_string() => Ok(tenant.clone()),
+        _ => Err(misused(permit)),
+    }
+}
