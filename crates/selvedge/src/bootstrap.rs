@@ -16,7 +16,7 @@ use selvedge_store::{EmbeddedStore, OpenError, Options};
 use crate::app::App;
 use crate::client::Client;
 use crate::config::{Config, Control};
-use crate::control::Listener;
+use crate::control::{Desk, Listener};
 
 pub use selvedge_engine::VerbError;
 
@@ -53,6 +53,8 @@ pub enum EngineError {
 pub struct Engine {
     pub(crate) inner: Arc<engine::Engine>,
     pub(crate) tenant: String,
+    /// What verbs of the command line work with.
+    pub(crate) desk: Arc<Desk>,
     /// Held for as long as the directory is.
     control: Option<Listener>,
 }
@@ -69,9 +71,8 @@ impl Engine {
     pub async fn open(config: impl Into<Config>, app: App) -> Result<Engine, EngineError> {
         let config = config.into();
         let options = Options { command: config.command.clone(), ..Options::default() };
-        let store = EmbeddedStore::open(&config.data, options)?;
+        let store = Arc::new(EmbeddedStore::open(&config.data, options)?);
         let settings = Settings { pressure: store.pressure(), ..config.settings };
-        let store: Arc<dyn Store> = Arc::new(store);
         let folder = |path: PathBuf| move |source| EngineError::Folder { path, source };
         std::fs::create_dir_all(&config.exec.scratch).map_err(folder(config.exec.scratch.clone()))?;
         if let Some(lock) = config.exec.shim.as_ref().and_then(|shim| shim.lock.clone())
@@ -83,15 +84,16 @@ impl Engine {
                 return Err(EngineError::Programs { lock, seconds: config.orphans_within.as_secs() });
             }
         }
-        let inner = Arc::new(engine::Engine::open(store, environment(), app.registry, settings, config.exec).await?);
+        let inner = Arc::new(engine::Engine::open(store.clone() as Arc<dyn Store>, environment(), app.registry, settings, config.exec).await?);
+        let desk = Arc::new(Desk { engine: inner.clone(), store, data: config.data.clone(), tenant: config.tenant.clone() });
         let control = match config.control {
             Control::Listen => {
-                let opened = Listener::open(&config.data, inner.clone(), config.tenant.clone());
+                let opened = Listener::open(desk.clone());
                 Some(opened.map_err(folder(config.data.join(crate::control::SOCKET)))?)
             }
             Control::Silent => None,
         };
-        Ok(Engine { inner, tenant: config.tenant, control })
+        Ok(Engine { inner, tenant: config.tenant, desk, control })
     }
 
     /// The engine below.

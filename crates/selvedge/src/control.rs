@@ -4,6 +4,7 @@
 //! `{"error": {"consequence", "code", "message"}}`. Who closes its half of the connection does not
 //! wait any more. Only the user who owns the socket is answered.
 
+mod backup;
 mod health;
 mod letters;
 mod perform;
@@ -21,15 +22,19 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
-pub use perform::perform;
+#[cfg(feature = "cli")]
+pub(crate) use backup::{notes_of, write_notes};
 #[cfg(feature = "cli")]
 pub(crate) use perform::{Asker, of_bytes};
+pub use perform::{Desk, perform};
 #[cfg(feature = "cli")]
 pub(crate) use runs::{Runs, sentence};
 pub(crate) use server::Listener;
 
 /// The socket's name in the data directory.
 pub const SOCKET: &str = "control.sock";
+/// The file in the data directory in which `run` notes which run goes with which command.
+pub(crate) const NOTES: &str = "cli.json";
 /// The longest line of either side.
 const LINE_BYTES: u64 = 16 << 20;
 /// The longest path that the operating system takes for a socket.
@@ -170,6 +175,11 @@ pub enum Request {
         /// JSON instead of its own input.
         input: Option<String>,
     },
+    /// Write a backup while the work goes on.
+    Backup {
+        /// Into which directory: absolute, empty or new.
+        to: PathBuf,
+    },
     /// Walk every chain and ledger.
     Verify,
 }
@@ -177,7 +187,7 @@ pub enum Request {
 impl Request {
     /// Whether the answer may take as long as the work does.
     fn waits(&self) -> bool {
-        matches!(self, Request::Call(_) | Request::Await { .. } | Request::RunEvents { .. } | Request::Verify)
+        matches!(self, Request::Call(_) | Request::Await { .. } | Request::RunEvents { .. } | Request::Backup { .. } | Request::Verify)
     }
 }
 

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use selvedge_engine::engine;
 use selvedge_engine::exec::Shim;
 use selvedge_engine::wiring::Tasks;
 use selvedge_kernel::error::Consequence;
@@ -14,7 +13,7 @@ use serde_json::Value;
 use crate::app::App;
 use crate::bootstrap::{Engine, EngineError};
 use crate::config::{self, Config};
-use crate::control::{Control, GONE, Problem, Request, perform};
+use crate::control::{Control, Desk, GONE, Problem, Request, perform};
 
 use super::args::Common;
 use super::check::{manifest_of, with_manifest};
@@ -190,14 +189,14 @@ impl Access {
     pub async fn ask(&mut self, request: Request) -> Result<Value, Problem> {
         match self {
             Access::Holder(control) => control.ask(&request).await,
-            Access::Own(engine) => perform(&engine.inner, &engine.tenant, request).await,
+            Access::Own(engine) => perform(&engine.desk, request).await,
         }
     }
 
     /// A second way to the same directory, to ask something while the first one waits.
     pub async fn second(&self, common: &Common) -> Result<Second, Stop> {
         match self {
-            Access::Own(engine) => Ok(Second::Own(engine.inner.clone(), engine.tenant.clone())),
+            Access::Own(engine) => Ok(Second::Own(engine.desk.clone())),
             Access::Holder(_) => match connect(&config(common)?.data).await? {
                 Some(control) => Ok(Second::Holder(control)),
                 None => Err(Stop::new(Code::Unreachable, "the process that holds the data directory has gone: try again")),
@@ -222,8 +221,8 @@ impl Access {
 pub enum Second {
     /// A connection of its own.
     Holder(Control),
-    /// Our engine, and its tenant.
-    Own(Arc<engine::Engine>, String),
+    /// What we work with.
+    Own(Arc<Desk>),
 }
 
 impl Second {
@@ -231,7 +230,7 @@ impl Second {
     pub async fn ask(&mut self, request: Request) -> Result<Value, Problem> {
         match self {
             Second::Holder(control) => control.ask(&request).await,
-            Second::Own(engine, tenant) => perform(engine, tenant, request).await,
+            Second::Own(desk) => perform(desk, request).await,
         }
     }
 }

@@ -80,6 +80,18 @@ pub enum Noun {
     /// Messages that could not be handled
     #[command(subcommand)]
     DeadLetters(DeadLetters),
+    /// Write a backup into an empty or new directory, while the work goes on
+    Backup {
+        /// Where to
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+    },
+    /// Make a data directory, where none is yet, of a backup
+    Restore {
+        /// The directory of the backup
+        #[arg(long, value_name = "DIR")]
+        from: PathBuf,
+    },
     /// Walk every chain and ledger, and name the first entry that does not fit
     Verify,
     /// The configuration in force

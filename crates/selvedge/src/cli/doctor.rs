@@ -114,6 +114,7 @@ fn executors(health: &Value, broken: Option<Stop>) -> Finding {
 
 fn dead_letters(health: &Value) -> Finding {
     let letters = health["dead_letters"].as_u64().map_or(0, |letters| usize::try_from(letters).unwrap_or(usize::MAX));
-    let advice = (letters > 0).then(|| "`selvedge dead-letters list` has them with their errors, `selvedge dead-letters redrive ID` sends one again".to_owned());
+    let advice =
+        (letters > 0).then(|| "`selvedge dead-letters list` has them with their errors, `selvedge dead-letters redrive ID` sends one again".to_owned());
     Finding { part: "dead letters", seen: if letters == 0 { "none".to_owned() } else { count(letters, "dead letter") }, advice }
 }

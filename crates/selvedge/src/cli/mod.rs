@@ -3,6 +3,7 @@
 mod access;
 mod actors;
 mod args;
+mod backup;
 mod call;
 mod check;
 mod doctor;
@@ -79,6 +80,8 @@ async fn perform(cli: Cli, app: App) -> Result<Code, Stop> {
         Noun::Doctor => doctor::doctor(&common, app).await,
         Noun::DeadLetters(verb) => letters::dead_letters(&common, app, verb).await,
         Noun::Verify => actors::verify(&common, app).await,
+        Noun::Backup { to } => backup::backup(&common, app, to).await,
+        Noun::Restore { from } => backup::restored(&common, from).await,
         Noun::Config(verb) => settings::config(&common, verb),
         Noun::Completions { shell } => {
             let mut script = Vec::new();

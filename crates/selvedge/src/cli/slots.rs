@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::exit::{Code, Stop};
+use crate::control::NOTES;
 
-const FILE: &str = "cli.json";
+use super::exit::{Code, Stop};
 
 /// The notes.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -46,7 +46,7 @@ impl Slots {
 
     /// The notes of a data directory; none yet are empty ones.
     pub fn read(data: &Path) -> Result<Slots, Stop> {
-        let file = data.join(FILE);
+        let file = data.join(NOTES);
         match std::fs::read(&file) {
             Ok(text) => serde_json::from_slice(&text).map_err(|error| {
                 Stop::new(Code::Configuration, format!("{} is damaged ({error}): remove it; open runs stay in `selvedge runs list`", file.display()))
@@ -58,7 +58,7 @@ impl Slots {
 
     /// Writes them so that a kill leaves the old ones or these.
     pub fn write(&self, data: &Path) -> Result<(), Stop> {
-        let (file, new) = (data.join(FILE), data.join("cli.json.new"));
+        let (file, new) = (data.join(NOTES), data.join("cli.json.new"));
         let written = || -> std::io::Result<()> {
             let mut to = std::fs::File::create(&new)?;
             to.write_all(&serde_json::to_vec_pretty(self)?)?;

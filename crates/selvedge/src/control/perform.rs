@@ -1,5 +1,7 @@
 //! Requests of the command line as verbs of the engine, by whoever owns this process.
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,18 +12,39 @@ use selvedge_kernel::auth::{Action, Permit, Resource, authorize, local};
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::id::{ActorId, ApprovalId, IdError, InvocationId, RunId};
 use selvedge_kernel::record::message::Outcome;
+use selvedge_store::EmbeddedStore;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::runs::Runs;
 use super::{Invoke, Problem, Request};
 
+/// What a data directory is worked with by the process that holds it.
+#[derive(Clone)]
+pub struct Desk {
+    /// The engine.
+    pub(crate) engine: Arc<Engine>,
+    /// The store below it.
+    pub(crate) store: Arc<EmbeddedStore>,
+    /// The directory.
+    pub(crate) data: PathBuf,
+    /// The tenant of the local owner.
+    pub(crate) tenant: String,
+}
+
+impl Desk {
+    pub(super) fn asker(&self) -> Asker<'_> {
+        Asker { engine: &self.engine, tenant: &self.tenant }
+    }
+}
+
 /// Does what is asked, as the local owner of a tenant.
 ///
 /// # Errors
 /// What the engine or the policy says.
-pub async fn perform(engine: &Engine, tenant: &str, request: Request) -> Result<Value, Problem> {
-    let asker = Asker { engine, tenant };
+pub async fn perform(desk: &Desk, request: Request) -> Result<Value, Problem> {
+    let asker = desk.asker();
+    let engine = asker.engine;
     match request {
         Request::Call(invoke) => asker.invoke(invoke, true).await,
         Request::Send(invoke) => asker.invoke(invoke, false).await,
@@ -72,6 +95,7 @@ pub async fn perform(engine: &Engine, tenant: &str, request: Request) -> Result<
         Request::DeadLetters => asker.dead_letters().await,
         Request::DeadLetter { id } => asker.dead_letter(&id).await,
         Request::Redrive { id, input } => asker.redrive(&id, input).await,
+        Request::Backup { to } => desk.backup(to).await,
         Request::Verify => value(&engine.verify(asker.permit(Action::Operate, Resource::Store)?).await?),
     }
 }

@@ -2,17 +2,16 @@
 
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use selvedge_engine::engine::Engine;
 use selvedge_kernel::error::Consequence;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::{LINE_BYTES, Problem, Reply, Request, SOCKET, SocketPath, perform};
+use super::{Desk, LINE_BYTES, Problem, Reply, Request, SOCKET, SocketPath, perform};
 
 /// Connections at the same time.
 const CONNECTIONS: usize = 64;
@@ -25,17 +24,17 @@ pub(crate) struct Listener {
 
 impl Listener {
     /// Listens in a data directory that this process has locked: a socket that lies there is a dead one's.
-    pub(crate) fn open(data: &Path, engine: Arc<Engine>, tenant: String) -> io::Result<Listener> {
-        let path = data.join(SOCKET);
+    pub(crate) fn open(desk: Arc<Desk>) -> io::Result<Listener> {
+        let path = desk.data.join(SOCKET);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let socket = SocketPath::of(data)?;
+        let socket = SocketPath::of(&desk.data)?;
         let listener = UnixListener::bind(&socket.path)?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
         let owner = std::fs::metadata(&path)?.uid();
-        let serving = tokio::spawn(accept(listener, owner, engine, tenant)).abort_handle();
+        let serving = tokio::spawn(accept(listener, owner, desk)).abort_handle();
         Ok(Listener { path, serving })
     }
 }
@@ -48,7 +47,7 @@ impl Drop for Listener {
     }
 }
 
-async fn accept(listener: UnixListener, owner: u32, engine: Arc<Engine>, tenant: String) {
+async fn accept(listener: UnixListener, owner: u32, desk: Arc<Desk>) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
     // The semaphore is never closed.
@@ -63,16 +62,16 @@ async fn accept(listener: UnixListener, owner: u32, engine: Arc<Engine>, tenant:
         if stream.peer_cred().map(|peer| peer.uid()).ok() != Some(owner) {
             continue;
         }
-        let (engine, tenant) = (engine.clone(), tenant.clone());
+        let desk = desk.clone();
         connections.spawn(async move {
             // A client that goes away has nobody to tell.
-            let _ = serve(stream, &engine, &tenant).await;
+            let _ = serve(stream, &desk).await;
             drop(permit);
         });
     }
 }
 
-async fn serve(stream: UnixStream, engine: &Engine, tenant: &str) -> io::Result<()> {
+async fn serve(stream: UnixStream, desk: &Desk) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     loop {
@@ -89,7 +88,7 @@ async fn serve(stream: UnixStream, engine: &Engine, tenant: &str) -> io::Result<
         };
         let reply = match asked {
             Ok(request) => tokio::select! {
-                done = perform(engine, tenant, request) => match done {
+                done = perform(desk, request) => match done {
                     Ok(value) => Reply::Ok(value),
                     Err(problem) => Reply::Error(problem),
                 },

@@ -23,13 +23,22 @@ stages:
 fn commands(page: &str) -> Vec<String> {
     let page = std::fs::read_to_string(format!("{}/../../docs/runbooks/{page}.md", env!("CARGO_MANIFEST_DIR"))).unwrap();
     let blocks = page.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap().trim().to_owned());
-    blocks.filter(|block| !["RUN=", "LETTER="].iter().any(|set| block.starts_with(set))).collect()
+    blocks.filter(|block| !["RUN=", "LETTER=", "BACKUP="].iter().any(|set| block.starts_with(set))).collect()
 }
 
 fn shell(folder: &Folder, run: &str, command: &str) -> Said {
     let bin = std::path::Path::new(env!("CARGO_BIN_EXE_selvedge")).parent().unwrap().display().to_string();
     let path = format!("{bin}:{}", std::env::var("PATH").unwrap_or_default());
-    let output = Command::new("sh").args(["-c", command]).current_dir(folder.path()).env("PATH", path).env("RUN", run).env("LETTER", run).output().unwrap();
+    let output = Command::new("sh")
+        .args(["-c", command])
+        .current_dir(folder.path())
+        .env("PATH", path)
+        .env("RUN", run)
+        .env("LETTER", run)
+        .env("BACKUP", folder.join("backup"))
+        .env("RESTORED", folder.join("restored"))
+        .output()
+        .unwrap();
     Said { code: output.status.code().unwrap_or(-1), out: String::from_utf8(output.stdout).unwrap(), err: String::from_utf8(output.stderr).unwrap() }
 }
 
@@ -147,4 +156,53 @@ fn every_command_for_dead_letters_works_while_the_directory_is_held_and_while_it
     assert_eq!(folder.selvedge(&["runs", "signal", &run, "go"]).code, 0);
     assert_eq!(folder.end(holder).code, 0);
     assert_eq!(folder.json(&["verify"])["sound"], true);
+}
+
+/// Five tasks end; the sixth waits for `gate`.
+const GATED: &str = "
+selvedge: 1
+name: gated
+activities:
+  note:
+    exec: [sh, -c, 'echo $SELVEDGE_KEY >> effects; if test $(wc -l < effects) -ge 6; then until test -e gate; do sleep 0.02; done; fi; cat']
+    persistent: false
+    processes: 1
+stages:
+  - { name: each, mode: scatter, over: input.items, call: note }
+input: { items: { type: array, default: [1, 2, 3, 4, 5, 6, 7, 8] } }
+output: ${stages.each.output}
+";
+
+#[test]
+fn a_run_that_was_backed_up_while_it_was_going_goes_on_in_the_restored_directory() {
+    let folder = Folder::new();
+    folder.write("p.yaml", GATED);
+    let holder = folder.start(&["run", "p.yaml"]);
+    folder.until("the sixth task", |folder| folder.lines("effects").len() == 6);
+    let run = folder.json(&["runs", "list"])[0]["id"].as_str().unwrap().to_owned();
+    folder.until("five ended", |folder| folder.json(&["runs", "show", &run])["stages"][0]["done"] == 5);
+    let all = commands("backup");
+    assert_eq!(all.len(), 4);
+    for command in &all {
+        let said = shell(&folder, &run, command);
+        assert_eq!(said.code, 0, "`{command}` said {said:?}");
+        assert!(!command.contains("runs list") || said.out.contains(&run), "{said:?}");
+    }
+    for command in &all[..2] {
+        let said = shell(&folder, &run, command);
+        assert!(said.code != 0 && said.err.contains("is not empty: nothing was written"), "`{command}` said {said:?}");
+    }
+    holder.signal("KILL");
+    folder.end(holder);
+    folder.write("gate", "");
+    let ended = folder.selvedge(&["run", "p.yaml", "--data", "restored"]);
+    assert!(ended.code == 0 && ended.err.contains(&format!("going on with {run}")), "{ended:?}");
+    assert_eq!(serde_json::from_str::<Value>(&ended.out).unwrap(), serde_json::json!([1, 2, 3, 4, 5, 6, 7, 8]));
+    let keys = folder.lines("effects");
+    assert!(keys[..5].iter().all(|key| keys.iter().filter(|other| *other == key).count() == 1), "what had ended is not done again: {keys:?}");
+    let alone = folder.json(&["backup", "--to", "second", "--data", "restored"]);
+    assert!(alone["rows"].as_u64().unwrap() > 0 && folder.join("second/rows").exists(), "{alone}");
+    std::fs::write(folder.join("second/rows"), "x").unwrap();
+    let damaged = folder.selvedge(&["restore", "--from", "second", "--data", "third"]);
+    assert!(damaged.code == 64 && damaged.err.contains("second/rows is not whole"), "{damaged:?}");
 }
