@@ -19,7 +19,6 @@ use crate::registry::{Executor, Handler, Registry};
 use crate::shard::{Answer, Command, Reply, SignalTarget, VerbError};
 use crate::tasks::Executors;
 pub use crate::tasks::{ExecSettings, LogLine};
-use crate::verify::ShardReport;
 use crate::why::{Census, Why};
 use crate::wiring::{Settings, Wiring};
 use crate::worker::{self, Event, Mailbox};
@@ -350,16 +349,6 @@ impl Engine {
         expect_action(&permit, Action::Read)?;
         let Resource::Handler { actor, .. } = permit.resource().clone() else { return Err(misused(&permit)) };
         self.ask(self.wiring.shard_of(&actor), |reply| Command::State { actor, reply }).await
-    }
-
-    /// Walks every ledger and every chain.
-    pub async fn verify(&self, permit: Permit) -> Result<Vec<ShardReport>, VerbError> {
-        expect_action(&permit, Action::Operate)?;
-        let mut reports = Vec::with_capacity(usize::from(self.wiring.shards));
-        for shard in (0..self.wiring.shards).map(ShardId) {
-            reports.push(self.ask(shard, |reply| Command::Verify { reply }).await?);
-        }
-        Ok(reports)
     }
 
     /// What is in memory, over all shards.

@@ -54,6 +54,7 @@ pub struct Engine {
     pub(crate) inner: Arc<engine::Engine>,
     pub(crate) tenant: String,
     /// What verbs of the command line work with.
+    #[cfg(feature = "cli")]
     pub(crate) desk: Arc<Desk>,
     /// Held for as long as the directory is.
     control: Option<Listener>,
@@ -93,7 +94,13 @@ impl Engine {
             }
             Control::Silent => None,
         };
-        Ok(Engine { inner, tenant: config.tenant, desk, control })
+        Ok(Engine {
+            inner,
+            tenant: config.tenant,
+            #[cfg(feature = "cli")]
+            desk,
+            control,
+        })
     }
 
     /// The engine below.

@@ -15,6 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use selvedge_engine::VerbError;
+use selvedge_engine::verify::Head;
 use selvedge_kernel::auth::Denied;
 use selvedge_kernel::error::Consequence;
 use serde::{Deserialize, Serialize};
@@ -180,14 +181,21 @@ pub enum Request {
         /// Into which directory: absolute, empty or new.
         to: PathBuf,
     },
-    /// Walk every chain and ledger.
-    Verify,
+    /// Walk every ledger, and every chain that they name.
+    Verify {
+        /// The ledgers alone.
+        quick: bool,
+        /// Heads of an earlier time.
+        against: Vec<Head>,
+    },
+    /// The head of each ledger.
+    Heads,
 }
 
 impl Request {
     /// Whether the answer may take as long as the work does.
     fn waits(&self) -> bool {
-        matches!(self, Request::Call(_) | Request::Await { .. } | Request::RunEvents { .. } | Request::Backup { .. } | Request::Verify)
+        matches!(self, Request::Call(_) | Request::Await { .. } | Request::RunEvents { .. } | Request::Backup { .. } | Request::Verify { .. })
     }
 }
 

@@ -19,6 +19,7 @@ use selvedge_kernel::wire;
 use super::verify::Walk;
 use super::{Answer, Command, Progress, Reply, Shard, VerbError};
 use crate::core::{Request, StepState};
+use crate::verify::Head;
 use crate::why::{Census, Why};
 
 impl Shard {
@@ -70,7 +71,11 @@ impl Shard {
                 let result = self.state_entries(&actor, "").await;
                 self.answer(reply, result);
             }
-            Command::Verify { reply } => self.walks.push_back(Box::new(Walk::new(self.id, reply))),
+            Command::Verify { quick, kept, reply } => self.walks.push_back(Box::new(Walk::new(self.id, quick, kept, reply))),
+            Command::Head { reply } => {
+                let head = Head { shard: self.id.0, lines: self.head.ledger_lines, head: format!("{:?}", self.head.ledger) };
+                self.answer(reply, Ok(head));
+            }
             Command::DeadLetters { tenant, reply } => {
                 let result = self.dead_letters(&tenant).await;
                 self.answer(reply, result);

@@ -12,7 +12,7 @@ use selvedge_kernel::time::{Day, Millis};
 use selvedge_kernel::wire;
 
 use super::{Reply, Shard, VerbError};
-use crate::verify::ShardReport;
+use crate::verify::{Head, Met, ShardReport};
 
 /// Ledger lines in one slice, and entries after which a slice ends.
 const LINES: usize = 64;
@@ -23,6 +23,10 @@ pub(crate) struct Walk {
     report: ShardReport,
     reply: Reply<ShardReport>,
     head: Hash32,
+    /// Whether the chains that the ledger names are walked as well.
+    chains: bool,
+    /// The head of an earlier time.
+    kept: Option<Head>,
     /// The number of the line that comes next.
     next: u64,
     /// Work that was accepted, has no record, and whose end has not been met yet.
@@ -32,8 +36,9 @@ pub(crate) struct Walk {
 }
 
 impl Walk {
-    pub(super) fn new(shard: ShardId, reply: Reply<ShardReport>) -> Walk {
-        Walk { report: ShardReport::of(shard), reply, head: Hash32::default(), next: 0, gone: BTreeMap::new(), behind: BTreeMap::new() }
+    pub(super) fn new(shard: ShardId, quick: bool, kept: Option<Head>, reply: Reply<ShardReport>) -> Walk {
+        let report = ShardReport::of(shard);
+        Walk { report, reply, head: Hash32::default(), chains: !quick, kept, next: 0, gone: BTreeMap::new(), behind: BTreeMap::new() }
     }
 }
 
@@ -62,7 +67,9 @@ impl Shard {
             let Some([n]) = key::numbers::<1>(&row) else { continue };
             let line: LedgerLine = wire::decode("ledger line", &value)?;
             self.check_line(walk, n, &line);
-            self.check_work(walk, line).await?;
+            if walk.chains {
+                self.check_work(walk, line).await?;
+            }
             if walk.report.entries >= until {
                 return Ok(false);
             }
@@ -87,6 +94,9 @@ impl Shard {
                 walk.report.faults.push(format!("ledger of shard {shard}: line {n} ({:?}) was changed, or a line before it was", line.id));
             }
             walk.head = line.chain;
+        }
+        if walk.kept.as_ref().is_some_and(|kept| kept.lines == n + 1) {
+            self.meet_kept(walk, line.chain);
         }
         walk.next = n + 1;
         walk.report.ledger_lines += 1;
@@ -121,7 +131,38 @@ impl Shard {
         Ok(())
     }
 
+    /// Compares the head of an earlier time with the line that it was the chain of.
+    fn meet_kept(&self, walk: &mut Walk, chain: Hash32) {
+        let Some(kept) = walk.kept.take() else { return };
+        let here = format!("{chain:?}");
+        walk.report.kept = Some(if here == kept.head { Met::Same } else { Met::Differs });
+        if here != kept.head {
+            let (shard, n) = (self.id.0, kept.lines - 1);
+            walk.report.faults.push(format!(
+                "ledger of shard {shard}: line {n} has the chain {here}, the head that was kept says {}: it, or a line before it, was changed since, or this is another store",
+                kept.head
+            ));
+        }
+    }
+
+    /// A head that was not met: its line has left, or the ledger is shorter than it was.
+    fn miss_kept(&self, walk: &mut Walk) {
+        let Some(kept) = walk.kept.take() else { return };
+        let (lines, shard) = (self.head.ledger_lines, self.id.0);
+        walk.report.kept = Some(match kept.lines {
+            0 => Met::Same,
+            before if before <= lines => Met::Left,
+            before => {
+                walk.report.faults.push(format!(
+                    "ledger of shard {shard}: it has {lines} lines, the head that was kept is of {before}: lines were lost, or this is an older copy or another store"
+                ));
+                Met::Differs
+            }
+        });
+    }
+
     fn check_end(&self, walk: &mut Walk) {
+        self.miss_kept(walk);
         let (lines, shard) = (self.head.ledger_lines, self.id.0);
         if walk.report.ledger_lines == 0 {
             if lines > 0 && !self.left_the_ledger(self.head.ledger_at) {

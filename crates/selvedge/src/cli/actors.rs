@@ -8,7 +8,6 @@ use crate::control::{Invoke, Request};
 
 use super::access::{ask_once, ask_whoever, fresh_key};
 use super::args::{Actor, Actors, Common, InvocationId, Invocations, Message};
-use super::check::count;
 use super::exit::{Code, Stop};
 use super::{call, print, said, stuck};
 
@@ -76,33 +75,6 @@ pub async fn why(common: &Common, app: App, id: String) -> Result<Code, Stop> {
     let why = ask_once(common, app, Tasks::Leave, Request::Why { id }).await?;
     print::result(common.output, &why, || text(&why["sentence"]))?;
     Ok(Code::Done)
-}
-
-/// `verify`
-pub async fn verify(common: &Common, app: App) -> Result<Code, Stop> {
-    let reports = ask_once(common, app, Tasks::Leave, Request::Verify).await?;
-    let shards: Vec<&Value> = reports.as_array().into_iter().flatten().collect();
-    let sum = |name: &str| shards.iter().filter_map(|shard| shard[name].as_u64()).sum::<u64>();
-    let faults: Vec<String> = shards.iter().flat_map(|shard| shard["faults"].as_array().into_iter().flatten()).map(text).collect();
-    print::result(common.output, &json!({ "sound": faults.is_empty(), "shards": reports }), || {
-        format!(
-            "{}: {}, {}, {} and {} walked, {} erased on purpose",
-            if faults.is_empty() { "sound".to_owned() } else { count(faults.len(), "fault") },
-            counted(sum("ledger_lines"), "ledger line"),
-            counted(sum("invocations"), "invocation"),
-            counted(sum("runs"), "run"),
-            if sum("entries") == 1 { "1 entry".to_owned() } else { format!("{} entries", sum("entries")) },
-            sum("erased")
-        )
-    })?;
-    if faults.is_empty() {
-        return Ok(Code::Done);
-    }
-    Err(Stop::new(Code::Failed, format!("{}\n  hint: copy the data directory before you do anything else", faults.join("\n"))))
-}
-
-fn counted(number: u64, noun: &str) -> String {
-    count(usize::try_from(number).unwrap_or(usize::MAX), noun)
 }
 
 /// A message as the control socket takes it, under a key.

@@ -93,7 +93,7 @@ pub enum Noun {
         from: PathBuf,
     },
     /// Walk every chain and ledger, and name the first entry that does not fit
-    Verify,
+    Verify(Verify),
     /// The configuration in force
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -311,6 +311,20 @@ pub enum DeadLetters {
         #[arg(long, value_name = "JSON|@FILE")]
         input: Option<String>,
     },
+}
+
+/// `verify`
+#[derive(Args, Debug)]
+pub struct Verify {
+    /// The ledgers alone, without the chains that they name
+    #[arg(long)]
+    pub quick: bool,
+    /// Walk nothing: print the head of each ledger, to be kept elsewhere
+    #[arg(long, conflicts_with_all = ["quick", "against"])]
+    pub heads: bool,
+    /// Compare with heads that were kept: what lay behind them must still be there
+    #[arg(long, value_name = "FILE")]
+    pub against: Option<PathBuf>,
 }
 
 #[derive(Subcommand, Debug)]

@@ -20,6 +20,7 @@ mod slots;
 mod started;
 mod stuck;
 mod usage;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -79,7 +80,7 @@ async fn perform(cli: Cli, app: App) -> Result<Code, Stop> {
         Noun::Stuck { longer_than } => stuck::stuck(&common, app, longer_than.0).await,
         Noun::Doctor => doctor::doctor(&common, app).await,
         Noun::DeadLetters(verb) => letters::dead_letters(&common, app, verb).await,
-        Noun::Verify => actors::verify(&common, app).await,
+        Noun::Verify(verb) => verify::verify(&common, app, verb).await,
         Noun::Backup { to } => backup::backup(&common, app, to).await,
         Noun::Restore { from } => backup::restored(&common, from).await,
         Noun::Config(verb) => settings::config(&common, verb),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use selvedge_engine::engine::{Ask, Engine};
 use selvedge_engine::listing::Listed;
+use selvedge_engine::verify::Extent;
 use selvedge_engine::{Answer, Progress, SignalTarget};
 use selvedge_kernel::auth::{Action, Permit, Resource, authorize, local};
 use selvedge_kernel::error::Consequence;
@@ -96,7 +97,11 @@ pub async fn perform(desk: &Desk, request: Request) -> Result<Value, Problem> {
         Request::DeadLetter { id } => asker.dead_letter(&id).await,
         Request::Redrive { id, input } => asker.redrive(&id, input).await,
         Request::Backup { to } => desk.backup(to).await,
-        Request::Verify => value(&engine.verify(asker.permit(Action::Operate, Resource::Store)?).await?),
+        Request::Verify { quick, against } => {
+            let extent = Extent { quick, against };
+            value(&engine.verify_extent(asker.permit(Action::Operate, Resource::Store)?, &extent).await?)
+        }
+        Request::Heads => value(&engine.heads(asker.permit(Action::Operate, Resource::Store)?).await?),
     }
 }
 

@@ -12,6 +12,7 @@ mod disk;
 mod embedded;
 mod erase;
 mod failing;
+mod heads;
 mod kit;
 mod letters;
 mod limits;
