@@ -374,6 +374,7 @@ impl Engine {
             sum.active += census.active;
             sum.tasks += census.tasks;
             sum.outbox += census.outbox;
+            sum.on_their_way += census.on_their_way;
             sum.timers += census.timers;
             sum.runs += census.runs;
         }

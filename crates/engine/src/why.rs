@@ -76,6 +76,8 @@ pub struct Census {
     pub runs: usize,
     /// Envelopes not acknowledged.
     pub outbox: usize,
+    /// Envelopes let out and not acknowledged: of what a reopened store holds, at most the next 256 of each pair of shards.
+    pub on_their_way: usize,
     /// Durable timers in memory: at most the next thousand of each shard.
     pub timers: usize,
 }

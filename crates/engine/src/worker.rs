@@ -148,7 +148,14 @@ pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::Unb
             break;
         }
         let now = wiring.env.clock.now();
-        let due = if closing.is_some() { None } else { shards.values().filter_map(Shard::next_due).min() };
+        // A shard that wants another turn, after its opening or because its last one was full, waits for nothing.
+        let due = if closing.is_some() {
+            None
+        } else if shards.values().any(|shard| !shard.calm()) {
+            Some(now)
+        } else {
+            shards.values().filter_map(Shard::next_due).min()
+        };
         let mut worked = 0u64;
         if due.is_some_and(|due| due <= now) {
             // What is due does not keep tasks of this thread from running.
@@ -194,7 +201,7 @@ pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::Unb
             }
         }
         submit(&wiring, &mut shards, &mut flights);
-        let busy = !flights.is_empty() || shards.values().any(|shard| shard.runs.has_work());
+        let busy = !flights.is_empty() || shards.values().any(|shard| shard.runs.has_work() || shard.has_work());
         wiring.busy[index].store(busy, Ordering::SeqCst);
         wiring.pending.fetch_sub(worked, Ordering::SeqCst);
     }
@@ -274,7 +281,7 @@ async fn handle(wiring: &Arc<Wiring>, shards: &mut IdMap<ShardId, Shard>, event:
         }
         Event::Taken { by, from, n } => {
             if let Some(shard) = shards.get_mut(&from) {
-                shard.acknowledged(by, n);
+                shard.acknowledged(by, n).await;
             }
         }
         Event::Missing { by, from, n } => {

@@ -83,6 +83,7 @@ impl Shard {
                     active: self.active.len(),
                     tasks: self.tasks.len() + run_tasks,
                     outbox: self.outbox.values().map(super::mail::Pair::open).sum(),
+                    on_their_way: self.outbox.values().map(super::mail::Pair::out).sum(),
                     timers: self.timers.len(),
                 };
                 let _ = reply.send(Ok(census));

@@ -288,15 +288,7 @@ impl Shard {
     }
 
     async fn try_recover(&mut self) -> Result<(), VerbError> {
-        let rows = self.scan_all(&key::all(Kind::Outbox)).await?;
-        for (row, value) in rows {
-            let Some(to) = row.get(3..5) else { continue };
-            let to = ShardId(u16::from_be_bytes([to[0], to[1]]));
-            let Some(n) = key::last_u64(&row) else { continue };
-            let (envelope, chunked) = self.envelope(&value).await?;
-            self.outbox.entry(to).or_default().restore(n, chunked);
-            self.effects.push_back(Effect::Send { to, n, envelope: Box::new(envelope) });
-        }
+        self.recover_outbox().await?;
         self.recover_ready().await
     }
 
@@ -402,11 +394,12 @@ impl Shard {
 
     /// Whether nothing of this shard wants a turn now.
     pub(crate) fn calm(&self) -> bool {
-        self.effects.is_empty()
-            && self.runnable.is_empty()
-            && self.revived.is_empty()
-            && self.doomed.is_empty()
-            && self.next_due().is_none_or(|due| due > self.tick.wall)
+        !self.has_work() && self.next_due().is_none_or(|due| due > self.tick.wall)
+    }
+
+    /// Whether something of this shard moves by itself, time apart.
+    pub(crate) fn has_work(&self) -> bool {
+        !(self.effects.is_empty() && self.runnable.is_empty() && self.revived.is_empty() && self.doomed.is_empty())
     }
 
     /// One turn: lets out what is durable, fires what is due, and polls what can move.
@@ -482,6 +475,10 @@ impl Shard {
             }
             Effect::Begin { id, number } => self.begin_task(id, number),
             Effect::Send { to, n, envelope } => {
+                if !self.outbox.entry(to).or_default().lets_out(n) {
+                    // It goes out of the store, in its order.
+                    return;
+                }
                 self.wiring.send(to, crate::worker::Event::Envelope { from: self.id, to, n, envelope });
             }
             Effect::Acknowledge { to, n } => {

@@ -11,6 +11,7 @@ mod disk;
 mod embedded;
 mod erase;
 mod failing;
+mod fair;
 mod kit;
 mod limits;
 mod memory;
