@@ -82,6 +82,8 @@ pub(crate) struct Activation {
     pub cancel_sent: bool,
     pub slow_polls: u32,
     pub suspend_planned: bool,
+    /// Whether it was brought back when its shard was opened, and has not rested since.
+    pub recovered: bool,
     /// What a transition handler has answered.
     pub answer: Option<Ended>,
     /// A cancel is decided and not delivered: nothing else is decided until it is.
@@ -303,6 +305,7 @@ impl Shard {
             cancel_sent: false,
             slow_polls: 0,
             suspend_planned: false,
+            recovered: false,
             answer: None,
             cancelling: false,
             chunked: false,
@@ -360,6 +363,7 @@ impl Shard {
         let clean = self.was_clean;
         let Some(activation) = self.active.get_mut(&id) else { return Ok(()) };
         activation.ready = Some(number);
+        activation.recovered = true;
         if clean {
             return Ok(());
         }
@@ -473,6 +477,11 @@ impl Shard {
             self.set_alarm(at, Alarm::Suspend { invocation: id });
             return;
         }
+        self.suspend(id);
+    }
+
+    /// Takes an invocation that rests out of memory: what it waits for brings it back.
+    pub(super) fn suspend(&mut self, id: InvocationId) {
         let in_process = self.tasks.keys().any(|(owner, _)| *owner == id);
         let Some(activation) = self.drop_from_memory(id) else { return };
         // What only this process knows of must be found again by the next one.

@@ -47,9 +47,13 @@ impl Shard {
         match outcome {
             Ok(Step::Keep) => {
                 let rests = activation.rests();
+                // What was brought back only to wait on does not count as running at the next unclean end.
+                let waits_on = rests && activation.recovered && !self.queued.contains(&id);
                 let replay = self.wiring.settings.replay_always && rests && activation.begun_any && activation.handler == Runs::Replayed;
                 self.active.insert(id, activation);
-                if replay && self.tasks.keys().all(|(owner, _)| *owner != id) {
+                if waits_on && self.wiring.settings.tasks == crate::wiring::Tasks::Start {
+                    self.suspend(id);
+                } else if replay && self.tasks.keys().all(|(owner, _)| *owner != id) {
                     self.drop_and_replay(id).await;
                 } else if rests && self.wiring.settings.tasks == crate::wiring::Tasks::Start {
                     self.plan_suspend(id);

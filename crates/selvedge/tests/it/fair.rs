@@ -81,3 +81,29 @@ async fn thousands_of_envelopes_of_a_reopened_store_arrive_once_in_order_and_a_p
     engine.local().call(TAKE.on("s"), 5_000).await.unwrap();
     kit::sound(&engine).await;
 }
+
+const NAP: Handler<(), ()> = Handler::new("cat", "nap");
+const HANG: Handler<(), ()> = Handler::new("cat", "hang");
+
+#[tokio::test]
+async fn what_sleeps_over_many_unclean_ends_is_not_blocked_and_what_runs_in_each_is() {
+    let app = App::new()
+        .handler(NAP, async |ctx: Ctx, ()| ctx.sleep(Duration::from_secs(3600)).await)
+        .handler(HANG, async |ctx: Ctx, ()| ctx.step("hang", async |_| std::future::pending().await).await);
+    for replay_always in [false, true] {
+        let mut engine = test::Engine::with(app.clone(), Settings { replay_always, ..Settings::default() }).await.unwrap();
+        let nap = engine.local().send(NAP.on("nap"), ()).await.unwrap();
+        let hang = engine.local().send(HANG.on("hang"), ()).await.unwrap();
+        engine.settle().await;
+        for end in 1..=15 {
+            engine.kill_and_reopen().await.unwrap();
+            engine.settle().await;
+            assert_eq!(kit::status(&engine, hang).await, if end < 10 { "Running" } else { "Blocked" }, "after {end} ends");
+            assert!(kit::sentence(&engine, nap).await.contains("for its timer at"), "after {end} ends");
+        }
+        assert!(kit::sentence(&engine, hang).await.contains("ended ten times in a row"), "{}", kit::sentence(&engine, hang).await);
+        engine.advance(Duration::from_secs(3600)).await;
+        engine.local().result::<()>(nap).await.unwrap();
+        kit::sound(&engine).await;
+    }
+}
