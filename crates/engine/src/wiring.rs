@@ -40,6 +40,9 @@ pub struct Settings {
     pub build: String,
     /// Whether handlers and tasks are performed.
     pub tasks: Tasks,
+    /// How many of the invocations that were running when the store was last closed a shard brings back at a time: the
+    /// others wait in line until those rest or end.
+    pub recovered_at_once: usize,
 }
 
 impl Default for Settings {
@@ -52,6 +55,7 @@ impl Default for Settings {
             suspend_after: None,
             build: env!("CARGO_PKG_VERSION").to_owned(),
             tasks: Tasks::Start,
+            recovered_at_once: 1_000,
         }
     }
 }

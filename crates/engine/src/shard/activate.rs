@@ -342,8 +342,35 @@ impl Shard {
         }
         for (what, number) in found {
             match what {
-                Ready::Invocation(id) => self.recover_one(id, number).await?,
+                Ready::Invocation(id) => {
+                    // Whatever brings it back before its turn takes its row with it.
+                    self.kept_ready.insert(id, number);
+                    self.in_line.push_back((id, number));
+                }
                 Ready::Run(id) => self.recover_run(id, number).await?,
+            }
+        }
+        self.recover_in_line().await
+    }
+
+    /// Whether one of those that wait in line since the opening can come in.
+    pub(super) fn line_moves(&self) -> bool {
+        !self.in_line.is_empty() && self.recovering.len() < self.wiring.settings.recovered_at_once.max(1)
+    }
+
+    /// Brings in those that wait in line since the opening, as the ones before them rest or end.
+    pub(super) async fn recover_in_line(&mut self) -> Result<(), VerbError> {
+        while self.line_moves()
+            && let Some((id, number)) = self.in_line.pop_front()
+        {
+            if self.kept_ready.get(&id) == Some(&number) {
+                self.kept_ready.remove(&id);
+                self.recover_one(id, number).await?;
+            } else if self.live_ready.contains(&number) && self.active.get(&id).is_none_or(|activation| activation.ready != Some(number)) {
+                // It has another row.
+                let mut writes = Writes::default();
+                self.delete_ready(&mut writes, number);
+                self.write(writes, Vec::new());
             }
         }
         Ok(())
@@ -364,6 +391,7 @@ impl Shard {
         let Some(activation) = self.active.get_mut(&id) else { return Ok(()) };
         activation.ready = Some(number);
         activation.recovered = true;
+        self.recovering.insert(id);
         if clean {
             return Ok(());
         }
@@ -386,6 +414,7 @@ impl Shard {
     /// Drops an invocation from memory; its rows bring it back.
     pub(crate) fn drop_from_memory(&mut self, id: InvocationId) -> Option<Box<Activation>> {
         let mut activation = self.active.remove(&id)?;
+        self.recovering.remove(&id);
         activation.core.ended.set(true);
         activation.core.waker.gone.store(true, std::sync::atomic::Ordering::SeqCst);
         // The time of what goes on elsewhere is still watched.

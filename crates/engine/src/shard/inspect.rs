@@ -339,6 +339,11 @@ impl Shard {
             }
             return Ok(waiting);
         }
+        if self.kept_ready.contains_key(&id)
+            && let Some(position) = self.in_line.iter().position(|(waits, _)| *waits == id)
+        {
+            return Ok(vec![Waiting::Turn { position: position as u64 }]);
+        }
         for row in self.begun_rows(id).await? {
             waiting.push(of_row(&row));
         }

@@ -214,6 +214,10 @@ pub(crate) struct Shard {
     pub doomed: VecDeque<InvocationId>,
     pub live_ready: std::collections::BTreeSet<u64>,
     pub kept_ready: IdMap<InvocationId, u64>,
+    /// Invocations that were running when the last owner ended, with their ready rows, and have not come back yet.
+    pub in_line: VecDeque<(InvocationId, u64)>,
+    /// Those that have, and are in memory since.
+    pub recovering: IdSet<InvocationId>,
     pub was_clean: bool,
     pub closed_clean: bool,
 }
@@ -260,6 +264,8 @@ impl Shard {
             revived: VecDeque::new(),
             live_ready: std::collections::BTreeSet::new(),
             kept_ready: Default::default(),
+            in_line: VecDeque::new(),
+            recovering: Default::default(),
             was_clean,
             closed_clean: false,
             head,
@@ -399,7 +405,7 @@ impl Shard {
 
     /// Whether something of this shard moves by itself, time apart.
     pub(crate) fn has_work(&self) -> bool {
-        !(self.effects.is_empty() && self.runnable.is_empty() && self.revived.is_empty() && self.doomed.is_empty())
+        !(self.effects.is_empty() && self.runnable.is_empty() && self.revived.is_empty() && self.doomed.is_empty()) || self.line_moves()
     }
 
     /// One turn: lets out what is durable, fires what is due, and polls what can move.
@@ -415,6 +421,10 @@ impl Shard {
             }
             while let Some(id) = self.doomed.pop_front() {
                 self.end_doomed(id).await;
+            }
+            if let Err(error) = self.recover_in_line().await {
+                self.in_line.clear();
+                self.wiring.stop(error.message);
             }
             let mut budget = 64;
             while budget > 0

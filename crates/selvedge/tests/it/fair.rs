@@ -107,3 +107,57 @@ async fn what_sleeps_over_many_unclean_ends_is_not_blocked_and_what_runs_in_each
         kit::sound(&engine).await;
     }
 }
+
+/// Keys of actors that all live in one shard.
+fn keys_of_one_shard(tenant: &str, kind: &str, shard: ShardId, count: usize) -> Vec<String> {
+    let of = |key: &String| ActorId { tenant: tenant.to_owned(), kind: kind.to_owned(), key: key.clone() };
+    (0..).map(|n: u32| format!("k{n}")).filter(|key| of(key).hash16().shard(64) == shard).take(count).collect()
+}
+
+#[tokio::test]
+async fn a_reopened_shard_brings_so_many_back_at_a_time_and_the_others_wait_in_line_and_can_be_ended_there() {
+    const WORK: Handler<(), u32> = Handler::new("desk", "work");
+    let gate = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+    let opened = gate.clone();
+    let app = App::new().handler(WORK, async move |ctx: Ctx, ()| {
+        let gate = opened.clone();
+        ctx.step("work", async move |_| {
+            gate.acquire().await.unwrap().forget();
+            Ok(7)
+        })
+        .await
+    });
+    let mut engine = test::Engine::with(app, Settings::default()).await.unwrap();
+    let mut ids = Vec::new();
+    for key in keys_of_one_shard("default", "desk", ShardId(5), 10) {
+        ids.push(engine.local().send(WORK.on(key), ()).await.unwrap());
+    }
+    engine.settle().await;
+    assert_eq!(engine.effects().len(), 10);
+    engine.kill_and_reopen_with(Settings { recovered_at_once: 3, ..Settings::default() }).await.unwrap();
+    engine.settle().await;
+    assert_eq!((kit::census(&engine).await.active, engine.effects().len()), (3, 13));
+    assert!(kit::sentence(&engine, ids[9]).await.contains("for its turn, 6 before it"), "{}", kit::sentence(&engine, ids[9]).await);
+    // One in line is killed, and one is cancelled, which its handler is told out of its turn.
+    kit::kill(&engine, ids[8]).await;
+    engine.local().cancel(ids[7]).await.unwrap();
+    engine.settle().await;
+    assert_eq!((kit::status(&engine, ids[8]).await.as_str(), kit::status(&engine, ids[7]).await.as_str()), ("Killed", "Cancelled"));
+    let before = engine.effects().len();
+    // As one ends, the next comes in, in order.
+    gate.add_permits(1);
+    while engine.effects().len() < before + 1 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    engine.settle().await;
+    assert_eq!((kit::census(&engine).await.active, engine.effects().len()), (3, before + 1));
+    assert!(kit::sentence(&engine, ids[3]).await.contains("for `work`"));
+    gate.add_permits(100);
+    for id in ids.iter().filter(|id| **id != ids[7] && **id != ids[8]) {
+        assert_eq!(engine.local().result::<u32>(*id).await.unwrap(), 7);
+    }
+    engine.settle().await;
+    assert_eq!(engine.effects().len(), before + 5);
+    assert_eq!(kit::rows(&engine, Kind::Ready), 0);
+    kit::sound(&engine).await;
+}
