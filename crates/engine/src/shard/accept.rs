@@ -209,7 +209,7 @@ impl Shard {
                 }
             }
             self.active.insert(id, Box::new(activation));
-            self.enqueue(id);
+            self.enqueue_start(id);
             return Ok(());
         }
         let last = (selvedge_kernel::journal::chain_start(id.0, record.input_seal), 0);

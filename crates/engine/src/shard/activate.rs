@@ -232,7 +232,7 @@ impl Shard {
         let life = activation.life;
         self.active.insert(id, Box::new(activation));
         self.after_all(super::Effect::Accepted(id, life));
-        self.enqueue(id);
+        self.enqueue_start(id);
         Ok(true)
     }
 
@@ -488,7 +488,7 @@ impl Shard {
 
     pub(super) fn enqueue_suspend(&mut self, id: InvocationId) {
         let now = self.now();
-        let queued = self.queued.contains(&id);
+        let queued = self.runnable.contains(&id);
         let Some(activation) = self.active.get_mut(&id) else { return };
         activation.suspend_planned = false;
         let Some(activation) = self.active.get(&id) else { return };

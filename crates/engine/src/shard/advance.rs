@@ -48,7 +48,7 @@ impl Shard {
             Ok(Step::Keep) => {
                 let rests = activation.rests();
                 // What was brought back only to wait on does not count as running at the next unclean end.
-                let waits_on = rests && activation.recovered && !self.queued.contains(&id);
+                let waits_on = rests && activation.recovered && !self.runnable.contains(&id);
                 let replay = self.wiring.settings.replay_always && rests && activation.begun_any && activation.handler == Runs::Replayed;
                 self.active.insert(id, activation);
                 if waits_on && self.wiring.settings.tasks == crate::wiring::Tasks::Start {

@@ -386,13 +386,18 @@ impl Shard {
         if !self.activate(id).await? {
             return Ok(());
         }
+        let first = matches!(outside, Outside::Cancel { .. } | Outside::Signal { .. });
         let missing = self.active.get(&id).is_some_and(|activation| activation.ready.is_none());
         let ready = if missing { Some(self.put_ready(writes, id)) } else { None };
         if let Some(activation) = self.active.get_mut(&id) {
             activation.ready = activation.ready.or(ready);
             activation.outside.push_back(outside);
         }
-        self.enqueue(id);
+        if first {
+            self.enqueue_first(id)
+        } else {
+            self.enqueue(id)
+        }
         Ok(())
     }
 

@@ -15,6 +15,7 @@ mod reads;
 mod signal;
 mod timers;
 mod transition;
+mod turns;
 mod verify;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -43,6 +44,9 @@ use crate::shard::mail::Pair;
 pub(crate) use crate::shard::timers::Alarm;
 use crate::shard::timers::TimerQueue;
 use crate::wiring::Wiring;
+
+/// How many invocations move in one turn of a shard.
+const ADVANCED_PER_TURN: u32 = 256;
 
 /// Why a verb of the engine did not do what was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -193,8 +197,7 @@ pub(crate) struct Shard {
     /// How many activations there were.
     pub lives: u64,
     pub active: IdMap<InvocationId, Box<Activation>>,
-    pub runnable: VecDeque<InvocationId>,
-    pub queued: IdSet<InvocationId>,
+    pub runnable: turns::Turns,
     pub outbox: HashMap<ShardId, Pair>,
     pub taken: HashMap<ShardId, u64>,
     pub timers: TimerQueue,
@@ -248,8 +251,7 @@ impl Shard {
             touches: 0,
             lives: 0,
             active: Default::default(),
-            runnable: VecDeque::new(),
-            queued: Default::default(),
+            runnable: turns::Turns::default(),
             outbox: HashMap::new(),
             taken: HashMap::new(),
             timers: TimerQueue::default(),
@@ -410,6 +412,7 @@ impl Shard {
 
     /// One turn: lets out what is durable, fires what is due, and polls what can move.
     pub(crate) async fn turn(&mut self) {
+        let mut advanced = 0;
         loop {
             while let Some(effect) = self.effects.pop_front() {
                 self.perform(effect);
@@ -426,15 +429,16 @@ impl Shard {
                 self.in_line.clear();
                 self.wiring.stop(error.message);
             }
-            let mut budget = 64;
-            while budget > 0
-                && let Some(id) = self.runnable.pop_front()
-            {
-                self.queued.remove(&id);
+            for _ in 0..64 {
+                let Some(id) = self.runnable.pop() else { break };
                 self.advance(id).await;
-                budget -= 1;
+                advanced += 1;
             }
             self.evict();
+            if advanced >= ADVANCED_PER_TURN {
+                // What this turn has decided goes to the disk, and what has come since is heard, before the next one.
+                break;
+            }
             if self.effects.is_empty() && self.runnable.is_empty() && !self.runs.performs() {
                 // A slice of a walk comes when nothing else is left of this turn; its answer is let out in this turn.
                 self.walk_on().await;
@@ -468,7 +472,7 @@ impl Shard {
             Effect::Accepted(id, life) => {
                 if let Some(activation) = self.active.get_mut(&id).filter(|activation| activation.life == life) {
                     activation.durable = true;
-                    self.enqueue(id);
+                    self.enqueue_start(id);
                 }
             }
             Effect::Deliver { id, life, number, given, at } => {
@@ -480,7 +484,7 @@ impl Shard {
             Effect::CancelDelivered { id, life, reason, at } => {
                 if let Some(activation) = self.active.get_mut(&id).filter(|activation| activation.life == life) {
                     activation.deliveries.push_back(activate::Delivery::Cancel { reason, at });
-                    self.enqueue(id);
+                    self.enqueue_first(id);
                 }
             }
             Effect::Begin { id, number } => self.begin_task(id, number),
@@ -501,9 +505,22 @@ impl Shard {
 
     /// Puts an invocation in line for its turn.
     pub(crate) fn enqueue(&mut self, id: InvocationId) {
-        if self.queued.insert(id) {
-            self.runnable.push_back(id);
-        }
+        self.line_up(id, false);
+    }
+
+    /// The same for one that starts.
+    pub(crate) fn enqueue_start(&mut self, id: InvocationId) {
+        self.line_up(id, true);
+    }
+
+    fn line_up(&mut self, id: InvocationId, starts: bool) {
+        let tenant = self.active.get(&id).map_or("", |activation| activation.record.message.target.tenant.as_str());
+        self.runnable.push(tenant, id, starts);
+    }
+
+    /// Puts an invocation before all others: it is signalled, or told to end.
+    pub(crate) fn enqueue_first(&mut self, id: InvocationId) {
+        self.runnable.push_first(id);
     }
 
     /// Reads a payload, wherever it is.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use selvedge::{App, Ctx, Handler, Settings, test};
-use selvedge_kernel::auth::local;
+use selvedge_engine::engine::Ask;
+use selvedge_kernel::auth::{Action, Resource, authorize, local};
 use selvedge_kernel::id::{ActorId, RawId, ShardId};
 use selvedge_kernel::ports::{Commit, Owner, Put, Store};
 use selvedge_kernel::record::key;
@@ -159,5 +160,50 @@ async fn a_reopened_shard_brings_so_many_back_at_a_time_and_the_others_wait_in_l
     engine.settle().await;
     assert_eq!(engine.effects().len(), before + 5);
     assert_eq!(kit::rows(&engine, Kind::Ready), 0);
+    kit::sound(&engine).await;
+}
+
+const STEP: Handler<String, ()> = Handler::new("desk", "step");
+
+fn stepping(gate: &std::sync::Arc<tokio::sync::Semaphore>) -> App {
+    let gate = gate.clone();
+    App::new().handler(STEP, async move |ctx: Ctx, tenant: String| {
+        let gate = gate.clone();
+        ctx.step(&format!("of {tenant}"), async move |_| {
+            gate.acquire().await.unwrap().forget();
+            Ok(())
+        })
+        .await
+    })
+}
+
+async fn start_for(engine: &test::Engine, tenant: &str, key: String) -> selvedge::InvocationId {
+    let actor = ActorId { tenant: tenant.to_owned(), kind: "desk".to_owned(), key };
+    let now = engine.engine().now();
+    let permit = authorize(local(tenant, now), Action::Invoke, Resource::Handler { actor, handler: "step".to_owned() }, now).unwrap();
+    engine.engine().invoke(permit, Bytes::from(format!("\"{tenant}\"")), Ask::default()).await.unwrap().id.unwrap()
+}
+
+#[tokio::test]
+async fn thousands_of_one_tenant_do_not_keep_another_tenant_waiting() {
+    let gate = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+    let settings = Settings { workers: 1, recovered_at_once: 10_000, ..Settings::default() };
+    let mut engine = test::Engine::with(stepping(&gate), settings).await.unwrap();
+    for key in keys_of_one_shard("a", "desk", ShardId(5), 3_000) {
+        start_for(&engine, "a", key).await;
+    }
+    let key = keys_of_one_shard("b", "desk", ShardId(5), 1).remove(0);
+    start_for(&engine, "b", key).await;
+    engine.settle().await;
+    let before = engine.effects().len();
+    assert_eq!(before, 3_001);
+    engine.kill_and_reopen().await.unwrap();
+    engine.settle().await;
+    let effects = engine.effects().split_off(before);
+    assert_eq!(effects.len(), 3_001);
+    let place = effects.iter().position(|effect| effect.name == "of b").unwrap();
+    assert!(place <= 2, "{place} of the other tenant came before");
+    gate.add_permits(10_000);
+    engine.settle().await;
     kit::sound(&engine).await;
 }
