@@ -77,7 +77,9 @@ pub fn ledger_line(head: &mut ShardHead, id: RawId, run: bool, state: LedgerStat
 pub fn ledger_chain(previous: Hash32, id: RawId, run: bool, state: LedgerState, last: Hash32, count: u32, at: Millis) -> Hash32 {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&previous.0);
-    hasher.update(&wire::encode(&(id, run, state, last, count, at)));
+    wire::encoded(&(id, run, state, last, count, at), |line| {
+        hasher.update(line);
+    });
     Hash32(*hasher.finalize().as_bytes())
 }
 
