@@ -1,10 +1,10 @@
 //! Commits on their way: transitions packed into bounded commits, and the rows that readers of this shard must see
 //! before the store shows them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use selvedge_kernel::id::{Key, ShardId};
 use selvedge_kernel::limit::{COMMIT_BYTES, COMMIT_OPS};
 use selvedge_kernel::ports::{Commit, Epoch, Fold, Put};
@@ -13,12 +13,18 @@ use selvedge_kernel::record::{Writes, key};
 use selvedge_kernel::time::Day;
 use selvedge_kernel::wire;
 
+/// Bytes for the rows of a few dozen transitions.
+const ARENA_BYTES: usize = 16 * 1024;
+/// A larger value stays where it is.
+const COPIED_BYTES: usize = 1024;
+
 type Row = Option<(Bytes, Option<Day>)>;
 
 /// One commit that is being put together.
 pub(crate) struct Draft<E> {
     pub number: u64,
-    rows: HashMap<Key, Row>,
+    /// Each key stands here once.
+    rows: Vec<(Key, Row)>,
     folds: Vec<Fold>,
     bytes: usize,
     head: ShardHead,
@@ -32,9 +38,24 @@ pub(crate) struct Submitted<E> {
     pub effects: Vec<E>,
 }
 
+impl<E> Draft<E> {
+    /// Sets a row; `before` is the number of the commit that had it last among those on their way.
+    fn set(&mut self, key: Key, row: Row, before: Option<u64>) {
+        if before == Some(self.number)
+            && let Some(found) = self.rows.iter_mut().rev().find(|found| found.0 == key)
+        {
+            found.1 = row;
+        } else {
+            self.rows.push((key, row));
+        }
+    }
+}
+
 /// Packs transitions into commits.
 pub(crate) struct Drafts<E> {
     open: Vec<Draft<E>>,
+    /// Keys and values of many rows lie in one allocation.
+    arena: BytesMut,
     /// The number of the newest commit, submitted or not.
     pub last: u64,
 }
@@ -48,7 +69,7 @@ pub(crate) struct TooLarge {
 
 impl<E> Drafts<E> {
     pub(crate) fn new(last: u64) -> Drafts<E> {
-        Drafts { open: Vec::new(), last }
+        Drafts { open: Vec::new(), arena: BytesMut::new(), last }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -65,20 +86,33 @@ impl<E> Drafts<E> {
         let fits = |draft: &Draft<E>| draft.rows.len() + draft.folds.len() + ops < COMMIT_OPS && draft.bytes + bytes + 512 <= COMMIT_BYTES;
         if !self.open.last().is_some_and(fits) {
             self.last += 1;
-            self.open.push(Draft { number: self.last, rows: HashMap::new(), folds: Vec::new(), bytes: 0, head: head.clone(), effects: Vec::new() });
+            self.open.push(Draft { number: self.last, rows: Vec::new(), folds: Vec::new(), bytes: 0, head: head.clone(), effects: Vec::new() });
         }
         let number = self.last;
         if let Some(draft) = self.open.last_mut() {
             draft.head = head.clone();
             draft.bytes += bytes;
             draft.effects.extend(effects);
+            let copied: usize = writes.puts.iter().map(|put| put.key.len() + if put.value.len() > COPIED_BYTES { 0 } else { put.value.len() }).sum();
+            if self.arena.capacity() < copied {
+                self.arena = BytesMut::with_capacity(ARENA_BYTES.max(copied));
+            }
+            for put in &writes.puts {
+                self.arena.extend_from_slice(&put.key);
+                if put.value.len() <= COPIED_BYTES {
+                    self.arena.extend_from_slice(&put.value);
+                }
+            }
+            let mut bytes = self.arena.split().freeze();
             for put in writes.puts {
-                overlay.set(put.key.clone(), number, Some(put.value.clone()));
-                draft.rows.insert(put.key, Some((put.value, put.expires)));
+                let key = bytes.split_to(put.key.len());
+                let value = if put.value.len() > COPIED_BYTES { put.value } else { bytes.split_to(put.value.len()) };
+                let before = overlay.set(key.clone(), number, Some(value.clone()));
+                draft.set(key, Some((value, put.expires)), before);
             }
             for gone in writes.deletes {
-                overlay.set(gone.clone(), number, None);
-                draft.rows.insert(gone, None);
+                let before = overlay.set(gone.clone(), number, None);
+                draft.set(gone, None, before);
             }
             draft.folds.extend(writes.folds);
         }
@@ -126,8 +160,9 @@ pub(crate) struct Overlay {
 }
 
 impl Overlay {
-    fn set(&mut self, key: Key, number: u64, value: Option<Bytes>) {
-        self.rows.insert(key, (number, value));
+    /// Gives the number of the commit on its way that had the row before.
+    fn set(&mut self, key: Key, number: u64, value: Option<Bytes>) -> Option<u64> {
+        self.rows.insert(key, (number, value)).map(|before| before.0)
     }
 
     /// Forgets the rows of a commit that the store shows now.
