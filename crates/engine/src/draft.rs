@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use selvedge_kernel::id::{Key, ShardId};
 use selvedge_kernel::limit::{COMMIT_BYTES, COMMIT_OPS};
 use selvedge_kernel::ports::{Commit, Epoch, Fold, Put};
@@ -12,11 +12,6 @@ use selvedge_kernel::record::shard::ShardHead;
 use selvedge_kernel::record::{Writes, key};
 use selvedge_kernel::time::Day;
 use selvedge_kernel::wire;
-
-/// Bytes for the rows of a few dozen transitions.
-const ARENA_BYTES: usize = 16 * 1024;
-/// A larger value stays where it is.
-const COPIED_BYTES: usize = 1024;
 
 type Row = Option<(Bytes, Option<Day>)>;
 
@@ -54,8 +49,6 @@ impl<E> Draft<E> {
 /// Packs transitions into commits.
 pub(crate) struct Drafts<E> {
     open: Vec<Draft<E>>,
-    /// Keys and values of many rows lie in one allocation.
-    arena: BytesMut,
     /// The number of the newest commit, submitted or not.
     pub last: u64,
 }
@@ -69,7 +62,7 @@ pub(crate) struct TooLarge {
 
 impl<E> Drafts<E> {
     pub(crate) fn new(last: u64) -> Drafts<E> {
-        Drafts { open: Vec::new(), arena: BytesMut::new(), last }
+        Drafts { open: Vec::new(), last }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -93,22 +86,9 @@ impl<E> Drafts<E> {
             draft.head = head.clone();
             draft.bytes += bytes;
             draft.effects.extend(effects);
-            let copied: usize = writes.puts.iter().map(|put| put.key.len() + if put.value.len() > COPIED_BYTES { 0 } else { put.value.len() }).sum();
-            if self.arena.capacity() < copied {
-                self.arena = BytesMut::with_capacity(ARENA_BYTES.max(copied));
-            }
-            for put in &writes.puts {
-                self.arena.extend_from_slice(&put.key);
-                if put.value.len() <= COPIED_BYTES {
-                    self.arena.extend_from_slice(&put.value);
-                }
-            }
-            let mut bytes = self.arena.split().freeze();
             for put in writes.puts {
-                let key = bytes.split_to(put.key.len());
-                let value = if put.value.len() > COPIED_BYTES { put.value } else { bytes.split_to(put.value.len()) };
-                let before = overlay.set(key.clone(), number, Some(value.clone()));
-                draft.set(key, Some((value, put.expires)), before);
+                let before = overlay.set(put.key.clone(), number, Some(put.value.clone()));
+                draft.set(put.key, Some((put.value, put.expires)), before);
             }
             for gone in writes.deletes {
                 let before = overlay.set(gone.clone(), number, None);
