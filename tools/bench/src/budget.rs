@@ -134,12 +134,13 @@ fn transitions(invocations: u32) -> usize {
     rows
 }
 
+type Made = Pin<Box<dyn Future<Output = serde_json::Result<Vec<u8>>>>>;
+
 /// Futures of steps as the facade makes them.
 fn futures(steps: u32) -> usize {
     let mut bytes = 0;
     for _ in 0..steps {
-        let make = || -> Pin<Box<dyn Future<Output = serde_json::Result<Vec<u8>>>>> { Box::pin(async { serde_json::to_vec(&()) }) };
-        let make: Box<dyn Fn() -> Pin<Box<dyn Future<Output = serde_json::Result<Vec<u8>>>>>> = Box::new(make);
+        let make: Box<dyn Fn() -> Made> = Box::new(|| Box::pin(async { serde_json::to_vec(&()) }));
         let mut future = std::hint::black_box(&make)();
         if let std::task::Poll::Ready(Ok(value)) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             bytes += value.len() + usize::from(serde_json::from_slice::<()>(&value).is_ok());
