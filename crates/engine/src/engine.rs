@@ -15,6 +15,7 @@ use selvedge_kernel::record::message::Message;
 use tokio::sync::oneshot;
 
 use crate::env::{Entropy, Environment};
+use crate::exec::Points;
 use crate::registry::{Executor, Handler, Registry};
 use crate::shard::{Answer, Command, Reply, SignalTarget, VerbError};
 use crate::tasks::Executors;
@@ -74,7 +75,7 @@ impl Engine {
             pending,
             busy: (0..count).map(|_| AtomicBool::new(false)).collect(),
             side: side.handle().clone(),
-            executors: Executors::new(exec, declared.into_iter()),
+            executors: Executors::new(exec, Points(env.observer.clone()), declared.into_iter()),
             in_flight: AtomicU64::new(0),
             stopped: Mutex::new(None),
             skew: Mutex::new(None),

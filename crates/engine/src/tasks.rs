@@ -12,7 +12,7 @@ use selvedge_kernel::time::Millis;
 
 use crate::core::BlockingFn;
 use crate::ctx::Attempt;
-use crate::exec::{ExecPool, ExecSpec, ExecTask, Shim};
+use crate::exec::{ExecPoint, ExecPool, ExecSpec, ExecTask, Points, Shim};
 use crate::registry::Executor;
 use crate::wiring::Wiring;
 use crate::worker::{Event, Mailbox};
@@ -95,18 +95,19 @@ impl std::fmt::Debug for LogLine {
 /// The programs of one engine, one pool for each way of running one.
 pub(crate) struct Executors {
     settings: ExecSettings,
+    points: Points,
     pools: Mutex<BTreeMap<String, ExecPool>>,
     /// Which activities each program must serve.
     served: BTreeMap<String, Vec<String>>,
 }
 
 impl Executors {
-    pub(crate) fn new(settings: ExecSettings, declared: impl Iterator<Item = (String, Exec)>) -> Executors {
+    pub(crate) fn new(settings: ExecSettings, points: Points, declared: impl Iterator<Item = (String, Exec)>) -> Executors {
         let mut served: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (activity, exec) in declared {
             served.entry(identity(&exec)).or_default().push(activity);
         }
-        Executors { settings, pools: Mutex::new(BTreeMap::new()), served }
+        Executors { settings, points, pools: Mutex::new(BTreeMap::new()), served }
     }
 
     fn pool(&self, exec: &Exec, activity: &str, runtime: &tokio::runtime::Handle) -> Result<ExecPool, AttemptError> {
@@ -120,7 +121,7 @@ impl Executors {
         if let Some(shim) = &self.settings.shim {
             spec = spec.with_shim(shim.clone());
         }
-        let pool = ExecPool::open(spec, runtime.clone()).map_err(|error| AttemptError {
+        let pool = ExecPool::open(spec, runtime.clone(), self.points.clone()).map_err(|error| AttemptError {
             error: WorkError::new("exec_start", format!("`{}` cannot be started: {error}", exec.command.join(" "))),
             retryable: true,
             retry_after_ms: None,
@@ -224,6 +225,7 @@ pub(crate) fn start(wiring: &Arc<Wiring>, mailbox: Mailbox, job: Job) -> Abort {
             Err(error) => Err(error),
         };
         done(result);
+        wiring.executors.points.pass(ExecPoint::Reported);
     });
     Abort(Some(handle.abort_handle()))
 }

@@ -7,10 +7,14 @@
 mod clients;
 #[path = "exec/death.rs"]
 mod death;
+#[path = "exec/gate.rs"]
+mod gate;
 #[path = "exec/oneshot.rs"]
 mod oneshot;
 #[path = "exec/persistent.rs"]
 mod persistent;
+#[path = "exec/points.rs"]
+mod points;
 #[path = "exec/rig.rs"]
 mod rig;
 #[path = "exec/runs.rs"]
