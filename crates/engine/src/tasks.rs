@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use selvedge_kernel::egress::Allowed;
 use selvedge_kernel::error::{AttemptError, WorkError};
 use selvedge_kernel::id::{InvocationId, RunId};
-use selvedge_kernel::pipeline::definition::Exec;
+use selvedge_kernel::pipeline::definition::{Exec, Http};
 use selvedge_kernel::time::Millis;
 
 use crate::core::BlockingFn;
@@ -31,6 +32,8 @@ pub(crate) enum Work {
     Activity(Bytes),
     /// A program, whatever is registered.
     Exec(Exec, Bytes),
+    /// A request, and what it may reach besides what the registry says.
+    Http(Http, Vec<Allowed>, Bytes),
 }
 
 /// One attempt of a task.
@@ -77,6 +80,8 @@ pub struct ExecSettings {
     pub shim: Option<Shim>,
     /// Where their log lines go.
     pub log: Option<LogLine>,
+    /// What requests are made with.
+    pub http: crate::http::HttpSettings,
 }
 
 /// Takes a log line of a task: the activity, and the line.
@@ -99,6 +104,8 @@ pub(crate) struct Executors {
     pools: Mutex<BTreeMap<String, ExecPool>>,
     /// Which activities each program must serve.
     served: BTreeMap<String, Vec<String>>,
+    #[cfg(feature = "http-executor")]
+    http: crate::http::Client,
 }
 
 impl Executors {
@@ -107,7 +114,16 @@ impl Executors {
         for (activity, exec) in declared {
             served.entry(identity(&exec)).or_default().push(activity);
         }
-        Executors { settings, points, pools: Mutex::new(BTreeMap::new()), served }
+        #[cfg(feature = "http-executor")]
+        let http = crate::http::Client::new(settings.http.clone(), settings.environment.clone());
+        Executors {
+            #[cfg(feature = "http-executor")]
+            http,
+            settings,
+            points,
+            pools: Mutex::new(BTreeMap::new()),
+            served,
+        }
     }
 
     fn pool(&self, exec: &Exec, activity: &str, runtime: &tokio::runtime::Handle) -> Result<ExecPool, AttemptError> {
@@ -194,8 +210,10 @@ pub(crate) fn start(wiring: &Arc<Wiring>, mailbox: Mailbox, job: Job) -> Abort {
                 return Abort(Some(handle.abort_handle()));
             }
             Some(Executor::Exec(exec)) => (exec, input),
+            Some(Executor::Http(http)) => return call(wiring, http, Vec::new(), input, job.key, done),
         },
         Work::Exec(exec, input) => (exec, input),
+        Work::Http(http, egress, input) => return call(wiring, http, egress, input, job.key, done),
     };
     let wiring = wiring.clone();
     let runtime = wiring.side.clone();
@@ -228,6 +246,39 @@ pub(crate) fn start(wiring: &Arc<Wiring>, mailbox: Mailbox, job: Job) -> Abort {
         wiring.executors.points.pass(ExecPoint::Reported);
     });
     Abort(Some(handle.abort_handle()))
+}
+
+/// Makes a request, and hands its end on.
+#[cfg(feature = "http-executor")]
+fn call(
+    wiring: &Arc<Wiring>,
+    http: Http,
+    mut egress: Vec<Allowed>,
+    input: Bytes,
+    key: String,
+    done: impl FnOnce(Result<Bytes, AttemptError>) + Send + 'static,
+) -> Abort {
+    egress.extend(wiring.registry.egress.iter().cloned());
+    let shared = wiring.clone();
+    let handle = wiring.side.spawn(async move {
+        let result = shared.executors.http.run(&http, &egress, &key, &input, || shared.env.clock.now()).await;
+        done(result);
+    });
+    Abort(Some(handle.abort_handle()))
+}
+
+/// Says that this build makes no requests.
+#[cfg(not(feature = "http-executor"))]
+fn call(_: &Arc<Wiring>, http: Http, _: Vec<Allowed>, _: Bytes, _: String, done: impl FnOnce(Result<Bytes, AttemptError>) + Send + 'static) -> Abort {
+    done(Err(AttemptError {
+        error: WorkError::new(
+            "no_executor",
+            format!("this program was built without the feature `http-executor`, and cannot call {}: build it with it", http.url),
+        ),
+        retryable: true,
+        retry_after_ms: None,
+    }));
+    Abort(None)
 }
 
 fn missing(name: &str) -> AttemptError {

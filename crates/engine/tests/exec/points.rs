@@ -156,7 +156,7 @@ impl Place {
             observer,
         };
         let shim = Some(shim(Some(self.lock())));
-        let exec = ExecSettings { environment: std::env::vars().collect(), scratch: self.folder.clone(), shim, log: None };
+        let exec = ExecSettings { environment: std::env::vars().collect(), scratch: self.folder.clone(), shim, ..ExecSettings::default() };
         Engine::open(store, env, self.registry(), Settings { tasks, ..Settings::default() }, exec).await.unwrap()
     }
 

@@ -51,7 +51,13 @@ impl Target {
         }
         let (name, digits) = super::split_port(authority);
         let port = match digits {
-            None => if tls { 443 } else { 80 },
+            None => {
+                if tls {
+                    443
+                } else {
+                    80
+                }
+            }
             Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => match digits.parse::<u16>() {
                 Ok(port) if port > 0 => port,
                 _ => return wrong("its port is not a number from 1 to 65535"),
@@ -112,7 +118,10 @@ pub(super) fn host(text: &str) -> Result<Host, TargetError> {
     }
     let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
     let fits = |label: &str| {
-        !label.is_empty() && label.len() <= 63 && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')) && !label.starts_with('-')
+        !label.is_empty()
+            && label.len() <= 63
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+            && !label.starts_with('-')
     };
     if name.len() > 253 || !name.split('.').all(fits) {
         return wrong("is no name: write letters, digits, `-` and dots (a name in another script as xn--…)");
