@@ -33,8 +33,8 @@ const PIPELINE: &str = r#"
 selvedge: 1
 name: crashing
 activities:
-  look: { exec: [python3, program.py, look], timeout: { attempt: 1s }, retry: { initial: 10ms, max_attempts: 50 } }
-  report: { exec: [python3, program.py, report], persistent: false, timeout: { attempt: 1s }, retry: { initial: 10ms, max_attempts: 50 } }
+  look: { exec: [python3, program.py, look], timeout: { attempt: 5m }, retry: { initial: 10ms, max_attempts: 50 } }
+  report: { exec: [python3, program.py, report], persistent: false, timeout: { attempt: 5m }, retry: { initial: 10ms, max_attempts: 50 } }
 stages:
   - { name: looked, call: look }
   - { name: counted, call: { actor: tally, key: all, handler: add }, input: "${stages.looked.output}" }
@@ -42,13 +42,15 @@ stages:
 output: "${stages.report.output}"
 "#;
 
-/// All three programs. Each hangs in its first attempt, except the handler, so that it is taken back or killed.
+/// All three programs. Where there is a file `hangs`, each hangs in its first attempt, except the handler, so that it is
+/// taken back or killed.
 const PROGRAM: &str = r#"
 import json, os, sys, time
 name = sys.argv[1]
 def append(file, text):
     with open(file, "a") as out: out.write(text + "\n")
 def first():
+    if not os.path.exists("hangs"): return False
     try: os.close(os.open(name + ".first", os.O_CREAT | os.O_EXCL)); return True
     except FileExistsError: return False
 def say(value): print(json.dumps(value), flush=True)
@@ -112,6 +114,9 @@ impl Place {
             let Executor::Exec(exec) = &mut activity.executor else { continue };
             exec.folder = self.folder.to_string_lossy().into_owned();
             exec.environment = self.environment.clone();
+            if self.folder.join("hangs").exists() {
+                activity.timeout.attempt = Some("3s".parse().unwrap());
+            }
         }
         definition
     }
@@ -224,7 +229,7 @@ async fn goes_on(place: &Place, what: &str) {
     let engine = place.open(place.store(), Tasks::Start, None).await;
     let id = place.start(&engine).await;
     assert!(accepted.is_empty() || accepted == id.to_string(), "{what}: what was acknowledged is gone");
-    let end = tokio::time::timeout(Duration::from_secs(60), engine.run_wait(work(id, Action::Read), id)).await.expect(what).unwrap();
+    let end = tokio::time::timeout(Duration::from_secs(200), engine.run_wait(work(id, Action::Read), id)).await.expect(what).unwrap();
     assert_eq!((end.state, &end.error), (RunState::Completed, &None), "{what}");
     assert_eq!(serde_json::from_slice::<Value>(&end.output.unwrap()).unwrap(), json!(["report", 1]), "{what}: the handler's state was written once");
     let state = engine.state(permit(Action::Read, tally())).await.unwrap();
@@ -248,6 +253,7 @@ fn a_kill_at_any_point_of_an_executor_and_around_any_commit_repeats_nothing_fini
     needs("python3");
     const TEST: &str = "points::a_kill_at_any_point_of_an_executor_and_around_any_commit_repeats_nothing_finished";
     const AT_ONCE: usize = 4;
+    const HANGING: [&str; 4] = ["Written", "TakenBack", "Ending", "Ended"];
     let points = ExecPoint::ALL.iter().map(|point| format!("{point:?}")).chain([COMMITTING, COMMITTED].map(str::to_owned));
     let points = Mutex::new(points.collect::<Vec<_>>());
     std::thread::scope(|threads| {
@@ -257,6 +263,9 @@ fn a_kill_at_any_point_of_an_executor_and_around_any_commit_repeats_nothing_fini
                     for after in 0.. {
                         let folder = Folder::new(&format!("{point}-{after}"));
                         folder.write("program.py", PROGRAM);
+                        if HANGING.contains(&point.as_str()) {
+                            folder.write("hangs", "");
+                        }
                         let status = kill_at(TEST, &folder.0, &format!("{point} {after}"), &[]);
                         let what = format!("killed at {point} after {after} others");
                         assert!(status.signal() == Some(9) || status.success(), "{what}: {status}");
