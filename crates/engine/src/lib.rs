@@ -15,6 +15,8 @@ pub mod wiring;
 mod core;
 mod draft;
 mod idmap;
+mod known;
+pub mod listing;
 mod runs;
 mod shard;
 mod tasks;
