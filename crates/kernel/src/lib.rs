@@ -6,6 +6,7 @@
 pub mod auth;
 pub mod config;
 pub mod diagnostic;
+pub mod egress;
 pub mod error;
 mod fields;
 pub mod id;

@@ -137,7 +137,7 @@ pub(crate) fn environment() -> Environment {
             }
         }),
         observer: Some(Arc::new(|observation| match observation {
-            Observation::AttemptStarted { .. } => {}
+            Observation::AttemptStarted { .. } | Observation::Exec { .. } => {}
             Observation::DropPanicked { invocation } => {
                 eprintln!("selvedge: a value that the handler of {invocation} owned panicked when it was dropped: look at its Drop");
             }

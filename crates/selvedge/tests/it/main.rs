@@ -23,6 +23,7 @@ mod polling;
 mod property;
 mod readme;
 mod replay;
+mod requests;
 mod rig;
 mod runbook;
 mod runs;
