@@ -10,7 +10,7 @@ SEED ?= 1
 FUZZ_SECONDS ?= 30
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test fmt lint shape unit doc kill bench scale fuzz
+.PHONY: help demo test fmt lint shape unit doc kill bench scale fuzz schedules
 
 help:
 	@echo "make demo                     the licence audit of our own dependencies, with three kills in the middle"
@@ -19,6 +19,7 @@ help:
 	@echo "make kill CYCLES=200 SEED=1   kill a bank and a pipeline at random moments, then audit them"
 	@echo "make bench                    speed, as ratios to the bare disk (release build)"
 	@echo "make scale                    100 000 items and 1 000 000 timers, with time, memory, disk and growth"
+	@echo "make schedules                fires of schedules against cron-parser, every zone, 2020 to 2035 (needs npm)"
 	@echo "make fuzz FUZZ_SECONDS=30     every fuzz target for so many seconds"
 
 demo:
@@ -65,6 +66,11 @@ scale:
 
 bench:
 	cargo run -q --release -p selvedge-bench -- $(TARGET_DIR)
+
+# By hand: it takes minutes and a package registry. Its results for some zones are a fixture, which `make unit` reads.
+schedules:
+	@tools/bin/need cargo node npm
+	@tools/schedules/run.sh
 
 # fuzz/ is a workspace of its own; libFuzzer works on the stable compiler, without a sanitizer.
 fuzz: export RUSTFLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing

@@ -21,6 +21,7 @@ pub mod policy;
 pub mod ports;
 pub mod record;
 pub mod replay;
+pub mod schedule;
 pub mod time;
 pub mod transition;
 pub mod waiting;
