@@ -8,6 +8,7 @@ pub mod config;
 pub mod diagnostic;
 pub mod error;
 mod fields;
+pub mod filter;
 pub mod id;
 pub mod journal;
 pub mod limit;

@@ -42,6 +42,10 @@ pub const STREAM_CHUNKS: usize = 100;
 pub const STREAM_BYTES: usize = 1024 * 1024;
 /// Calls that wait for one another.
 pub const CALL_DEPTH: usize = 64;
+/// Text of one `where`.
+pub const FILTER_BYTES: usize = 4 * 1024;
+/// Terms of one `where`.
+pub const FILTER_TERMS: usize = 64;
 /// Text of one cron pattern.
 pub const CRON_BYTES: usize = 256;
 /// The shortest time between two fires of `every`, in milliseconds.

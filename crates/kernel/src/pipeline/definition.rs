@@ -6,6 +6,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 use crate::policy::{Retry, Span, Throttle, Timeout};
+use crate::schedule::Spec;
 
 /// A validated pipeline.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -26,6 +27,9 @@ pub struct Definition {
     pub retention: Option<Span>,
     /// Named expressions, indexed for lists.
     pub attributes: BTreeMap<String, Value>,
+    /// When it starts by itself, where it is stored. Absent in the JSON of a pipeline without: its version stays what it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Spec>,
     /// In file order; `depends_on` filled in.
     pub stages: Vec<Stage>,
 }

@@ -14,6 +14,7 @@ pub mod parse;
 pub mod plan;
 pub(crate) mod policies;
 pub mod run;
+mod scheduled;
 pub mod schema;
 mod scope;
 mod stage;

@@ -44,8 +44,11 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    pub(super) fn new(pattern: &str, zone: &str, dst: Dst) -> Result<Clock, ScheduleError> {
-        Ok(Clock { cron: parse(pattern)?, zone: find_zone(zone)?, dst })
+    pub(super) fn new(pattern: &str, zone: &str, dst: Dst) -> Result<Clock, Vec<ScheduleError>> {
+        match (parse(pattern), find_zone(zone)) {
+            (Ok(cron), Ok(zone)) => Ok(Clock { cron, zone, dst }),
+            (cron, zone) => Err([cron.err(), zone.err()].into_iter().flatten().collect()),
+        }
     }
 
     /// The first instant after `after`.
@@ -189,7 +192,7 @@ fn find_zone(name: &str) -> Result<TimeZone, ScheduleError> {
     let known: Vec<String> = zones.available().map(|zone| zone.as_str().to_owned()).collect();
     let mut near: Vec<(f64, &str)> = known.iter().map(|zone| (strsim::jaro_winkler(&name.to_lowercase(), &zone.to_lowercase()), zone.as_str())).collect();
     near.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
-    let nearest_names: Vec<&str> = near.iter().take_while(|(score, _)| *score > 0.8).take(3).map(|(_, zone)| *zone).collect();
+    let nearest_names: Vec<&str> = near.iter().take_while(|(score, _)| *score > 0.8 && *score > near[0].0 - 0.04).take(3).map(|(_, zone)| *zone).collect();
     // People write the city alone.
     let city =
         nearest(name, known.iter().filter_map(|zone| zone.rsplit('/').next())).and_then(|city| known.iter().find(|zone| zone.rsplit('/').next() == Some(city)));

@@ -25,13 +25,14 @@ enum Rhythm {
 impl Schedule {
     /// Checks what was written. Errors name the field: a pattern that is none or that never comes, a zone that does not
     /// exist, `every` below a second, jitter that is not shorter than the time between two fires.
-    pub fn new(spec: Spec) -> Result<Schedule, ScheduleError> {
+    /// All that are wrong come at once.
+    pub fn new(spec: Spec) -> Result<Schedule, Vec<ScheduleError>> {
         let rhythm = match &spec.when {
             When::Cron { pattern, zone, dst } => Rhythm::Clock(Clock::new(pattern, zone, *dst)?),
-            When::Every(span) => Rhythm::Every { ms: every(*span)? },
+            When::Every(span) => Rhythm::Every { ms: every(*span).map_err(|error| vec![error])? },
         };
         let schedule = Schedule { spec, rhythm };
-        check_jitter(&schedule)?;
+        check_jitter(&schedule).map_err(|error| vec![error])?;
         Ok(schedule)
     }
 

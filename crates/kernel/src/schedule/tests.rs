@@ -38,7 +38,7 @@ fn shown(fires: &[Millis]) -> Vec<String> {
 }
 
 fn refused(when: When) -> (String, String) {
-    let error = Schedule::new(spec(when)).unwrap_err();
+    let error = Schedule::new(spec(when)).unwrap_err().remove(0);
     (error.to_string(), error.hint)
 }
 
@@ -126,7 +126,7 @@ fn refused_pattern_names_the_field_and_what_may_stand_there() {
 fn unknown_zone_is_refused_with_the_nearest_names() {
     let (message, hint) = refused_cron("0 2 * * *", "Europe/Viena");
     assert_eq!(message, "`zone`: there is no zone `Europe/Viena`");
-    assert!(hint.starts_with("did you mean Europe/Vienna or "), "{hint}");
+    assert_eq!(hint, "did you mean Europe/Vienna?");
     assert_eq!(refused_cron("0 2 * * *", "Vienna").1, "did you mean Europe/Vienna?");
     assert_eq!(refused_cron("0 2 * * *", "Qqqq/Xxxx").1, "write a name of the time zone data, such as Europe/Vienna or UTC");
 }
@@ -136,12 +136,12 @@ fn every_below_a_second_and_jitter_that_reaches_the_next_fire_are_refused_by_the
     assert_eq!(refused(When::Every("999ms".parse().unwrap())).0, "`every`: 999ms is too often; limit: schedule_every = 1s");
     let mut often = spec(When::Every("1m".parse().unwrap()));
     often.jitter = "1m".parse().unwrap();
-    assert_eq!(Schedule::new(often.clone()).unwrap_err().to_string(), "`jitter`: 1m is not shorter than the 1m between two fires");
+    assert_eq!(Schedule::new(often.clone()).unwrap_err()[0].to_string(), "`jitter`: 1m is not shorter than the 1m between two fires");
     often.when = When::Cron { pattern: "0,10 * * * *".to_owned(), zone: "UTC".to_owned(), dst: Dst::Shift };
     often.jitter = "15m".parse().unwrap();
-    assert_eq!(Schedule::new(often.clone()).unwrap_err().to_string(), "`jitter`: 15m is not shorter than the 10m between two fires");
+    assert_eq!(Schedule::new(often.clone()).unwrap_err()[0].to_string(), "`jitter`: 15m is not shorter than the 10m between two fires");
     often.jitter = "2h".parse().unwrap();
-    assert_eq!(Schedule::new(often).unwrap_err().to_string(), "`jitter`: 2h is too long; limit: schedule_jitter = 1h");
+    assert_eq!(Schedule::new(often).unwrap_err()[0].to_string(), "`jitter`: 2h is too long; limit: schedule_jitter = 1h");
 }
 
 #[test]

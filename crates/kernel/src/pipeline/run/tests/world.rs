@@ -69,6 +69,7 @@ pub fn graph(stages: Vec<Stage>) -> Definition {
         timeout: None,
         retention: None,
         attributes: BTreeMap::new(),
+        schedule: None,
         stages,
     }
 }
