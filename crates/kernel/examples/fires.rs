@@ -4,6 +4,7 @@
 //! input, `zone<TAB>pattern<TAB>from<TAB>to` in milliseconds, is answered by a line: the fires after `from` and before `to`, in
 //! minutes since 1970, each as the difference to the one before.
 #![allow(clippy::unwrap_used)]
+#![expect(clippy::disallowed_methods, reason = "a program for a comparison, not the kernel: it reads and writes lines")]
 
 use selvedge_kernel::policy::Span;
 use selvedge_kernel::schedule::{Dst, Misfire, Overlap, Schedule, Spec, When, next_after};

@@ -8,6 +8,7 @@ mod erase;
 mod inspect;
 mod leftovers;
 mod mail;
+mod names;
 mod signal;
 mod timers;
 mod transition;
@@ -167,6 +168,8 @@ pub(crate) struct Actor {
     pub queue: VecDeque<(u64, InvocationId)>,
     /// Used last at this count of touches.
     pub touched: u64,
+    /// At most so many names are in its state; none if nobody has counted.
+    pub names: Option<u64>,
 }
 
 pub(crate) struct Shard {

@@ -51,6 +51,11 @@ impl Clock {
         }
     }
 
+    /// An instant as this clock shows it.
+    pub(super) fn shown(&self, at: Timestamp) -> String {
+        at.to_zoned_datetime(self.zone.clone()).to_string()
+    }
+
     /// The first instant after `after`.
     pub(super) fn next_after(&self, after: Timestamp) -> Option<Timestamp> {
         let mut wall = Wall(self.zone.to_datetime(after));

@@ -104,6 +104,15 @@ pub fn next(schedule: &Schedule, after: Millis, count: usize) -> Vec<Millis> {
     std::iter::successors(next_after(schedule, after), |last| next_after(schedule, *last)).take(count).collect()
 }
 
+/// A fire as the clock of the schedule's zone shows it, with offset and zone; in UTC where there is no zone.
+#[must_use]
+pub fn shown(schedule: &Schedule, fire: Millis) -> String {
+    match (&schedule.rhythm, timestamp(fire)) {
+        (Rhythm::Clock(clock), Some(at)) => clock.shown(at),
+        _ => fire.to_string(),
+    }
+}
+
 /// How many fires lie after `after` and not after `until`, counted from the end and at most `most`.
 pub(super) fn count(schedule: &Schedule, after: Millis, until: Millis, most: u64) -> u64 {
     match &schedule.rhythm {

@@ -11,7 +11,7 @@ mod fires;
 
 pub use due::{Due, InFlight, OnOverlap, due, due_at, jitter, on_overlap};
 pub use error::ScheduleError;
-pub use fires::{Schedule, at_or_before, next, next_after};
+pub use fires::{Schedule, at_or_before, next, next_after, shown};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
