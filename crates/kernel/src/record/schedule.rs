@@ -3,10 +3,11 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::key::of_actor;
+use super::key::all;
 use super::kind::Kind;
 use crate::auth::AuthorizationContext;
-use crate::id::{ActorId, Key, RunId};
+use crate::error::WorkError;
+use crate::id::{ActorId, Key, RunId, push_part};
 use crate::time::Millis;
 use crate::wire::{self, WireError};
 
@@ -19,10 +20,20 @@ pub fn actor(tenant: &str, pipeline: &str) -> ActorId {
     ActorId { tenant: tenant.to_owned(), kind: SCHEDULE_TYPE.to_owned(), key: pipeline.to_owned() }
 }
 
-/// tenant, `schedule`, pipeline → [`ScheduleRecord`].
+/// Shard-wide, tenant, pipeline → [`ScheduleRecord`].
 #[must_use]
 pub fn schedule_key(tenant: &str, pipeline: &str) -> Key {
-    of_actor(Kind::Schedule, &actor(tenant, pipeline))
+    let mut key = schedules_of(tenant).to_vec();
+    push_part(&mut key, pipeline.as_bytes());
+    key.into()
+}
+
+/// All schedules of a tenant in a shard.
+#[must_use]
+pub fn schedules_of(tenant: &str) -> Key {
+    let mut key = all(Kind::Schedule).to_vec();
+    push_part(&mut key, tenant.as_bytes());
+    key.into()
 }
 
 /// The run that a fire starts: the same whenever it is asked, so that a fire that was started and not marked starts no second one.
@@ -50,12 +61,16 @@ pub struct ScheduleRecord {
     pub last: Millis,
     /// The fire that its timer waits for; none when it is paused or has no more.
     pub next: Option<Millis>,
-    /// The number of that timer's row.
-    pub timer: Option<u64>,
+    /// Where that timer's row stands: due when, which number.
+    pub timer: Option<(Millis, u64)>,
     /// The run that the last fire started, until it is known to have ended.
     pub under_way: Option<RunId>,
     /// The fire that waits for its end.
     pub buffered: Option<Millis>,
+    /// Where the timer's row of that stands: it brings the wait back after a restart.
+    pub buffer_timer: Option<(Millis, u64)>,
+    /// Why the last fire that an error kept from starting a run did not.
+    pub last_error: Option<WorkError>,
     /// What it did.
     pub counts: Counts,
 }
@@ -69,8 +84,8 @@ pub struct Counts {
     pub overlapped: u64,
     /// Fires that were missed and dropped.
     pub missed: u64,
-    /// Fires that were not permitted.
-    pub denied: u64,
+    /// Fires that an error kept from starting a run: a denial, a pipeline that is gone, an input that does not fit.
+    pub failed: u64,
 }
 
 /// The value of the row.
@@ -103,10 +118,12 @@ mod tests {
                 paused: some.then_some(Millis(times[1])),
                 last: Millis(times[2]),
                 next: some.then_some(Millis(times[3])),
-                timer: some.then_some(times[4]),
+                timer: some.then_some((Millis(times[3]), times[4])),
                 under_way: some.then(|| run_of("default", &pipeline, Millis(times[4]))),
                 buffered: some.then_some(Millis(times[5])),
-                counts: Counts { started: times[0], overlapped: times[1], missed: times[2], denied: times[3] },
+                buffer_timer: some.then_some((Millis(times[5]), times[1])),
+                last_error: some.then(|| WorkError::new("denied", "text")),
+                counts: Counts { started: times[0], overlapped: times[1], missed: times[2], failed: times[3] },
             };
             prop_assert_eq!(decode(&encode(&record)).unwrap(), record);
         }

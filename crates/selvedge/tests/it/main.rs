@@ -23,4 +23,5 @@ mod replay;
 mod rig;
 mod runbook;
 mod runs;
+mod schedules;
 mod state;
