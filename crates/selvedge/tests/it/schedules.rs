@@ -261,6 +261,17 @@ async fn removed_schedule_and_one_that_its_file_names_no_more_are_gone_with_thei
 }
 
 #[tokio::test]
+async fn schedule_removed_and_stored_again_fires_and_stored_twice_it_fires_once() {
+    let mut engine = engine(noting("")).await;
+    engine.local().schedule("noting").remove().await.unwrap();
+    engine.kill_and_reopen().await.unwrap();
+    engine.kill_and_reopen().await.unwrap();
+    engine.advance(TEN_MINUTES).await;
+    assert_eq!(runs(&engine).await.len(), 1);
+    assert_eq!(counts(&engine, "noting").await, [1, 0, 0, 0]);
+}
+
+#[tokio::test]
 async fn changed_schedule_fires_at_its_new_times_only_and_an_unchanged_one_goes_on() {
     let mut engine = engine(noting("")).await;
     engine.advance(Duration::from_secs(300)).await;
