@@ -168,7 +168,8 @@ impl Shard {
         let durable = first.map(|at| self.timers.jump.map_or(at, |jump| jump.fires(at)));
         let alarm = self.timers.alarms.first_key_value().map(|alarm| alarm.0.0);
         let runs = self.runs.next_due();
-        [durable, alarm, runs].into_iter().flatten().min()
+        let walk = (!self.walks.is_empty()).then_some(Millis(0));
+        [durable, alarm, runs, walk].into_iter().flatten().min()
     }
 
     /// Takes what the clocks show in this turn.
@@ -235,12 +236,15 @@ impl Shard {
             }
             Timer::Message(message) => {
                 self.clear_timer(&mut writes, own);
+                writes.delete(key::delayed(message.id));
                 self.deliver_message(*message, writes).await;
             }
             Timer::LargeMessage { message, seal, len } => {
                 self.clear_timer(&mut writes, own);
+                writes.delete(key::delayed(message.id));
                 self.deliver_large(*message, seal, len, writes).await;
             }
+            Timer::Signal { actor, name, n } => self.signal_expired(actor, name, n, own).await,
             Timer::Leftovers { invocation } => self.leftovers_due(invocation, own).await,
             Timer::Chunks { owner } => self.chunks_due(owner, own).await,
             Timer::Schedule { tenant, pipeline } => self.schedule_due(&tenant, &pipeline, own).await,
