@@ -8,12 +8,13 @@ use selvedge_kernel::error::{Consequence, WorkError};
 use selvedge_kernel::id::RunId;
 use selvedge_kernel::pipeline::run::RunInput;
 use selvedge_kernel::record::schedule::{ScheduleRecord, actor, run_of};
-use selvedge_kernel::schedule::{InFlight, OnOverlap, Overlap, due, on_overlap};
+use selvedge_kernel::schedule::{OnOverlap, Overlap, UnderWay, due, on_overlap};
 use selvedge_kernel::time::Millis;
 use tokio::sync::oneshot;
 
 use super::shard::schedule_of;
 use super::{Mark, ScheduleCommand};
+use crate::engine::InFlight;
 use crate::runs::accept::{checked_input, compiled, unknown_pipeline};
 use crate::runs::{NewRun, RunCommand};
 use crate::shard::{Command, Reply, VerbError};
@@ -89,9 +90,9 @@ impl Job {
                 _ => false,
             };
             let state = match (open, waits) {
-                (false, false) => InFlight::Nothing,
-                (_, true) => InFlight::OneAndBuffered,
-                (true, false) => InFlight::One,
+                (false, false) => UnderWay::Nothing,
+                (_, true) => UnderWay::OneAndBuffered,
+                (true, false) => UnderWay::One,
             };
             match on_overlap(state, overlap) {
                 OnOverlap::Skip => mark.counts.overlapped += 1,
@@ -149,7 +150,7 @@ impl Job {
 }
 
 /// Starts the run of a fire, and takes note of it in the mark. Errors: an engine that ends; any other is noted.
-pub(super) async fn start(wiring: &Wiring, record: &ScheduleRecord, fire: Millis, mark: &mut Mark) -> Result<(), VerbError> {
+pub(super) async fn start(wiring: &Arc<Wiring>, record: &ScheduleRecord, fire: Millis, mark: &mut Mark) -> Result<(), VerbError> {
     match try_start(wiring, record, fire).await {
         Ok(run) => {
             mark.started = Some(run);
@@ -165,7 +166,7 @@ pub(super) async fn start(wiring: &Wiring, record: &ScheduleRecord, fire: Millis
     }
 }
 
-async fn try_start(wiring: &Wiring, record: &ScheduleRecord, fire: Millis) -> Result<RunId, VerbError> {
+async fn try_start(wiring: &Arc<Wiring>, record: &ScheduleRecord, fire: Millis) -> Result<RunId, VerbError> {
     let (tenant, name) = (record.tenant.clone(), record.pipeline.clone());
     // Whoever stored it is asked for again at each fire.
     let resource = Resource::Pipeline { tenant: tenant.clone(), name: name.clone() };
@@ -182,17 +183,21 @@ async fn try_start(wiring: &Wiring, record: &ScheduleRecord, fire: Millis) -> Re
 }
 
 /// Writes what was done into the record.
-pub(super) async fn mark_record(wiring: &Wiring, record: &ScheduleRecord, mark: Mark) -> Result<(), VerbError> {
+pub(super) async fn mark_record(wiring: &Arc<Wiring>, record: &ScheduleRecord, mark: Mark) -> Result<(), VerbError> {
     let shard = wiring.shard_of(&actor(&record.tenant, &record.pipeline));
     let (tenant, pipeline, mark) = (record.tenant.clone(), record.pipeline.clone(), Box::new(mark));
     let (reply, answer) = oneshot::channel();
-    wiring.send(shard, Event::Command(shard, Command::Schedule(ScheduleCommand::Mark { tenant, pipeline, mark, reply })));
+    // One question at a time for each schedule: it is not refused.
+    let held = InFlight::again(wiring);
+    wiring.send(shard, Event::Command(shard, Command::Schedule(ScheduleCommand::Mark { tenant, pipeline, mark, reply }), held));
     answer.await.unwrap_or_else(|_| Err(VerbError::closed(wiring.stop_reason())))
 }
 
-async fn ask_run<T>(wiring: &Wiring, run: RunId, command: impl FnOnce(Reply<T>) -> RunCommand) -> Result<T, VerbError> {
+async fn ask_run<T>(wiring: &Arc<Wiring>, run: RunId, command: impl FnOnce(Reply<T>) -> RunCommand) -> Result<T, VerbError> {
     let shard = run.0.hash.shard(wiring.shards);
     let (reply, answer) = oneshot::channel();
-    wiring.send(shard, Event::Command(shard, Command::Run(command(reply))));
+    // One question at a time for each schedule: it is not refused.
+    let held = InFlight::again(wiring);
+    wiring.send(shard, Event::Command(shard, Command::Run(command(reply)), held));
     answer.await.unwrap_or_else(|_| Err(VerbError::closed(wiring.stop_reason())))
 }

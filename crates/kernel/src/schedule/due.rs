@@ -69,7 +69,7 @@ fn before(schedule: &Schedule, until: Millis, fits: impl Fn(Millis) -> bool) -> 
 
 /// What a schedule has under way when it is time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum InFlight {
+pub enum UnderWay {
     /// Nothing.
     Nothing,
     /// The run of an earlier fire.
@@ -93,11 +93,11 @@ pub enum OnOverlap {
 
 /// What becomes of a fire when this is under way.
 #[must_use]
-pub fn on_overlap(under_way: InFlight, overlap: Overlap) -> OnOverlap {
+pub fn on_overlap(under_way: UnderWay, overlap: Overlap) -> OnOverlap {
     match (under_way, overlap) {
-        (InFlight::Nothing, _) | (_, Overlap::Allow) => OnOverlap::Start,
-        (_, Overlap::Skip) | (InFlight::OneAndBuffered, Overlap::BufferOne) => OnOverlap::Skip,
-        (InFlight::One, Overlap::BufferOne) => OnOverlap::Buffer,
+        (UnderWay::Nothing, _) | (_, Overlap::Allow) => OnOverlap::Start,
+        (_, Overlap::Skip) | (UnderWay::OneAndBuffered, Overlap::BufferOne) => OnOverlap::Skip,
+        (UnderWay::One, Overlap::BufferOne) => OnOverlap::Buffer,
         (_, Overlap::CancelOther) => OnOverlap::CancelAndStart,
     }
 }

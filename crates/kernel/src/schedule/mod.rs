@@ -9,7 +9,7 @@ mod due;
 mod error;
 mod fires;
 
-pub use due::{Due, InFlight, OnOverlap, due, due_at, jitter, on_overlap};
+pub use due::{Due, OnOverlap, UnderWay, due, due_at, jitter, on_overlap};
 pub use error::ScheduleError;
 pub use fires::{Schedule, at_or_before, next, next_after, shown};
 

@@ -190,7 +190,7 @@ fn clock_that_goes_back_fires_nothing_twice() {
 
 #[test]
 fn overlap_decides_between_start_skip_buffer_and_cancel() {
-    use {InFlight::*, OnOverlap::*};
+    use {OnOverlap::*, UnderWay::*};
     let table = [
         (Overlap::Allow, [Start, Start, Start]),
         (Overlap::Skip, [Start, Skip, Skip]),
