@@ -11,7 +11,7 @@ use selvedge_kernel::record::message::{Delayed, Message, Outcome};
 use selvedge_kernel::record::shard::{LedgerState, Timer};
 use selvedge_kernel::record::{Writes, key};
 use selvedge_kernel::replay::Replay;
-use selvedge_kernel::time::Day;
+use selvedge_kernel::time::{Day, Millis};
 use selvedge_kernel::transition;
 use selvedge_kernel::wire;
 
@@ -57,8 +57,7 @@ impl Shard {
                 let row = Idempotent { invocation: id, body: body_hash(&message.input) };
                 writes.put(key::idempotency(&message.target, &message.handler, idempotency), wire::encode(&row));
             }
-            let timer = self.set_timer(&mut writes, now.after(delay), Timer::Message(Box::new(message)));
-            writes.put(key::delayed(id), wire::encode(&Delayed { timer, at: now }));
+            self.delay_message(&mut writes, now.after(delay), message);
             self.write(writes, Vec::new());
             return Ok(Some(Answer { id: Some(id), progress: Progress::Open }));
         }
@@ -132,6 +131,16 @@ impl Shard {
         let waiters = self.waiters.entry(id).or_default();
         waiters.retain(|waiter| !waiter.is_closed());
         waiters.push(reply);
+    }
+
+    /// Tells whoever waits for an invocation how it ended, once that is durable.
+    pub(super) fn tell_waiters(&mut self, id: InvocationId, outcome: Outcome, effects: &mut Vec<Effect>) {
+        let Some(waiters) = self.waiters.remove(&id) else { return };
+        effects.push(Effect::Answer(Box::new(move || {
+            for waiter in waiters {
+                let _ = waiter.send(Ok(Answer { id: Some(id), progress: Progress::Ended(outcome.clone()) }));
+            }
+        })));
     }
 
     /// A message past its deadline is never started.
@@ -247,15 +256,7 @@ impl Shard {
             Some(error) => match message.reply_to {
                 Some(peer) => self.reply_by_envelope(peer, message.id, Outcome::Error(error), writes, effects).await,
                 None => {
-                    if let Some(waiters) = self.waiters.remove(&message.id) {
-                        // It was delayed, and somebody waits for what becomes of it.
-                        let (id, outcome) = (message.id, Outcome::Error(error.clone()));
-                        effects.push(Effect::Answer(Box::new(move || {
-                            for waiter in waiters {
-                                let _ = waiter.send(Ok(Answer { id: Some(id), progress: Progress::Ended(outcome.clone()) }));
-                            }
-                        })));
-                    }
+                    self.tell_waiters(message.id, Outcome::Error(error.clone()), effects);
                     self.keep_refused(message, error, writes);
                     Ok(())
                 }
@@ -310,6 +311,31 @@ impl Shard {
             Timer::Message(message) | Timer::LargeMessage { message, .. } => Some((delayed, *message)),
             _ => None,
         })
+    }
+
+    /// Keeps a message until it is due, where its id leads to its timer.
+    pub(super) fn delay_message(&mut self, writes: &mut Writes, at: Millis, message: Message) {
+        let (id, now) = (message.id, self.now());
+        let timer = self.set_timer(writes, at, Timer::Message(Box::new(message)));
+        writes.put(key::delayed(id), wire::encode(&Delayed { timer, at: now }));
+    }
+
+    /// Takes a delayed message back before it is due; false if there is none.
+    pub(super) async fn cancel_delayed(&mut self, id: InvocationId) -> Result<bool, VerbError> {
+        let Some((delayed, message)) = self.delayed(id).await? else { return Ok(false) };
+        let mut writes = Writes::default();
+        self.clear_timer(&mut writes, delayed.timer);
+        writes.delete(key::delayed(id));
+        if let Some(idempotency) = &message.idempotency_key {
+            writes.delete(key::idempotency(&message.target, &message.handler, idempotency));
+        }
+        // A large input lies in chunks of its own.
+        let now = self.now();
+        self.set_timer(&mut writes, now, Timer::Chunks { owner: id.0 });
+        let mut effects = Vec::new();
+        self.tell_waiters(id, Outcome::Error(WorkError::new("cancelled", "it was cancelled before it was due")), &mut effects);
+        self.write(writes, effects);
+        Ok(true)
     }
 
     /// A delayed message is due.

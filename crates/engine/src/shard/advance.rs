@@ -12,7 +12,7 @@ use selvedge_kernel::limit;
 use selvedge_kernel::record::invocation::{Begun, Blocked};
 use selvedge_kernel::record::kind::Kind;
 use selvedge_kernel::record::message::Message;
-use selvedge_kernel::record::shard::{LedgerState, Timer};
+use selvedge_kernel::record::shard::LedgerState;
 use selvedge_kernel::record::{Writes, key};
 use selvedge_kernel::replay::check_result;
 use selvedge_kernel::transition::{self, sent_id};
@@ -443,7 +443,7 @@ impl Shard {
                     }
                     match delay {
                         Some(delay) if self.wiring.shard_of(&message.target) == self.id => {
-                            self.set_timer(writes, now.after(delay), Timer::Message(Box::new(message)));
+                            self.delay_message(writes, now.after(delay), message);
                         }
                         // The delay passes where the message goes, so that it is ordered there by its due time.
                         Some(delay) => self.post_later(now.after(delay), message, writes, effects).await?,

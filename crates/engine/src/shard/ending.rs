@@ -14,7 +14,7 @@ use selvedge_kernel::wire;
 
 use super::activate::Activation;
 use super::advance::DEADLINE;
-use super::{Effect, Shard, VerbError};
+use super::{Shard, VerbError};
 use crate::core::within_body;
 
 impl Shard {
@@ -166,14 +166,7 @@ impl Shard {
             next = found.queue.front().map(|(_, id)| *id).filter(|_| held);
         }
         let next_ready = next.map(|next| (next, self.put_ready(&mut writes, next)));
-        if let Some(waiters) = self.waiters.remove(&id) {
-            let outcome = ended.outcome.clone();
-            effects.push(Effect::Answer(Box::new(move || {
-                for waiter in waiters {
-                    let _ = waiter.send(Ok(super::Answer { id: Some(id), progress: super::Progress::Ended(outcome.clone()) }));
-                }
-            })));
-        }
+        self.tell_waiters(id, ended.outcome.clone(), &mut effects);
         self.write(writes, effects);
         if let Some((next, ready)) = next_ready {
             self.kept_ready.insert(next, ready);

@@ -31,14 +31,20 @@ impl Shard {
             }
             Command::Result { id, wait, reply } => self.result(id, wait, reply).await,
             Command::Cancel { id, reason, reply } => {
-                let result = self.open_record(id).await.map(|_| ());
-                if result.is_ok() {
+                let result = match self.cancel_delayed(id).await {
+                    Ok(false) => self.open_record(id).await.map(|_| true),
+                    done => done.map(|_| false),
+                };
+                if matches!(result, Ok(true)) {
                     self.cancel(id, reason).await;
                 }
-                self.answer(reply, result);
+                self.answer(reply, result.map(|_| ()));
             }
             Command::Kill { id, reason, reply } => {
-                let result = self.kill(id, &reason).await;
+                let result = match self.cancel_delayed(id).await {
+                    Ok(false) => self.kill(id, &reason).await,
+                    done => done.map(|_| ()),
+                };
                 self.answer(reply, result);
             }
             Command::Retry { id, reply } => {

@@ -6,6 +6,7 @@ mod bounds;
 mod cancel;
 mod cli;
 mod clock;
+mod delayed;
 mod disk;
 mod embedded;
 mod erase;
