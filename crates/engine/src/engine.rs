@@ -10,6 +10,7 @@ use selvedge_kernel::error::Consequence;
 use selvedge_kernel::id::{ActorId, InvocationId, RawId, ShardId};
 use selvedge_kernel::limit::{self, Limits};
 use selvedge_kernel::ports::Store;
+use selvedge_kernel::pressure::{self, Admission};
 use selvedge_kernel::record::actor::DeadLetter;
 use selvedge_kernel::record::message::Message;
 use tokio::sync::oneshot;
@@ -167,6 +168,27 @@ impl Engine {
         }
     }
 
+    /// Holds new work back while the store falls behind, and refuses it before the store is full. What was accepted goes on.
+    pub(crate) async fn admit(&self) -> Result<(), VerbError> {
+        if let Admission::After(delay) = self.wiring.settings.pressure.admission() {
+            tokio::time::sleep(delay).await;
+        }
+        match self.wiring.settings.pressure.admission() {
+            Admission::Now | Admission::After(_) => Ok(()),
+            Admission::Refused => Err(VerbError::new(
+                Consequence::Retry,
+                "store_behind",
+                format!(
+                    "the store writes slower than work comes in, and nothing was accepted: what waits to be put away is at {} % of its bound, and \
+                     new work is refused from {} % on; try again after {} s, with the same idempotency key",
+                    self.wiring.settings.pressure.thousandths() / 10,
+                    pressure::REFUSE / 10,
+                    pressure::RETRY_AFTER.as_secs(),
+                ),
+            )),
+        }
+    }
+
     pub(crate) fn draw(&self) -> [u8; 10] {
         self.entropy.lock().unwrap_or_else(PoisonError::into_inner).draw()
     }
@@ -237,6 +259,7 @@ impl Engine {
         if let Some(span) = ask.delay.into_iter().chain(ask.timeout).max() {
             check_delay(self.limits(), span)?;
         }
+        self.admit().await?;
         let held = InFlight::take(&self.wiring, input.len())?;
         let message = Message {
             id: self.new_id(&actor),
@@ -269,6 +292,7 @@ impl Engine {
                 format!("the signal `{name}` carries {} bytes, the limit is {}: send a reference instead", payload.len(), limit::TRANSITION_BYTES),
             ));
         }
+        self.admit().await?;
         let held = InFlight::take(&self.wiring, payload.len())?;
         let shard = match &target {
             SignalTarget::Actor(actor) => {

@@ -20,6 +20,7 @@ pub mod nearest;
 pub mod pipeline;
 pub mod policy;
 pub mod ports;
+pub mod pressure;
 pub mod record;
 pub mod replay;
 pub mod schedule;

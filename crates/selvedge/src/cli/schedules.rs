@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::app::App;
 use crate::control::{Request, SteerSchedule};
 
-use super::access::Access;
+use super::access::{ask_once, ask_whoever};
 use super::actors::{done, text};
 use super::args::{Common, Schedules};
 use super::exit::{Code, Stop};
@@ -17,7 +17,7 @@ pub async fn schedules(common: &Common, app: App, verb: Schedules) -> Result<Cod
     let (pipeline, steer) = match verb {
         Schedules::List => return list(common, app).await,
         Schedules::Show { pipeline } => {
-            let shown = Access::open(common, app, Tasks::Leave).await?.ask_once(Request::Schedule { pipeline }).await?;
+            let shown = ask_once(common, app, Tasks::Leave, Request::Schedule { pipeline }).await?;
             print::result(common.output, &shown, || text(&shown["sentence"]))?;
             return Ok(Code::Done);
         }
@@ -26,9 +26,7 @@ pub async fn schedules(common: &Common, app: App, verb: Schedules) -> Result<Cod
         Schedules::Remove { pipeline } => (pipeline, SteerSchedule::Remove),
         Schedules::Fire { pipeline } => (pipeline, SteerSchedule::Fire),
     };
-    let access = Access::open(common, app, Tasks::Leave).await?;
-    let held = access.is_held();
-    let answer = access.ask_once(Request::SteerSchedule { pipeline, steer }).await?;
+    let (answer, held) = ask_whoever(common, app, Tasks::Leave, Request::SteerSchedule { pipeline, steer }).await?;
     let what = match steer {
         SteerSchedule::Fire => format!("it started {}", text(&answer["run"])),
         SteerSchedule::Remove => "it is removed, until a process opens the data directory with its pipeline again".to_owned(),
@@ -42,7 +40,7 @@ pub async fn schedules(common: &Common, app: App, verb: Schedules) -> Result<Cod
 }
 
 async fn list(common: &Common, app: App) -> Result<Code, Stop> {
-    let found = Access::open(common, app, Tasks::Leave).await?.ask_once(Request::Schedules).await?;
+    let found = ask_once(common, app, Tasks::Leave, Request::Schedules).await?;
     print::result(common.output, &found, || {
         let row = |one: &Value| {
             let status = if one["paused"].is_null() { "active" } else { "paused" };

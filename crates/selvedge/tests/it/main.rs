@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod accept;
+mod behind;
 mod bounds;
 mod cancel;
 mod cli;
