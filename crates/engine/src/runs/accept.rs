@@ -23,7 +23,7 @@ use crate::registry::Registry;
 use crate::shard::{Activation, Effect, Shard, VerbError};
 
 /// Checks an input against a definition, and fills in what it leaves out.
-pub(super) fn checked_input(definition: &Definition, input: &Bytes) -> Result<Bytes, VerbError> {
+pub(crate) fn checked_input(definition: &Definition, input: &Bytes) -> Result<Bytes, VerbError> {
     let wrong = |message: String| VerbError::new(Consequence::FixInput, "input", message);
     let value = serde_json::from_slice(input).map_err(|error| wrong(format!("the input of `{}` is no JSON: {error}", definition.name)))?;
     let value = validate_input(definition, value).map_err(|wrongs| wrong(selvedge_kernel::diagnostic::listed(&wrongs)))?;
@@ -32,7 +32,7 @@ pub(super) fn checked_input(definition: &Definition, input: &Bytes) -> Result<By
 }
 
 /// A definition, ready to run here: activities that it does not declare have the policies that they are registered with.
-pub(super) fn compiled(registry: &Registry, definition: Definition) -> Result<Arc<Compiled>, VerbError> {
+pub(crate) fn compiled(registry: &Registry, definition: Definition) -> Result<Arc<Compiled>, VerbError> {
     let version = selvedge_kernel::pipeline::parse::version(&definition);
     let mut compiled = Compiled::new(definition, version).map_err(|error| VerbError::new(Consequence::FixInput, "definition", error.to_string()))?;
     let registered = |name: &String| if compiled.definition.activities.contains_key(name) { None } else { registry.activities.get(name) };

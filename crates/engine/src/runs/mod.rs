@@ -1,7 +1,7 @@
 //! Runs of pipelines: actors of the built-in type `pipeline`, performed by their shard. What a run does is decided by
 //! `kernel::pipeline::run`; here its rows are written, and what it asks for is done.
 
-mod accept;
+pub(crate) mod accept;
 mod lists;
 mod memory;
 mod perform;

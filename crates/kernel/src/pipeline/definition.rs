@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::egress::Allowed;
 use crate::policy::{Retry, Span, Throttle, Timeout};
+use crate::schedule::Spec;
 
 /// A validated pipeline.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -30,6 +31,9 @@ pub struct Definition {
     pub retention: Option<Span>,
     /// Named expressions, indexed for lists.
     pub attributes: BTreeMap<String, Value>,
+    /// When it starts by itself, where it is stored. Absent in the JSON of a pipeline without: its version stays what it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Spec>,
     /// In file order; `depends_on` filled in.
     pub stages: Vec<Stage>,
     /// What the `http` activities of this file may reach, besides what the manifest names.

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::activity::{Egress, activities};
 use super::definition::Definition;
 use super::document::{Kind, Tree, one_document};
+use super::scheduled::{check_input, schedule};
 use super::schema;
 use super::scope::{InScope, template};
 use super::stage::{self, Draft};
@@ -52,7 +53,7 @@ pub fn parse_pipeline_tree(file: &str, tree: &Tree, known: Option<&Known>) -> Re
 fn definition(report: &mut Report, tree: &Tree, known: Option<&Known>) -> Option<Definition> {
     let mut fields = Fields::of(report, tree, "a pipeline", "its first line is selvedge: 1")?;
     format(report, &mut fields);
-    fields.later(report, &["attributes", "concurrency", "schedule"]);
+    fields.later(report, &["attributes", "concurrency"]);
     let name = fields.required(report, "name", "write name: my_pipeline").and_then(|entry| {
         let text = string(report, "name", &entry.value)?;
         name(report, "the pipeline", text, entry.value.place)
@@ -68,6 +69,7 @@ fn definition(report: &mut Report, tree: &Tree, known: Option<&Known>) -> Option
     let declared: BTreeSet<String> = schema::names(fields.peek("activities").map(|entry| &entry.value));
     let timeout = fields.get("timeout").and_then(|entry| span(report, "timeout", &entry.value));
     let retention = fields.get("retention").and_then(|entry| span(report, "retention", &entry.value));
+    let written = fields.get("schedule").map(|entry| schedule(report, entry));
     let output = fields.get("output");
     let stages = fields.required(report, "stages", "write stages: [{name: first, call: an_activity}]").and_then(|entry| list(report, "stages", &entry.value));
     if let Some(stages) = stages {
@@ -105,7 +107,7 @@ fn definition(report: &mut Report, tree: &Tree, known: Option<&Known>) -> Option
     }
     fields.end(report);
     let stages = done.into_iter().collect::<Option<Vec<_>>>()?;
-    Some(Definition {
+    let definition = Definition {
         version: None,
         name: name?,
         description,
@@ -115,9 +117,14 @@ fn definition(report: &mut Report, tree: &Tree, known: Option<&Known>) -> Option
         timeout,
         retention,
         attributes: BTreeMap::new(),
+        schedule: written.as_ref().and_then(|written| Some(written.as_ref()?.spec.clone())),
         stages,
         egress,
-    })
+    };
+    if let Some(written) = written.flatten() {
+        check_input(report, &written, &definition);
+    }
+    Some(definition)
 }
 
 fn format(report: &mut Report, fields: &mut Fields<'_>) {

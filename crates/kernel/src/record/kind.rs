@@ -68,4 +68,6 @@ pub enum Kind {
     RunEvent = 37,
     /// run, n (u64) → a chain entry: the digest of one commit of the run. Leaves by retention.
     RunChain = 38,
+    /// Shard-wide, tenant, pipeline → a schedule: what it says, when it fires next, what it did. Leaves when it is removed.
+    Schedule = 48,
 }

@@ -6,6 +6,7 @@ pub mod key;
 pub mod kind;
 pub mod message;
 pub mod run;
+pub mod schedule;
 pub mod shard;
 
 use crate::id::Key;

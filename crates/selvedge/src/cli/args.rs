@@ -55,6 +55,9 @@ pub enum Noun {
     /// Look at runs, steer them, answer them
     #[command(subcommand)]
     Runs(Runs),
+    /// Look at schedules, pause, resume and fire them
+    #[command(subcommand)]
+    Schedules(Schedules),
     /// Talk to actors
     #[command(subcommand)]
     Actors(Actors),
@@ -113,6 +116,37 @@ pub enum Pipelines {
     Check {
         /// Pipelines [default: those that app.yaml names]
         files: Vec<PathBuf>,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Schedules {
+    /// All schedules, with their next fires and what they did
+    List,
+    /// Why a schedule is where it is
+    Show {
+        /// The pipeline that it starts
+        pipeline: String,
+    },
+    /// Fire no more until it is resumed
+    Pause {
+        /// The pipeline that it starts
+        pipeline: String,
+    },
+    /// Fire again, from now on
+    Resume {
+        /// The pipeline that it starts
+        pipeline: String,
+    },
+    /// Fire now, whatever is under way
+    Fire {
+        /// The pipeline that it starts
+        pipeline: String,
+    },
+    /// Take it away, until a process opens the data directory with its pipeline again
+    Remove {
+        /// The pipeline that it starts
+        pipeline: String,
     },
 }
 

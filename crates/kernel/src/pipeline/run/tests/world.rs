@@ -70,6 +70,7 @@ pub fn graph(stages: Vec<Stage>) -> Definition {
         timeout: None,
         retention: None,
         attributes: BTreeMap::new(),
+        schedule: None,
         stages,
         egress: Vec::new(),
     }
