@@ -47,6 +47,8 @@ pub enum Waiting {
     RunLimit { key: String, holder: RunId },
     /// A child.
     Child { invocation: InvocationId },
+    /// A run that a task of it called.
+    ChildRun { stage: String, run: RunId },
 }
 
 impl Waiting {
@@ -78,6 +80,7 @@ impl Waiting {
             Waiting::Tasks { stage, done, total } => format!("for the tasks of `{stage}`, {done} of {total} done"),
             Waiting::RunLimit { key, holder } => format!("for the run limit of `{key}`, held by {holder}"),
             Waiting::Child { invocation } => format!("for its child {invocation}"),
+            Waiting::ChildRun { stage, run } => format!("at `{stage}` for its child {run}"),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! `kernel::pipeline::run`; here its rows are written, and what it asks for is done.
 
 mod accept;
+mod child;
 mod lists;
 mod memory;
 mod perform;
@@ -22,6 +23,7 @@ use selvedge_kernel::machine::RunState;
 use selvedge_kernel::pipeline::compiled::Compiled;
 use selvedge_kernel::pipeline::run::{Command, Run, RunInput};
 use selvedge_kernel::record::Writes;
+use selvedge_kernel::record::run::Parent;
 use selvedge_kernel::time::Millis;
 use serde::{Deserialize, Serialize};
 
@@ -80,6 +82,8 @@ pub(crate) struct NewRun {
     pub compiled: Arc<Compiled>,
     pub input: Bytes,
     pub context: AuthorizationContext,
+    /// The run whose task it is.
+    pub parent: Option<Parent>,
 }
 
 /// What a client asks of a run.
@@ -134,6 +138,8 @@ enum Doing {
     Here { _abort: Abort },
     /// A call to an actor: its answer comes as a message.
     Call(InvocationId),
+    /// A run of another pipeline: its end comes as a message.
+    Child(RunId),
 }
 
 /// Who follows a run, and from which event on.

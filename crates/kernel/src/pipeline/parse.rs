@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::activity::activities;
+use super::compiled::{CompileError, Compiled};
 use super::definition::Definition;
 use super::document::{Kind, Tree, one_document};
 use super::schema;
@@ -24,6 +25,8 @@ pub struct Known {
     pub activities: BTreeSet<String>,
     /// Types of actors, each with its handlers.
     pub actors: BTreeMap<String, BTreeSet<String>>,
+    /// Names of pipelines, if all of them are known.
+    pub pipelines: Option<BTreeSet<String>>,
 }
 
 /// Parses and validates one file. Gives the definition with warnings, or all errors, sorted by place.
@@ -37,6 +40,17 @@ pub fn parse_pipeline_among(file: &str, text: &str, known: Option<&Known>) -> Re
     let tree = one_document(&mut report, text);
     let definition = tree.and_then(|tree| definition(&mut report, &tree, known));
     report.end(definition)
+}
+
+/// The name that a file gives its pipeline, whatever else is wrong with it.
+#[must_use]
+pub fn name_of(text: &str) -> Option<String> {
+    let tree = one_document(&mut Report::new(""), text)?;
+    let Kind::Map(entries) = &tree.kind else { return None };
+    match &entries.iter().find(|entry| entry.key == "name")?.value.kind {
+        Kind::Text(text) => Some(text.value.clone()),
+        _ => None,
+    }
 }
 
 /// The same from a parsed document.
@@ -100,7 +114,7 @@ fn definition(report: &mut Report, tree: &Tree, known: Option<&Known>) -> Option
     }
     fields.end(report);
     let stages = done.into_iter().collect::<Option<Vec<_>>>()?;
-    Some(Definition {
+    let definition = Definition {
         name: name?,
         description,
         input,
@@ -110,7 +124,21 @@ fn definition(report: &mut Report, tree: &Tree, known: Option<&Known>) -> Option
         retention,
         attributes: BTreeMap::new(),
         stages,
-    })
+    };
+    // What a start would refuse is refused here.
+    if !report.failed()
+        && let Err(error) = Compiled::new(definition.clone(), String::new())
+    {
+        let (place, message) = match error {
+            CompileError::Meaning { stage, field, message, .. } => {
+                let draft = drafts.iter().find(|draft| draft.name == stage);
+                (draft.map_or(tree.place, |draft| draft.place_of(&field)), format!("`{field}`: {message}"))
+            }
+            other => (tree.place, other.to_string()),
+        };
+        report.error(place, message, "");
+    }
+    Some(definition)
 }
 
 fn format(report: &mut Report, fields: &mut Fields<'_>) {

@@ -66,4 +66,6 @@ pub enum Kind {
     RunEvent = 37,
     /// run, n (u64) → a chain entry: the digest of one commit of the run. Leaves by retention.
     RunChain = 38,
+    /// run → whose child it is, what finished in which order, what is being undone. Leaves by retention.
+    RunAnnex = 39,
 }

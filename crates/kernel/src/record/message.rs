@@ -6,6 +6,7 @@ use crate::auth::AuthorizationContext;
 use crate::error::WorkError;
 use crate::id::{ActorId, InvocationId, RunId};
 use crate::journal::Payload;
+use crate::record::run::Parent;
 use crate::time::Millis;
 use bytes::Bytes;
 
@@ -106,6 +107,26 @@ pub enum Envelope {
     Cancel {
         /// Which.
         invocation: InvocationId,
+        /// Why.
+        reason: String,
+    },
+    /// Start a run for a task of another run, unless it is there already.
+    StartChild {
+        /// Its id, which follows from the task.
+        run: RunId,
+        /// The definition, as JSON.
+        definition: Bytes,
+        /// The input, checked and with defaults filled in.
+        input: Bytes,
+        /// Who starts it.
+        context: AuthorizationContext,
+        /// Who waits for its end.
+        parent: Parent,
+    },
+    /// Ask a run to end.
+    CancelRun {
+        /// Which.
+        run: RunId,
         /// Why.
         reason: String,
     },

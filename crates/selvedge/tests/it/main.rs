@@ -3,6 +3,7 @@
 
 mod accept;
 mod cancel;
+mod children;
 mod cli;
 mod clock;
 mod disk;
@@ -15,6 +16,7 @@ mod memory;
 mod mended;
 mod messages;
 mod mismatch;
+mod modes;
 mod operations;
 mod polling;
 mod property;

@@ -37,6 +37,11 @@ impl Run {
             RunInput::Decision { approval, decider, answer, comment } => self.decision(approval, (decider, answer), comment, now)?,
             RunInput::Cancel { by } => {
                 RUN.next(self.header.state, RunEvent::Cancel)?;
+                match &self.annex.ending {
+                    Some(ending) if !ending.cancelled => return Err(RunRefused::Compensating { done: ending.done, all: ending.order.len() }),
+                    Some(_) => return Ok(out.effects),
+                    None => {}
+                }
                 self.end_run(RunEvent::Cancel, Some(format!("cancelled by {by}")), now, &mut out);
             }
             RunInput::Pause { by } => {
@@ -54,6 +59,9 @@ impl Run {
             }
             RunInput::RetryFailed => {
                 RUN.next(self.header.state, RunEvent::Retry)?;
+                if self.annex.ending.is_some() {
+                    return Err(RunRefused::Compensated);
+                }
                 self.retry_failed(now);
             }
         }
@@ -91,7 +99,8 @@ impl Run {
         self.header.blocked = None;
         self.header.deadline = self.compiled.definition.timeout.map(|span| now.after(span.0));
         for stage in 0..self.stages.len() {
-            if !matches!(self.header.stages[stage].state, StageState::Failed | StageState::Cancelled) {
+            let ended_badly = matches!(self.header.stages[stage].state, StageState::Failed | StageState::Cancelled);
+            if !ended_badly || self.is_loser(stage) {
                 continue;
             }
             self.stage_event(stage, StageEvent::Retry, None);
@@ -107,7 +116,7 @@ impl Run {
                 window: std::mem::take(&mut at.window),
                 ..StageHeader::default()
             };
-            let throttle = compiled.definition.stages[stage].throttle.as_ref();
+            let throttle = compiled.plan[stage].throttle.as_ref();
             self.stages[stage] = StageMemory::new(throttle, &self.header.stages[stage]);
         }
     }

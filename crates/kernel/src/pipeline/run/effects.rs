@@ -218,6 +218,13 @@ pub enum Command {
         /// Which stage.
         stage: u16,
     },
+    /// Cancel calls that an earlier process may have made and this one did not make again.
+    CancelCalls {
+        /// Of which stage.
+        stage: u16,
+        /// Items, the attempt of each, and whom it called.
+        calls: Vec<(u32, u32, Work)>,
+    },
     /// The run has ended.
     RunEnded {
         /// How.
@@ -262,6 +269,11 @@ pub enum Work {
         target: ActorId,
         /// Which handler.
         handler: String,
+    },
+    /// A run of another pipeline.
+    Pipeline {
+        /// Its name.
+        name: String,
     },
 }
 
@@ -351,6 +363,17 @@ pub enum RunRefused {
         /// Who may.
         assignees: Vec<String>,
     },
+    /// It fails, and what it did is being undone.
+    #[error("the run has failed and undoes what it did ({done} of {all} stages): wait for its end, or mend what its compensation waits for")]
+    Compensating {
+        /// Stages undone.
+        done: u32,
+        /// Of so many.
+        all: usize,
+    },
+    /// What it did was undone.
+    #[error("what the run did was undone by its compensation: start a new run instead")]
+    Compensated,
     /// Too many signals are kept.
     #[error("the run keeps {kept} signals that no stage has taken (limit: signals = {kept}): wait until it takes some, or cancel it")]
     Signals {

@@ -36,8 +36,12 @@ pub(super) enum Target {
     Outputs(u16),
     /// The index of a gather.
     Index(u16),
-    /// The members of one group.
+    /// The members of one group, or the outputs that are reduced.
     Group(u16, u32),
+    /// Rows of a stage that is undone.
+    Undone(u16, u32),
+    /// An output of a stage that is undone.
+    UndoneOutput(u16, u32),
     /// The first kept signal for a stage.
     Signal(u16),
 }
@@ -86,7 +90,13 @@ impl Readings {
     /// Answers to what a stage asked for its own tasks are dropped from now on.
     pub fn forget(&mut self, stage: u16) {
         let of_stage = |target: &Target| match target {
-            Target::Slots(of) | Target::Old(of) | Target::Piece(of, _) | Target::Group(of, _) | Target::Signal(of) => *of == stage,
+            Target::Slots(of)
+            | Target::Old(of)
+            | Target::Piece(of, _)
+            | Target::Group(of, _)
+            | Target::Signal(of)
+            | Target::Undone(of, _)
+            | Target::UndoneOutput(of, _) => *of == stage,
             Target::Input | Target::Outputs(_) | Target::Index(_) => false,
         };
         self.progress.retain(|target, _| !of_stage(target));
@@ -143,6 +153,12 @@ impl Run {
             (Target::Index(stage), Progress::Index(found), Supply::Rows(rows)) => self.take_index(*stage, found, &rows),
             (Target::Group(stage, item), Progress::Group(members), supply) => self.take_members(*stage, *item, members, supply),
             (Target::Signal(stage), _, supply) => self.take_signal(*stage, supply),
+            (Target::Undone(stage, page), _, Supply::Rows(rows)) => self.take_undone(*stage, *page, &rows),
+            (Target::UndoneOutput(stage, item), _, Supply::Payload(bytes)) => {
+                let output = parse("an output", &bytes)?;
+                self.stages[usize::from(*stage)].groups.insert(*item, output);
+                Ok(None)
+            }
             _ => Err(RunDamaged::Missing { what: "an answer of the kind that was asked for".to_owned() }),
         }
     }
@@ -179,7 +195,7 @@ impl Run {
             if let (TaskState::Queued, Some(again)) = (slot.state, slot.again) {
                 memory.retries.insert((again, FALLBACK_ITEM));
             }
-            memory.fallback = Some(slot);
+            memory.fallback = Some(Slot { sent_before: slot.state == TaskState::Queued, ..slot });
             memory.loaded = true;
             return Ok(None);
         }
@@ -230,7 +246,7 @@ impl Run {
     }
 
     fn take_signal(&mut self, stage: u16, supply: Supply) -> Result<Option<Ask>, RunDamaged> {
-        let Mode::WaitSignal { signal } = &self.compiled.definition.stages[usize::from(stage)].mode else {
+        let Mode::WaitSignal { signal } = &self.compiled.plan[usize::from(stage)].mode else {
             return Ok(None);
         };
         let Some(first) = self.header.signals.get(signal).and_then(|kept| kept.first()).copied() else {
@@ -253,10 +269,11 @@ impl Run {
 }
 
 fn push_slot(memory: &mut super::memory::StageMemory, item: u32, round: u32) {
-    let slot = match memory.old.remove(&item) {
+    let mut slot = match memory.old.remove(&item) {
         Some(row) => Slot::from_row(&row, round),
         None => Slot::new(),
     };
+    slot.sent_before = slot.state == TaskState::Queued;
     match (slot.state, slot.again) {
         (TaskState::Queued, Some(again)) => {
             memory.retries.insert((again, item));

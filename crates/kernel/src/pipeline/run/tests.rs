@@ -2,7 +2,9 @@
 
 mod cases;
 mod model;
+mod modes;
 mod options;
 mod scale;
+mod undo;
 mod waits;
 mod world;
