@@ -115,6 +115,12 @@ impl Shard {
 
     /// Ends a run because the one above it needs it no more; one that is gone or has ended stays as it is.
     pub(crate) async fn keep_run_cancel(&mut self, id: RunId, reason: String) -> Result<(), VerbError> {
+        self.apply_to_run(id, RunInput::Cancel { by: reason }).await
+    }
+
+    /// Gives a run what a message brings, in a commit before the one that raises the message's mark: if it comes twice,
+    /// the second one changes nothing. One that is gone, or does not take it, stays as it is.
+    pub(super) async fn apply_to_run(&mut self, id: RunId, input: RunInput) -> Result<(), VerbError> {
         match self.activate_run(id).await {
             Ok(()) => {}
             Err(error) if matches!(error.code.as_str(), "unknown_run" | "store_damaged") => return Ok(()),
@@ -122,7 +128,7 @@ impl Shard {
         }
         let Some(mut active) = self.runs.active.remove(&id) else { return Ok(()) };
         let now = self.now();
-        match active.run.apply(RunInput::Cancel { by: reason }, now) {
+        match active.run.apply(input, now) {
             Ok(effects) => self.move_on(active, effects).await,
             Err(_) => {
                 self.keep(active);

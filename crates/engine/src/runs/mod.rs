@@ -3,6 +3,7 @@
 
 mod accept;
 mod child;
+mod line;
 mod lists;
 mod memory;
 mod perform;

@@ -31,6 +31,7 @@ impl Shard {
                     self.dispatch(run, dispatch, round).await?;
                 }
                 Command::AbortStage { stage } => self.abort_tasks(run, Some(stage)).await?,
+                Command::EnterLine(entering) => self.ask_line(entering).await?,
                 Command::CancelCalls { stage, calls } => {
                     let round = rounds.get(usize::from(stage)).copied().unwrap_or(0);
                     self.cancel_calls(run, (stage, round), calls).await?;

@@ -229,6 +229,7 @@ impl Shard {
             active.ended = ended;
             if ended {
                 self.answer_parent(&active.run, &large, &mut writes, &mut answers).await?;
+                self.give_place_back(&active.run, &mut writes, &mut answers).await?;
             }
             let line = match state {
                 RunState::Completed => LedgerState::Completed,

@@ -156,6 +156,8 @@ pub struct Compiled {
     pub plan: Vec<Stage>,
     /// The stages of the plan, ready to run.
     pub stages: Vec<CompiledStage>,
+    /// By what runs stand in line, if they do.
+    pub line_key: Option<Expression>,
     /// The run's output.
     pub output: Option<Template>,
     /// What that reads.
@@ -210,9 +212,10 @@ impl Compiled {
                 ));
             }
         }
+        let line_key = compiler.expression("concurrency.key", definition.concurrency.as_ref().and_then(|concurrency| concurrency.key.as_ref()))?;
         let output = compiler.template("output", &definition.output)?;
         let output_reads = output.as_ref().map(|template| compiler.reads_of(&template.expressions())).unwrap_or_default();
-        Ok(Compiled { bytes, version, plan, stages, output, output_reads, definition })
+        Ok(Compiled { bytes, version, plan, stages, line_key, output, output_reads, definition })
     }
 }
 

@@ -22,12 +22,38 @@ pub struct Definition {
     pub activities: BTreeMap<String, Activity>,
     /// The whole run's time.
     pub timeout: Option<Span>,
+    /// How many runs of it go at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<Concurrency>,
     /// How long the finished run is kept.
     pub retention: Option<Span>,
     /// Named expressions, indexed for lists.
     pub attributes: BTreeMap<String, Value>,
     /// In file order; `depends_on` filled in.
     pub stages: Vec<Stage>,
+}
+
+/// How many runs of a pipeline go at once.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Concurrency {
+    /// At most so many, 1 to 1 000.
+    pub limit: u32,
+    /// A bare expression over `input` and `run`: so many for each of its values; none: for all runs together.
+    pub key: Option<String>,
+    /// What becomes of one more.
+    pub when_full: WhenFull,
+}
+
+/// What becomes of a run when as many as may go at once are there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenFull {
+    /// It waits in line.
+    Wait,
+    /// It fails at once.
+    Reject,
+    /// The oldest is cancelled, with all that wait, and it comes next.
+    Replace,
 }
 
 /// An activity and where it runs.

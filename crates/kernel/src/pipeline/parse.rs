@@ -5,15 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::activity::activities;
 use super::compiled::{CompileError, Compiled};
-use super::definition::Definition;
+use super::definition::{Concurrency, Definition, WhenFull};
 use super::document::{Kind, Tree, one_document};
 use super::schema;
-use super::scope::{InScope, template};
+use super::scope::{InScope, expression, template};
 use super::stage::{self, Draft};
 use super::validate::{Shape, shape};
 use crate::diagnostic::{Diagnostic, Report};
-use crate::fields::{Fields, list, name, span, string};
-use crate::limit::Limits;
+use crate::fields::{Fields, list, name, span, string, whole, word};
+use crate::limit::{Limits, RUNS_AT_ONCE};
 
 /// The format that this version reads.
 pub const FORMAT: u64 = 1;
@@ -63,7 +63,7 @@ pub fn parse_pipeline_tree(file: &str, tree: &Tree, known: Option<&Known>) -> Re
 fn definition(report: &mut Report, tree: &Tree, known: Option<&Known>) -> Option<Definition> {
     let mut fields = Fields::of(report, tree, "a pipeline", "its first line is selvedge: 1")?;
     format(report, &mut fields);
-    fields.later(report, &["attributes", "concurrency", "schedule"]);
+    fields.later(report, &["attributes", "schedule"]);
     let name = fields.required(report, "name", "write name: my_pipeline").and_then(|entry| {
         let text = string(report, "name", &entry.value)?;
         name(report, "the pipeline", text, entry.value.place)
@@ -77,6 +77,8 @@ fn definition(report: &mut Report, tree: &Tree, known: Option<&Known>) -> Option
     let declared: BTreeSet<String> = schema::names(fields.peek("activities").map(|entry| &entry.value));
     let timeout = fields.get("timeout").and_then(|entry| span(report, "timeout", &entry.value));
     let retention = fields.get("retention").and_then(|entry| span(report, "retention", &entry.value));
+    let of_the_input = InScope { input: &input_names, stages: &BTreeMap::new(), upstream: None, own: None, nullable: &BTreeMap::new(), more: Vec::new() };
+    let concurrency = fields.get("concurrency").map(|entry| concurrency(report, &entry.value, &of_the_input));
     let output = fields.get("output");
     let stages = fields.required(report, "stages", "write stages: [{name: first, call: an_activity}]").and_then(|entry| list(report, "stages", &entry.value));
     if let Some(stages) = stages {
@@ -121,6 +123,10 @@ fn definition(report: &mut Report, tree: &Tree, known: Option<&Known>) -> Option
         output: output.map_or(Value::Null, |entry| entry.value.to_value()),
         activities,
         timeout,
+        concurrency: match concurrency {
+            None => None,
+            Some(concurrency) => Some(concurrency?),
+        },
         retention,
         attributes: BTreeMap::new(),
         stages,
@@ -139,6 +145,26 @@ fn definition(report: &mut Report, tree: &Tree, known: Option<&Known>) -> Option
         report.error(place, message, "");
     }
     Some(definition)
+}
+
+/// How many runs go at once.
+fn concurrency(report: &mut Report, tree: &Tree, scope: &InScope<'_>) -> Option<Concurrency> {
+    let hint = "write concurrency: {limit: 1, key: input.customer}";
+    let mut fields = Fields::of(report, tree, "`concurrency`", hint)?;
+    let limit = fields.required(report, "limit", hint).and_then(|entry| whole(report, "limit", &entry.value, 1..=RUNS_AT_ONCE as u64));
+    let key = fields.get("key").map(|entry| expression(report, "key", &entry.value, scope));
+    let when_full = fields.get("when_full").map_or(Some("wait"), |entry| word(report, "when_full", &entry.value, &["wait", "reject", "replace"]));
+    fields.end(report);
+    let when_full = match when_full? {
+        "reject" => WhenFull::Reject,
+        "replace" => WhenFull::Replace,
+        _ => WhenFull::Wait,
+    };
+    let key = match key {
+        None => None,
+        Some(key) => Some(key?),
+    };
+    Some(Concurrency { limit: limit? as u32, key, when_full })
 }
 
 fn format(report: &mut Report, fields: &mut Fields<'_>) {

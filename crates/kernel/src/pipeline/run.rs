@@ -22,6 +22,7 @@ mod dispatch;
 mod effects;
 mod end;
 mod gather;
+mod line;
 mod memory;
 mod outputs;
 mod quorum;
@@ -128,6 +129,10 @@ pub struct Run {
     dirty: bool,
     wake: Option<Millis>,
     turn: usize,
+    /// Whether its line was asked in this process.
+    asked_line: bool,
+    /// Whom it waits for in line, as its line said last.
+    line_holder: Option<RunId>,
 }
 
 /// Effects under way, and what they may still hold.
@@ -259,6 +264,8 @@ impl Run {
             dirty: false,
             wake: None,
             turn: 0,
+            asked_line: false,
+            line_holder: None,
         }
     }
 
@@ -344,9 +351,6 @@ impl Run {
     }
 
     fn turn_once(&mut self, now: Millis, out: &mut Out) {
-        if self.header.state == RunState::Pending {
-            self.run_event(RunEvent::Start, None);
-        }
         if self.header.deadline.is_some_and(|deadline| deadline <= now) {
             let error = WorkError::new("deadline", "the time of the whole run (`timeout`) is up");
             self.fail_run(error, now, out);
@@ -355,6 +359,12 @@ impl Run {
         if self.input_doc.is_none() {
             self.read_input();
             return;
+        }
+        if !self.may_go(now, out) {
+            return;
+        }
+        if self.header.state == RunState::Pending {
+            self.run_event(RunEvent::Start, None);
         }
         let mut stage_changed = false;
         loop {

@@ -68,4 +68,8 @@ pub enum Kind {
     RunChain = 38,
     /// run → whose child it is, what finished in which order, what is being undone. Leaves by retention.
     RunAnnex = 39,
+    /// tenant, pipeline, key, n (u64) → a run that goes, or waits in line. Leaves at its end.
+    RunLine = 40,
+    /// tenant, pipeline, key, run → n of its place in line. Leaves at its end.
+    RunPlace = 41,
 }

@@ -6,6 +6,7 @@ use crate::auth::AuthorizationContext;
 use crate::error::WorkError;
 use crate::id::{ActorId, InvocationId, RunId};
 use crate::journal::Payload;
+use crate::record::line::{Entering, LineSays};
 use crate::record::run::Parent;
 use crate::time::Millis;
 use bytes::Bytes;
@@ -122,6 +123,17 @@ pub enum Envelope {
         context: AuthorizationContext,
         /// Who waits for its end.
         parent: Parent,
+    },
+    /// Ask for a place in a line.
+    EnterLine(Entering),
+    /// Give a place in a line back.
+    LeaveLine(Entering),
+    /// What a run is told by its line.
+    Line {
+        /// Which run.
+        run: RunId,
+        /// What.
+        says: LineSays,
     },
     /// Ask a run to end.
     CancelRun {

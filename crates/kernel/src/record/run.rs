@@ -242,6 +242,8 @@ pub struct Annex {
     pub winners: BTreeMap<u16, Vec<u16>>,
     /// How the run ends once all is undone.
     pub ending: Option<Ending>,
+    /// Its place in the line of its pipeline.
+    pub line: Option<InLine>,
 }
 
 /// Who waits for the end of a run.
@@ -251,6 +253,15 @@ pub struct Parent {
     pub peer: Peer,
     /// How many runs stand above it.
     pub depth: u32,
+}
+
+/// The place of a run among those of its pipeline that do not go at once.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct InLine {
+    /// The value of `concurrency.key`, as text.
+    pub key: String,
+    /// Whether it may go.
+    pub admitted: bool,
 }
 
 /// An end that waits until what was done is undone.

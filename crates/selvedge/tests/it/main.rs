@@ -12,6 +12,7 @@ mod erase;
 mod failing;
 mod kit;
 mod limits;
+mod line;
 mod memory;
 mod mended;
 mod messages;

@@ -119,7 +119,7 @@ impl Run {
 
     /// `running` while a task runs or can run, `waiting` while only times, people and signals are left.
     pub(super) fn rest_or_wake(&mut self) {
-        let active = !self.readings.is_idle() || (0..self.stages.len()).any(|stage| self.is_active(stage));
+        let active = self.in_line() || !self.readings.is_idle() || (0..self.stages.len()).any(|stage| self.is_active(stage));
         match self.header.state {
             RunState::Running if !active => self.run_event(RunEvent::Wait, None),
             RunState::Waiting if active => self.run_event(RunEvent::Wake, None),

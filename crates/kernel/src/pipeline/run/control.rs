@@ -28,6 +28,7 @@ impl Run {
                     }
                 }
             }
+            RunInput::Line(says) => self.line_says(says, now, &mut out),
             RunInput::TimerFired => {
                 if self.header.timer.is_some_and(|at| at <= now) {
                     self.dirty = true;
@@ -93,6 +94,9 @@ impl Run {
     /// Everything that did not end well starts over; what ended well is found in its rows and stays.
     fn retry_failed(&mut self, now: Millis) {
         self.run_event(RunEvent::Retry, None);
+        // It stands in line again.
+        self.annex_changed |= self.annex.line.take().is_some();
+        self.asked_line = false;
         self.header.error = None;
         self.header.ended_at = None;
         self.header.paused = None;

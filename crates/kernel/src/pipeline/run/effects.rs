@@ -8,6 +8,7 @@ use crate::id::{ActorId, ApprovalId, Key};
 use crate::journal::Hash32;
 use crate::machine::RunState;
 use crate::ports::Put;
+use crate::record::line::{Entering, LineSays};
 use crate::record::run::Stored;
 use crate::time::Millis;
 
@@ -49,6 +50,8 @@ pub enum RunInput {
     },
     /// What was missing may be back.
     Unblock,
+    /// What the line of its pipeline says.
+    Line(LineSays),
     /// The run's timer fired.
     TimerFired,
     /// A signal from outside.
@@ -218,6 +221,8 @@ pub enum Command {
         /// Which stage.
         stage: u16,
     },
+    /// Ask the line of its pipeline for its place: again after a restart.
+    EnterLine(Entering),
     /// Cancel calls that an earlier process may have made and this one did not make again.
     CancelCalls {
         /// Of which stage.

@@ -111,6 +111,9 @@ impl Run {
         if let Some(reason) = &header.blocked {
             waiting.push(Waiting::Blocked { reason: reason.clone() });
         }
+        if let (true, Some(line), Some(holder)) = (self.in_line(), &self.annex.line, self.line_holder) {
+            waiting.push(Waiting::RunLimit { key: line.key.clone(), holder });
+        }
         for stage in 0..self.stages.len() {
             if header.stages[stage].state == StageState::Running {
                 self.stage_waits(stage, &mut waiting);

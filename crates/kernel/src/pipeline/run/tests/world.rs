@@ -19,6 +19,7 @@ use crate::pipeline::run::{ApprovalChange, Ask, ChainVerifier, Command, Dispatch
 use crate::policy::{Retry, Span, Timeout};
 use crate::ports::after_prefix;
 use crate::record::kind::Kind;
+use crate::record::line::Entering;
 use crate::record::run::{ChainRow, Event, RunRow, Stored, TaskEnd, TaskRow, prefix, run_key, task_key};
 use crate::time::Millis;
 use crate::wire;
@@ -68,6 +69,7 @@ pub fn graph(stages: Vec<Stage>) -> Definition {
         output: Value::Null,
         activities: BTreeMap::from([("work".to_owned(), activity)]),
         timeout: None,
+        concurrency: None,
         retention: None,
         attributes: BTreeMap::new(),
         stages,
@@ -112,6 +114,8 @@ pub struct World {
     pub started: Vec<Dispatch>,
     pub approvals: Vec<ApprovalChange>,
     /// Calls whose end was asked for although this process had not made them.
+    /// Places in line that were asked for.
+    pub entering: Vec<Entering>,
     pub cancelled: Vec<(u16, u32, u32, Work)>,
     /// The run's timer row.
     pub timer: Option<Millis>,
@@ -155,6 +159,7 @@ impl World {
             running: Vec::new(),
             started: Vec::new(),
             approvals: Vec::new(),
+            entering: Vec::new(),
             cancelled: Vec::new(),
             timer: None,
             armed: None,
@@ -249,6 +254,7 @@ impl World {
                     self.running.push(dispatch);
                 }
                 Command::AbortStage { stage } => self.running.retain(|dispatch| dispatch.stage != stage),
+                Command::EnterLine(entering) => self.entering.push(entering),
                 Command::CancelCalls { stage, calls } => self.cancelled.extend(calls.into_iter().map(|(item, attempt, work)| (stage, item, attempt, work))),
                 Command::RunEnded { state, output, error } => {
                     assert!(state.ended());
