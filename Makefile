@@ -8,15 +8,18 @@ SHELL := /bin/bash
 CYCLES ?= 200
 SEED ?= 1
 FUZZ_SECONDS ?= 30
+SEEDS ?= 500
+FROM ?= 1
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test fmt lint shape unit doc kill bench scale fuzz
+.PHONY: help demo test fmt lint shape unit doc kill sim bench scale fuzz
 
 help:
 	@echo "make demo                     the licence audit of our own dependencies, with three kills in the middle"
 	@echo "make test                     everything that must hold: format, lints, shape, tests, kill loop, demo"
 	@echo "make shape                    does the tree look as DESIGN.md draws it?"
 	@echo "make kill CYCLES=200 SEED=1   kill a bank and a pipeline at random moments, then audit them"
+	@echo "make sim SEEDS=500 FROM=1     the engine in virtual time under faults, one history a seed; invariants after each"
 	@echo "make bench                    speed, as ratios to the bare disk (release build)"
 	@echo "make scale                    100 000 items and 1 000 000 timers, with time, memory, disk and growth"
 	@echo "make fuzz FUZZ_SECONDS=30     every fuzz target for so many seconds"
@@ -26,6 +29,7 @@ demo:
 	@bash examples/licence-audit/demo.sh
 
 test: fmt lint shape unit doc
+	@$(MAKE) --no-print-directory sim
 	@$(MAKE) --no-print-directory kill
 	@$(MAKE) --no-print-directory demo
 	@if [ -f $(TARGET_DIR)/nextest.log ]; then echo "== tests, once more"; grep -E '^ *Summary|tests? run:' $(TARGET_DIR)/nextest.log; fi
@@ -57,6 +61,12 @@ kill:
 	@tools/bin/need cargo cc python3
 	cargo build -q -p selvedge -p selvedge-kill
 	cargo run -q -p selvedge-kill -- --cycles $(CYCLES) --seed $(SEED) --dir $(TARGET_DIR)
+
+# sim/ is a workspace of its own; one seed alone, with its history: `sim/target/release/selvedge-sim --seed N`.
+sim:
+	@tools/bin/need cargo
+	@cd sim && cargo clippy -q --all-targets -- -D warnings && cargo test -q --release && cargo build -q --release && \
+	"$${CARGO_TARGET_DIR:-target}/release/selvedge-sim" --seeds $(SEEDS) --from $(FROM)
 
 # By hand: they take minutes, and print time, peak memory, bytes on disk, and how they grow.
 scale:

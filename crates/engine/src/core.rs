@@ -154,6 +154,9 @@ pub(crate) struct Core {
     pub seal_key: SealKey,
     pub journal_limit: u32,
     pub body_limit: u64,
+    /// The longest delay, in milliseconds.
+    pub delay_limit: u64,
+    pub attempts_limit: u64,
     pub state: RefCell<CoreState>,
     pub waker: Arc<HandlerWaker>,
     /// The same as a waker.
@@ -231,6 +234,8 @@ impl Core {
             seal_key,
             journal_limit: u32::try_from(limits.journal_entries).unwrap_or(u32::MAX),
             body_limit: limits.body_bytes,
+            delay_limit: limits.delay_ms,
+            attempts_limit: limits.attempts,
             own: Waker::from(waker.clone()),
             waker,
             mailbox,
@@ -288,6 +293,36 @@ impl Core {
         within_body(self.body_limit, what, bytes)
     }
 
+    /// Refuses a wait that is longer than any may be.
+    pub(crate) fn check_delay(&self, what: &str, span: Duration) -> Result<(), WorkError> {
+        let ms = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        if ms > self.delay_limit {
+            return Err(WorkError::new("limit: delay", format!("{what} is {ms} ms long, the limit is {} ms: wait in parts", self.delay_limit)));
+        }
+        Ok(())
+    }
+
+    /// Refuses more attempts than anything may have.
+    pub(crate) fn check_attempts(&self, retry: &Retry) -> Result<(), WorkError> {
+        if u64::from(retry.max_attempts) > self.attempts_limit {
+            return Err(WorkError::new(
+                "limit: attempts",
+                format!("its retry policy allows {} attempts, the limit is {}: lower max_attempts", retry.max_attempts, self.attempts_limit),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Refuses a request that waits longer than anything may.
+    pub(crate) fn check_request(&self, request: &Request) -> Result<(), WorkError> {
+        match request {
+            Request::Sleep { until } => self.check_delay("the sleep", until.since(self.state.borrow().now)),
+            Request::Signal { within: Some(span) } => self.check_delay("the wait for a signal", *span),
+            Request::Call { timeout: Some(span), .. } => self.check_delay("the timeout of the call", *span),
+            _ => Ok(()),
+        }
+    }
+
     /// The idempotency key of the effects of an operation.
     pub(crate) fn effect_key(&self, signature: &Signature) -> String {
         effect_key(self.id.0, &[&signature.number.to_be_bytes(), signature.name.as_bytes()])
@@ -307,7 +342,7 @@ pub(crate) fn check_address(target: &ActorId, handler: &str, key: Option<&str>) 
     Ok(())
 }
 
-fn check_part(what: &str, part: &str) -> Result<(), WorkError> {
+pub(crate) fn check_part(what: &str, part: &str) -> Result<(), WorkError> {
     if part.len() > limit::KEY_PART_BYTES {
         return Err(WorkError::new(
             "limit: key part",
@@ -407,8 +442,9 @@ impl CoreState {
         }
     }
 
-    /// Counts a message: a large input is written before, in commits of its own.
-    pub(crate) fn charge_message(&mut self, bytes: usize) -> Result<(), WorkError> {
+    /// Counts a message with the context that it carries: a large one is written before, in commits of its own.
+    pub(crate) fn charge_message(&mut self, context: &AuthorizationContext, bytes: usize) -> Result<(), WorkError> {
+        let bytes = bytes + selvedge_kernel::wire::encode(context).len();
         self.charge(if bytes > limit::INLINE_BYTES { 64 } else { bytes })
     }
 

@@ -123,8 +123,9 @@ impl Ctx {
 
     /// Calls an operation that is delivered.
     pub fn operation(&self, kind: OpKind, name: &str, target: &str, request: Request) -> Operation {
+        let fits = self.core.check_request(&request);
         let called = self.core.state.borrow_mut().call(&self.core, kind, name, target, request);
-        Operation { core: self.core.clone(), called }
+        Operation { core: self.core.clone(), called: called.and_then(|number| fits.map(|()| number)) }
     }
 
     /// Calls a step: `make` gives the future of each attempt.
@@ -139,7 +140,7 @@ impl Ctx {
         self.core.check_body("the input of a message", input.len())?;
         check_address(&target, handler, None)?;
         let mut state = self.core.state.borrow_mut();
-        state.charge_message(input.len())?;
+        state.charge_message(&self.core.context, input.len())?;
         if spawn {
             state.charge(0)?;
         }
@@ -374,6 +375,10 @@ impl Sent {
     /// Delivers it later.
     #[must_use]
     pub fn delay(self, span: Duration) -> Sent {
+        if let Err(error) = self.core.check_delay("the delay of a message", span) {
+            self.core.state.borrow_mut().failed.get_or_insert(error);
+            return self;
+        }
         self.change(|fresh| {
             if let Fresh::Message { delay, .. } = fresh {
                 *delay = Some(span);
@@ -423,6 +428,11 @@ impl Operation {
 
     /// Sets the policies of its attempts; they count from when it begins.
     pub fn policies(&mut self, retry: Option<Retry>, timeout: Option<Timeout>) {
+        if self.called.is_ok()
+            && let Some(Err(error)) = retry.as_ref().map(|retry| self.core.check_attempts(retry))
+        {
+            self.called = Err(error);
+        }
         if let Ok(number) = self.called
             && let Some(op) = self.core.state.borrow_mut().ops.get_mut(&number)
         {
@@ -437,6 +447,10 @@ impl Operation {
             && let Some(op) = self.core.state.borrow_mut().ops.get_mut(&number)
         {
             change(&mut op.request);
+            let request = op.request.clone();
+            if let Err(error) = self.core.check_request(&request) {
+                self.called = Err(error);
+            }
         }
     }
 

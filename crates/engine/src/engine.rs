@@ -35,6 +35,9 @@ pub struct Engine {
     entropy: Mutex<Entropy>,
 }
 
+/// A worker that its caller polls.
+pub type WorkerFuture = std::pin::Pin<Box<dyn Future<Output = ()>>>;
+
 /// What an invocation is asked with.
 #[derive(Clone, Debug, Default)]
 pub struct Ask {
@@ -53,34 +56,16 @@ pub struct Ask {
 impl Engine {
     /// Starts an engine on a store: claims every shard, then goes on where the last owner stopped.
     pub async fn open(store: Arc<dyn Store>, env: Environment, registry: Registry, settings: Settings, exec: ExecSettings) -> Result<Engine, VerbError> {
-        let failed = |what: &str, error: &dyn std::fmt::Display| VerbError::new(Consequence::Stop, "start", format!("{what} could not be started: {error}"));
+        check_attempts(&registry, &settings.limits)?;
         let side = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("selvedge-side")
             .enable_all()
             .build()
-            .map_err(|error| failed("the runtime for tasks", &error))?;
-        let count = settings.workers.clamp(1, usize::from(SHARDS));
-        let pending = Arc::new(AtomicU64::new(0));
-        let (workers, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| Mailbox::new(pending.clone())).unzip();
-        let declared = declared(&registry);
-        let wiring = Arc::new(Wiring {
-            store,
-            env: env.clone(),
-            registry,
-            settings,
-            shards: SHARDS,
-            workers,
-            pending,
-            busy: (0..count).map(|_| AtomicBool::new(false)).collect(),
-            side: side.handle().clone(),
-            executors: Executors::new(exec, declared.into_iter()),
-            in_flight: AtomicU64::new(0),
-            stopped: Mutex::new(None),
-            skew: Mutex::new(None),
-        });
-        let mut threads = Vec::with_capacity(count);
-        let mut opened = Vec::with_capacity(count);
+            .map_err(|error| not_started("the runtime for tasks", &error))?;
+        let (wiring, receivers) = wire(store, env.clone(), registry, settings, exec, side.handle().clone());
+        let mut threads = Vec::with_capacity(receivers.len());
+        let mut opened = Vec::with_capacity(receivers.len());
         for (index, receiver) in receivers.into_iter().enumerate() {
             let (sender, answer) = oneshot::channel();
             let shared = wiring.clone();
@@ -102,7 +87,7 @@ impl Engine {
                 Ok(thread) => threads.push(thread),
                 Err(error) => {
                     give_up(&wiring, threads, side).await;
-                    return Err(failed("a worker thread", &error));
+                    return Err(not_started("a worker thread", &error));
                 }
             }
         }
@@ -116,6 +101,33 @@ impl Engine {
             return Err(VerbError::new(Consequence::Stop, "start", reason));
         }
         Ok(Engine { wiring, threads: Mutex::new(threads), side: Mutex::new(Some(side)), entropy: Mutex::new(Entropy::new(env.random)) })
+    }
+
+    /// An engine without threads: its workers are futures that the caller polls, all on one thread and inside a
+    /// `LocalSet`, in whatever order it likes. Simulations and deterministic tests run on this; `side` runs blocking
+    /// steps and programs.
+    pub fn by_hand(
+        store: Arc<dyn Store>,
+        env: Environment,
+        registry: Registry,
+        settings: Settings,
+        exec: ExecSettings,
+        side: tokio::runtime::Handle,
+    ) -> (Engine, Vec<WorkerFuture>) {
+        let (wiring, receivers) = wire(store, env.clone(), registry, settings, exec, side);
+        let workers = receivers.into_iter().enumerate().map(|(index, receiver)| -> WorkerFuture {
+            let (opened, failed) = oneshot::channel();
+            let shared = wiring.clone();
+            Box::pin(async move {
+                let ended = worker::run(shared.clone(), index, receiver, opened);
+                ended.await;
+                if let Ok(Err(reason)) = failed.await {
+                    shared.stop(reason);
+                }
+            })
+        });
+        let workers = workers.collect();
+        (Engine { wiring, threads: Mutex::new(Vec::new()), side: Mutex::new(None), entropy: Mutex::new(Entropy::new(env.random)) }, workers)
     }
 
     /// The limits in force.
@@ -213,6 +225,9 @@ impl Engine {
                 "limit: body",
                 format!("the input has {} bytes, the limit of a body is {bound}: send a reference instead", input.len()),
             ));
+        }
+        if let Some(span) = ask.delay.into_iter().chain(ask.timeout).max() {
+            check_delay(self.limits(), span)?;
         }
         let _in_flight = InFlight::take(&self.wiring, input.len() as u64 + MESSAGE_BYTES)?;
         let message = Message {
@@ -350,19 +365,28 @@ impl Engine {
     pub async fn advance(&self, span: Duration) {
         self.settle().await;
         self.wiring.env.clock.advance(span);
+        self.tick();
+        self.settle().await;
+    }
+
+    /// Whether nothing moves by itself now, tasks outside handlers apart.
+    #[must_use]
+    pub fn resting(&self) -> bool {
+        self.wiring.pending.load(Ordering::SeqCst) == 0 && !self.wiring.busy.iter().any(|busy| busy.load(Ordering::SeqCst))
+    }
+
+    /// Tells every worker to look at the clock.
+    pub fn tick(&self) {
         for worker in &self.wiring.workers {
             worker.send(Event::Tick);
         }
-        self.settle().await;
     }
 
     /// Waits until nothing moves by itself any more, tasks outside handlers apart.
     pub async fn settle(&self) {
         let mut calm = 0;
         while calm < 3 && self.stopped().is_none() {
-            let pending = self.wiring.pending.load(Ordering::SeqCst);
-            let busy = self.wiring.busy.iter().any(|busy| busy.load(Ordering::SeqCst));
-            calm = if pending == 0 && !busy { calm + 1 } else { 0 };
+            calm = if self.resting() { calm + 1 } else { 0 };
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
@@ -411,6 +435,41 @@ impl Drop for Engine {
             side.shutdown_background();
         }
     }
+}
+
+/// What all shards of an engine share, and the mailboxes of its workers.
+fn wire(
+    store: Arc<dyn Store>,
+    env: Environment,
+    registry: Registry,
+    settings: Settings,
+    exec: ExecSettings,
+    side: tokio::runtime::Handle,
+) -> (Arc<Wiring>, Vec<tokio::sync::mpsc::UnboundedReceiver<Event>>) {
+    let count = settings.workers.clamp(1, usize::from(SHARDS));
+    let pending = Arc::new(AtomicU64::new(0));
+    let (workers, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| Mailbox::new(pending.clone())).unzip();
+    let declared = declared(&registry);
+    let wiring = Arc::new(Wiring {
+        store,
+        env,
+        registry,
+        settings,
+        shards: SHARDS,
+        workers,
+        pending,
+        busy: (0..count).map(|_| AtomicBool::new(false)).collect(),
+        side,
+        executors: Executors::new(exec, declared.into_iter()),
+        in_flight: AtomicU64::new(0),
+        stopped: Mutex::new(None),
+        skew: Mutex::new(None),
+    });
+    (wiring, receivers)
+}
+
+fn not_started(what: &str, error: &dyn std::fmt::Display) -> VerbError {
+    VerbError::new(Consequence::Stop, "start", format!("{what} could not be started: {error}"))
 }
 
 /// Ends what was started of an engine that does not open.
@@ -488,6 +547,28 @@ fn declared(registry: &Registry) -> Vec<(String, selvedge_kernel::pipeline::defi
         Handler::Exclusive(_) | Handler::Shared(_) => None,
     });
     activities.chain(handlers).collect()
+}
+
+/// Refuses a program whose policies allow more attempts than anything may have.
+fn check_attempts(registry: &Registry, limits: &Limits) -> Result<(), VerbError> {
+    let actors = registry.actors.iter().map(|(name, actor)| (format!("actors of the type `{name}`"), actor.options.retry.max_attempts));
+    let activities = registry.activities.iter().map(|(name, activity)| (format!("the activity `{name}`"), activity.retry.max_attempts));
+    match actors.chain(activities).find(|(_, attempts)| u64::from(*attempts) > limits.attempts) {
+        None => Ok(()),
+        Some((what, attempts)) => Err(VerbError::new(
+            Consequence::FixInput,
+            "limit: attempts",
+            format!("the retry policy of {what} allows {attempts} attempts, the limit is {}: lower max_attempts", limits.attempts),
+        )),
+    }
+}
+
+fn check_delay(limits: &Limits, span: Duration) -> Result<(), VerbError> {
+    let ms = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    if ms <= limits.delay_ms {
+        return Ok(());
+    }
+    Err(VerbError::new(Consequence::Limit, "limit: delay", format!("a delay of {ms} ms is longer than the limit, {} ms: wait in parts", limits.delay_ms)))
 }
 
 pub(crate) fn expect_action(permit: &Permit, action: Action) -> Result<(), VerbError> {

@@ -1,6 +1,6 @@
 //! A worker thread: it owns a fixed set of shards, takes events in turns, and gives the log one batch a turn.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::draft::Submitted;
 use crate::env::Clock;
+use crate::idmap::IdMap;
 use crate::shard::{Command, Effect, Shard};
 use crate::wiring::Wiring;
 
@@ -120,7 +121,7 @@ enum Woken {
 
 /// Runs a worker until it is closed or its store has stopped.
 pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::UnboundedReceiver<Event>, opened: oneshot::Sender<Result<(), String>>) {
-    let mut shards: HashMap<ShardId, Shard> = HashMap::new();
+    let mut shards: IdMap<ShardId, Shard> = IdMap::default();
     for id in (0..wiring.shards).filter(|id| usize::from(*id) % wiring.workers.len() == index).map(ShardId) {
         match Shard::open(wiring.clone(), id).await {
             Ok(shard) => {
@@ -231,7 +232,7 @@ async fn wait(wiring: &Wiring, events: &mut mpsc::UnboundedReceiver<Event>, flig
     }
 }
 
-async fn handle(wiring: &Arc<Wiring>, shards: &mut HashMap<ShardId, Shard>, event: Event, closing: &mut Option<oneshot::Sender<()>>) {
+async fn handle(wiring: &Arc<Wiring>, shards: &mut IdMap<ShardId, Shard>, event: Event, closing: &mut Option<oneshot::Sender<()>>) {
     let of = |id: &InvocationId| id.0.hash.shard(wiring.shards);
     match event {
         Event::Close(done) => *closing = Some(done),
@@ -283,7 +284,7 @@ async fn handle(wiring: &Arc<Wiring>, shards: &mut HashMap<ShardId, Shard>, even
     }
 }
 
-fn submit(wiring: &Wiring, shards: &mut HashMap<ShardId, Shard>, flights: &mut VecDeque<Flight>) {
+fn submit(wiring: &Wiring, shards: &mut IdMap<ShardId, Shard>, flights: &mut VecDeque<Flight>) {
     let mut batch = Vec::new();
     let mut of = Vec::new();
     for shard in shards.values_mut() {
@@ -296,7 +297,7 @@ fn submit(wiring: &Wiring, shards: &mut HashMap<ShardId, Shard>, flights: &mut V
     }
 }
 
-fn durable(shards: &mut HashMap<ShardId, Shard>, of: Vec<(ShardId, Submitted<Effect>)>, outcomes: Vec<CommitOutcome>) -> Result<(), String> {
+fn durable(shards: &mut IdMap<ShardId, Shard>, of: Vec<(ShardId, Submitted<Effect>)>, outcomes: Vec<CommitOutcome>) -> Result<(), String> {
     for ((id, commit), outcome) in of.into_iter().zip(outcomes) {
         match outcome {
             CommitOutcome::Done => {

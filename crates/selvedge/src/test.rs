@@ -10,6 +10,7 @@ use selvedge_engine::why::Census;
 use selvedge_engine::wiring::Settings;
 use selvedge_kernel::auth::{Action, Resource, local};
 use selvedge_kernel::model::Model;
+use selvedge_kernel::ports::Store;
 
 use crate::app::App;
 use crate::bootstrap::EngineError;
@@ -164,6 +165,30 @@ impl Engine {
     #[must_use]
     pub fn engine(&self) -> &Arc<engine::Engine> {
         &self.running
+    }
+}
+
+/// A program on a store of the caller's choice, without threads: its workers are futures that the caller polls, on one
+/// thread and inside a `LocalSet`. Time, randomness and order are the caller's, so that one seed gives one history.
+pub struct ByHand {
+    /// The engine.
+    pub engine: Arc<engine::Engine>,
+    /// Its workers, to be polled until they end; an engine whose workers are dropped ends as a kill would end it.
+    pub workers: Vec<engine::WorkerFuture>,
+}
+
+impl ByHand {
+    /// Wires a program to a store. `side` runs blocking steps and programs.
+    #[must_use]
+    pub fn open(app: &App, store: Arc<dyn Store>, env: Environment, settings: Settings, side: tokio::runtime::Handle) -> ByHand {
+        let (engine, workers) = engine::Engine::by_hand(store, env, app.registry.clone(), settings, engine::ExecSettings::default(), side);
+        ByHand { engine: Arc::new(engine), workers }
+    }
+
+    /// The client of the owner.
+    #[must_use]
+    pub fn local(&self) -> Client {
+        Client { engine: self.engine.clone(), context: local("default", self.engine.now()) }
     }
 }
 

@@ -2,13 +2,14 @@
 
 use bytes::Bytes;
 use selvedge_kernel::error::{AttemptError, WorkError};
-use selvedge_kernel::limit::{TRANSITION_BYTES, TRANSITION_CHANGES};
+use selvedge_kernel::limit::{Limits, TASK_INPUT_BYTES, TRANSITION_BYTES, TRANSITION_CHANGES};
 use selvedge_kernel::policy::Span;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
 use super::bound::{CODE_BYTES, MESSAGE_BYTES, shorten};
+use crate::core::check_part;
 
 /// What a transition handler made of a message. On an error, nothing else of it counts.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -135,18 +136,46 @@ pub fn read_transition(answer: &[u8]) -> Result<Transition, AttemptError> {
     Ok(transition)
 }
 
+/// Names and addresses must fit a key, delays the longest one.
+fn addressed(transition: &Transition) -> Result<(), WorkError> {
+    let result = transition.outcome.as_ref().map_or(0, Bytes::len);
+    if result > TASK_INPUT_BYTES {
+        return Err(WorkError::new(
+            "limit: body",
+            format!("its result has {result} bytes, {TASK_INPUT_BYTES} are allowed: keep it elsewhere and give a reference"),
+        ));
+    }
+    for name in transition.set.keys().chain(&transition.delete) {
+        check_part("the name of a state entry", name)?;
+    }
+    for send in &transition.sends {
+        for (what, part) in [("the type of an actor", &send.actor), ("the key of an actor", &send.key), ("the name of a handler", &send.handler)] {
+            check_part(what, part)?;
+            if part.is_empty() {
+                return Err(WorkError::new("bad_transition", format!("{what} that it sends to is empty: name it")));
+            }
+        }
+        if send.delay.is_some_and(|delay| delay.0.as_millis() > u128::from(Limits::MAX.delay_ms)) {
+            return Err(WorkError::new("limit: delay", format!("it delays a message by more than {} ms: wait in parts", Limits::MAX.delay_ms)));
+        }
+    }
+    Ok(())
+}
+
 fn within_limits(transition: &Transition) -> Result<(), AttemptError> {
     let changes = transition.set.len() + transition.delete.len() + transition.sends.len();
     let bytes: usize = transition.set.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
         + transition.delete.iter().map(String::len).sum::<usize>()
         + transition.sends.iter().map(|send| send.input.len()).sum::<usize>();
+    let terminal = |error| AttemptError { error, retryable: false, retry_after_ms: None };
+    addressed(transition).map_err(terminal)?;
     if changes <= TRANSITION_CHANGES && bytes <= TRANSITION_BYTES {
         return Ok(());
     }
     let text = format!(
         "{changes} changes and messages of {bytes} bytes in one transition; {TRANSITION_CHANGES} and {TRANSITION_BYTES} bytes are allowed: send the rest to yourself"
     );
-    Err(AttemptError { error: WorkError::new("limit: transition", text), retryable: false, retry_after_ms: None })
+    Err(terminal(WorkError::new("limit: transition", text)))
 }
 
 #[cfg(test)]
@@ -190,6 +219,23 @@ mod tests {
             let error = read_transition(answer).unwrap_err();
             assert_eq!((error.error.code.as_str(), error.retryable), ("bad_transition", false));
             assert!(error.error.message.contains(says), "{}", error.error.message);
+        }
+    }
+
+    #[test]
+    fn names_and_addresses_that_no_key_holds_are_refused_by_name() {
+        let long = "k".repeat(257);
+        for (answer, code) in [
+            (serde_json::json!({"state": {"set": {(&long): 1}}}), "limit: key part"),
+            (serde_json::json!({"state": {"delete": [&long]}}), "limit: key part"),
+            (serde_json::json!({"send": [{"actor": &long, "key": "k", "handler": "h"}]}), "limit: key part"),
+            (serde_json::json!({"send": [{"actor": "a", "key": &long, "handler": "h"}]}), "limit: key part"),
+            (serde_json::json!({"send": [{"actor": "a", "key": "k", "handler": &long}]}), "limit: key part"),
+            (serde_json::json!({"send": [{"actor": "a", "key": "", "handler": "h"}]}), "bad_transition"),
+            (serde_json::json!({"result": "x".repeat(TASK_INPUT_BYTES)}), "limit: body"),
+        ] {
+            let error = read_transition(answer.to_string().as_bytes()).unwrap_err();
+            assert_eq!((error.error.code.as_str(), error.retryable), (code, false), "{}", error.error.message);
         }
     }
 

@@ -135,7 +135,7 @@ impl Shard {
                     queue.push_back((order, wire::decode("inbox row", &value)?));
                 }
             }
-            self.actors.insert(actor.clone(), super::Actor { queue, touched: 0 });
+            self.actors.insert(actor.clone(), super::Actor { queue, ..super::Actor::default() });
         }
         self.touch(actor);
         Ok(())

@@ -133,6 +133,7 @@ impl Shard {
             if let Some(blocked) = activation.core.state.borrow_mut().blocked.take() {
                 return Ok(Step::Block(blocked));
             }
+            self.check_names(activation).await?;
             if let Some(error) = activation.core.state.borrow_mut().failed.take() {
                 return Ok(Step::Ended(Err(AttemptError { error, retryable: false, retry_after_ms: None })));
             }

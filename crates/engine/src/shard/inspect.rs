@@ -4,22 +4,21 @@ use bytes::Bytes;
 
 use selvedge_kernel::error::{Consequence, WorkError};
 use selvedge_kernel::id::InvocationId;
-use selvedge_kernel::journal::{Entry, Hash32, OpKind, Payload, SealKey, Verifier, chain_start};
+use selvedge_kernel::journal::{Entry, OpKind, Payload, SealKey};
 use selvedge_kernel::limit;
 use selvedge_kernel::record::actor::DeadLetter;
 use selvedge_kernel::record::invocation::{Begun, Invocation, OutputChunk, Status};
 use selvedge_kernel::record::kind::Kind;
 use selvedge_kernel::record::message::Outcome;
-use selvedge_kernel::record::shard::{LedgerLine, LedgerState, ledger_chain};
 use selvedge_kernel::record::{Writes, key};
 use selvedge_kernel::time::Millis;
 use selvedge_kernel::transition::{Ended, Journal};
 use selvedge_kernel::waiting::Waiting;
 use selvedge_kernel::wire;
 
+use super::verify::Walk;
 use super::{Answer, Command, Progress, Reply, Shard, VerbError};
 use crate::core::{Request, StepState};
-use crate::verify::ShardReport;
 use crate::why::{Census, Why};
 
 impl Shard {
@@ -66,10 +65,7 @@ impl Shard {
                 let result = self.state_entries(&actor, "").await;
                 self.answer(reply, result);
             }
-            Command::Verify { reply } => {
-                let result = self.verify().await;
-                self.answer(reply, result);
-            }
+            Command::Verify { reply } => self.walks.push_back(Box::new(Walk::new(self.id, reply))),
             Command::DeadLetters { tenant, reply } => {
                 let result = self.dead_letters(&tenant).await;
                 self.answer(reply, result);
@@ -348,125 +344,26 @@ impl Shard {
 
     async fn dead_letters(&self, tenant: &str) -> Result<Vec<DeadLetter>, VerbError> {
         let mut letters = Vec::new();
-        for (row, value) in self.walk(Kind::DeadLetter).await? {
-            let _ = row;
-            let letter: DeadLetter = wire::decode("dead letter", &value)?;
-            if letter.message.target.tenant == tenant {
-                letters.push(letter);
-            }
-            if letters.len() >= selvedge_kernel::limit::PAGE {
-                break;
+        for prefix in self.prefixes(Kind::DeadLetter) {
+            for (_, value) in self.scan(selvedge_kernel::ports::under(&prefix), limit::PAGE).await? {
+                let letter: DeadLetter = wire::decode("dead letter", &value)?;
+                if letter.message.target.tenant == tenant {
+                    letters.push(letter);
+                }
+                if letters.len() >= limit::PAGE {
+                    return Ok(letters);
+                }
             }
         }
         Ok(letters)
     }
 
-    /// All rows of a kind that belong to identities of this shard.
-    async fn walk(&self, kind: Kind) -> Result<Vec<(selvedge_kernel::id::Key, Bytes)>, VerbError> {
-        let mut rows = Vec::new();
+    /// The prefixes of a kind for all identities of this shard.
+    fn prefixes(&self, kind: Kind) -> impl Iterator<Item = selvedge_kernel::id::Key> + use<> {
         let per_shard = 0x1_0000 / u32::from(self.wiring.shards);
         let first = u32::from(self.id.0) * 0x1_0000 / u32::from(self.wiring.shards);
-        for hash in first..=(first + per_shard).min(0xfffe) {
-            let prefix = [(hash >> 8) as u8, (hash & 0xff) as u8, kind as u8];
-            let prefix = selvedge_kernel::id::Key::copy_from_slice(&prefix);
-            rows.extend(self.scan_all(&prefix).await?);
-        }
-        Ok(rows)
-    }
-
-    /// Walks the ledger, and every chain that it names.
-    async fn verify(&mut self) -> Result<ShardReport, VerbError> {
-        let mut report = ShardReport::of(self.id);
-        let mut head = Hash32::default();
-        let mut expected = 0u64;
-        let mut latest: std::collections::BTreeMap<selvedge_kernel::id::RawId, LedgerLine> = std::collections::BTreeMap::new();
-        for (row, value) in self.scan_all(&key::all(Kind::Ledger)).await? {
-            let Some([n]) = key::numbers::<1>(&row) else { continue };
-            let line: LedgerLine = wire::decode("ledger line", &value)?;
-            if expected == 0 && n > 0 {
-                // Older lines have left by retention: the chain goes on from here.
-                head = line.chain;
-            } else {
-                if n != expected {
-                    report.faults.push(format!("ledger of shard {}: line {expected} is missing, line {n} stands in its place", self.id.0));
-                }
-                let chain = ledger_chain(head, line.id, line.run, line.state, line.last, line.count, line.at);
-                if chain != line.chain {
-                    report.faults.push(format!("ledger of shard {}: line {n} ({:?}) was changed, or a line before it was", self.id.0, line.id));
-                }
-                head = line.chain;
-            }
-            expected = n + 1;
-            report.ledger_lines += 1;
-            latest.insert(line.id, line);
-        }
-        if report.ledger_lines > 0 && (head != self.head.ledger || expected != self.head.ledger_lines) {
-            report.faults.push(format!("ledger of shard {}: it ends at line {expected}, its head says {}", self.id.0, self.head.ledger_lines));
-        }
-        for line in latest.into_values() {
-            if line.run {
-                report.runs += 1;
-                self.verify_run(&line, &mut report).await?;
-            } else {
-                self.verify_invocation(&line, &mut report).await?;
-            }
-        }
-        report.head = format!("{:?}", self.head.ledger);
-        Ok(report)
-    }
-
-    async fn verify_invocation(&self, line: &LedgerLine, report: &mut ShardReport) -> Result<(), VerbError> {
-        let id = InvocationId(line.id);
-        let Some(record) = self.record(id).await? else {
-            if line.state == LedgerState::Accepted {
-                report.faults.push(format!("{id}: the ledger says that it was accepted, and its record is missing"));
-            } else if self.within_retention(line.at) {
-                report
-                    .faults
-                    .push(format!("{id}: the ledger says that it ended at {}, and its record is missing although its retention has not passed", line.at));
-            }
-            return Ok(());
-        };
-        report.invocations += 1;
-        let seal_key: Option<SealKey> = match self.get(key::seal_key(id.0)).await? {
-            Some(bytes) => Some(wire::decode("seal key", &bytes)?),
-            None => None,
-        };
-        let mut verifier = Verifier::new(chain_start(id.0, record.input_seal));
-        if let (Some(seal_key), Payload::Inline(input)) = (&seal_key, &record.input)
-            && selvedge_kernel::journal::seal(seal_key, input) != record.input_seal
-        {
-            report.faults.push(format!("{id}: its input is not the one that was recorded"));
-        }
-        if let (Some(seal_key), Some(end)) = (&seal_key, &record.end)
-            && let (Some(value), Some(sealed)) = (&end.value, end.value_seal)
-            && *value != Payload::Erased
-        {
-            match self.payload(id.0, sealed, value).await {
-                Ok(value) if selvedge_kernel::journal::seal(seal_key, &value) == sealed => {}
-                Ok(_) => report.faults.push(format!("{id}: its result is not the one that was recorded")),
-                Err(error) => report.faults.push(format!("{id}: its result cannot be read: {error}")),
-            }
-        }
-        for entry in self.all_entries(id).await? {
-            let payload = match &entry.payload {
-                Payload::Erased => None,
-                payload => self.payload(id.0, entry.seal, payload).await.ok(),
-            };
-            if payload.is_none() && entry.payload != Payload::Erased {
-                report.faults.push(format!("{id}: the payload of entry {} is missing", entry.header.index));
-            }
-            report.entries += 1;
-            if let Err(fault) = verifier.check(&entry, seal_key.as_ref(), payload.as_deref()) {
-                report.faults.push(format!("{id}: {fault}"));
-                return Ok(());
-            }
-        }
-        report.erased += u64::from(verifier.erased);
-        if line.state != LedgerState::Accepted && verifier.head() != (line.last, line.count) {
-            report.faults.push(format!("{id}: the ledger says that it ended with {} entries, {} are there", line.count, verifier.head().1));
-        }
-        Ok(())
+        (first..=(first + per_shard).min(0xfffe))
+            .map(move |hash| selvedge_kernel::id::Key::copy_from_slice(&[(hash >> 8) as u8, (hash & 0xff) as u8, kind as u8]))
     }
 
     /// The entries of a journal, folded or not.

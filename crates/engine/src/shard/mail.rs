@@ -209,7 +209,8 @@ impl Shard {
     pub(crate) async fn send_again(&mut self, by: ShardId, n: u64) {
         let mut range = under(&key::outbox_to(by));
         range.start = key::outbox(by, n + 1);
-        let Ok(rows) = self.scan(range, 1_000).await else { return };
+        // What is not durable yet goes out with its commit, and not before.
+        let Ok(rows) = self.wiring.store.scan(self.id, range, 1_000).await else { return };
         for (row, value) in rows {
             if let (Some(n), Ok((envelope, _))) = (key::last_u64(&row), self.envelope(&value).await) {
                 self.wiring.send(by, Event::Envelope { from: self.id, to: by, n, envelope: Box::new(envelope) });

@@ -8,9 +8,11 @@ mod erase;
 mod inspect;
 mod leftovers;
 mod mail;
+mod names;
 mod signal;
 mod timers;
 mod transition;
+mod verify;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
@@ -167,6 +169,8 @@ pub(crate) struct Actor {
     pub queue: VecDeque<(u64, InvocationId)>,
     /// Used last at this count of touches.
     pub touched: u64,
+    /// At most so many names are in its state; none if nobody has counted.
+    pub names: Option<u64>,
 }
 
 pub(crate) struct Shard {
@@ -197,6 +201,8 @@ pub(crate) struct Shard {
     pub barriers: VecDeque<(u64, Effect)>,
     pub effects: VecDeque<Effect>,
     pub runs: crate::runs::Runs,
+    /// Walks of `verify`, the first one under way.
+    pub walks: VecDeque<Box<verify::Walk>>,
     /// What tasks gave while their invocation could not take it.
     pub late: HashMap<InvocationId, Vec<activate::Outside>>,
     /// Invocations whose next attempt comes at once, because they are cancelled.
@@ -245,6 +251,7 @@ impl Shard {
             barriers: VecDeque::new(),
             effects: VecDeque::new(),
             runs: crate::runs::Runs::default(),
+            walks: VecDeque::new(),
             late: HashMap::new(),
             doomed: VecDeque::new(),
             revived: VecDeque::new(),
@@ -423,7 +430,11 @@ impl Shard {
             }
             self.evict();
             if self.effects.is_empty() && self.runnable.is_empty() && !self.runs.performs() {
-                break;
+                // A slice of a walk comes when nothing else is left of this turn; its answer is let out in this turn.
+                self.walk_on().await;
+                if self.effects.is_empty() {
+                    break;
+                }
             }
         }
     }

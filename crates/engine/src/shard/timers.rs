@@ -168,7 +168,8 @@ impl Shard {
         let durable = first.map(|at| self.timers.jump.map_or(at, |jump| jump.fires(at)));
         let alarm = self.timers.alarms.first_key_value().map(|alarm| alarm.0.0);
         let runs = self.runs.next_due();
-        [durable, alarm, runs].into_iter().flatten().min()
+        let walk = (!self.walks.is_empty()).then_some(Millis(0));
+        [durable, alarm, runs, walk].into_iter().flatten().min()
     }
 
     /// Takes what the clocks show in this turn.

@@ -14,6 +14,7 @@ use super::activate::Activation;
 use super::advance::Step;
 use super::timers::Alarm;
 use super::{Effect, Shard, VerbError};
+use crate::core::within_body;
 use crate::exec::{read_transition, transition_input};
 use crate::tasks;
 
@@ -97,7 +98,20 @@ impl Shard {
             Ok(result) => result,
             Err(error) => return Step::Ended(Err(AttemptError { error, retryable: false, retry_after_ms: None })),
         };
+        // Nothing refuses it from here on: what is sent is numbered, and a number that is not written is a hole.
+        if let Err(error) = within_body(self.wiring.settings.limits.body_bytes, "the result of the handler", result.len()) {
+            return Step::Ended(Err(AttemptError { error, retryable: false, retry_after_ms: None }));
+        }
         let actor = activation.record.message.target.clone();
+        let names: std::collections::BTreeSet<&str> = answer.set.keys().map(String::as_str).collect();
+        match self.names_fit(&actor, &names).await {
+            Ok(None) => {}
+            Ok(Some(error)) => return Step::Ended(Err(AttemptError { error, retryable: false, retry_after_ms: None })),
+            Err(error) => {
+                self.wiring.stop(error.message);
+                return Step::Keep;
+            }
+        }
         let mut writes = Writes::default();
         let mut effects = Vec::new();
         for (name, value) in answer.set {

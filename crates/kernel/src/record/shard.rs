@@ -23,6 +23,8 @@ pub struct ShardHead {
     pub ledger: Hash32,
     /// How many ledger lines there are.
     pub ledger_lines: u64,
+    /// The time of the last ledger line: what is older than its retention may be missing.
+    pub ledger_at: Millis,
     /// Whether the last owner closed in good order.
     pub clean: bool,
 }
@@ -57,6 +59,8 @@ pub struct LedgerLine {
     pub count: u32,
     /// When.
     pub at: Millis,
+    /// When the line before it was written: only once that one has left may this one be the first.
+    pub before: Millis,
     /// The chain of the ledger up to and including this line.
     pub chain: Hash32,
 }
@@ -64,20 +68,21 @@ pub struct LedgerLine {
 /// Appends to the ledger: gives the line, and the head is moved on.
 #[must_use]
 pub fn ledger_line(head: &mut ShardHead, id: RawId, run: bool, state: LedgerState, last: Hash32, count: u32) -> (u64, LedgerLine) {
-    let chain = ledger_chain(head.ledger, id, run, state, last, count, head.time);
-    let line = LedgerLine { id, run, state, last, count, at: head.time, chain };
+    let mut line = LedgerLine { id, run, state, last, count, at: head.time, before: head.ledger_at, chain: Hash32::default() };
+    line.chain = ledger_chain(head.ledger, &line);
     let n = head.ledger_lines;
-    head.ledger = chain;
+    head.ledger = line.chain;
     head.ledger_lines += 1;
+    head.ledger_at = line.at;
     (n, line)
 }
 
 /// BLAKE3(previous ‖ line without its chain value).
 #[must_use]
-pub fn ledger_chain(previous: Hash32, id: RawId, run: bool, state: LedgerState, last: Hash32, count: u32, at: Millis) -> Hash32 {
+pub fn ledger_chain(previous: Hash32, line: &LedgerLine) -> Hash32 {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&previous.0);
-    hasher.update(&wire::encode(&(id, run, state, last, count, at)));
+    hasher.update(&wire::encode(&(line.id, line.run, line.state, line.last, line.count, line.at, line.before)));
     Hash32(*hasher.finalize().as_bytes())
 }
 

@@ -97,3 +97,105 @@ async fn a_missing_tail_entry_a_missing_invocation_and_a_changed_ledger_line_are
     let found = faults(verify(&engine).await);
     assert!(found.iter().any(|fault| fault.contains(&id.to_string()) && fault.contains("missing")), "{found:?}");
 }
+
+/// The faults that `verify` finds.
+async fn faults(engine: &test::Engine) -> Vec<String> {
+    verify(engine).await.into_iter().flat_map(|report| report.faults).collect()
+}
+
+fn of_kind(engine: &test::Engine, kind: Kind) -> Vec<(ShardId, selvedge_kernel::id::Key, Vec<u8>)> {
+    rows(engine).into_iter().filter(|(_, row, _)| row.get(2) == Some(&(kind as u8))).collect()
+}
+
+#[tokio::test]
+async fn a_ledger_that_lost_its_first_lines_or_all_of_them_is_found_until_its_retention_has_passed() {
+    let (engine, _) = told().await;
+    engine.local().call(TELL.on("ada"), "again".to_owned()).await.unwrap();
+    let lines = of_kind(&engine, Kind::Ledger);
+    assert!(lines.len() >= 3, "{}", lines.len());
+    let (shard, first, _) = lines[0].clone();
+    engine.model().remove(shard, &first);
+    let found = faults(&engine).await;
+    assert!(found.iter().any(|fault| fault.contains("line 0 is missing, line 1 stands in its place")), "{found:?}");
+
+    for (shard, row, _) in &lines {
+        engine.model().remove(*shard, row);
+    }
+    let found = faults(&engine).await;
+    assert!(found.iter().any(|fault| fault.contains(&format!("it is empty, its head says {} lines", lines.len()))), "{found:?}");
+
+    // A line of the second year stands alone: what was before it may have left by then.
+    for (shard, row, value) in lines {
+        engine.model().overwrite(shard, row, value.into());
+    }
+    let year = std::time::Duration::from_secs(367 * 86_400);
+    engine.advance(year).await;
+    engine.local().call(TELL.on("ada"), "next year".to_owned()).await.unwrap();
+    engine.model().remove(shard, &first);
+    let found = faults(&engine).await;
+    assert!(!found.iter().any(|fault| fault.contains("line 0 is missing")), "{found:?}");
+}
+
+#[tokio::test]
+async fn a_changed_chunk_of_a_large_input_or_result_is_found() {
+    const ECHO: Handler<String, String> = Handler::new("diary", "echo");
+    let app = App::new().handler(ECHO, async |ctx: Ctx, text: String| {
+        ctx.step("look", async |_| Ok(1)).await?;
+        Ok(text)
+    });
+    let engine = test::Engine::new(app).await.unwrap();
+    engine.local().call(ECHO.on("ada"), "large ".repeat(30_000)).await.unwrap();
+    assert_eq!(faults(&engine).await, Vec::<String>::new());
+    let chunks = of_kind(&engine, Kind::Chunk);
+    assert!(!chunks.is_empty());
+    for (shard, row, value) in chunks {
+        let mut changed = value.clone();
+        *changed.last_mut().unwrap() ^= 1;
+        engine.model().overwrite(shard, row.clone(), changed.into());
+        let found = faults(&engine).await;
+        assert!(found.iter().any(|fault| fault.contains("is not the one that was recorded") || fault.contains("cannot be read")), "{found:?}");
+        engine.model().overwrite(shard, row, value.into());
+    }
+}
+
+#[tokio::test]
+async fn a_large_verify_lets_other_work_through() {
+    const NOTE: Handler<u64, u64> = Handler::new("diary", "note");
+    let app = App::new().handler(NOTE, async |_: Ctx, n: u64| Ok(n));
+    let model = selvedge_kernel::model::Model::new();
+    let clock = selvedge_engine::env::Clock::Manual(std::sync::Arc::new(std::sync::atomic::AtomicU64::new(1_767_225_600_000)));
+    let random = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let fill = move |buffer: &mut [u8]| {
+        buffer.chunks_mut(8).for_each(|bytes| bytes.copy_from_slice(&random.fetch_add(1, std::sync::atomic::Ordering::SeqCst).to_be_bytes()[..bytes.len()]));
+    };
+    let env = selvedge_engine::env::Environment { clock, random: std::sync::Arc::new(fill), observer: None };
+    let by_hand = test::ByHand::open(&app, std::sync::Arc::new(model), env, selvedge::Settings::default(), tokio::runtime::Handle::current());
+    let local = tokio::task::LocalSet::new();
+    for worker in by_hand.workers.into_iter() {
+        local.spawn_local(worker);
+    }
+    let client = test::ByHand { engine: by_hand.engine.clone(), workers: Vec::new() }.local();
+    let engine = by_hand.engine;
+    local
+        .run_until(async move {
+            for n in 0..2_000 {
+                client.call(NOTE.on("ada"), n).await.unwrap();
+            }
+            let context = selvedge_kernel::auth::local("default", engine.now());
+            let permit =
+                selvedge_kernel::auth::authorize(context, selvedge_kernel::auth::Action::Operate, selvedge_kernel::auth::Resource::Store, engine.now())
+                    .unwrap();
+            let verify = tokio::task::spawn_local(async move { engine.verify(permit).await.unwrap() });
+            let mut answered = 0;
+            while !verify.is_finished() {
+                assert_eq!(client.call(NOTE.on("ada"), answered).await.unwrap(), answered);
+                answered += 1;
+            }
+            let reports = verify.await.unwrap();
+            assert!(reports.iter().all(|report| report.faults.is_empty()), "{reports:?}");
+            assert!(reports.iter().map(|report| report.ledger_lines).sum::<u64>() >= 2_000);
+            // 2 000 lines are more than thirty slices, and a call is answered between any two of them.
+            assert!(answered > 15, "{answered} calls were answered while verify ran");
+        })
+        .await;
+}

@@ -1,6 +1,6 @@
 //! Every limit bites, and its error names it.
 
-use selvedge::{App, Ctx, Handler, Retry, Settings, Signal, test};
+use selvedge::{App, Ctx, Handler, Outcome, Retry, Settings, Signal, test};
 use selvedge_kernel::limit::Limits;
 
 use crate::kit;
@@ -8,6 +8,7 @@ use crate::kit;
 const GO: Handler<u32, u64> = Handler::new("subject", "go");
 const TEXT: Handler<String, u64> = Handler::new("subject", "text");
 const POKE: Signal<String> = Signal::new("poke");
+const YEARS: std::time::Duration = std::time::Duration::from_secs(366 * 86_400);
 
 fn app() -> App {
     App::new().handler(TEXT, async |_: Ctx, text: String| Ok(text.len() as u64)).handler(GO, async |ctx: Ctx, way: u32| {
@@ -48,6 +49,29 @@ fn app() -> App {
                 let _ = ctx.send(TEXT.on("t"), String::new()).idempotency_key(&long);
                 ctx.step("never", async |_| Ok(1)).await?;
             }
+            10 => {
+                for n in 0..60 {
+                    ctx.state().set(&format!("n{n}"), &n)?;
+                }
+                ctx.step("one", async |_| Ok(1)).await?;
+                for n in 0..60 {
+                    ctx.state().set(&format!("m{n}"), &n)?;
+                }
+            }
+            11 => ctx.sleep(YEARS * 11).await?,
+            12 => {
+                ctx.signal(POKE).within(YEARS * 11).await?;
+            }
+            13 => {
+                let _ = ctx.send(TEXT.on("t"), String::new()).delay(YEARS * 11);
+                ctx.step("never", async |_| Ok(1)).await?;
+            }
+            14 => {
+                ctx.step("one", async |_| Ok(1)).retry(Retry::exponential(1_001)).await?;
+            }
+            15 => {
+                ctx.call(TEXT.on("t"), String::new()).timeout(YEARS * 11).await?;
+            }
             _ => {}
         }
         Ok(0)
@@ -55,7 +79,7 @@ fn app() -> App {
 }
 
 async fn engine() -> test::Engine {
-    let limits = Limits { journal_entries: 200, signals: 5, ..Limits::default() };
+    let limits = Limits { journal_entries: 200, signals: 5, state_names: 100, ..Limits::default() };
     test::Engine::with(app(), Settings { limits, replay_always: true, ..Settings::default() }).await.unwrap()
 }
 
@@ -73,6 +97,12 @@ async fn limits_of_an_invocation_name_themselves() {
         (7, "limit: body"),
         (8, "limit: body"),
         (9, "limit: key part"),
+        (10, "limit: state names"),
+        (11, "limit: delay"),
+        (12, "limit: delay"),
+        (13, "limit: delay"),
+        (14, "limit: attempts"),
+        (15, "limit: delay"),
     ] {
         let error = engine.local().call(GO.on(format!("g{way}")), way).await.unwrap_err().to_string();
         assert!(error.contains(limit), "{way}: {error}");
@@ -97,6 +127,91 @@ async fn limits_of_the_door_name_themselves() {
     assert!(error.contains("5 signals `poke` are kept"), "{error}");
     let error = client.send_signal(GO.on("s2"), POKE, "x".repeat(2 << 20)).await.unwrap_err().to_string();
     assert!(error.contains("the limit is"), "{error}");
+}
+
+#[tokio::test]
+async fn a_policy_with_more_attempts_than_the_limit_is_refused_at_start() {
+    let app = app().actor("subject", selvedge::ActorOptions { retry: Retry::exponential(1_001), ..Default::default() });
+    let error = test::Engine::new(app).await.err().unwrap().to_string();
+    assert!(error.contains("actors of the type `subject` allows 1001 attempts, the limit is 1000"), "{error}");
+}
+
+/// What one transition of the mixer below holds.
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
+struct Mix {
+    sets: usize,
+    deletes: usize,
+    sends: usize,
+    spawns: usize,
+    emits: usize,
+    reads: usize,
+    bytes: usize,
+    steps_first: bool,
+}
+
+const MIX: Handler<Mix, String> = Handler::new("mixer", "mix");
+
+async fn mix(ctx: Ctx, mix: Mix) -> Outcome<String> {
+    if mix.steps_first {
+        ctx.step("first", async |_| Ok(1)).await?;
+    }
+    let text = "x".repeat(mix.bytes);
+    for n in 0..mix.reads {
+        ctx.state().get::<String>(&format!("large-{n}")).await?;
+    }
+    for n in 0..mix.sets {
+        ctx.state().set(&format!("large-{n}"), &text)?;
+    }
+    for n in 0..mix.deletes {
+        ctx.state().delete(&format!("gone-{n}"))?;
+    }
+    for n in 0..mix.sends {
+        ctx.send(TEXT.on(format!("s{n}-{}", "k".repeat(240))), text.clone());
+    }
+    for n in 0..mix.spawns {
+        drop(ctx.spawn(TEXT.on(format!("c{n}-{}", "k".repeat(240))), text.clone()));
+    }
+    for _ in 0..mix.emits {
+        ctx.emit(&text)?;
+    }
+    Ok("r".repeat(60 << 10))
+}
+
+#[tokio::test]
+async fn any_transition_within_its_limits_fits_a_commit() {
+    let engine = test::Engine::new(app().handler(MIX, mix)).await.unwrap();
+    let mut seed = 7u64;
+    let mut draw = move |bound: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) as usize % bound
+    };
+    let mut mixes = vec![
+        Mix { sets: 64, deletes: 0, sends: 0, spawns: 0, emits: 0, reads: 40, bytes: 16_000, steps_first: true },
+        Mix { sets: 0, deletes: 0, sends: 64, spawns: 0, emits: 0, reads: 0, bytes: 15_000, steps_first: false },
+        Mix { sets: 0, deletes: 0, sends: 0, spawns: 32, emits: 0, reads: 0, bytes: 30_000, steps_first: true },
+        Mix { sets: 0, deletes: 0, sends: 0, spawns: 0, emits: 64, reads: 0, bytes: 16_000, steps_first: false },
+        Mix { sets: 0, deletes: 0, sends: 15, spawns: 0, emits: 0, reads: 0, bytes: 65_000, steps_first: false },
+    ];
+    for _ in 0..60 {
+        let spawns = draw(33);
+        let sends = draw(65 - 2 * spawns);
+        let sets = draw(65 - 2 * spawns - sends);
+        let deletes = draw(65 - 2 * spawns - sends - sets);
+        let emits = 64 - 2 * spawns - sends - sets - deletes;
+        let most = (1 << 20) / (sets + sends + spawns + emits + 1);
+        mixes.push(Mix { sets, deletes, sends, spawns, emits, reads: draw(60), bytes: draw(most), steps_first: draw(2) == 0 });
+    }
+    let client = engine.local();
+    for (n, mix) in mixes.into_iter().enumerate() {
+        // Some pass the bytes of a transition by their contexts: then it is that limit that they are told.
+        let told = client.call(MIX.on(format!("m{}", n % 3)), mix).idempotency_key(format!("key-{n}")).timeout(YEARS).await;
+        assert!(engine.engine().stopped().is_none(), "{mix:?}: {:?}", engine.engine().stopped());
+        match told {
+            Ok(_) => {}
+            Err(error) => assert!(error.to_string().contains("limit: transition"), "{mix:?}: {error}"),
+        }
+    }
+    kit::sound(&engine).await;
 }
 
 #[tokio::test]

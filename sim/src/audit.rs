@@ -1,0 +1,140 @@
+//! What must hold at the end of a history.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use selvedge::Waiting;
+use selvedge::run::RunError;
+use selvedge_kernel::auth::{Action, Resource, authorize, local};
+
+use crate::Told;
+use crate::life::Life;
+use crate::program::{ACCOUNTS, BALANCE, COUNTED, OPENING};
+use crate::world::World;
+
+/// Whether everything that was acknowledged has ended.
+pub async fn all_ended(world: &World, life: &Life, told: &Rc<RefCell<Told>>) -> bool {
+    let (ids, runs) = {
+        let told = told.borrow();
+        (told.accepted.keys().copied().collect::<Vec<_>>(), told.runs.keys().copied().collect::<Vec<_>>())
+    };
+    // Also those whose acknowledgement was lost.
+    let begun = world.noted("debit").into_iter().filter_map(|(id, _)| id.parse().ok());
+    let mut all = true;
+    let mut asked = BTreeSet::new();
+    let mut open: Vec<selvedge::InvocationId> = ids.into_iter().chain(begun).collect();
+    while let Some(id) = open.pop() {
+        if !asked.insert(id) {
+            continue;
+        }
+        match life.client.why(id).await {
+            Ok(why) if why.status.ended() => {}
+            // Ten ends of the process in a row while it was in memory: somebody has to look, and somebody does.
+            Ok(why) if why.sentence().contains("blocked (the process ended ten times") => {
+                world.say(&format!("retry of {id}: {:?}", retry(life, id).await));
+                all = false;
+            }
+            Ok(why) => {
+                all = false;
+                open.extend(why.waiting.iter().filter_map(|waiting| match waiting {
+                    Waiting::Call { invocation, .. } | Waiting::Behind { invocation } | Waiting::Child { invocation } => Some(*invocation),
+                    _ => None,
+                }));
+            }
+            Err(_) => all = false,
+        }
+    }
+    for id in runs {
+        let run = life.client.run(id);
+        if !run.status().await.is_ok_and(|status| status.state.ended()) {
+            let _ = run.resume().await;
+            all = false;
+        }
+    }
+    all
+}
+
+async fn retry(life: &Life, id: selvedge::InvocationId) -> Result<(), String> {
+    let work = Resource::Work { tenant: "default".to_owned(), id: id.to_string() };
+    let permit = authorize(local("default", life.engine.now()), Action::Control, work, life.engine.now()).map_err(|denied| denied.to_string())?;
+    life.engine.retry(permit, id).await.map_err(|error| error.to_string())
+}
+
+/// Checks the invariants.
+pub async fn check(world: &World, life: &Life, told: &Rc<RefCell<Told>>) {
+    let (ids, runs) = {
+        let told = told.borrow();
+        (told.accepted.clone(), told.runs.clone())
+    };
+    for (id, what) in ids {
+        match life.client.why(id).await {
+            Ok(why) if why.status.ended() => {}
+            Ok(why) if why.waiting.is_empty() => world.broken(format!("I4: {id} ({what}) has not ended, and nobody can say why")),
+            Ok(why) => world.broken(format!("I4: {id} ({what}) has not ended: {}", why.sentence())),
+            Err(error) => world.broken(format!("I1: {id} ({what}) was acknowledged and is gone: {error}")),
+        }
+    }
+    for (id, (what, expected)) in runs {
+        let run = life.client.run(id);
+        match run.status().await {
+            Err(error) => world.broken(format!("I1: {id} ({what}) was acknowledged and is gone: {error}")),
+            Ok(status) if !status.state.ended() => world.broken(format!("I4: {id} ({what}) has not ended: {status:?}")),
+            Ok(_) => match (run.result::<serde_json::Value>().await, expected) {
+                (Ok(value), Some(expected)) if value != expected => world.broken(format!("I2: {id} ({what}) gave {value}, not {expected}")),
+                (Ok(_), _) | (Err(RunError::Cancelled { .. }), None) => {}
+                (Err(_), None) => {}
+                (Err(error), Some(_)) => world.broken(format!("I4: {id} ({what}) did not complete: {error}")),
+            },
+        }
+    }
+    money(world, life).await;
+    chains(world, life).await;
+}
+
+async fn money(world: &World, life: &Life) {
+    let mut sum = 0;
+    for account in 0..ACCOUNTS {
+        match life.client.call(BALANCE.on(account.to_string()), ()).await {
+            Ok(cents) => {
+                if cents < 0 {
+                    world.broken(format!("account {account} is overdrawn: {cents}"));
+                }
+                sum += cents;
+            }
+            Err(error) => world.broken(format!("account {account} does not answer: {error}")),
+        }
+    }
+    let expected = ACCOUNTS as i64 * OPENING;
+    if sum != expected {
+        world.broken(format!("I2: the accounts hold {sum}, they started with {expected}"));
+    }
+    let moved = world.noted("moved").iter().filter(|(_, value)| value == "true").count() as u64;
+    match life.client.call(COUNTED.on("transfers"), ()).await {
+        Ok(counted) if counted != moved => world.broken(format!("I2: {moved} transfers moved money, {counted} were counted")),
+        Ok(_) => {}
+        Err(error) => world.broken(format!("the tally does not answer: {error}")),
+    }
+    let mut taken = BTreeSet::new();
+    for (id, value) in world.noted("signal") {
+        if value != "None" && !taken.insert(value.clone()) {
+            world.broken(format!("a signal was taken twice, the second time by {id}: {value}"));
+        }
+    }
+}
+
+async fn chains(world: &World, life: &Life) {
+    let now = life.now(world);
+    let Ok(permit) = authorize(local("default", now), Action::Operate, Resource::Store, now) else {
+        world.broken("no permit to verify".to_owned());
+        return;
+    };
+    match life.engine.verify(permit).await {
+        Ok(reports) => {
+            for fault in reports.into_iter().flat_map(|report| report.faults) {
+                world.broken(format!("I7: {fault}"));
+            }
+        }
+        Err(error) => world.broken(format!("I7: verify failed: {error}")),
+    }
+}
