@@ -183,6 +183,7 @@ fn refused(id: RunId, error: &RunRefused) -> VerbError {
         RunRefused::Ended { .. } | RunRefused::State(_) | RunRefused::Answered { .. } | RunRefused::Compensating { .. } | RunRefused::Compensated => {
             (Consequence::Conflict, "wrong_state")
         }
+        RunRefused::NoStage { .. } => (Consequence::NotFound, "unknown_stage"),
         RunRefused::NoApproval { .. } => (Consequence::NotFound, "no_approval"),
         RunRefused::NotAssigned { .. } => (Consequence::NotPermitted, "not_assigned"),
         RunRefused::Signals { .. } => (Consequence::Limit, "limit: signals"),

@@ -28,7 +28,7 @@ use selvedge_kernel::record::run::Parent;
 use selvedge_kernel::time::Millis;
 use serde::{Deserialize, Serialize};
 
-pub use selvedge_kernel::pipeline::run::{RunStatus, StageStatus};
+pub use selvedge_kernel::pipeline::run::{Again, Retry, RunStatus, StageStatus};
 pub use selvedge_kernel::record::run::Event as RunEvent;
 
 use crate::shard::{Effect, Reply, VerbError};
@@ -74,6 +74,8 @@ pub enum RunControl {
     Resume,
     /// Run again what failed or was cancelled; what finished stays.
     RetryFailed,
+    /// The same, and more of it.
+    Retry(Retry),
 }
 
 /// A run that is to be accepted.

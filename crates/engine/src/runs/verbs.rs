@@ -90,6 +90,7 @@ impl Engine {
             RunControl::Pause => RunInput::Pause { by },
             RunControl::Resume => RunInput::Resume,
             RunControl::RetryFailed => RunInput::RetryFailed,
+            RunControl::Retry(retry) => RunInput::Retry(retry),
         };
         self.ask_run(id, |reply| RunCommand::Tell { id, tenant, input, reply }).await
     }

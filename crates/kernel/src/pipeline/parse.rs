@@ -7,6 +7,7 @@ use super::activity::activities;
 use super::compiled::{CompileError, Compiled};
 use super::definition::{Concurrency, Definition, WhenFull};
 use super::document::{Kind, Tree, one_document};
+use super::expression::Expression;
 use super::schema;
 use super::scope::{InScope, expression, template};
 use super::stage::{self, Draft};
@@ -152,7 +153,13 @@ fn concurrency(report: &mut Report, tree: &Tree, scope: &InScope<'_>) -> Option<
     let hint = "write concurrency: {limit: 1, key: input.customer}";
     let mut fields = Fields::of(report, tree, "`concurrency`", hint)?;
     let limit = fields.required(report, "limit", hint).and_then(|entry| whole(report, "limit", &entry.value, 1..=RUNS_AT_ONCE as u64));
-    let key = fields.get("key").map(|entry| expression(report, "key", &entry.value, scope));
+    let key = fields.get("key").map(|entry| match &entry.value.kind {
+        Kind::Text(text) if Expression::compile(&text.value).is_ok_and(|key| key.roots().contains("stages")) => {
+            report.error(entry.value.place, "`key` is evaluated before any stage: it reads `input` and `run` only", hint);
+            None
+        }
+        _ => expression(report, "key", &entry.value, scope),
+    });
     let when_full = fields.get("when_full").map_or(Some("wait"), |entry| word(report, "when_full", &entry.value, &["wait", "reject", "replace"]));
     fields.end(report);
     let when_full = match when_full? {

@@ -28,6 +28,7 @@ mod outputs;
 mod quorum;
 mod read;
 mod reduce;
+mod retry;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -40,8 +41,8 @@ use std::sync::Arc;
 
 pub use calls::{call_id, child_id};
 pub use effects::{
-    Answer, ApprovalChange, Ask, Command, Decider, Dispatch, Effects, LargePayload, Room, RowRequest, RunDamaged, RunInput, RunRefused, Supply, TimerChange,
-    Work,
+    Again, Answer, ApprovalChange, Ask, Command, Decider, Dispatch, Effects, LargePayload, Retry, Room, RowRequest, RunDamaged, RunInput, RunRefused, Supply,
+    TimerChange, Work,
 };
 pub use status::{RunStatus, StageStatus};
 pub use verify::{ChainDamage, ChainVerifier};

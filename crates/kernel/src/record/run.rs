@@ -244,6 +244,8 @@ pub struct Annex {
     pub ending: Option<Ending>,
     /// Its place in the line of its pipeline.
     pub line: Option<InLine>,
+    /// By stage that was started over: its rows count from this round on.
+    pub fresh: BTreeMap<u16, u32>,
 }
 
 /// Who waits for the end of a run.

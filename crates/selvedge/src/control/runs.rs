@@ -1,6 +1,6 @@
 //! The verbs on runs.
 
-use selvedge_engine::{RunControl, RunEnd, RunSummary};
+use selvedge_engine::{Again, Retry, RunControl, RunEnd, RunSummary};
 use selvedge_kernel::auth::{Action, Resource};
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::id::{IdError, RunId};
@@ -65,6 +65,7 @@ impl Runs<'_> {
             Steer::Pause => RunControl::Pause,
             Steer::Resume => RunControl::Resume,
             Steer::Retry => RunControl::RetryFailed,
+            Steer::RetryMore { from, failed_only } => RunControl::Retry(Retry { from, tasks: if failed_only { Again::Failed } else { Again::All } }),
         };
         self.0.engine.run_control(self.0.work(Action::Control, id)?, run_id(id)?, control).await?;
         Ok(Value::Null)

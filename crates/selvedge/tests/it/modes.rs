@@ -143,3 +143,34 @@ async fn a_cancelled_run_undoes_what_it_did_and_ends_as_cancelled() {
     assert_eq!(names, ["charge", "reserve", "wait", "ship", "charge.compensate", "reserve.compensate"]);
     sound(&engine).await;
 }
+
+#[tokio::test]
+async fn a_failed_run_is_taken_up_from_a_stage_by_the_client_and_the_new_run_of_the_stage_counts() {
+    use selvedge::run::{Again, Retry};
+    let text = r#"
+selvedge: 1
+name: again
+stages:
+  - { name: one, call: odd }
+  - { name: two, call: odd, input: "${stages.one.output}" }
+output: "${stages.two.output}"
+"#;
+    const ODD: Activity<Value, u32> = Activity::new("odd");
+    let calls = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let count = calls.clone();
+    // The second call fails, the others give their number.
+    let app = App::new().pipeline(parse(text)).activity(ODD, async move |_: Attempt, _: Value| match count.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+        1 => Err(Failure::terminal("broken", "it is broken")),
+        n => Ok(n),
+    });
+    let mut engine = test::Engine::new(app).await.unwrap();
+    let run = start(&engine, "again", json!({})).await;
+    assert!(run.result::<Value>().await.is_err());
+    let unknown = run.retry_with(Retry { from: Some("three".to_owned()), tasks: Again::All }).await.unwrap_err().to_string();
+    assert!(unknown.contains("no stage `three`") && unknown.contains("one, two"), "{unknown}");
+    engine.kill_and_reopen().await.unwrap();
+    let run = engine.local().run(run.id());
+    run.retry_with(Retry { from: Some("one".to_owned()), tasks: Again::All }).await.unwrap();
+    assert_eq!(run.result::<Value>().await.unwrap(), json!(3));
+    sound(&engine).await;
+}

@@ -355,7 +355,9 @@ impl Run {
         let attempt_ms = timeout.attempt.map(|span| u64::try_from(span.0.as_millis()).unwrap_or(u64::MAX));
         let timeout_ms = [attempt_ms, left].into_iter().flatten().min();
         let attempt = slot.attempts;
-        let key = effect_key(self.id.0, &[self.definition(stage).name.as_bytes(), &item.to_be_bytes()]);
+        let (name, place, fresh) = (self.definition(stage).name.as_bytes(), item.to_be_bytes(), self.fresh(stage).to_be_bytes());
+        // What is started over is another effect: whoever keeps the old key would give the old answer.
+        let key = if fresh == [0; 4] { effect_key(self.id.0, &[name, &place]) } else { effect_key(self.id.0, &[name, &place, &fresh]) };
         out.effects.commands.push(Command::Dispatch(Dispatch { stage: stage as u16, item, attempt, work, input, key, timeout_ms }));
         self.dirty = true;
     }

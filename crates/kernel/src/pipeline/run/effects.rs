@@ -86,6 +86,28 @@ pub enum RunInput {
     Resume,
     /// Run what failed, or was cancelled, again; finished tasks stay.
     RetryFailed,
+    /// The same, and more of it.
+    Retry(Retry),
+}
+
+/// What is run again beside what failed or was cancelled.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Retry {
+    /// This stage, and every stage that depends on it, starts over.
+    pub from: Option<String>,
+    /// Of what.
+    pub tasks: Again,
+}
+
+/// Which tasks of a stage that is run again run again.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Again {
+    /// All of them.
+    #[default]
+    All,
+    /// Those that failed: of the stage that is named, else of every stage, those that `on_failure: continue` has passed
+    /// over among them. What depends on such a stage starts over.
+    Failed,
 }
 
 /// Who answers an approval.
@@ -375,6 +397,14 @@ pub enum RunRefused {
         done: u32,
         /// Of so many.
         all: usize,
+    },
+    /// It has no such stage.
+    #[error("the run has no stage `{name}`; it has {}", known.join(", "))]
+    NoStage {
+        /// Which.
+        name: String,
+        /// Those that it has.
+        known: Vec<String>,
     },
     /// What it did was undone.
     #[error("what the run did was undone by its compensation: start a new run instead")]

@@ -319,10 +319,12 @@ impl Run {
             return;
         }
         let value = Doc::parse(bytes).unwrap_or_else(|_| Doc::null());
+        // Of a stage that was started over the row says in which round it was written.
+        let row = if self.fresh(stage) == 0 { Bytes::from_static(&[wire::VERSION]) } else { wire::encode(&self.header.stages[stage].round) };
         for (gather, place) in feeds {
             match self.group_of(usize::from(*gather), item, &value) {
                 Ok(None) => {}
-                Ok(Some(group)) => out.effects.put(group_key(self.id, *gather, group.as_bytes(), *place, item), Bytes::from_static(&[wire::VERSION])),
+                Ok(Some(group)) => out.effects.put(group_key(self.id, *gather, group.as_bytes(), *place, item), row.clone()),
                 Err(error) => {
                     let text = format!("stage `{}`: {}", self.definition(stage).name, error.message);
                     self.header.stages[usize::from(*gather)].defect.get_or_insert(WorkError::new(error.code, text));

@@ -139,10 +139,10 @@ impl Run {
     }
 
     pub(super) fn take_index(&mut self, stage: u16, found: &mut Vec<(String, u16, u32)>, rows: &[(Key, Bytes)]) -> Result<Option<Ask>, RunDamaged> {
-        for (key, _) in rows {
+        for (key, value) in rows {
             let malformed = || RunDamaged::Missing { what: format!("a well-formed index row of stage {stage}") };
             let (group, place, item) = parts_of_group_key(key).ok_or_else(malformed)?;
-            if self.is_member_item(stage, place, item) {
+            if self.is_member_item(stage, place, item) && self.is_of_now(stage, place, value)? {
                 found.push((String::from_utf8_lossy(group).into_owned(), place, item));
             }
         }
@@ -161,6 +161,13 @@ impl Run {
         let member = self.compiled.stages[usize::from(gather)].members.get(usize::from(place));
         let reads = |member: &u16| self.compiled.stages[usize::from(gather)].quorum.is_none() || self.read_members(usize::from(gather)).contains(member);
         member.is_some_and(|member| reads(member) && (self.header.stages[usize::from(*member)].phase == Phase::Fallback) == (item == FALLBACK_ITEM))
+    }
+
+    /// Whether an index row was written since the gathered stage was started over, if it was.
+    fn is_of_now(&self, gather: u16, place: u16, value: &[u8]) -> Result<bool, RunDamaged> {
+        let member = self.compiled.stages[usize::from(gather)].members.get(usize::from(place));
+        let fresh = member.map_or(0, |member| self.fresh(usize::from(*member)));
+        Ok(fresh == 0 || (value.len() > 1 && decode::<u32>("round of an index row", value)? >= fresh))
     }
 
     /// Asks for the members of a group; `key` is its JSON text.
@@ -212,11 +219,11 @@ impl Run {
                 }
             }
             Supply::Rows(rows) => {
-                for (key, _) in &rows {
+                for (key, value) in &rows {
                     let Some((_, place, row)) = parts_of_group_key(key) else {
                         continue;
                     };
-                    if self.is_member_item(stage, place, row) {
+                    if self.is_member_item(stage, place, row) && self.is_of_now(stage, place, value)? {
                         let member = self.compiled.stages[usize::from(stage)].members[usize::from(place)];
                         members.keys.push(task_key(self.id, member, row));
                     }

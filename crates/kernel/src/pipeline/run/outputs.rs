@@ -152,6 +152,9 @@ impl Run {
                         continue;
                     };
                     let row: TaskRow = decode("task", value)?;
+                    if !self.counts(usize::from(stage), &row) {
+                        continue;
+                    }
                     match row.end {
                         TaskEnd::Completed { .. } if item != FALLBACK_ITEM && (fell_back || !outputs.counts(item)) => {}
                         TaskEnd::Completed { output: Stored::Inline(bytes) } => outputs.set(item, parse("an output", &bytes)?),

@@ -13,7 +13,7 @@ use crate::id::Key;
 use crate::machine::TaskState;
 use crate::pipeline::definition::Mode;
 use crate::pipeline::expression::Doc;
-use crate::record::run::{FALLBACK_ITEM, Phase, Piece, Stored, item_of_task_key, items_key, signal_key, task_key};
+use crate::record::run::{FALLBACK_ITEM, Phase, Piece, Stored, TaskRow, item_of_task_key, items_key, signal_key, task_key};
 use crate::wire;
 
 /// Rows of one page: a row may hold 64 KiB.
@@ -133,12 +133,13 @@ impl Run {
             }
             (Target::Slots(stage), _, Supply::Rows(rows)) => self.take_slots(usize::from(*stage), &rows),
             (Target::Old(stage), _, Supply::Rows(rows)) => {
-                let memory = &mut self.stages[usize::from(*stage)];
                 for (key, value) in &rows {
-                    if let Some(item) = item_of_task_key(key) {
-                        memory.old.insert(item, decode("task", value)?);
+                    let row = decode("task", value)?;
+                    if let Some(item) = item_of_task_key(key).filter(|_| self.counts(usize::from(*stage), &row)) {
+                        self.stages[usize::from(*stage)].old.insert(item, row);
                     }
                 }
+                let memory = &mut self.stages[usize::from(*stage)];
                 memory.old_to = memory.old_to.saturating_add(PAGE_ROWS as u32).min(self.header.stages[usize::from(*stage)].visited);
                 Ok(None)
             }
@@ -185,13 +186,15 @@ impl Run {
     }
 
     fn take_slots(&mut self, stage: usize, rows: &[(Key, Bytes)]) -> Result<Option<Ask>, RunDamaged> {
+        let fresh = self.fresh(stage);
         let at = &self.header.stages[stage];
         let memory = &mut self.stages[stage];
         if at.phase == Phase::Fallback {
-            let slot = match rows.first() {
-                Some((_, value)) => Slot::from_row(&decode("task", value)?, at.round),
-                None => Slot::new(),
+            let row: Option<TaskRow> = match rows.first() {
+                Some((_, value)) => Some(decode("task", value)?),
+                None => None,
             };
+            let slot = row.filter(|row| row.round >= fresh).map_or_else(Slot::new, |row| Slot::from_row(&row, at.round));
             if let (TaskState::Queued, Some(again)) = (slot.state, slot.again) {
                 memory.retries.insert((again, FALLBACK_ITEM));
             }
@@ -205,7 +208,10 @@ impl Run {
                 continue;
             };
             last = Some(item);
-            memory.old.insert(item, decode("task", value)?);
+            let row: TaskRow = decode("task", value)?;
+            if row.round >= fresh {
+                memory.old.insert(item, row);
+            }
         }
         if let (Some(last), true) = (last, rows.len() >= PAGE_ROWS) {
             let number = stage as u16;

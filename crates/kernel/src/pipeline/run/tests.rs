@@ -4,6 +4,7 @@ mod cases;
 mod model;
 mod modes;
 mod options;
+mod retries;
 mod scale;
 mod undo;
 mod waits;

@@ -276,7 +276,7 @@ impl World {
     fn check_start(&self, dispatch: &Dispatch) {
         let header = self.run.header();
         let stage = usize::from(dispatch.stage);
-        if let Some(row) = self.task(stage, dispatch.item) {
+        if let Some(row) = self.task(stage, dispatch.item).filter(|row| self.run.counts(stage, row)) {
             let reduces = matches!(self.compiled.plan[stage].mode, Mode::MapReduce { .. }) && row.round != header.stages[stage].round;
             let ended = match row.end {
                 // What was reduced before a retry of the run may have been reduced from less.
