@@ -148,9 +148,17 @@ impl Engine {
         self.wiring.stop_reason()
     }
 
+    /// Asks a shard something that carries no payload to speak of.
     pub(crate) async fn ask<T>(&self, shard: ShardId, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, VerbError> {
+        let held = InFlight::look(&self.wiring)?;
+        self.ask_holding(shard, held, command).await
+    }
+
+    /// Asks a shard something whose bytes have been counted. They count until it is worked off and answered, or until
+    /// it is worked off and whoever asked has gone away.
+    pub(crate) async fn ask_holding<T>(&self, shard: ShardId, held: Arc<InFlight>, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, VerbError> {
         let (reply, answer) = oneshot::channel();
-        if !self.wiring.send(shard, Event::Command(shard, command(reply))) {
+        if !self.wiring.send(shard, Event::Command(shard, command(reply), held.clone())) {
             return Err(VerbError::closed(self.stopped()));
         }
         match answer.await {
@@ -229,7 +237,7 @@ impl Engine {
         if let Some(span) = ask.delay.into_iter().chain(ask.timeout).max() {
             check_delay(self.limits(), span)?;
         }
-        let _in_flight = InFlight::take(&self.wiring, input.len() as u64 + MESSAGE_BYTES)?;
+        let held = InFlight::take(&self.wiring, input.len())?;
         let message = Message {
             id: self.new_id(&actor),
             target: actor.clone(),
@@ -244,13 +252,24 @@ impl Engine {
             chain: Vec::new(),
         };
         let (wait, delay) = (ask.wait, ask.delay);
-        self.ask(self.wiring.shard_of(&actor), |reply| Command::Invoke { message, wait, delay, reply }).await
+        self.ask_holding(self.wiring.shard_of(&actor), held, |reply| Command::Invoke { message, wait, delay, reply }).await
     }
 
     /// Delivers a signal: durable when this returns.
     pub async fn signal(&self, permit: Permit, target: SignalTarget, name: &str, payload: Bytes, key: Option<String>) -> Result<(), VerbError> {
         expect_action(&permit, Action::Signal)?;
         check_part("the signal's name", name)?;
+        if let Some(key) = &key {
+            check_part("the idempotency key", key)?;
+        }
+        if payload.len() > limit::TRANSITION_BYTES {
+            return Err(VerbError::new(
+                Consequence::Limit,
+                "limit: signal",
+                format!("the signal `{name}` carries {} bytes, the limit is {}: send a reference instead", payload.len(), limit::TRANSITION_BYTES),
+            ));
+        }
+        let held = InFlight::take(&self.wiring, payload.len())?;
         let shard = match &target {
             SignalTarget::Actor(actor) => {
                 if !matches!(permit.resource(), Resource::Handler { actor: allowed, .. } if allowed == actor) {
@@ -264,7 +283,7 @@ impl Engine {
             }
         };
         let context = permit.into_context();
-        self.ask(shard, |reply| Command::Signal { target, name: name.to_owned(), payload, context, key, reply }).await
+        self.ask_holding(shard, held, |reply| Command::Signal { target, name: name.to_owned(), payload, context, key, reply }).await
     }
 
     /// What an invocation has come to.
@@ -510,17 +529,38 @@ impl Drop for Alarm {
 const MESSAGE_BYTES: u64 = 1_024;
 
 /// Bytes that this process has taken in and not answered yet; given back when it is dropped.
-struct InFlight<'a> {
-    of: &'a AtomicU64,
+///
+/// It bounds the mailboxes between threads: whatever enters from outside carries one of these while it lies in a
+/// mailbox, so that all of it together is at most the limit and a sixteenth. What workers and tasks send is bounded by
+/// what is in memory already: one end and one wake-up for each task that runs, and envelopes that lie in the outbox of
+/// a transition that one of these, or a timer, has led to.
+pub(crate) struct InFlight {
+    wiring: Arc<Wiring>,
     bytes: u64,
 }
 
-impl InFlight<'_> {
-    fn take(wiring: &Wiring, bytes: u64) -> Result<InFlight<'_>, VerbError> {
+impl InFlight {
+    /// Counts something that carries a payload, whose size has been checked.
+    pub(crate) fn take(wiring: &Arc<Wiring>, bytes: usize) -> Result<Arc<InFlight>, VerbError> {
+        InFlight::within(wiring, bytes as u64 + MESSAGE_BYTES, wiring.settings.limits.process_bytes)
+    }
+
+    /// Counts a question. A sixteenth is theirs alone: a process full of payloads can still be asked why.
+    fn look(wiring: &Arc<Wiring>) -> Result<Arc<InFlight>, VerbError> {
         let bound = wiring.settings.limits.process_bytes;
+        InFlight::within(wiring, MESSAGE_BYTES, bound + (bound / 16).max(16 * MESSAGE_BYTES))
+    }
+
+    /// Counts a question that was let in before and comes again: it is not refused.
+    pub(crate) fn again(wiring: &Arc<Wiring>) -> Arc<InFlight> {
+        wiring.in_flight.fetch_add(MESSAGE_BYTES, Ordering::SeqCst);
+        Arc::new(InFlight { wiring: wiring.clone(), bytes: MESSAGE_BYTES })
+    }
+
+    fn within(wiring: &Arc<Wiring>, bytes: u64, bound: u64) -> Result<Arc<InFlight>, VerbError> {
         let before = wiring.in_flight.fetch_add(bytes, Ordering::SeqCst);
-        let taken = InFlight { of: &wiring.in_flight, bytes };
-        if before + bytes > bound {
+        let taken = Arc::new(InFlight { wiring: wiring.clone(), bytes });
+        if before.saturating_add(bytes) > bound {
             return Err(VerbError::new(
                 Consequence::Retry,
                 "limit: bytes in flight",
@@ -531,9 +571,9 @@ impl InFlight<'_> {
     }
 }
 
-impl Drop for InFlight<'_> {
+impl Drop for InFlight {
     fn drop(&mut self) {
-        self.of.fetch_sub(self.bytes, Ordering::SeqCst);
+        self.wiring.in_flight.fetch_sub(self.bytes, Ordering::SeqCst);
     }
 }
 

@@ -29,7 +29,8 @@ pub(crate) enum Wakeup {
 
 /// What reaches a worker.
 pub(crate) enum Event {
-    Command(ShardId, Command),
+    /// What a client asks, and the bytes that it counts for while it lies here.
+    Command(ShardId, Command, Arc<crate::engine::InFlight>),
     Wake(Wakeup),
     Progress(InvocationId, u32, Bytes),
     /// A task that ran elsewhere has ended.
@@ -238,7 +239,7 @@ async fn handle(wiring: &Arc<Wiring>, shards: &mut IdMap<ShardId, Shard>, event:
         Event::Close(done) => *closing = Some(done),
         Event::Tick | Event::Die => {}
         _ if closing.is_some() => {}
-        Event::Command(shard, command) => {
+        Event::Command(shard, command, _held) => {
             if let Some(shard) = shards.get_mut(&shard) {
                 shard.command(command).await;
             }

@@ -115,6 +115,12 @@ impl Engine {
         Ok(())
     }
 
+    /// The same with other settings.
+    pub async fn kill_and_reopen_with(&mut self, settings: Settings) -> Result<(), EngineError> {
+        self.settings = settings;
+        self.kill_and_reopen().await
+    }
+
     /// The same after a downtime: the clocks have moved on in between.
     pub async fn kill_and_move_on(&mut self, span: Duration) -> Result<(), EngineError> {
         self.running.die().await;

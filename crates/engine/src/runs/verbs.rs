@@ -1,16 +1,18 @@
 //! The engine's verbs for runs. Each consumes a permit.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use selvedge_kernel::auth::{Action, Permit, Resource};
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::id::{RawId, RunId, ShardId};
-use selvedge_kernel::limit::PAGE;
+use selvedge_kernel::limit::{ERROR_BYTES, PAGE};
 use selvedge_kernel::pipeline::definition::Definition;
 use selvedge_kernel::pipeline::run::{RunInput, RunStatus};
 
 use super::accept::{checked_input, compiled, unknown_pipeline};
 use super::{NewRun, RunCommand, RunControl, RunEnd, RunEvent, RunSummary};
-use crate::engine::{Engine, check_part, expect_action, misused};
+use crate::engine::{Engine, InFlight, check_part, expect_action, misused};
 use crate::shard::{Command, Reply, VerbError};
 
 impl Engine {
@@ -33,6 +35,7 @@ impl Engine {
                 format!("the input has {} bytes, the limit of a body is {bound}: send a reference instead", input.len()),
             ));
         }
+        let held = InFlight::take(&self.wiring, input.len())?;
         let input = checked_input(&definition, &input)?;
         let compiled = compiled(&self.wiring.registry, definition)?;
         let id = match key {
@@ -40,7 +43,7 @@ impl Engine {
             None => RunId::of(&tenant, RawId::at(selvedge_kernel::id::Hash16(0), self.now(), self.draw()).uuid),
         };
         let new = Box::new(NewRun { id, tenant, compiled, input, context: permit.into_context(), parent: None });
-        self.ask_run(id, |reply| RunCommand::Start { new, reply }).await
+        self.ask_run_holding(id, held, |reply| RunCommand::Start { new, reply }).await
     }
 
     /// The definition that a pipeline is registered with.
@@ -99,8 +102,18 @@ impl Engine {
     pub async fn run_decide(&self, permit: Permit, id: RunId, stage: &str, approve: bool, by: &str, comment: Option<String>) -> Result<(), VerbError> {
         expect_action(&permit, Action::Signal)?;
         check_part("who answers", by)?;
+        check_part("the stage", stage)?;
+        let said = comment.as_ref().map_or(0, String::len);
+        if said > ERROR_BYTES {
+            return Err(VerbError::new(
+                Consequence::Limit,
+                "limit: comment",
+                format!("the comment on `{stage}` has {said} bytes, the limit is {ERROR_BYTES}: shorten it, or give a reference"),
+            ));
+        }
+        let held = InFlight::take(&self.wiring, said)?;
         let (stage, by, context) = (stage.to_owned(), by.to_owned(), permit.into_context());
-        self.ask_run(id, |reply| RunCommand::Decide { id, stage, approve, by, comment, context, reply }).await
+        self.ask_run_holding(id, held, |reply| RunCommand::Decide { id, stage, approve, by, comment, context, reply }).await
     }
 
     /// Delivers a signal to a run: durable when this returns, kept until a stage waits for it.
@@ -115,11 +128,16 @@ impl Engine {
                 format!("the signal `{name}` carries {} bytes, the limit of a body is {bound}: send a reference instead", payload.len()),
             ));
         }
+        let held = InFlight::take(&self.wiring, payload.len())?;
         if let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(&payload) {
             return Err(VerbError::new(Consequence::FixInput, "json", format!("the payload of the signal `{name}` is no JSON: {error}")));
         }
         let input = RunInput::Signal { name: name.to_owned(), payload };
-        self.ask_run(id, |reply| RunCommand::Tell { id, tenant, input, reply }).await
+        self.ask_run_holding(id, held, |reply| RunCommand::Tell { id, tenant, input, reply }).await
+    }
+
+    async fn ask_run_holding<T>(&self, id: RunId, held: Arc<InFlight>, command: impl FnOnce(Reply<T>) -> RunCommand) -> Result<T, VerbError> {
+        self.ask_holding(id.0.hash.shard(self.wiring.shards), held, |reply| Command::Run(command(reply))).await
     }
 
     async fn ask_run<T>(&self, id: RunId, command: impl FnOnce(Reply<T>) -> RunCommand) -> Result<T, VerbError> {

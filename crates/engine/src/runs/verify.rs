@@ -21,8 +21,9 @@ const COVERED: [Kind; 8] =
 const PAGE: usize = 500;
 
 impl Shard {
-    /// Walks the chain of a run and its rows; false if it has no header.
-    pub(crate) async fn verify_run(&self, line: &LedgerLine, report: &mut ShardReport) -> Result<bool, VerbError> {
+    /// Walks the chain of a run and its rows; false if it has no header. A run that was retried goes on behind its end:
+    /// `behind` is what to say if no later line fits.
+    pub(crate) async fn verify_run(&self, line: &LedgerLine, report: &mut ShardReport, behind: &mut Option<String>) -> Result<bool, VerbError> {
         let id = RunId(line.id);
         let Some(row) = self.get(run_key(id)).await? else { return Ok(false) };
         let row: RunRow = wire::decode("run", &row)?;
@@ -62,7 +63,8 @@ impl Shard {
         match verifier.finish(&row) {
             Ok((head, commits)) => {
                 if line.state != LedgerState::Accepted && (head, commits) != (line.last, u64::from(line.count)) {
-                    report.faults.push(format!("{id}: the ledger says that it ended with {} commits, its chain has {commits}", line.count));
+                    let fault = format!("{id}: the ledger says that it ended with {} commits, its chain has {commits}", line.count);
+                    if commits > u64::from(line.count) { *behind = Some(fault) } else { report.faults.push(fault) }
                 }
             }
             Err(fault) => report.faults.push(fault.to_string()),

@@ -7,11 +7,11 @@ use selvedge_kernel::error::{AttemptError, Consequence, WorkError};
 use selvedge_kernel::id::InvocationId;
 use selvedge_kernel::journal::{Hash32, Payload, SealKey, seal};
 use selvedge_kernel::record::invocation::{Idempotent, Invocation};
-use selvedge_kernel::record::message::{Message, Outcome};
+use selvedge_kernel::record::message::{Delayed, Message, Outcome};
 use selvedge_kernel::record::shard::{LedgerState, Timer};
 use selvedge_kernel::record::{Writes, key};
 use selvedge_kernel::replay::Replay;
-use selvedge_kernel::time::Day;
+use selvedge_kernel::time::{Day, Millis};
 use selvedge_kernel::transition;
 use selvedge_kernel::wire;
 
@@ -52,8 +52,12 @@ impl Shard {
         }
         if let Some(delay) = delay {
             let mut writes = Writes::default();
-            let at = self.now().after(delay);
-            self.set_timer(&mut writes, at, Timer::Message(Box::new(message)));
+            let now = self.now();
+            if let Some(idempotency) = &message.idempotency_key {
+                let row = Idempotent { invocation: id, body: body_hash(&message.input) };
+                writes.put(key::idempotency(&message.target, &message.handler, idempotency), wire::encode(&row));
+            }
+            self.delay_message(&mut writes, now.after(delay), message);
             self.write(writes, Vec::new());
             return Ok(Some(Answer { id: Some(id), progress: Progress::Open }));
         }
@@ -74,11 +78,12 @@ impl Shard {
         let Some(idempotency) = &message.idempotency_key else { return Ok(None) };
         let Some(bytes) = self.get(key::idempotency(&message.target, &message.handler, idempotency)).await? else { return Ok(None) };
         let known: Idempotent = wire::decode("idempotency row", &bytes)?;
-        if !self.active.contains_key(&known.invocation) && self.record(known.invocation).await?.is_none() {
+        let id = known.invocation;
+        if !self.active.contains_key(&id) && self.record(id).await?.is_none() && self.get(key::delayed(id)).await?.is_none() {
             // What it led to has left by retention.
             return Ok(None);
         }
-        if known.body != body_hash(&message.input) {
+        if known.body != Idempotent::ERASED && known.body != body_hash(&message.input) {
             return Err(VerbError::new(
                 Consequence::Conflict,
                 "idempotency_mismatch",
@@ -126,6 +131,16 @@ impl Shard {
         let waiters = self.waiters.entry(id).or_default();
         waiters.retain(|waiter| !waiter.is_closed());
         waiters.push(reply);
+    }
+
+    /// Tells whoever waits for an invocation how it ended, once that is durable.
+    pub(super) fn tell_waiters(&mut self, id: InvocationId, outcome: Outcome, effects: &mut Vec<Effect>) {
+        let Some(waiters) = self.waiters.remove(&id) else { return };
+        effects.push(Effect::Answer(Box::new(move || {
+            for waiter in waiters {
+                let _ = waiter.send(Ok(Answer { id: Some(id), progress: Progress::Ended(outcome.clone()) }));
+            }
+        })));
     }
 
     /// A message past its deadline is never started.
@@ -226,7 +241,11 @@ impl Shard {
             None if self.record(message.id).await?.is_some() => return Ok(()),
             None if self.too_late(&message).is_some() => self.too_late(&message),
             None => match self.known(&message).await {
-                Ok(None) => self.room(&message).await.err().map(|error| WorkError::new("refused", error.message)),
+                // Its key may lead to itself: it was written with its delay.
+                Ok(known) if known.is_none_or(|known| known == message.id) => {
+                    self.room(&message).await.err().map(|error| WorkError::new("refused", error.message))
+                }
+                Ok(None) => None,
                 Ok(Some(known)) => return self.join_message(message, known, writes, effects).await,
                 Err(error) if error.consequence == Consequence::Conflict => Some(WorkError::new("refused", error.message)),
                 Err(error) => return Err(error),
@@ -237,6 +256,7 @@ impl Shard {
             Some(error) => match message.reply_to {
                 Some(peer) => self.reply_by_envelope(peer, message.id, Outcome::Error(error), writes, effects).await,
                 None => {
+                    self.tell_waiters(message.id, Outcome::Error(error.clone()), effects);
                     self.keep_refused(message, error, writes);
                     Ok(())
                 }
@@ -244,7 +264,7 @@ impl Shard {
         }
     }
 
-    fn keep_refused(&mut self, mut message: Message, error: WorkError, writes: &mut Writes) {
+    pub(super) fn keep_refused(&mut self, mut message: Message, error: WorkError, writes: &mut Writes) {
         let at = self.now();
         let keep = self.wiring.settings.keep.dead_letters;
         let input = transition::place(&message.input);
@@ -280,6 +300,42 @@ impl Shard {
             }
             None => Ok(()),
         }
+    }
+
+    /// A message of a client that is not due yet, and when it is.
+    pub(super) async fn delayed(&self, id: InvocationId) -> Result<Option<(Delayed, Message)>, VerbError> {
+        let Some(row) = self.get(key::delayed(id)).await? else { return Ok(None) };
+        let delayed: Delayed = wire::decode("delayed message", &row)?;
+        let Some(timer) = self.get(key::timer(delayed.timer.0, delayed.timer.1)).await? else { return Ok(None) };
+        Ok(match wire::decode("timer", &timer)? {
+            Timer::Message(message) | Timer::LargeMessage { message, .. } => Some((delayed, *message)),
+            _ => None,
+        })
+    }
+
+    /// Keeps a message until it is due, where its id leads to its timer.
+    pub(super) fn delay_message(&mut self, writes: &mut Writes, at: Millis, message: Message) {
+        let (id, now) = (message.id, self.now());
+        let timer = self.set_timer(writes, at, Timer::Message(Box::new(message)));
+        writes.put(key::delayed(id), wire::encode(&Delayed { timer, at: now }));
+    }
+
+    /// Takes a delayed message back before it is due; false if there is none.
+    pub(super) async fn cancel_delayed(&mut self, id: InvocationId) -> Result<bool, VerbError> {
+        let Some((delayed, message)) = self.delayed(id).await? else { return Ok(false) };
+        let mut writes = Writes::default();
+        self.clear_timer(&mut writes, delayed.timer);
+        writes.delete(key::delayed(id));
+        if let Some(idempotency) = &message.idempotency_key {
+            writes.delete(key::idempotency(&message.target, &message.handler, idempotency));
+        }
+        // A large input lies in chunks of its own.
+        let now = self.now();
+        self.set_timer(&mut writes, now, Timer::Chunks { owner: id.0 });
+        let mut effects = Vec::new();
+        self.tell_waiters(id, Outcome::Error(WorkError::new("cancelled", "it was cancelled before it was due")), &mut effects);
+        self.write(writes, effects);
+        Ok(true)
     }
 
     /// A delayed message is due.
@@ -352,7 +408,7 @@ impl Shard {
                 let names: Vec<&String> = entries.iter().map(|entry| &entry.0).collect();
                 Ok(Bytes::from(serde_json::to_vec(&names).unwrap_or_default()))
             }
-            Ask::Entries(prefix) => Ok(super::advance::object(&self.state_entries(actor, prefix).await?)),
+            Ask::Entries(prefix) => Ok(super::reads::object(&self.state_entries(actor, prefix).await?)),
         }
     }
 

@@ -8,7 +8,7 @@ use std::task::Poll;
 use bytes::Bytes;
 use selvedge_kernel::error::AttemptError;
 use selvedge_kernel::id::{ActorId, InvocationId};
-use selvedge_kernel::journal::{Entry, Payload, SealKey};
+use selvedge_kernel::journal::{Entry, OpKind, Payload, SealKey};
 use selvedge_kernel::ports::under;
 use selvedge_kernel::record::invocation::{Begun, Blocked, Invocation, Status};
 use selvedge_kernel::record::kind::Kind;
@@ -86,10 +86,15 @@ pub(crate) struct Activation {
     pub answer: Option<Ended>,
     /// A cancel is decided and not delivered: nothing else is decided until it is.
     pub cancelling: bool,
-    /// Whether it owns chunks.
+    /// Whether it owns chunks of payloads or of output.
     pub chunked: bool,
     /// What goes into the transition of its end.
     pub closing: Option<(Writes, Vec<super::Effect>)>,
+}
+
+/// Whether rows of this entry are left that only a timer takes away after retention.
+pub(super) fn leaves_rows(entry: &Entry) -> bool {
+    matches!(entry.payload, Payload::Chunked { .. }) || entry.header.signature.kind == OpKind::Emit
 }
 
 /// How an activation runs.
@@ -254,7 +259,7 @@ impl Shard {
                     activation.journal.chain = last.chain;
                     activation.journal.next = last.header.index + 1;
                 }
-                activation.chunked |= entries.iter().any(|entry| matches!(entry.payload, Payload::Chunked { .. }));
+                activation.chunked |= entries.iter().any(leaves_rows);
                 state.replay.load(entries);
             }
         }

@@ -6,18 +6,35 @@ use bytes::Bytes;
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::id::{InvocationId, Key};
 use selvedge_kernel::journal::{Entry, Payload};
+use selvedge_kernel::record::invocation::Idempotent;
 use selvedge_kernel::record::kind::Kind;
 use selvedge_kernel::record::{Writes, key};
 use selvedge_kernel::time::Day;
 use selvedge_kernel::wire;
 
 use super::inspect::unfold;
-use super::{Shard, VerbError};
+use super::{Command, Effect, Reply, Shard, VerbError};
+use crate::engine::InFlight;
+use crate::worker::Event;
 
 /// Operations of one step of an erasure.
 const STEP: usize = 60;
 
 impl Shard {
+    /// Erases an invocation. While its end is on its way to the disk, its journal is neither where it was nor where it
+    /// will be: the erasure comes again behind it.
+    pub(super) async fn erase_when_durable(&mut self, id: InvocationId, reply: Reply<()>) {
+        if self.overlay.get(&key::invocation(id)).is_none() {
+            let result = self.erase(id).await;
+            return self.answer(reply, result);
+        }
+        let (wiring, shard) = (self.wiring.clone(), self.id);
+        self.after_all(Effect::Answer(Box::new(move || {
+            let held = InFlight::again(&wiring);
+            wiring.send(shard, Event::Command(shard, Command::Erase { id, reply }, held));
+        })));
+    }
+
     /// Erases what an ended invocation was given, did and said. Done again, it goes on where it stopped.
     pub(super) async fn erase(&mut self, id: InvocationId) -> Result<(), VerbError> {
         let Some(mut record) = self.record(id).await? else {
@@ -56,6 +73,18 @@ impl Shard {
             }
         }
         let mut writes = Writes::default();
+        if let Some(idempotency) = &record.message.idempotency_key {
+            let row = key::idempotency(&record.message.target, &record.message.handler, idempotency);
+            let known: Option<Idempotent> = match self.get(row.clone()).await? {
+                Some(value) => Some(wire::decode("idempotency row", &value)?),
+                None => None,
+            };
+            if known.is_some_and(|known| known.invocation == id) {
+                // The key stays taken: what was erased does not happen again. What it was sent with can be guessed no more.
+                let until = Day::expiry(end.at, self.wiring.settings.keep.idempotency);
+                writes.put_until(row, wire::encode(&Idempotent { invocation: id, body: Idempotent::ERASED }), until);
+            }
+        }
         writes.put_until(key::invocation(id), wire::encode(&record), expires);
         writes.delete(key::seal_key(id.0));
         self.write(writes, Vec::new());

@@ -31,14 +31,20 @@ impl Shard {
             }
             Command::Result { id, wait, reply } => self.result(id, wait, reply).await,
             Command::Cancel { id, reason, reply } => {
-                let result = self.open_record(id).await.map(|_| ());
-                if result.is_ok() {
+                let result = match self.cancel_delayed(id).await {
+                    Ok(false) => self.open_record(id).await.map(|_| true),
+                    done => done.map(|_| false),
+                };
+                if matches!(result, Ok(true)) {
                     self.cancel(id, reason).await;
                 }
-                self.answer(reply, result);
+                self.answer(reply, result.map(|_| ()));
             }
             Command::Kill { id, reason, reply } => {
-                let result = self.kill(id, &reason).await;
+                let result = match self.cancel_delayed(id).await {
+                    Ok(false) => self.kill(id, &reason).await,
+                    done => done.map(|_| ()),
+                };
                 self.answer(reply, result);
             }
             Command::Retry { id, reply } => {
@@ -46,12 +52,11 @@ impl Shard {
                 self.answer(reply, result);
             }
             Command::Tenant { id, reply } => {
-                let found = self.record_in_memory(id).await;
-                let _ = reply.send(found.map(|record| record.map(|record| record.message.target.tenant)));
+                let found = self.tenant_of(id).await;
+                let _ = reply.send(found);
             }
             Command::Erase { id, reply } => {
-                let result = self.erase(id).await;
-                self.answer(reply, result);
+                self.erase_when_durable(id, reply).await;
             }
             Command::Why { id, reply } => {
                 let result = self.why(id).await;
@@ -103,6 +108,13 @@ impl Shard {
         }
     }
 
+    async fn tenant_of(&self, id: InvocationId) -> Result<Option<String>, VerbError> {
+        if let Some(record) = self.record_in_memory(id).await? {
+            return Ok(Some(record.message.target.tenant));
+        }
+        Ok(self.delayed(id).await?.map(|(_, message)| message.target.tenant))
+    }
+
     async fn open_record(&self, id: InvocationId) -> Result<Invocation, VerbError> {
         let record = self.known_record(id).await?;
         if record.status.ended() {
@@ -113,7 +125,15 @@ impl Shard {
 
     async fn result(&mut self, id: InvocationId, wait: bool, reply: Reply<Answer>) {
         let answer = match self.known_record(id).await {
-            Err(error) => Err(error),
+            Err(error) => match self.delayed(id).await {
+                Ok(Some(_)) if wait => {
+                    self.wait_for(id, reply);
+                    return;
+                }
+                Ok(Some(_)) => Ok(Answer { id: Some(id), progress: Progress::Open }),
+                Ok(None) => Err(error),
+                Err(error) => Err(error),
+            },
             Ok(record) if record.status.ended() => self.outcome(&record).await.map(|outcome| Answer { id: Some(id), progress: Progress::Ended(outcome) }),
             Ok(_) if wait => {
                 self.wait_for(id, reply);
@@ -139,7 +159,7 @@ impl Shard {
     pub(super) async fn end_doomed(&mut self, id: InvocationId) {
         match self.record(id).await {
             Ok(Some(record)) if !record.status.ended() => {
-                let error = super::advance::cancel_error(record.cancel.as_deref(), None);
+                let error = super::ending::cancel_error(record.cancel.as_deref(), None);
                 self.end_unstarted(record, Status::Cancelled, error).await;
             }
             Ok(_) => {}
@@ -157,6 +177,14 @@ impl Shard {
     /// Ends an invocation without running its code.
     async fn end_unstarted(&mut self, record: Invocation, status: Status, error: WorkError) {
         let id = record.message.id;
+        // One whose journal was not replayed to its end knows neither its last entry nor what it has begun.
+        let unread = self.active.get(&id).is_some_and(|activation| activation.pending.is_none() && !activation.core.state.borrow().live);
+        if unread
+            && let Some(activation) = self.drop_from_memory(id)
+            && let Some(ready) = activation.ready
+        {
+            self.kept_ready.insert(id, ready);
+        }
         if !self.active.contains_key(&id) {
             let prepared = self.prepare_to_end(record).await;
             if let Err(error) = prepared {
@@ -188,7 +216,7 @@ impl Shard {
             let rows = self.scan(range.clone(), 100).await?;
             for (_, value) in &rows {
                 let entries: Vec<Entry> = wire::decode("journal entries", value)?;
-                activation.chunked |= entries.iter().any(|entry| matches!(entry.payload, Payload::Chunked { .. }));
+                activation.chunked |= entries.iter().any(super::activate::leaves_rows);
                 if let Some(last) = entries.last() {
                     activation.journal.chain = last.chain;
                     activation.journal.next = last.header.index + 1;
@@ -231,6 +259,22 @@ impl Shard {
     }
 
     async fn why(&mut self, id: InvocationId) -> Result<Why, VerbError> {
+        if self.record_in_memory(id).await?.is_none()
+            && let Some((delayed, message)) = self.delayed(id).await?
+        {
+            return Ok(Why {
+                id,
+                actor: message.target,
+                handler: message.handler,
+                status: Status::Accepted,
+                attempt: 0,
+                accepted_at: delayed.at,
+                last_error: None,
+                waiting: vec![Waiting::Timer { until: delayed.timer.0 }],
+                slow_polls: 0,
+                caller: message.context,
+            });
+        }
         let record = self.known_record(id).await?;
         let waiting = if record.status.ended() { Vec::new() } else { self.waiting(id, &record).await? };
         let last_error = record.end.as_ref().and_then(|end| end.error.clone()).or_else(|| record.last_error.clone());
@@ -306,11 +350,11 @@ impl Shard {
         Ok(waiting)
     }
 
-    /// Appends a chunk of output in a transition.
+    /// Appends a chunk of output in a transition. It stays while its invocation is open, however long that is: the timer
+    /// that its end sets takes it away.
     pub(super) fn append_output(&mut self, id: InvocationId, data: Bytes, writes: &mut Writes, at: Millis) {
         let n = self.next_number();
-        let until = selvedge_kernel::time::Day::expiry(at, self.wiring.settings.keep.finished);
-        writes.put_until(key::output(id, n), wire::encode(&OutputChunk { at, data }), until);
+        writes.put(key::output(id, n), wire::encode(&OutputChunk { at, data }));
     }
 
     async fn output(&self, id: InvocationId, from: u64) -> Result<Vec<(u64, Bytes)>, VerbError> {

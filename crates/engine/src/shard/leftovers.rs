@@ -88,15 +88,22 @@ impl Shard {
         Ok(())
     }
 
-    /// The next step of removing the chunks of an owner whose retention has passed.
+    /// The next step of removing the chunks and the output of an owner whose retention has passed.
     pub(super) async fn chunks_due(&mut self, owner: RawId, timer: (Millis, u64)) {
         let mut writes = Writes::default();
         self.clear_timer(&mut writes, timer);
-        let rows = match self.scan(under(&key::of_id(Kind::Chunk, owner)), STEP).await {
-            Ok(rows) => rows,
-            Err(error) => return self.wiring.stop(error.to_string()),
-        };
-        if rows.len() == STEP {
+        let mut rows = Vec::new();
+        let mut more = false;
+        for kind in [Kind::Chunk, Kind::Output] {
+            match self.scan(under(&key::of_id(kind, owner)), STEP).await {
+                Ok(some) => {
+                    more |= some.len() == STEP;
+                    rows.extend(some);
+                }
+                Err(error) => return self.wiring.stop(error.to_string()),
+            }
+        }
+        if more {
             let now = self.now();
             self.set_timer(&mut writes, now, Timer::Chunks { owner });
         }

@@ -251,7 +251,7 @@ impl Shard {
         match envelope {
             Envelope::Invoke(message) => self.accept_message(message, writes, effects).await,
             Envelope::Later { at, message } => {
-                self.set_timer(writes, at, selvedge_kernel::record::shard::Timer::Message(Box::new(message)));
+                self.delay_message(writes, at, message);
                 Ok(())
             }
             Envelope::Reply { to: Peer::Operation { invocation, number }, outcome, .. } => self.keep_reply(invocation, number, outcome, writes).await,

@@ -2,14 +2,16 @@
 
 use bytes::Bytes;
 use selvedge_kernel::auth::AuthorizationContext;
-use selvedge_kernel::error::Consequence;
-use selvedge_kernel::id::{InvocationId, Key};
+use selvedge_kernel::error::{Consequence, WorkError};
+use selvedge_kernel::id::{ActorId, InvocationId, Key, RawId};
 use selvedge_kernel::journal::{Hash32, OpKind, Payload};
-use selvedge_kernel::limit;
 use selvedge_kernel::ports::under;
 use selvedge_kernel::record::invocation::Begun;
-use selvedge_kernel::record::message::KeptSignal;
+use selvedge_kernel::record::kind::Kind;
+use selvedge_kernel::record::message::{KeptSignal, Message};
+use selvedge_kernel::record::shard::Timer;
 use selvedge_kernel::record::{Writes, key};
+use selvedge_kernel::time::Millis;
 use selvedge_kernel::wire;
 
 use super::activate::{Activation, Outside};
@@ -26,13 +28,6 @@ impl Shard {
         context: AuthorizationContext,
         idempotency: Option<String>,
     ) -> Result<(), VerbError> {
-        if payload.len() > limit::TRANSITION_BYTES {
-            return Err(VerbError::new(
-                Consequence::Limit,
-                "limit: signal",
-                format!("the signal `{name}` carries {} bytes, the limit is {}: send a reference instead", payload.len(), limit::TRANSITION_BYTES),
-            ));
-        }
         let mut writes = Writes::default();
         let (prefix, waiter) = match &target {
             SignalTarget::Actor(actor) => {
@@ -77,19 +72,31 @@ impl Shard {
             let now = self.now();
             writes.put_until(row, wire::encode(&now), selvedge_kernel::time::Day::expiry(now, self.wiring.settings.keep.idempotency));
         }
-        let bound = usize::try_from(self.wiring.settings.limits.signals).unwrap_or(usize::MAX);
-        if self.scan(under(&prefix), bound).await?.len() >= bound {
+        let (all, whose) = match &target {
+            SignalTarget::Actor(actor) => (key::of_actor(Kind::ActorSignal, actor), actor.to_string()),
+            SignalTarget::Invocation(id) => (key::of_id(Kind::InvocationSignal, id.0), id.to_string()),
+        };
+        let bound = self.wiring.settings.limits.signals;
+        if self.kept_signals(&all, bound).await? >= bound {
             return Err(VerbError::new(
                 Consequence::Limit,
-                "limit: signals",
-                format!("{bound} signals `{name}` are kept and nobody has taken them, the limit: wait until they are taken"),
+                "limit: kept_signals",
+                format!("{bound} signals to {whose} are kept and nobody has taken them, the limit over all names: wait until some are taken"),
             ));
         }
         let at = self.now();
         let n = self.next_number();
+        let timer = match &target {
+            SignalTarget::Actor(actor) => {
+                let due = at.after(self.options(&actor.kind).retention.unwrap_or(self.wiring.settings.keep.finished));
+                Some(self.set_timer(&mut writes, due, Timer::Signal { actor: actor.clone(), name: name.to_owned(), n }))
+            }
+            // It goes with its invocation.
+            SignalTarget::Invocation(_) => None,
+        };
         let mut row = prefix.to_vec();
         row.extend_from_slice(&n.to_be_bytes());
-        writes.put(Key::from(row), wire::encode(&KeptSignal { payload: Payload::Inline(payload), context, at }));
+        writes.put(Key::from(row), wire::encode(&KeptSignal { payload: Payload::Inline(payload), context, at, timer }));
         if let Some(id) = waiter
             && self.waits_for_signal(id, name).await?
         {
@@ -97,6 +104,59 @@ impl Shard {
         }
         self.write(writes, Vec::new());
         Ok(())
+    }
+
+    /// How many signals are kept under a prefix, whatever their names: counted up to `bound`, a few in memory at a time.
+    async fn kept_signals(&self, all: &Key, bound: u64) -> Result<u64, VerbError> {
+        let mut range = under(all);
+        // What was taken in under an idempotency key stands under the empty name, and is no signal.
+        range.start = Key::from([&all[..], &[0, 1]].concat());
+        let mut count = 0;
+        while count < bound {
+            let rows = self.scan(range.clone(), 16).await?;
+            count += rows.len() as u64;
+            match rows.last() {
+                Some((last, _)) if rows.len() == 16 => range.start = Key::from([&last[..], &[0]].concat()),
+                _ => break,
+            }
+        }
+        Ok(count)
+    }
+
+    /// A signal to an actor that nobody has taken in the time that it is kept: it becomes a dead letter.
+    pub(super) async fn signal_expired(&mut self, actor: ActorId, name: String, n: u64, timer: (Millis, u64)) {
+        let mut writes = Writes::default();
+        self.clear_timer(&mut writes, timer);
+        let row = key::actor_signal(&actor, &name, n);
+        let kept = match self.get(row.clone()).await.map_err(VerbError::from) {
+            Ok(Some(value)) => KeptSignal::decode(&value).map(Some).map_err(VerbError::from),
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
+        };
+        let kept = match kept {
+            Ok(kept) => kept,
+            Err(error) => return self.wiring.stop(error.message),
+        };
+        if let Some(KeptSignal { payload: Payload::Inline(input), context, at, .. }) = kept {
+            writes.delete(row);
+            let error = WorkError::new("signal_expired", format!("the signal `{name}` to {actor} came at {at}, and nobody has taken it since"));
+            let id = InvocationId(RawId::at(actor.hash16(), at, self.entropy.draw()));
+            let message = Message {
+                id,
+                target: actor,
+                handler: format!("signal {name}"),
+                input,
+                context,
+                idempotency_key: None,
+                trace: None,
+                deadline: None,
+                reply_to: None,
+                parent: None,
+                chain: Vec::new(),
+            };
+            self.keep_refused(message, error, &mut writes);
+        }
+        self.write(writes, Vec::new());
     }
 
     async fn waits_for_signal(&self, id: InvocationId, name: &str) -> Result<bool, VerbError> {
@@ -124,10 +184,13 @@ impl Shard {
         let of_actor = key::actor_signals(&activation.record.message.target, name);
         for prefix in [own, of_actor] {
             if let Some((row, value)) = self.scan(under(&prefix), 1).await?.into_iter().next() {
-                let kept: KeptSignal = wire::decode("signal", &value)?;
+                let kept = KeptSignal::decode(&value)?;
                 let payload = self.payload(activation.id().0, Hash32::default(), &kept.payload).await?;
                 let mut writes = Writes::default();
                 writes.delete(row);
+                if let Some(timer) = kept.timer {
+                    self.clear_timer(&mut writes, timer);
+                }
                 self.decide_taking(activation, number, Given::Value(payload), writes);
                 return Ok(());
             }

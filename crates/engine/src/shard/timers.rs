@@ -236,12 +236,15 @@ impl Shard {
             }
             Timer::Message(message) => {
                 self.clear_timer(&mut writes, own);
+                writes.delete(key::delayed(message.id));
                 self.deliver_message(*message, writes).await;
             }
             Timer::LargeMessage { message, seal, len } => {
                 self.clear_timer(&mut writes, own);
+                writes.delete(key::delayed(message.id));
                 self.deliver_large(*message, seal, len, writes).await;
             }
+            Timer::Signal { actor, name, n } => self.signal_expired(actor, name, n, own).await,
             Timer::Leftovers { invocation } => self.leftovers_due(invocation, own).await,
             Timer::Chunks { owner } => self.chunks_due(owner, own).await,
             Timer::Run { run, token } => {

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use selvedge_kernel::error::{AttemptError, WorkError};
 use selvedge_kernel::id::{ActorId, InvocationId, effect_key};
 use selvedge_kernel::record::message::Message;
-use selvedge_kernel::record::shard::Timer;
 use selvedge_kernel::record::{Writes, key};
 use selvedge_kernel::transition::sent_id;
 
@@ -139,7 +138,7 @@ impl Shard {
             };
             let sent = match send.delay {
                 Some(delay) if self.wiring.shard_of(&message.target) == self.id => {
-                    self.set_timer(&mut writes, now.after(delay.0), Timer::Message(Box::new(message)));
+                    self.delay_message(&mut writes, now.after(delay.0), message);
                     Ok(())
                 }
                 Some(delay) => self.post_later(now.after(delay.0), message, &mut writes, &mut effects).await,

@@ -27,11 +27,13 @@ pub(crate) struct Walk {
     next: u64,
     /// Work that was accepted, has no record, and whose end has not been met yet.
     gone: BTreeMap<RawId, bool>,
+    /// Runs that went on behind the end that was met last, and what that is if no later one is met.
+    behind: BTreeMap<RawId, String>,
 }
 
 impl Walk {
     pub(super) fn new(shard: ShardId, reply: Reply<ShardReport>) -> Walk {
-        Walk { report: ShardReport::of(shard), reply, head: Hash32::default(), next: 0, gone: BTreeMap::new() }
+        Walk { report: ShardReport::of(shard), reply, head: Hash32::default(), next: 0, gone: BTreeMap::new(), behind: BTreeMap::new() }
     }
 }
 
@@ -96,7 +98,13 @@ impl Shard {
     }
 
     async fn check_work(&mut self, walk: &mut Walk, line: LedgerLine) -> Result<(), VerbError> {
-        let found = if line.run { self.verify_run(&line, &mut walk.report).await? } else { self.verify_invocation(&line, &mut walk.report).await? };
+        let mut behind = None;
+        let found = match line.run {
+            true => self.verify_run(&line, &mut walk.report, &mut behind).await?,
+            false => self.verify_invocation(&line, &mut walk.report).await?,
+        };
+        walk.behind.remove(&line.id);
+        walk.behind.extend(behind.map(|fault| (line.id, fault)));
         if line.state == LedgerState::Accepted {
             if !found {
                 walk.gone.insert(line.id, line.run);
@@ -122,6 +130,7 @@ impl Shard {
         } else if walk.head != self.head.ledger || walk.next != lines {
             walk.report.faults.push(format!("ledger of shard {shard}: it ends at line {}, its head says {lines}", walk.next));
         }
+        walk.report.faults.extend(std::mem::take(&mut walk.behind).into_values());
         for (id, run) in std::mem::take(&mut walk.gone) {
             walk.report.faults.push(format!("{}: the ledger says that it was accepted, and its record is missing", name_of(id, run)));
         }

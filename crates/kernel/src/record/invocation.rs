@@ -182,6 +182,11 @@ pub struct Idempotent {
     pub body: Hash32,
 }
 
+impl Idempotent {
+    /// Instead of the hash of a body that was erased: whatever comes under the key leads to what was erased.
+    pub const ERASED: Hash32 = Hash32([0; 32]);
+}
+
 /// One chunk of an invocation's output.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct OutputChunk {

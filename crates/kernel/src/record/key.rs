@@ -99,6 +99,12 @@ pub fn journal(id: InvocationId, index: u32) -> Key {
     of_id_u32(Kind::Journal, id.0, index)
 }
 
+/// A message of a client that is not due yet.
+#[must_use]
+pub fn delayed(id: InvocationId) -> Key {
+    of_id(Kind::Delayed, id.0)
+}
+
 /// An operation that was begun.
 #[must_use]
 pub fn begun(id: InvocationId, number: u32) -> Key {

@@ -36,7 +36,7 @@ pub enum Kind {
     ActorSignal = 13,
     /// invocation, signal name, n (u64) → a signal kept for an invocation. Leaves when it is taken or with the invocation.
     InvocationSignal = 14,
-    /// invocation, n (u64) → a chunk of output. Leaves by retention.
+    /// invocation, n (u64) → a chunk of output. Leaves when its invocation's retention has passed.
     Output = 15,
     /// invocation → a dead letter. Leaves by retention or redrive.
     DeadLetter = 16,
@@ -52,6 +52,8 @@ pub enum Kind {
     Joined = 21,
     /// Shard-wide, receiving shard (u16) → n of the last envelope sent.
     Sent = 22,
+    /// invocation → the timer of a client's message that is not due yet. Leaves when it fires.
+    Delayed = 23,
     /// run → the run's header. Leaves by retention.
     Run = 32,
     /// run → the definition that the run is pinned to. Leaves by retention.

@@ -9,6 +9,7 @@ use crate::journal::Payload;
 use crate::record::line::{Entering, LineSays};
 use crate::record::run::Parent;
 use crate::time::Millis;
+use crate::wire::{self, WireError};
 use bytes::Bytes;
 
 /// Who waits for an answer.
@@ -144,6 +145,15 @@ pub enum Envelope {
     },
 }
 
+/// A client's message that is not due yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Delayed {
+    /// Its timer, which holds the message: when it is due, and its number.
+    pub timer: (Millis, u64),
+    /// When it came.
+    pub at: Millis,
+}
+
 /// A signal that is kept until somebody waits for it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct KeptSignal {
@@ -153,6 +163,18 @@ pub struct KeptSignal {
     pub context: AuthorizationContext,
     /// When it came.
     pub at: Millis,
+    /// The timer at the end of the time that it is kept; none for a signal to an invocation, which it goes with.
+    pub timer: Option<(Millis, u64)>,
+}
+
+impl KeptSignal {
+    /// Reads the row of a signal, also of one from before they had a timer.
+    pub fn decode(row: &[u8]) -> Result<KeptSignal, WireError> {
+        wire::decode("signal", row).or_else(|error| match wire::decode::<(Payload, AuthorizationContext, Millis)>("signal", row) {
+            Ok((payload, context, at)) => Ok(KeptSignal { payload, context, at, timer: None }),
+            Err(_) => Err(error),
+        })
+    }
 }
 
 /// An envelope as it lies in the outbox.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{InvocationId, RawId, RunId};
+use crate::id::{ActorId, InvocationId, RawId, RunId};
 use crate::journal::Hash32;
 use crate::record::message::Message;
 use crate::time::Millis;
@@ -131,7 +131,7 @@ pub enum Timer {
         /// Of which invocation.
         invocation: InvocationId,
     },
-    /// The chunks of an owner, after its retention.
+    /// The chunks and the output of an owner, after its retention.
     Chunks {
         /// Whose.
         owner: RawId,
@@ -142,5 +142,14 @@ pub enum Timer {
         run: RunId,
         /// What it calls it.
         token: u64,
+    },
+    /// The end of the time that a signal is kept for an actor.
+    Signal {
+        /// For whom.
+        actor: ActorId,
+        /// Its name.
+        name: String,
+        /// Its number.
+        n: u64,
     },
 }

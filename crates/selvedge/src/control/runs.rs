@@ -4,6 +4,7 @@ use selvedge_engine::{Again, Retry, RunControl, RunEnd, RunSummary};
 use selvedge_kernel::auth::{Action, Resource};
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::id::{IdError, RunId};
+use selvedge_kernel::limit::CALL_DEPTH;
 use selvedge_kernel::pipeline::run::RunStatus;
 use selvedge_kernel::record::run::Event;
 use selvedge_kernel::waiting::Waiting;
@@ -56,7 +57,16 @@ impl Runs<'_> {
 
     pub(super) async fn why(&self, id: &str) -> Result<Value, Problem> {
         let status = self.status(id).await?;
-        Ok(json!({ "id": id, "sentence": sentence(&status), "status": status.state, "waiting": status.waiting, "last_error": status.error }))
+        let mut told = sentence(&status);
+        // What it waits for, to the end: runs above runs are bounded by the depth of calls.
+        let mut next = waited_for(&status);
+        for _ in 0..CALL_DEPTH {
+            let Some(run) = next else { break };
+            let Ok(below) = self.status(&run.to_string()).await else { break };
+            told = format!("{told} {}", sentence(&below));
+            next = waited_for(&below);
+        }
+        Ok(json!({ "id": id, "sentence": told, "status": status.state, "waiting": status.waiting, "last_error": status.error }))
     }
 
     pub(super) async fn steer(&self, id: &str, steer: Steer) -> Result<Value, Problem> {
@@ -100,6 +110,15 @@ impl Runs<'_> {
         self.0.engine.run_signal(self.0.work(Action::Signal, id)?, run_id(id)?, name, text_of(payload)?).await?;
         Ok(Value::Null)
     }
+}
+
+/// The first run that a run waits for.
+fn waited_for(status: &RunStatus) -> Option<RunId> {
+    status.waiting.iter().find_map(|waits| match waits {
+        Waiting::ChildRun { run, .. } => Some(*run),
+        Waiting::RunLimit { holder, .. } => Some(*holder),
+        _ => None,
+    })
 }
 
 /// Why a run is where it is, in one sentence.

@@ -124,7 +124,7 @@ async fn limits_of_the_door_name_themselves() {
         client.send_signal(GO.on("s"), POKE, "x".to_owned()).await.unwrap();
     }
     let error = client.send_signal(GO.on("s"), POKE, "x".to_owned()).await.unwrap_err().to_string();
-    assert!(error.contains("5 signals `poke` are kept"), "{error}");
+    assert!(error.contains("5 signals to subject/s are kept"), "{error}");
     let error = client.send_signal(GO.on("s2"), POKE, "x".repeat(2 << 20)).await.unwrap_err().to_string();
     assert!(error.contains("the limit is"), "{error}");
 }

@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod accept;
+mod bounds;
 mod cancel;
 mod children;
 mod cli;
 mod clock;
+mod delayed;
 mod disk;
 mod embedded;
 mod erase;

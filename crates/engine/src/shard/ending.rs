@@ -1,0 +1,193 @@
+//! How an attempt ends, and how an invocation does.
+
+use selvedge_kernel::error::{AttemptError, WorkError};
+use selvedge_kernel::id::InvocationId;
+use selvedge_kernel::journal::seal;
+use selvedge_kernel::limit;
+use selvedge_kernel::record::invocation::Status;
+use selvedge_kernel::record::message::Outcome;
+use selvedge_kernel::record::shard::Timer;
+use selvedge_kernel::record::{Writes, key};
+use selvedge_kernel::time::Day;
+use selvedge_kernel::transition::{self, AfterAttempt, Ended, after_attempt};
+use selvedge_kernel::wire;
+
+use super::activate::Activation;
+use super::advance::DEADLINE;
+use super::{Shard, VerbError};
+use crate::core::within_body;
+
+impl Shard {
+    /// Ends an invocation, or plans its next attempt.
+    pub(super) async fn finish(&mut self, id: InvocationId, result: crate::registry::Ended) {
+        let Some(activation) = self.active.get(&id) else { return };
+        let own = self.transition_of(activation).and_then(|transition| transition.retry);
+        let retry = own.unwrap_or_else(|| self.options(&activation.record.message.target.kind).retry);
+        let now = self.now();
+        let Some(activation) = self.active.get(&id) else { return };
+        let cancelled = activation.core.state.borrow().cancelled;
+        let result = match result {
+            Ok(value) => match within_body(self.wiring.settings.limits.body_bytes, "the result of the handler", value.len()) {
+                Ok(()) => Ok(value),
+                Err(error) => Err(AttemptError { error, retryable: false, retry_after_ms: None }),
+            },
+            Err(failure) => Err(AttemptError { error: failure.error.bounded(), ..failure }),
+        };
+        let ended = match result {
+            Ok(value) => Ended { status: Status::Completed, outcome: Outcome::Value(value), dead_letter: false },
+            Err(failure) if cancelled => {
+                let error = cancel_error(activation.record.cancel.as_deref(), Some(failure.error));
+                Ended { status: Status::Cancelled, outcome: Outcome::Error(error), dead_letter: false }
+            }
+            Err(failure) => match after_attempt(&activation.record, &failure, &retry, now) {
+                AfterAttempt::End { error, dead_letter } => Ended { status: Status::Failed, outcome: Outcome::Error(error), dead_letter },
+                AfterAttempt::Again { at } => return self.attempt_again(id, failure, at).await,
+            },
+        };
+        self.end(id, ended).await;
+    }
+
+    async fn attempt_again(&mut self, id: InvocationId, failure: AttemptError, at: selvedge_kernel::time::Millis) {
+        if let Some(mut activation) = self.active.remove(&id) {
+            let flushed = self.flush(&mut activation).await;
+            self.active.insert(id, activation);
+            if let Err(error) = flushed {
+                self.wiring.stop(error.message);
+                return;
+            }
+        }
+        let Some(mut activation) = self.drop_from_memory(id) else { return };
+        activation.record.attempt += 1;
+        activation.record.status = Status::Running;
+        activation.record.retry_at = Some(at);
+        activation.record.last_error = Some(failure.error);
+        let mut writes = Writes::default();
+        writes.put(key::invocation(id), wire::encode(&activation.record));
+        if let Some(ready) = activation.ready {
+            self.delete_ready(&mut writes, ready);
+        }
+        self.set_timer(&mut writes, at, Timer::Attempt { invocation: id });
+        self.write(writes, Vec::new());
+    }
+
+    /// The time of the next attempt has come.
+    pub(super) async fn attempt_due(&mut self, id: InvocationId, timer: (selvedge_kernel::time::Millis, u64)) {
+        let mut writes = Writes::default();
+        self.clear_timer(&mut writes, timer);
+        match self.record(id).await {
+            Ok(Some(mut record)) if record.retry_at.is_some() && !record.status.ended() => {
+                record.retry_at = None;
+                writes.put(key::invocation(id), wire::encode(&record));
+                let ready = self.put_ready(&mut writes, id);
+                self.write(writes, Vec::new());
+                self.kept_ready.insert(id, ready);
+                self.activate_or_stop(id).await;
+            }
+            Ok(_) => self.write(writes, Vec::new()),
+            Err(error) => self.wiring.stop(error.message),
+        }
+    }
+
+    pub(super) async fn activate_or_stop(&mut self, id: InvocationId) -> bool {
+        match self.activate(id).await {
+            Ok(found) => found,
+            Err(error) => {
+                self.wiring.stop(error.message);
+                false
+            }
+        }
+    }
+
+    /// Ends an invocation for good: one transition, and the next in line starts.
+    pub(super) async fn end(&mut self, id: InvocationId, ended: Ended) {
+        let Some(mut activation) = self.drop_from_memory(id) else { return };
+        if let Err(error) = self.try_end(&mut activation, ended).await {
+            self.wiring.stop(error.message);
+        }
+    }
+
+    async fn try_end(&mut self, activation: &mut Activation, ended: Ended) -> Result<(), VerbError> {
+        let id = activation.id();
+        let mut writes = activation.pending.take().unwrap_or_default();
+        let mut effects = Vec::new();
+        let keep = self.keep_of(&activation.record);
+        // What it called since it last rested happens with its end, if the end is a good one.
+        let fresh = std::mem::take(&mut activation.core.state.borrow_mut().fresh);
+        if matches!(ended.outcome, Outcome::Value(_)) {
+            self.write_fresh(activation, fresh, &mut writes, &mut effects).await?;
+        }
+        if let Some((more, then)) = activation.closing.take()
+            && matches!(ended.outcome, Outcome::Value(_))
+        {
+            super::accept::extend(&mut writes, more);
+            effects.extend(then);
+        }
+        if let Outcome::Value(value) = &ended.outcome {
+            let sealed = seal(&activation.journal.key, value);
+            activation.chunked |= value.len() > limit::INLINE_BYTES;
+            self.write_chunks(id.0, sealed, value);
+        }
+        let now = self.now();
+        let begun = activation.begun_any || activation.durable;
+        if let Some(timer) = activation.record.deadline_timer.take() {
+            writes.puts.retain(|put| put.key != key::timer(timer.0, timer.1));
+            self.clear_timer(&mut writes, timer);
+        }
+        let last = transition::end(&mut self.head, &mut activation.record, &activation.journal, &ended, &activation.input, &keep);
+        super::accept::extend(&mut writes, last);
+        if let Some(ready) = activation.ready {
+            self.delete_ready(&mut writes, ready);
+        }
+        if let Some(peer) = activation.record.message.reply_to {
+            self.reply(peer, id, ended.outcome.clone(), &mut writes, &mut effects).await?;
+        }
+        let mut left = false;
+        if begun {
+            left |= self.end_operations(activation, &mut writes, &mut effects).await?;
+        }
+        if activation.record.joined || activation.record.signalled {
+            left |= !self.clear_leftovers(id, &ended.outcome, &mut writes, &mut effects).await?;
+        }
+        if left {
+            self.set_timer(&mut writes, now, Timer::Leftovers { invocation: id });
+        }
+        if activation.chunked || activation.record.crashes.0 > 0 {
+            let keep = if ended.dead_letter { keep.finished.max(keep.dead_letters) } else { keep.finished };
+            self.set_timer(&mut writes, Day::expiry(now, keep).start(), Timer::Chunks { owner: id.0 });
+        }
+        let actor = activation.record.message.target.clone();
+        let order = activation.record.order;
+        self.load_actor(&actor).await?;
+        let mut next = None;
+        if let Some(found) = self.actors.get_mut(&actor) {
+            let held = found.queue.front().is_some_and(|(place, _)| *place == order);
+            found.queue.retain(|(place, _)| *place != order);
+            // Only the end of the one that held the actor starts another.
+            next = found.queue.front().map(|(_, id)| *id).filter(|_| held);
+        }
+        let next_ready = next.map(|next| (next, self.put_ready(&mut writes, next)));
+        self.tell_waiters(id, ended.outcome.clone(), &mut effects);
+        self.write(writes, effects);
+        if let Some((next, ready)) = next_ready {
+            self.kept_ready.insert(next, ready);
+            if self.record(next).await?.is_some_and(|record| record.cancel.is_some()) {
+                // It was cancelled before its turn: it is never started.
+                self.doomed.push_back(next);
+            } else {
+                self.activate_or_stop(next).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The error of an invocation that ended because somebody, or its deadline, asked it to.
+pub(super) fn cancel_error(reason: Option<&str>, own: Option<WorkError>) -> WorkError {
+    match (reason, own) {
+        (Some(DEADLINE), Some(own)) if own.code != "cancelled" => WorkError::new("deadline", format!("its deadline passed before it had ended; it said {own}")),
+        (Some(DEADLINE), _) => WorkError::new("deadline", "its deadline passed before it had ended"),
+        (_, Some(own)) => own,
+        (Some(reason), None) => WorkError::new("cancelled", reason),
+        (None, None) => WorkError::new("cancelled", "it was cancelled"),
+    }
+}
