@@ -14,6 +14,8 @@ pub mod wiring;
 mod core;
 mod draft;
 mod idmap;
+mod known;
+pub mod listing;
 mod runs;
 mod shard;
 mod tasks;

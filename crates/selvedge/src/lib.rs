@@ -15,6 +15,7 @@ mod failure;
 mod json;
 pub mod manifest;
 mod name;
+mod program;
 pub mod run;
 #[cfg(feature = "test")]
 pub mod test;

@@ -11,6 +11,7 @@ use selvedge_kernel::pipeline::definition::{Definition, Exec, Executor};
 use selvedge_kernel::pipeline::parse::{Known, name_of, parse_pipeline_among, version};
 
 use crate::app::App;
+use crate::program::missing;
 
 /// What is wrong with a file: all of it, each with its place and what to write instead.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +110,7 @@ impl App {
         known.pipelines.get_or_insert_default().extend(others.iter().cloned().chain(name_of(&text)));
         let (mut definition, warnings) = parse_pipeline_among(&name, &text, Some(&known)).map_err(FileError)?;
         let version = version(&definition);
+        definition.version = Some(version.clone());
         let folder = folder_of(file)?;
         let origin = Origin { file: &name, folder: &folder };
         let mut wrong = Vec::new();
@@ -143,7 +145,12 @@ impl Origin<'_> {
     fn absolute(&self, activity: &str, exec: &mut Exec, wrong: &mut Vec<Diagnostic>) {
         let folder = self.folder.join(&exec.folder);
         match folder.canonicalize() {
-            Ok(folder) if folder.is_dir() => exec.folder = folder.to_string_lossy().into_owned(),
+            Ok(folder) if folder.is_dir() => {
+                if let Some((what, hint)) = missing(&exec.command, &folder) {
+                    wrong.push(self.wrong(format!("{what} (`{activity}`)"), &hint));
+                }
+                exec.folder = folder.to_string_lossy().into_owned();
+            }
             _ => wrong
                 .push(self.wrong(format!("the folder `{}` of `{activity}` is not there", exec.folder), "`folder` is relative to the file that declares it")),
         }

@@ -229,7 +229,7 @@ impl Run {
     pub async fn signal<T: Serialize>(&self, signal: Signal<T>, payload: T) -> Result<(), crate::SignalError> {
         let payload = json::write("the payload of a signal", &payload).map_err(|failure| VerbFailed::Value(failure.message().to_owned()))?;
         let permit = self.permit(Action::Signal)?;
-        Ok(self.client.engine.run_signal(permit, self.id, signal.name, payload).await.map_err(VerbFailed::from)?)
+        Ok(self.client.engine.run_signal(permit, self.id, signal.name, payload, None).await.map_err(VerbFailed::from)?)
     }
 }
 

@@ -203,7 +203,11 @@ impl Silence {
         };
         match self {
             Silence::Ended if spec.shim.is_some() && status.map(exit_number) == Some(i32::from(super::shim::NOT_STARTED)) => spec.unusable(&tail.text()),
-            Silence::Ended => passing(format!("it ended before its hello: {}", exit_words(status))),
+            Silence::Ended => passing(format!(
+                "it ended before its hello: {}; a persistent worker starts with {{\"hello\":{},\"activities\":[…]}}, as clients/python/selvedge.py does; for a program that runs once per task set `persistent: false`",
+                exit_words(status),
+                protocol::VERSION
+            )),
             Silence::Unwanted => closed(spec),
             Silence::Late => passing(format!(
                 "it said no hello within {} s: a persistent worker starts with {{\"hello\":{},\"activities\":[…]}}; for a program that runs once per task set `persistent: false`",

@@ -97,6 +97,7 @@ pub(crate) enum RunCommand {
     Events { id: RunId, tenant: String, from: u64, wait: bool, reply: Reply<Vec<(u64, RunEvent)>> },
     List { tenant: String, reply: Reply<Vec<RunSummary>> },
     Tell { id: RunId, tenant: String, input: RunInput, reply: Reply<()> },
+    Signal { id: RunId, tenant: String, name: String, payload: Bytes, key: Option<String>, reply: Reply<()> },
     Decide { id: RunId, stage: String, approve: bool, by: String, comment: Option<String>, context: AuthorizationContext, reply: Reply<()> },
 }
 

@@ -116,8 +116,9 @@ impl Engine {
         self.ask_run_holding(id, held, |reply| RunCommand::Decide { id, stage, approve, by, comment, context, reply }).await
     }
 
-    /// Delivers a signal to a run: durable when this returns, kept until a stage waits for it.
-    pub async fn run_signal(&self, permit: Permit, id: RunId, name: &str, payload: Bytes) -> Result<(), VerbError> {
+    /// Delivers a signal to a run: durable when this returns, kept until a stage waits for it. The same key, the same signal.
+    /// Errors: a signal that no stage waits for or will wait for, with the names that there are.
+    pub async fn run_signal(&self, permit: Permit, id: RunId, name: &str, payload: Bytes, key: Option<String>) -> Result<(), VerbError> {
         let tenant = tenant_for(&permit, Action::Signal)?;
         check_part("the signal's name", name)?;
         let bound = self.limits().body_bytes;
@@ -132,8 +133,11 @@ impl Engine {
         if let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(&payload) {
             return Err(VerbError::new(Consequence::FixInput, "json", format!("the payload of the signal `{name}` is no JSON: {error}")));
         }
-        let input = RunInput::Signal { name: name.to_owned(), payload };
-        self.ask_run_holding(id, held, |reply| RunCommand::Tell { id, tenant, input, reply }).await
+        if let Some(key) = &key {
+            check_part("the idempotency key", key)?;
+        }
+        let name = name.to_owned();
+        self.ask_run_holding(id, held, |reply| RunCommand::Signal { id, tenant, name, payload, key, reply }).await
     }
 
     async fn ask_run_holding<T>(&self, id: RunId, held: Arc<InFlight>, command: impl FnOnce(Reply<T>) -> RunCommand) -> Result<T, VerbError> {

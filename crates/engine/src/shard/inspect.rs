@@ -406,7 +406,7 @@ impl Shard {
     fn prefixes(&self, kind: Kind) -> impl Iterator<Item = selvedge_kernel::id::Key> + use<> {
         let per_shard = 0x1_0000 / u32::from(self.wiring.shards);
         let first = u32::from(self.id.0) * 0x1_0000 / u32::from(self.wiring.shards);
-        (first..=(first + per_shard).min(0xfffe))
+        (first..(first + per_shard).min(0xffff))
             .map(move |hash| selvedge_kernel::id::Key::copy_from_slice(&[(hash >> 8) as u8, (hash & 0xff) as u8, kind as u8]))
     }
 

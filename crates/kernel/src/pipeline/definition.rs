@@ -10,6 +10,9 @@ use crate::policy::{Retry, Span, Throttle, Timeout};
 /// A validated pipeline.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Definition {
+    /// The version of the file that it was read from, noted before its folders were made absolute; none: what its content gives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
     /// `[a-z][a-z0-9_]{0,62}`.
     pub name: String,
     /// For people.

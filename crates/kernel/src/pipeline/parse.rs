@@ -118,6 +118,7 @@ fn definition(report: &mut Report, tree: &Tree, known: Option<&Known>) -> Option
     fields.end(report);
     let stages = done.into_iter().collect::<Option<Vec<_>>>()?;
     let definition = Definition {
+        version: None,
         name: name?,
         description,
         input,
@@ -191,9 +192,13 @@ fn format(report: &mut Report, fields: &mut Fields<'_>) {
 
 /// The version of a definition: BLAKE3 over its JSON with sorted keys, 32 hexadecimal characters.
 ///
-/// Take it before the folders of executors are made absolute, so that it is the same on every machine.
+/// One that notes the version of its file has that one: the folders of its executors were made absolute since, and the
+/// version is the same on every machine.
 #[must_use]
 pub fn version(definition: &Definition) -> String {
+    if let Some(version) = &definition.version {
+        return version.clone();
+    }
     // Invariant: a definition is made of strings, numbers, maps and lists: it has a JSON form.
     let value = serde_json::to_value(definition).unwrap_or_default();
     let bytes = serde_json::to_vec(&sorted(value)).unwrap_or_default();

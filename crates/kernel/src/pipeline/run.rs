@@ -44,7 +44,7 @@ pub use effects::{
     Again, Answer, ApprovalChange, Ask, Command, Decider, Dispatch, Effects, LargePayload, Retry, Room, RowRequest, RunDamaged, RunInput, RunRefused, Supply,
     TimerChange, Work,
 };
-pub use status::{RunStatus, StageStatus};
+pub use status::{Decision, RunStatus, StageStatus};
 pub use verify::{ChainDamage, ChainVerifier};
 
 use super::compiled::Compiled;

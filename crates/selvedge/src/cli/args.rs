@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use selvedge_kernel::policy::Span;
 
 /// Durable actors and pipelines: what was accepted survives any kill, and no finished step is done twice.
 #[derive(Parser, Debug)]
@@ -65,6 +66,17 @@ pub enum Noun {
         /// run_… or inv_…
         id: String,
     },
+    /// Questions to people
+    #[command(subcommand)]
+    Approvals(Approvals),
+    /// Everything that has been open for long, oldest first, and what it waits for
+    Stuck {
+        /// For how long, as in 90s, 15m or 2h
+        #[arg(long, value_name = "SPAN", default_value = "1h")]
+        longer_than: Span,
+    },
+    /// Store, log, disk, clock, limits, executors, dead letters: what is right, and what to do about the rest
+    Doctor,
     /// Messages that could not be handled
     #[command(subcommand)]
     DeadLetters(DeadLetters),
@@ -147,6 +159,9 @@ pub enum Runs {
         name: String,
         #[command(flatten)]
         data: Data,
+        /// The same key, the same signal
+        #[arg(long, value_name = "KEY")]
+        idempotency_key: Option<String>,
     },
 }
 
@@ -181,7 +196,7 @@ pub struct Data {
 #[derive(Subcommand, Debug)]
 pub enum Actors {
     /// Call a handler and print its result
-    Call(Message),
+    Call(Call),
     /// Send to a handler: durable when this returns, handled later
     Send(Message),
     /// Deliver a signal to whoever waits for it at that actor; it is kept until somebody does
@@ -192,6 +207,9 @@ pub enum Actors {
         name: String,
         #[command(flatten)]
         data: Data,
+        /// The same key, the same signal
+        #[arg(long, value_name = "KEY")]
+        idempotency_key: Option<String>,
     },
     /// The state of an actor
     State(Actor),
@@ -217,6 +235,19 @@ pub struct Message {
     pub idempotency_key: Option<String>,
 }
 
+/// `actors call`
+#[derive(Args, Debug)]
+pub struct Call {
+    #[command(flatten)]
+    pub message: Message,
+    /// Print the invocation's id and do not wait
+    #[arg(long, conflicts_with = "wait")]
+    pub no_wait: bool,
+    /// Wait at most so long, as in 30s; the invocation goes on
+    #[arg(long, value_name = "SPAN")]
+    pub wait: Option<Span>,
+}
+
 #[derive(Args, Debug)]
 pub struct InvocationId {
     /// inv_…
@@ -225,6 +256,12 @@ pub struct InvocationId {
 
 #[derive(Subcommand, Debug)]
 pub enum Invocations {
+    /// Those that are open, newest first
+    List {
+        /// Those that have ended as well
+        #[arg(long)]
+        all: bool,
+    },
     /// Where it stands, and its result once it has one
     Show(InvocationId),
     /// Ask it to end: what it waits for gives `cancelled`
@@ -245,6 +282,16 @@ pub enum Invocations {
     },
     /// Look at a blocked one again
     Retry(InvocationId),
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Approvals {
+    /// Those that are open, then those that were answered: who, when, with which remark
+    List,
+    /// Say yes to the approval of a run
+    Approve(Decision),
+    /// Say no to the approval of a run
+    Reject(Decision),
 }
 
 #[derive(Subcommand, Debug)]

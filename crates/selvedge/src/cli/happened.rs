@@ -17,6 +17,28 @@ pub fn lines(event: &Event) -> Vec<String> {
     lines.into_iter().map(|line| format!("{}  {line}", event.at)).collect()
 }
 
+/// One event for programs; where something is stands under `status`.
+pub fn json(number: u64, event: &Event) -> Value {
+    fn renamed(value: &mut Value) {
+        match value {
+            Value::Object(entries) => {
+                if let Some(state) = entries.remove("state") {
+                    entries.insert("status".to_owned(), state);
+                }
+                entries.values_mut().for_each(renamed);
+            }
+            Value::Array(items) => items.iter_mut().for_each(renamed),
+            _ => {}
+        }
+    }
+    // An event is made of strings, numbers and lists: it has a JSON form.
+    let mut shown = serde_json::to_value(event).unwrap_or_default();
+    renamed(&mut shown);
+    shown["number"] = number.into();
+    shown["at"] = event.at.to_string().into();
+    shown
+}
+
 /// One happening.
 pub fn line(happening: &Happening) -> String {
     let because = |reason: &Option<String>| reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();

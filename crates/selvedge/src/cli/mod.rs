@@ -3,7 +3,9 @@
 mod access;
 mod actors;
 mod args;
+mod call;
 mod check;
+mod doctor;
 mod exit;
 mod happened;
 mod print;
@@ -14,6 +16,7 @@ mod said;
 mod settings;
 mod slots;
 mod started;
+mod stuck;
 mod usage;
 
 use std::process::ExitCode;
@@ -22,7 +25,7 @@ use clap::{CommandFactory, Parser};
 use selvedge_engine::exec::{SHIM_VERB, shim_main};
 
 use crate::app::App;
-use args::{Cli, Noun};
+use args::{Approvals, Cli, Noun, Runs};
 use exit::{Code, Stop};
 
 /// The whole command line, with the handlers and activities of an application.
@@ -68,6 +71,11 @@ async fn perform(cli: Cli, app: App) -> Result<Code, Stop> {
         Noun::Actors(verb) => actors::actors(&common, app, verb).await,
         Noun::Invocations(verb) => actors::invocations(&common, app, verb).await,
         Noun::Why { id } => actors::why(&common, app, id).await,
+        Noun::Approvals(Approvals::List) => runs::approvals(&common, app).await,
+        Noun::Approvals(Approvals::Approve(decision)) => runs::runs(&common, app, Runs::Approve(decision)).await,
+        Noun::Approvals(Approvals::Reject(decision)) => runs::runs(&common, app, Runs::Reject(decision)).await,
+        Noun::Stuck { longer_than } => stuck::stuck(&common, app, longer_than.0).await,
+        Noun::Doctor => doctor::doctor(&common, app).await,
         Noun::DeadLetters(_) => actors::dead_letters(&common, app).await,
         Noun::Verify => actors::verify(&common, app).await,
         Noun::Config(verb) => settings::config(&common, verb),

@@ -1,35 +1,23 @@
-//! What is kept for later: delayed messages, signals that nobody takes, output.
+//! Delayed messages: known, joined and cancelled before they are due.
 
 use std::time::Duration;
 
-use selvedge::{App, Ctx, Handler, Settings, Signal, Waiting, test};
+use selvedge::{App, Ctx, Handler, Signal, Waiting, test};
 use selvedge_engine::engine::Ask;
 use selvedge_kernel::auth::{Action, Permit, Resource, authorize, local};
 use selvedge_kernel::id::{ActorId, InvocationId};
-use selvedge_kernel::limit::Limits;
-use selvedge_kernel::record::actor::DeadLetter;
-use selvedge_kernel::record::kind::Kind;
 
 use crate::kit;
 
-const NOTE: Handler<String, usize> = Handler::new("diary", "note");
 const LATER: Handler<u64, String> = Handler::new("diary", "later");
 const POKE: Signal<u64> = Signal::new("poke");
 const HOUR: Duration = Duration::from_secs(3_600);
-const DAY: Duration = Duration::from_secs(86_400);
 
 fn app() -> App {
-    App::new()
-        .handler(NOTE, async |ctx: Ctx, text: String| {
-            ctx.emit(&text)?;
-            ctx.sleep(30 * DAY).await?;
-            ctx.emit(&text)?;
-            Ok(text.len())
-        })
-        .handler(LATER, async |ctx: Ctx, n: u64| {
-            let given = ctx.signal(POKE).within(Duration::from_secs(n)).await?;
-            Ok(format!("{given:?}"))
-        })
+    App::new().handler(LATER, async |ctx: Ctx, n: u64| {
+        let given = ctx.signal(POKE).within(Duration::from_secs(n)).await?;
+        Ok(format!("{given:?}"))
+    })
 }
 
 fn permit(engine: &test::Engine, action: Action, resource: Resource) -> Permit {
@@ -43,10 +31,6 @@ async fn send_later(engine: &test::Engine, key: &str, input: &str, delay: Durati
     let ask = Ask { idempotency_key: Some(key.to_owned()), delay: Some(delay), ..Ask::default() };
     let answer = engine.engine().invoke(permit, input.to_owned().into(), ask).await.map_err(|error| error.to_string())?;
     Ok(answer.id.unwrap())
-}
-
-async fn dead_letters(engine: &test::Engine) -> Vec<DeadLetter> {
-    engine.engine().dead_letters(permit(engine, Action::Operate, Resource::Store)).await.unwrap()
 }
 
 #[tokio::test]

@@ -136,10 +136,14 @@ async fn one_more_replaces_the_oldest_where_the_file_says_so() {
 #[tokio::test]
 async fn one_that_is_cancelled_in_line_leaves_it() {
     let engine = test::Engine::new(app("{ limit: 1 }")).await.unwrap();
-    let runs = [order(&engine, "a").await, order(&engine, "b").await, order(&engine, "c").await];
-    goes(&engine, runs[0].id()).await;
-    in_line(&engine, runs[1].id()).await;
-    in_line(&engine, runs[2].id()).await;
+    // Each is in line before the next one comes: runs of different shards may overtake one another on the way there.
+    let first = order(&engine, "a").await;
+    goes(&engine, first.id()).await;
+    let second = order(&engine, "b").await;
+    in_line(&engine, second.id()).await;
+    let third = order(&engine, "c").await;
+    in_line(&engine, third.id()).await;
+    let runs = [first, second, third];
     runs[1].cancel().await.unwrap();
     assert!(matches!(runs[1].result::<Value>().await, Err(RunError::Cancelled { .. })));
     runs[0].cancel().await.unwrap();

@@ -58,8 +58,24 @@ pub struct StageStatus {
     pub retrying: u32,
     /// The id of the approval that it asks for, if it has one.
     pub approval: Option<String>,
+    /// How its approval was answered, if it was.
+    #[serde(default)]
+    pub decision: Option<Decision>,
     /// Why it failed, or why its fallback ran.
     pub error: Option<WorkError>,
+}
+
+/// The answer to an approval.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Decision {
+    /// `approved`, `rejected`, `expired`, …
+    pub status: ApprovalState,
+    /// Who answered.
+    pub by: String,
+    /// When.
+    pub at: Option<Millis>,
+    /// What they said.
+    pub comment: Option<String>,
 }
 
 impl Run {
@@ -79,6 +95,12 @@ impl Run {
             retrying: memory.retries.len() as u32,
             approval: match &at.wait {
                 Some(Wait::Approval { id, .. }) => Some(id.to_string()),
+                _ => None,
+            },
+            decision: match &at.wait {
+                Some(Wait::Approval { state, by: Some(by), at, comment, .. }) => {
+                    Some(Decision { status: *state, by: by.clone(), at: *at, comment: comment.clone() })
+                }
                 _ => None,
             },
             error: at.error.clone(),

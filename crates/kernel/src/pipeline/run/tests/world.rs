@@ -63,6 +63,7 @@ pub fn graph(stages: Vec<Stage>) -> Definition {
     let retry = Retry::fixed(3, Duration::from_secs(1));
     let activity = Activity { executor: Executor::Native, retry, timeout: Timeout::default() };
     Definition {
+        version: None,
         name: "test".to_owned(),
         description: String::new(),
         input: Map::new(),
