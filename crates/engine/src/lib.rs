@@ -5,6 +5,7 @@ pub mod ctx;
 pub mod engine;
 pub mod env;
 pub mod exec;
+pub mod http;
 pub mod registry;
 pub mod verify;
 pub mod view;

@@ -6,6 +6,7 @@
 pub mod auth;
 pub mod config;
 pub mod diagnostic;
+pub mod egress;
 pub mod error;
 mod fields;
 pub mod id;
@@ -19,6 +20,7 @@ pub mod nearest;
 pub mod pipeline;
 pub mod policy;
 pub mod ports;
+pub mod pressure;
 pub mod record;
 pub mod replay;
 pub mod time;

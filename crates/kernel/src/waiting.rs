@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ActorId, InvocationId, RunId};
+use crate::pressure::Admission;
 use crate::time::Millis;
 
 /// Why something that is not finished is not moving on.
@@ -52,6 +53,23 @@ pub enum Waiting {
 }
 
 impl Waiting {
+    /// The same while the store takes new work in like this: what waits for its write waits for the store, if that is
+    /// behind.
+    ///
+    /// ```
+    /// use selvedge_kernel::{pressure::Admission, waiting::Waiting};
+    /// assert_eq!(Waiting::Commit.under(Admission::Refused), Waiting::StoreBehind);
+    /// assert_eq!(Waiting::Commit.under(Admission::Now), Waiting::Commit);
+    /// assert_eq!(Waiting::Turn { position: 3 }.under(Admission::Refused), Waiting::Turn { position: 3 });
+    /// ```
+    #[must_use]
+    pub fn under(self, admission: Admission) -> Waiting {
+        match (self, admission) {
+            (Waiting::Commit, Admission::Refused) => Waiting::StoreBehind,
+            (waiting, _) => waiting,
+        }
+    }
+
     /// One sentence without its full stop, to stand behind "waits".
     #[must_use]
     pub fn sentence(&self) -> String {

@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use selvedge_engine::engine;
 use selvedge_engine::env::{Clock, Environment, Observation};
 use selvedge_engine::exec::orphans_gone;
-use selvedge_engine::wiring::Tasks;
+use selvedge_engine::wiring::{Settings, Tasks};
 use selvedge_kernel::auth::{AuthorizationContext, local};
 use selvedge_kernel::ports::Store;
 use selvedge_kernel::time::Millis;
@@ -69,11 +69,13 @@ impl Engine {
     pub async fn open(config: impl Into<Config>, app: App) -> Result<Engine, EngineError> {
         let config = config.into();
         let options = Options { command: config.command.clone(), ..Options::default() };
-        let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(&config.data, options)?);
+        let store = EmbeddedStore::open(&config.data, options)?;
+        let settings = Settings { pressure: store.pressure(), ..config.settings };
+        let store: Arc<dyn Store> = Arc::new(store);
         let folder = |path: PathBuf| move |source| EngineError::Folder { path, source };
         std::fs::create_dir_all(&config.exec.scratch).map_err(folder(config.exec.scratch.clone()))?;
         if let Some(lock) = config.exec.shim.as_ref().and_then(|shim| shim.lock.clone())
-            && config.settings.tasks == Tasks::Start
+            && settings.tasks == Tasks::Start
         {
             // Nothing of the last engine may run beside what this one starts.
             let gone = orphans_gone(&lock, config.orphans_within).await.map_err(folder(lock.clone()))?;
@@ -81,7 +83,7 @@ impl Engine {
                 return Err(EngineError::Programs { lock, seconds: config.orphans_within.as_secs() });
             }
         }
-        let inner = Arc::new(engine::Engine::open(store, environment(), app.registry, config.settings, config.exec).await?);
+        let inner = Arc::new(engine::Engine::open(store, environment(), app.registry, settings, config.exec).await?);
         let control = match config.control {
             Control::Listen => {
                 let opened = Listener::open(&config.data, inner.clone(), config.tenant.clone());
@@ -135,7 +137,7 @@ pub(crate) fn environment() -> Environment {
             }
         }),
         observer: Some(Arc::new(|observation| match observation {
-            Observation::AttemptStarted { .. } => {}
+            Observation::AttemptStarted { .. } | Observation::Exec { .. } => {}
             Observation::DropPanicked { invocation } => {
                 eprintln!("selvedge: a value that the handler of {invocation} owned panicked when it was dropped: look at its Drop");
             }

@@ -82,6 +82,7 @@ impl App {
             activities: self.registry.activities.keys().cloned().collect(),
             actors: self.registry.actors.iter().map(|(kind, actor)| (kind.clone(), handlers(actor))).collect(),
             pipelines: Some(self.registry.pipelines.keys().cloned().collect()),
+            egress: self.registry.egress.clone(),
         }
     }
 
@@ -117,6 +118,7 @@ impl App {
         for (activity, declared) in &mut definition.activities {
             match &mut declared.executor {
                 Executor::Exec(exec) => origin.absolute(activity, exec, &mut wrong),
+                Executor::Http(http) => http.folder = folder.to_string_lossy().into_owned(),
                 Executor::Native => origin.registered(activity, &self.registry, &mut wrong),
             }
         }
@@ -166,6 +168,7 @@ impl Origin<'_> {
 }
 
 fn take(registry: &mut Registry, manifest: Manifest, origin: &Origin<'_>, wrong: &mut Vec<Diagnostic>) {
+    registry.egress.extend(manifest.egress);
     for (name, activity) in manifest.activities {
         match activity.executor {
             Executor::Exec(mut exec) => {
@@ -174,6 +177,14 @@ fn take(registry: &mut Registry, manifest: Manifest, origin: &Origin<'_>, wrong:
                     wrong.push(origin.wrong(format!("the activity `{name}` is registered by this binary already"), "give one of them another name"));
                 }
                 let run = registry::Executor::Exec(exec);
+                registry.activities.insert(name, registry::Activity { run, retry: activity.retry, timeout: activity.timeout });
+            }
+            Executor::Http(mut http) => {
+                http.folder = origin.folder.to_string_lossy().into_owned();
+                if registry.activities.contains_key(&name) {
+                    wrong.push(origin.wrong(format!("the activity `{name}` is registered by this binary already"), "give one of them another name"));
+                }
+                let run = registry::Executor::Http(http);
                 registry.activities.insert(name, registry::Activity { run, retry: activity.retry, timeout: activity.timeout });
             }
             Executor::Native => {

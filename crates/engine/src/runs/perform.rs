@@ -75,6 +75,7 @@ impl Shard {
                 let declared = compiled.definition.activities.get(&name).map(|activity| &activity.executor);
                 let work = match declared {
                     Some(Executor::Exec(exec)) => Some(tasks::Work::Exec(exec.clone(), input)),
+                    Some(Executor::Http(http)) => Some(tasks::Work::Http(http.clone(), compiled.definition.egress.clone(), input)),
                     Some(Executor::Native) | None => self.wiring.registry.activities.contains_key(&name).then_some(tasks::Work::Activity(input)),
                 };
                 let Some(work) = work else {

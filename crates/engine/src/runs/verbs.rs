@@ -38,6 +38,7 @@ impl Engine {
         let held = InFlight::take(&self.wiring, input.len())?;
         let input = checked_input(&definition, &input)?;
         let compiled = compiled(&self.wiring.registry, definition)?;
+        self.admit().await?;
         let id = match key {
             Some(key) => RunId::keyed(&tenant, &name, &key),
             None => RunId::of(&tenant, RawId::at(selvedge_kernel::id::Hash16(0), self.now(), self.draw()).uuid),
@@ -136,6 +137,7 @@ impl Engine {
         if let Some(key) = &key {
             check_part("the idempotency key", key)?;
         }
+        self.admit().await?;
         let name = name.to_owned();
         self.ask_run_holding(id, held, |reply| RunCommand::Signal { id, tenant, name, payload, key, reply }).await
     }

@@ -174,7 +174,9 @@ impl Shard {
         let input = message.input.clone();
         let deadline = message.deadline;
         let seal_key = SealKey(self.entropy.draw());
-        self.write_chunks(id.0, seal(&seal_key, &input), &input);
+        if input.len() > selvedge_kernel::limit::INLINE_BYTES {
+            self.write_chunks(id.0, seal(&seal_key, &input), &input);
+        }
         let body = body_hash(&input);
         let (mut record, mut accepted) = transition::accept(&mut self.head, message, seal_key, body);
         let total = self.options(&actor.kind).timeout.map(|total| record.accepted_at.after(total));

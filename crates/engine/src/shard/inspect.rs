@@ -277,6 +277,8 @@ impl Shard {
         }
         let record = self.known_record(id).await?;
         let waiting = if record.status.ended() { Vec::new() } else { self.waiting(id, &record).await? };
+        let admission = self.wiring.settings.pressure.admission();
+        let waiting = waiting.into_iter().map(|waiting| waiting.under(admission)).collect();
         let last_error = record.end.as_ref().and_then(|end| end.error.clone()).or_else(|| record.last_error.clone());
         Ok(Why {
             id,

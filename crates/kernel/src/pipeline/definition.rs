@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
+use crate::egress::Allowed;
 use crate::policy::{Retry, Span, Throttle, Timeout};
 
 /// A validated pipeline.
@@ -34,6 +35,9 @@ pub struct Definition {
     pub attributes: BTreeMap<String, Value>,
     /// In file order; `depends_on` filled in.
     pub stages: Vec<Stage>,
+    /// What the `http` activities of this file may reach, besides what the manifest names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub egress: Vec<Allowed>,
 }
 
 /// How many runs of a pipeline go at once.
@@ -78,6 +82,44 @@ pub enum Executor {
     Native,
     /// A program: see the exec protocol.
     Exec(Exec),
+    /// A request: see the http executor.
+    Http(Http),
+}
+
+/// A request that is made for each attempt of a task.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Http {
+    /// One of [`METHODS`].
+    pub method: String,
+    /// A template over `input`.
+    pub url: String,
+    /// By name, in lower case.
+    pub headers: BTreeMap<String, Header>,
+    /// A template over `input`; none if not written: then the input itself, where the method takes a body.
+    pub body: Option<Value>,
+    /// How many redirects are followed.
+    pub redirects: u32,
+    /// What `file:` secrets are relative to: filled in as absolute when it is loaded.
+    pub folder: String,
+}
+
+/// The methods of a request.
+pub const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
+
+/// The value of a header.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Header {
+    /// A template over `input`.
+    Text(String),
+    /// A reference that is resolved when the request is sent; nothing else ever sees the value.
+    Secret {
+        /// `env:NAME` or `file:PATH`.
+        secret: String,
+        /// What stands before it, such as `Bearer `.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        prefix: String,
+    },
 }
 
 /// A program that runs tasks.

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::activity::activities;
+use super::activity::{Egress, activities};
 use super::compiled::{CompileError, Compiled};
 use super::definition::{Concurrency, Definition, WhenFull};
 use super::document::{Kind, Tree, one_document};
@@ -13,6 +13,7 @@ use super::scope::{InScope, expression, template};
 use super::stage::{self, Draft};
 use super::validate::{Shape, shape};
 use crate::diagnostic::{Diagnostic, Report};
+use crate::egress::Allowed;
 use crate::fields::{Fields, list, name, span, string, whole, word};
 use crate::limit::{Limits, RUNS_AT_ONCE};
 
@@ -28,6 +29,8 @@ pub struct Known {
     pub actors: BTreeMap<String, BTreeSet<String>>,
     /// Names of pipelines, if all of them are known.
     pub pipelines: Option<BTreeSet<String>>,
+    /// What the manifest allows requests to reach.
+    pub egress: Vec<Allowed>,
 }
 
 /// Parses and validates one file. Gives the definition with warnings, or all errors, sorted by place.
@@ -73,7 +76,9 @@ fn definition(report: &mut Report, tree: &Tree, known: Option<&Known>) -> Option
     let input_tree = fields.get("input").map(|entry| &entry.value);
     let input = input_tree.map(|tree| schema::input(report, tree)).unwrap_or_default();
     let input_names = schema::names(input_tree);
-    let activities = fields.get("activities").map(|entry| activities(report, &entry.value)).unwrap_or_default();
+    let egress = fields.get("egress").map(|entry| super::http::egress(report, &entry.value)).unwrap_or_default();
+    let reach = Egress { here: &egress, elsewhere: known.map(|known| known.egress.as_slice()) };
+    let activities = fields.get("activities").map(|entry| activities(report, &entry.value, &reach)).unwrap_or_default();
     // An activity with an error in it is still declared.
     let declared: BTreeSet<String> = schema::names(fields.peek("activities").map(|entry| &entry.value));
     let timeout = fields.get("timeout").and_then(|entry| span(report, "timeout", &entry.value));
@@ -132,6 +137,7 @@ fn definition(report: &mut Report, tree: &Tree, known: Option<&Known>) -> Option
         retention,
         attributes: BTreeMap::new(),
         stages,
+        egress,
     };
     // What a start would refuse is refused here.
     if !report.failed()

@@ -82,7 +82,9 @@ pub fn ledger_line(head: &mut ShardHead, id: RawId, run: bool, state: LedgerStat
 pub fn ledger_chain(previous: Hash32, line: &LedgerLine) -> Hash32 {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&previous.0);
-    hasher.update(&wire::encode(&(line.id, line.run, line.state, line.last, line.count, line.at, line.before)));
+    wire::encoded(&(line.id, line.run, line.state, line.last, line.count, line.at, line.before), |line| {
+        hasher.update(line);
+    });
     Hash32(*hasher.finalize().as_bytes())
 }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod accept;
+mod behind;
 mod bounds;
 mod cancel;
 mod children;
@@ -25,6 +26,7 @@ mod polling;
 mod property;
 mod readme;
 mod replay;
+mod requests;
 mod rig;
 mod runbook;
 mod runs;

@@ -74,6 +74,7 @@ pub fn graph(stages: Vec<Stage>) -> Definition {
         retention: None,
         attributes: BTreeMap::new(),
         stages,
+        egress: Vec::new(),
     }
 }
 
