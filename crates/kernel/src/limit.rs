@@ -40,6 +40,8 @@ pub const ERROR_BYTES: usize = 16 * 1024;
 pub const STREAM_CHUNKS: usize = 100;
 /// Bytes of output given to a reader at once.
 pub const STREAM_BYTES: usize = 1024 * 1024;
+/// Runs of one pipeline, and one key, that go at once.
+pub const RUNS_AT_ONCE: usize = 1_000;
 /// Calls that wait for one another.
 pub const CALL_DEPTH: usize = 64;
 /// Text of one `where`.

@@ -217,6 +217,13 @@ pub enum Steer {
     Resume,
     /// Take up what failed or is blocked.
     Retry,
+    /// The same, and more of it.
+    RetryMore {
+        /// This stage, and every stage that depends on it, starts over.
+        from: Option<String>,
+        /// Only failed tasks run again.
+        failed_only: bool,
+    },
 }
 
 /// How a schedule is steered.

@@ -4,6 +4,7 @@ pub mod actor;
 pub mod invocation;
 pub mod key;
 pub mod kind;
+pub mod line;
 pub mod message;
 pub mod run;
 pub mod schedule;

@@ -171,7 +171,16 @@ pub enum Runs {
     /// Go on after a pause
     Resume(RunId),
     /// Take up what failed or is blocked; what is finished stays finished
-    Retry(RunId),
+    Retry {
+        #[command(flatten)]
+        run: RunId,
+        /// Start this stage over, and every stage that depends on it
+        #[arg(long, value_name = "STAGE")]
+        from: Option<String>,
+        /// Run only failed tasks again, those that `continue` has passed over among them; what depends on them starts over
+        #[arg(long)]
+        failed_only: bool,
+    },
     /// Say yes to an approval
     Approve(Decision),
     /// Say no to an approval
