@@ -14,6 +14,7 @@ pub mod wiring;
 
 mod core;
 mod draft;
+mod flight;
 mod idmap;
 mod known;
 pub mod listing;

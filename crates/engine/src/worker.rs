@@ -1,6 +1,6 @@
 //! A worker thread: it owns a fixed set of shards, takes events in turns, and gives the log one batch a turn.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,13 +8,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use selvedge_kernel::error::AttemptError;
 use selvedge_kernel::id::{InvocationId, ShardId};
-use selvedge_kernel::ports::{Boxed, CommitOutcome};
+use selvedge_kernel::ports::CommitOutcome;
 use selvedge_kernel::record::message::Envelope;
 use selvedge_kernel::time::Millis;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::draft::Submitted;
 use crate::env::Clock;
+use crate::flight::Flight;
 use crate::idmap::IdMap;
 use crate::shard::{Command, Effect, Shard};
 use crate::wiring::Wiring;
@@ -106,11 +106,6 @@ impl Mailbox {
     }
 }
 
-struct Flight {
-    outcomes: Boxed<'static, Vec<CommitOutcome>>,
-    of: Vec<(ShardId, Submitted<Effect>)>,
-}
-
 /// How many batches may be on their way to the disk.
 const FLIGHTS: usize = 64;
 
@@ -140,7 +135,9 @@ pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::Unb
     for shard in shards.values_mut() {
         shard.recover().await;
     }
-    let mut flights: VecDeque<Flight> = VecDeque::new();
+    let mut flights: VecDeque<Flight<Effect>> = VecDeque::new();
+    // Shards of which a commit was sent again, while anything behind it is on its way.
+    let mut doubted = BTreeSet::new();
     let mut closing: Option<oneshot::Sender<()>> = None;
     submit(&wiring, &mut shards, &mut flights);
     loop {
@@ -174,11 +171,25 @@ pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::Unb
                 }
             }
             Woken::Committed(outcomes) => {
-                if let Some(flight) = flights.pop_front()
-                    && let Err(reason) = durable(&mut shards, flight.of, outcomes)
-                {
-                    wiring.stop(format!("{reason}{}", store_reason(&wiring).await));
-                    break;
+                if let Some(flight) = flights.pop_front() {
+                    match flight.land(wiring.store.as_ref(), outcomes, &mut doubted) {
+                        Ok(landed) => {
+                            for (id, commit) in landed.durable {
+                                if let Some(shard) = shards.get_mut(&id) {
+                                    shard.durable(commit);
+                                }
+                            }
+                            if let Some(again) = landed.again {
+                                flights.push_front(again);
+                            } else if flights.is_empty() {
+                                doubted.clear();
+                            }
+                        }
+                        Err(reason) => {
+                            wiring.stop(format!("{reason}{}", store_reason(&wiring).await));
+                            break;
+                        }
+                    }
                 }
             }
             Woken::Time => {}
@@ -205,7 +216,7 @@ pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::Unb
     }
 }
 
-async fn wait(wiring: &Wiring, events: &mut mpsc::UnboundedReceiver<Event>, flights: &mut VecDeque<Flight>, due: Option<Millis>, now: Millis) -> Woken {
+async fn wait(wiring: &Wiring, events: &mut mpsc::UnboundedReceiver<Event>, flights: &mut VecDeque<Flight<Effect>>, due: Option<Millis>, now: Millis) -> Woken {
     if flights.len() >= FLIGHTS
         && let Some(flight) = flights.front_mut()
     {
@@ -285,7 +296,7 @@ async fn handle(wiring: &Arc<Wiring>, shards: &mut IdMap<ShardId, Shard>, event:
     }
 }
 
-fn submit(wiring: &Wiring, shards: &mut IdMap<ShardId, Shard>, flights: &mut VecDeque<Flight>) {
+fn submit(wiring: &Wiring, shards: &mut IdMap<ShardId, Shard>, flights: &mut VecDeque<Flight<Effect>>) {
     let mut batch = Vec::new();
     let mut of = Vec::new();
     for shard in shards.values_mut() {
@@ -294,31 +305,8 @@ fn submit(wiring: &Wiring, shards: &mut IdMap<ShardId, Shard>, flights: &mut Vec
         of.extend(submitted.into_iter().map(|commit| (shard.id, commit)));
     }
     if !batch.is_empty() {
-        flights.push_back(Flight { outcomes: wiring.store.commit(batch), of });
+        flights.push_back(Flight::start(wiring.store.as_ref(), batch, of));
     }
-}
-
-fn durable(shards: &mut IdMap<ShardId, Shard>, of: Vec<(ShardId, Submitted<Effect>)>, outcomes: Vec<CommitOutcome>) -> Result<(), String> {
-    for ((id, commit), outcome) in of.into_iter().zip(outcomes) {
-        match outcome {
-            CommitOutcome::Done => {
-                if let Some(shard) = shards.get_mut(&id) {
-                    shard.durable(commit);
-                }
-            }
-            CommitOutcome::Fenced => return Err(format!("shard {} has a newer owner: this process may not write to it any more", id.0)),
-            CommitOutcome::Gap { last } => {
-                return Err(format!(
-                    "shard {} is at commit {last}, commit {} does not follow it: the store went back in time; nothing was written over the hole",
-                    id.0, commit.number
-                ));
-            }
-            CommitOutcome::Unknown => {
-                return Err(format!("the store gave no answer for commit {} of shard {}", commit.number, id.0));
-            }
-        }
-    }
-    Ok(())
 }
 
 /// What the store says of itself once it has refused something.

@@ -335,7 +335,9 @@ impl Shard {
                 let transition = self.tasks.get(&(id, u32::MAX));
                 waiting.push(match transition {
                     Some(task) => Waiting::Step { name: record.message.handler.clone(), attempt: task.attempt, since: task.since },
-                    None if self.queued.contains(&id) => Waiting::Turn { position: self.runnable.len() as u64 },
+                    None if self.queued.contains(&id) || self.wiring.settings.tasks == crate::wiring::Tasks::Leave => {
+                        Waiting::Turn { position: self.runnable.len() as u64 }
+                    }
                     None => Waiting::Commit,
                 });
             }
