@@ -212,6 +212,11 @@ impl Shard {
             self.enqueue(id);
             return Ok(());
         }
+        if record.message.reply_to.is_some()
+            && let Some(holder) = self.actors.get(&actor).and_then(|found| found.queue.front()).map(|first| first.1)
+        {
+            self.watch_behind(holder, &mut accepted).await?;
+        }
         let last = (selvedge_kernel::journal::chain_start(id.0, record.input_seal), 0);
         transition::write_ledger(&mut self.head, &mut accepted, id.0, false, LedgerState::Accepted, last, &keep);
         match into {

@@ -225,6 +225,7 @@ impl Shard {
         activation.core.state.borrow_mut().replay.more = true;
         activation.core.state.borrow_mut().live = false;
         activation.ready = self.kept_ready.remove(&id);
+        self.joining.remove(&id);
         activation.outside.extend(self.late.remove(&id).unwrap_or_default());
         self.load_journal(&mut activation).await?;
         let life = activation.life;
@@ -474,10 +475,16 @@ impl Shard {
             return;
         }
         let in_process = self.tasks.keys().any(|(owner, _)| *owner == id);
+        let (waits, children) = super::rings::awaited(activation);
+        let in_ring = waits && self.has_queue(&activation.record.message.target);
         let Some(activation) = self.drop_from_memory(id) else { return };
-        // What only this process knows of must be found again by the next one.
+        if !children.is_empty() {
+            self.joining.insert(id, children);
+        }
+        // What only this process knows of must be found again by the next one, and so must who may wait for itself.
         if let Some(ready) = activation.ready
             && !in_process
+            && !in_ring
         {
             let mut writes = Writes::default();
             self.delete_ready(&mut writes, ready);

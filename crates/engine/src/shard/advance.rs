@@ -42,6 +42,12 @@ enum Rest {
 impl Shard {
     /// Moves an invocation on as far as it goes now.
     pub(super) async fn advance(&mut self, id: InvocationId) {
+        self.moving = Some(id);
+        self.try_advance(id).await;
+        self.moving = None;
+    }
+
+    async fn try_advance(&mut self, id: InvocationId) {
         let Some(mut activation) = self.active.remove(&id) else { return };
         let outcome = self.advance_taken(&mut activation).await;
         match outcome {

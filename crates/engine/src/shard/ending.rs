@@ -108,6 +108,7 @@ impl Shard {
 
     async fn try_end(&mut self, activation: &mut Activation, ended: Ended) -> Result<(), VerbError> {
         let id = activation.id();
+        self.joining.remove(&id);
         let mut writes = activation.pending.take().unwrap_or_default();
         let mut effects = Vec::new();
         let keep = self.keep_of(&activation.record);

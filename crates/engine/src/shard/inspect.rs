@@ -101,7 +101,7 @@ impl Shard {
         })
     }
 
-    async fn record_in_memory(&self, id: InvocationId) -> Result<Option<Invocation>, VerbError> {
+    pub(super) async fn record_in_memory(&self, id: InvocationId) -> Result<Option<Invocation>, VerbError> {
         match self.active.get(&id) {
             Some(activation) => Ok(Some(activation.record.clone())),
             None => self.record(id).await,

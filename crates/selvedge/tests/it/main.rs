@@ -3,6 +3,7 @@
 
 mod accept;
 mod bounds;
+mod calls;
 mod cancel;
 mod cli;
 mod clock;
