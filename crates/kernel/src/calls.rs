@@ -77,6 +77,7 @@ pub fn deadlock(ring: &[Hop]) -> WorkError {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::id::RawId;

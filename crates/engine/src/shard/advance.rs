@@ -119,7 +119,9 @@ impl Shard {
         }
         if activation.future.is_none() {
             let message = &activation.record.message;
-            return Ok(Step::Block(Blocked::Missing { handler: format!("{}.{}", message.target.kind, message.handler) }));
+            let lacks = self.wiring.registry.pinned(&message.target.kind, &message.handler, activation.record.version).err();
+            let missing = || Blocked::Missing { handler: format!("{}.{}", message.target.kind, message.handler) };
+            return Ok(Step::Block(lacks.unwrap_or_else(missing)));
         }
         loop {
             if activation.core.state.borrow().replay.starved() {
@@ -417,6 +419,10 @@ impl Shard {
                     }
                     activation.journal.append(&mut entries, signature, Ending::Value, &nothing, None, now);
                 }
+                Fresh::Version { signature, version } => {
+                    let payload = Bytes::from(version.to_string());
+                    activation.journal.append(&mut entries, signature, Ending::Value, &payload, None, now);
+                }
                 Fresh::Read { signature, payload } => {
                     let payload = payload.unwrap_or_default();
                     let sealed = seal(&activation.journal.key, &payload);
@@ -503,8 +509,9 @@ impl Shard {
 
     /// Whether a handler of this message runs as a transition.
     pub(crate) fn transition_of(&self, activation: &Activation) -> Option<crate::registry::Transition> {
-        match self.wiring.registry.handler(&activation.record.message.target.kind, &activation.record.message.handler) {
-            Some(Handler::Transition(transition)) => Some(transition.clone()),
+        let record = &activation.record;
+        match self.wiring.registry.pinned(&record.message.target.kind, &record.message.handler, record.version) {
+            Ok(Handler::Transition(transition)) => Some(transition.clone()),
             _ => None,
         }
     }

@@ -13,6 +13,7 @@ mod mail;
 mod names;
 mod outside;
 mod reads;
+mod restart;
 mod rings;
 mod signal;
 mod timers;
