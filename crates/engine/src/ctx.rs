@@ -567,10 +567,14 @@ impl Step<'_> {
     fn allowed(&self, number: u32) -> Option<(u32, Attempt)> {
         let core = &self.operation.core;
         let mut state = core.state.borrow_mut();
-        let may_run = state.may_run;
-        let now = core.env.clock.now().max(state.now);
+        let (may_run, given_at) = (state.may_run, state.now);
         let op = state.ops.get_mut(&number)?;
-        if op.step == StepState::Idle && op.polled && !op.begun && may_run && op.row.is_none() {
+        let first = op.step == StepState::Idle && op.polled && !op.begun && may_run && op.row.is_none();
+        if op.step == StepState::Idle && !first {
+            return None;
+        }
+        let now = core.env.clock.now().max(given_at);
+        if first {
             // The first attempt of a live step starts in the poll that asks for it.
             op.begun = true;
             op.step = StepState::Allowed(1);

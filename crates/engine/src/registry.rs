@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use selvedge_kernel::egress::Allowed;
 use selvedge_kernel::error::AttemptError;
-use selvedge_kernel::pipeline::definition::{Definition, Exec};
+use selvedge_kernel::pipeline::definition::{Definition, Exec, Http};
 use selvedge_kernel::policy::{Retry, Timeout};
 use selvedge_kernel::record::invocation::Blocked;
 
@@ -130,6 +131,8 @@ pub enum Executor {
     Native(RunActivity),
     /// A program.
     Exec(Exec),
+    /// A request.
+    Http(Http),
 }
 
 /// All that this binary can run.
@@ -141,6 +144,8 @@ pub struct Registry {
     pub activities: HashMap<String, Activity>,
     /// Pipelines.
     pub pipelines: HashMap<String, Definition>,
+    /// What requests may reach.
+    pub egress: Vec<Allowed>,
 }
 
 impl Registry {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use selvedge_kernel::id::{ActorId, InvocationId, ShardId};
 use selvedge_kernel::limit::Limits;
 use selvedge_kernel::ports::Store;
+use selvedge_kernel::pressure::Pressure;
 use selvedge_kernel::transition::Keep;
 
 use crate::env::{Environment, Observation};
@@ -40,6 +41,8 @@ pub struct Settings {
     pub build: String,
     /// Whether handlers and tasks are performed.
     pub tasks: Tasks,
+    /// How full the store is: the store sets it, and new work is slowed down and refused by it.
+    pub pressure: Pressure,
 }
 
 impl Default for Settings {
@@ -52,6 +55,7 @@ impl Default for Settings {
             suspend_after: None,
             build: env!("CARGO_PKG_VERSION").to_owned(),
             tasks: Tasks::Start,
+            pressure: Pressure::default(),
         }
     }
 }

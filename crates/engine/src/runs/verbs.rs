@@ -38,11 +38,12 @@ impl Engine {
         let held = InFlight::take(&self.wiring, input.len())?;
         let input = checked_input(&definition, &input)?;
         let compiled = compiled(&self.wiring.registry, definition)?;
+        self.admit().await?;
         let id = match key {
             Some(key) => RunId::keyed(&tenant, &name, &key),
             None => RunId::of(&tenant, RawId::at(selvedge_kernel::id::Hash16(0), self.now(), self.draw()).uuid),
         };
-        let new = Box::new(NewRun { id, tenant, compiled, input, context: permit.into_context() });
+        let new = Box::new(NewRun { id, tenant, compiled, input, context: permit.into_context(), parent: None });
         self.ask_run_holding(id, held, |reply| RunCommand::Start { new, reply }).await
     }
 
@@ -93,6 +94,7 @@ impl Engine {
             RunControl::Pause => RunInput::Pause { by },
             RunControl::Resume => RunInput::Resume,
             RunControl::RetryFailed => RunInput::RetryFailed,
+            RunControl::Retry(retry) => RunInput::Retry(retry),
         };
         self.ask_run(id, |reply| RunCommand::Tell { id, tenant, input, reply }).await
     }
@@ -135,6 +137,7 @@ impl Engine {
         if let Some(key) = &key {
             check_part("the idempotency key", key)?;
         }
+        self.admit().await?;
         let name = name.to_owned();
         self.ask_run_holding(id, held, |reply| RunCommand::Signal { id, tenant, name, payload, key, reply }).await
     }

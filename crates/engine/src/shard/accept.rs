@@ -221,7 +221,9 @@ impl Shard {
         let id = message.id;
         let deadline = message.deadline;
         let kind = message.target.kind.clone();
-        self.write_chunks(id.0, seal(&seal_key, &message.input), &message.input);
+        if message.input.len() > selvedge_kernel::limit::INLINE_BYTES {
+            self.write_chunks(id.0, seal(&seal_key, &message.input), &message.input);
+        }
         let body = body_hash(&message.input);
         let version = self.wiring.registry.actors.get(&kind).map_or(crate::registry::FIRST_VERSION, |found| found.newest(&message.handler));
         let (mut record, mut accepted) = transition::accept(&mut self.head, message, version, seal_key, body);

@@ -71,6 +71,8 @@ pub(crate) struct Activation {
     pub life: u64,
     pub ready: Option<u64>,
     pub deliveries: VecDeque<Delivery>,
+    /// Its handler was polled until it waited, and nothing has been given to it since.
+    pub resting: bool,
     pub outside: VecDeque<Outside>,
     /// Results decided and not delivered.
     pub ahead: usize,
@@ -295,6 +297,7 @@ impl Shard {
             life: self.lives,
             ready: None,
             deliveries: VecDeque::new(),
+            resting: false,
             outside: VecDeque::new(),
             ahead: 0,
             undecided: VecDeque::new(),

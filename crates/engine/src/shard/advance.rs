@@ -123,6 +123,15 @@ impl Shard {
             let missing = || Blocked::Missing { handler: format!("{}.{}", message.target.kind, message.handler) };
             return Ok(Step::Block(lacks.unwrap_or_else(missing)));
         }
+        if activation.resting
+            && activation.outside.is_empty()
+            && let Some(delivery) = activation.deliveries.pop_front()
+        {
+            // Nothing but this result has come since it rested: it need not be asked before.
+            activation.idle_since = self.now();
+            self.deliver(activation, delivery).await?;
+        }
+        activation.resting = false;
         loop {
             if activation.core.state.borrow().replay.starved() {
                 self.load_journal(activation).await?;
@@ -203,6 +212,7 @@ impl Shard {
             if nothing && activation.durable && activation.outside.is_empty() && activation.deliveries.is_empty() {
                 return Ok(Step::Block(Blocked::ForeignWait));
             }
+            activation.resting = activation.durable && activation.outside.is_empty();
             return Ok(Step::Keep);
         }
     }
@@ -248,8 +258,8 @@ impl Shard {
             return Ok(Ok(()));
         }
         let number = entry.header.signature.number;
-        let called = activation.core.state.borrow().ops.get(&number).map(|op| op.signature.clone());
-        if let Err(blocked) = check_result(&entry, called.as_ref()) {
+        let checked = check_result(&entry, activation.core.state.borrow().ops.get(&number).map(|op| &op.signature));
+        if let Err(blocked) = checked {
             return Ok(Err(blocked));
         }
         let payload = self.payload(activation.id().0, entry.seal, &entry.payload).await?;

@@ -363,9 +363,10 @@ impl Shard {
             Given::Error(error) => (Ending::Error, wire::encode(error)),
             Given::TimeUp => (Ending::TimeUp, Bytes::new()),
         };
-        let sealed = seal(&activation.journal.key, &payload);
-        activation.chunked |= payload.len() > limit::INLINE_BYTES;
-        self.write_chunks(id.0, sealed, &payload);
+        if payload.len() > limit::INLINE_BYTES {
+            activation.chunked = true;
+            self.write_chunks(id.0, seal(&activation.journal.key, &payload), &payload);
+        }
         let mut entries = Vec::with_capacity(1);
         activation.journal.append(&mut entries, sig, ending, &payload, request_seal, now);
         activation.journal.write(&mut writes, &entries);

@@ -126,10 +126,11 @@ impl Shard {
             super::accept::extend(&mut writes, more);
             effects.extend(then);
         }
-        if let Outcome::Value(value) = &ended.outcome {
-            let sealed = seal(&activation.journal.key, value);
-            activation.chunked |= value.len() > limit::INLINE_BYTES;
-            self.write_chunks(id.0, sealed, value);
+        if let Outcome::Value(value) = &ended.outcome
+            && value.len() > limit::INLINE_BYTES
+        {
+            activation.chunked = true;
+            self.write_chunks(id.0, seal(&activation.journal.key, value), value);
         }
         let now = self.now();
         let begun = activation.begun_any || activation.durable;

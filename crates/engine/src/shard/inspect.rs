@@ -88,6 +88,7 @@ impl Shard {
                 let _ = reply.send(Ok(census));
             }
             Command::Run(command) => self.run_command(command).await,
+            Command::Schedule(command) => self.schedule_command(command).await,
         }
     }
 
@@ -284,6 +285,8 @@ impl Shard {
         }
         let record = self.known_record(id).await?;
         let waiting = if record.status.ended() { Vec::new() } else { self.waiting(id, &record).await? };
+        let admission = self.wiring.settings.pressure.admission();
+        let waiting = waiting.into_iter().map(|waiting| waiting.under(admission)).collect();
         let last_error = record.end.as_ref().and_then(|end| end.error.clone()).or_else(|| record.last_error.clone());
         Ok(Why {
             id,
@@ -415,7 +418,7 @@ impl Shard {
     fn prefixes(&self, kind: Kind) -> impl Iterator<Item = selvedge_kernel::id::Key> + use<> {
         let per_shard = 0x1_0000 / u32::from(self.wiring.shards);
         let first = u32::from(self.id.0) * 0x1_0000 / u32::from(self.wiring.shards);
-        (first..=(first + per_shard).min(0xfffe))
+        (first..(first + per_shard).min(0xffff))
             .map(move |hash| selvedge_kernel::id::Key::copy_from_slice(&[(hash >> 8) as u8, (hash & 0xff) as u8, kind as u8]))
     }
 

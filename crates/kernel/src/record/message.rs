@@ -7,6 +7,8 @@ use crate::calls::Link;
 use crate::error::WorkError;
 use crate::id::{ActorId, InvocationId, RunId};
 use crate::journal::Payload;
+use crate::record::line::{Entering, LineSays};
+use crate::record::run::Parent;
 use crate::time::Millis;
 use crate::wire::{self, WireError};
 use bytes::Bytes;
@@ -108,6 +110,37 @@ pub enum Envelope {
     Cancel {
         /// Which.
         invocation: InvocationId,
+        /// Why.
+        reason: String,
+    },
+    /// Start a run for a task of another run, unless it is there already.
+    StartChild {
+        /// Its id, which follows from the task.
+        run: RunId,
+        /// The definition, as JSON.
+        definition: Bytes,
+        /// The input, checked and with defaults filled in.
+        input: Bytes,
+        /// Who starts it.
+        context: AuthorizationContext,
+        /// Who waits for its end.
+        parent: Parent,
+    },
+    /// Ask for a place in a line.
+    EnterLine(Entering),
+    /// Give a place in a line back.
+    LeaveLine(Entering),
+    /// What a run is told by its line.
+    Line {
+        /// Which run.
+        run: RunId,
+        /// What.
+        says: LineSays,
+    },
+    /// Ask a run to end.
+    CancelRun {
+        /// Which.
+        run: RunId,
         /// Why.
         reason: String,
     },

@@ -577,7 +577,7 @@ fn what_is_open_for_longer_is_listed_oldest_first_with_its_sentence() {
     assert_eq!(folder.selvedge(&["stuck"]).out.trim(), "nothing has been open for longer than 60 min");
     assert!(folder.selvedge(&["stuck", "--longer-than", "1ms"]).out.contains(&format!("{first} (")));
     assert_eq!(folder.selvedge(&["invocations", "kill", &first, "--reason", "a test"]).code, 0);
-    assert_eq!(ids(&["invocations", "list"]), [second.clone()]);
+    assert_eq!(ids(&["invocations", "list"]), std::slice::from_ref(&second));
     assert_eq!(ids(&["invocations", "list", "--all"]).len(), 2);
 }
 

@@ -23,11 +23,13 @@ pub(super) struct Slot {
     pub failures: Vec<FailedAttempt>,
     /// Of the attempt that runs.
     pub input_bytes: u64,
+    /// Whether its next attempt may have been started by an earlier process.
+    pub sent_before: bool,
 }
 
 impl Slot {
     pub fn new() -> Slot {
-        Slot { state: TaskState::Queued, again: None, attempts: 0, earlier: 0, first_at: None, failures: Vec::new(), input_bytes: 0 }
+        Slot { state: TaskState::Queued, again: None, attempts: 0, earlier: 0, first_at: None, failures: Vec::new(), input_bytes: 0, sent_before: false }
     }
 
     /// Moves on if the machine of a task lets it.
@@ -51,6 +53,7 @@ impl Slot {
             first_at: Some(row.first_at),
             failures: row.failures.clone(),
             input_bytes: 0,
+            sent_before: false,
         };
         match &row.end {
             TaskEnd::Completed { .. } => slot.state = TaskState::Completed,
@@ -118,6 +121,10 @@ pub(super) struct StageMemory {
     pub prepared: Option<(u32, Work, Bytes)>,
     /// Members of groups, read for tasks about to start.
     pub groups: BTreeMap<u32, Doc>,
+    /// Whom tasks may have called in an earlier process.
+    pub sent: BTreeMap<u32, Work>,
+    /// The rows of the undone stage that `old` holds.
+    pub page: Option<u32>,
     /// The output of the stage's only task, if it ended in this process and is small.
     pub only: Option<Bytes>,
 }
@@ -140,6 +147,8 @@ impl StageMemory {
             old_to: 0,
             prepared: None,
             groups: BTreeMap::new(),
+            sent: BTreeMap::new(),
+            page: None,
             only: None,
         }
     }
@@ -158,5 +167,7 @@ impl StageMemory {
         self.old_to = 0;
         self.prepared = None;
         self.groups = BTreeMap::new();
+        self.sent = BTreeMap::new();
+        self.page = None;
     }
 }
