@@ -25,6 +25,8 @@ pub struct Replay {
     versions: HashMap<String, Entry>,
     /// Whether entries beyond those loaded exist.
     pub more: bool,
+    /// Whether the invocation has ended: nothing in it is new.
+    pub ended: bool,
 }
 
 /// What became of an operation that is recorded where it is called.
@@ -85,7 +87,7 @@ impl Replay {
         match self.versions.get(change) {
             Some(Entry { payload: Payload::Inline(bytes), .. }) => std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok()).or(Some(1)),
             Some(_) => Some(1),
-            None if !self.done() || !self.begun.is_empty() => Some(1),
+            None if self.ended || !self.done() || !self.begun.is_empty() => Some(1),
             None => None,
         }
     }

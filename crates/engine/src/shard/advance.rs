@@ -34,7 +34,7 @@ const READ_BYTES: usize = 512 * 1024;
 const SLOW_POLL: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// What the handler came to in a poll.
-enum Rest {
+pub(super) enum Rest {
     Waits,
     Ended(crate::registry::Ended),
 }
@@ -247,7 +247,7 @@ impl Shard {
         Ok(())
     }
 
-    async fn deliver_entry(&mut self, activation: &mut Activation, entry: Entry) -> Result<Result<(), Blocked>, VerbError> {
+    pub(super) async fn deliver_entry(&mut self, activation: &mut Activation, entry: Entry) -> Result<Result<(), Blocked>, VerbError> {
         if entry.header.signature.kind == OpKind::Cancel {
             let reason = self.payload(activation.id().0, entry.seal, &entry.payload).await?;
             let reason = String::from_utf8_lossy(&reason).into_owned();
@@ -273,7 +273,7 @@ impl Shard {
     }
 
     /// The handler ended while its journal still has entries: fine if it called what they record.
-    async fn ended_in_replay(&mut self, activation: &mut Activation, result: crate::registry::Ended) -> Result<Step, VerbError> {
+    pub(super) async fn ended_in_replay(&mut self, activation: &mut Activation, result: crate::registry::Ended) -> Result<Step, VerbError> {
         loop {
             let entry = activation.core.state.borrow_mut().replay.next_result();
             let Some(entry) = entry else {
@@ -301,7 +301,7 @@ impl Shard {
     }
 
     /// Polls the handler until it waits or ends, reading for it what it asks of the state.
-    async fn poll_to_rest(&mut self, activation: &mut Activation) -> Result<Rest, VerbError> {
+    pub(super) async fn poll_to_rest(&mut self, activation: &mut Activation) -> Result<Rest, VerbError> {
         let Some(mut future) = activation.future.take() else { return Ok(Rest::Waits) };
         let core = activation.core.clone();
         let waker = core.own.clone();

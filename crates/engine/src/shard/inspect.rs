@@ -58,6 +58,10 @@ impl Shard {
             Command::Erase { id, reply } => {
                 self.erase_when_durable(id, reply).await;
             }
+            Command::Rehearse { id, reply } => {
+                let found = self.rehearse(id).await;
+                let _ = reply.send(found);
+            }
             Command::Why { id, reply } => {
                 let result = self.why(id).await;
                 self.answer(reply, result);

@@ -13,6 +13,7 @@ mod mail;
 mod names;
 mod outside;
 mod reads;
+mod rehearse;
 mod restart;
 mod rings;
 mod signal;
@@ -116,6 +117,7 @@ pub(crate) enum Command {
     Retry { id: InvocationId, reply: Reply<()> },
     Erase { id: InvocationId, reply: Reply<()> },
     Tenant { id: InvocationId, reply: Reply<Option<String>> },
+    Rehearse { id: InvocationId, reply: Reply<Option<String>> },
     Why { id: InvocationId, reply: Reply<crate::why::Why> },
     Output { id: InvocationId, from: u64, reply: Reply<Vec<(u64, Bytes)>> },
     State { actor: ActorId, reply: Reply<Vec<(String, Bytes)>> },

@@ -27,6 +27,7 @@ mod polling;
 mod property;
 mod readme;
 mod refused;
+mod rehearse;
 mod replay;
 mod requests;
 mod restart;
