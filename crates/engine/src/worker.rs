@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::env::Clock;
 use crate::flight::Flight;
 use crate::idmap::IdMap;
-use crate::shard::{Command, Effect, Shard};
+use crate::shard::{Command, Effect, Probe, Shard};
 use crate::wiring::Wiring;
 
 /// Somebody woke a handler.
@@ -65,6 +65,11 @@ pub(crate) enum Event {
         by: ShardId,
         from: ShardId,
         n: u64,
+    },
+    /// What goes along waiting calls.
+    Probe {
+        to: ShardId,
+        probe: Box<Probe>,
     },
     /// Time has moved by hand.
     Tick,
@@ -286,6 +291,11 @@ async fn handle(wiring: &Arc<Wiring>, shards: &mut IdMap<ShardId, Shard>, event:
         Event::Taken { by, from, n } => {
             if let Some(shard) = shards.get_mut(&from) {
                 shard.acknowledged(by, n);
+            }
+        }
+        Event::Probe { to, probe } => {
+            if let Some(shard) = shards.get_mut(&to) {
+                shard.probe(*probe).await;
             }
         }
         Event::Missing { by, from, n } => {

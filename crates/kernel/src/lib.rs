@@ -4,6 +4,7 @@
 //! state, an event and the time, and gives back what to write and what to do; the engine performs it.
 
 pub mod auth;
+pub mod calls;
 pub mod config;
 pub mod diagnostic;
 pub mod egress;

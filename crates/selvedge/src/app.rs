@@ -77,7 +77,7 @@ impl App {
         self.registry.actors.entry(kind.to_owned()).or_default()
     }
 
-    /// Registers an exclusive handler.
+    /// Registers an exclusive handler, in its version.
     #[must_use]
     pub fn handler<I, O, F>(mut self, handler: Handler<I, O>, run: F) -> App
     where
@@ -94,7 +94,7 @@ impl App {
                 json::write("the result", &output).map_err(to_attempt)
             })
         });
-        self.actor_type(handler.kind).handlers.insert(handler.name.to_owned(), registry::Handler::Exclusive(erased));
+        self.actor_type(handler.kind).register(handler.name, handler.version, registry::Handler::Exclusive(erased));
         self
     }
 

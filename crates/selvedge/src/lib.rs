@@ -16,6 +16,7 @@ mod json;
 pub mod manifest;
 mod name;
 mod program;
+mod rehearse;
 pub mod run;
 pub mod schedule;
 #[cfg(feature = "test")]
@@ -32,6 +33,7 @@ pub use ctx::{Attempt, Child, Ctx, Either, Op, Sent, State, Step, View, Wait};
 pub use failure::{Failure, Outcome};
 pub use manifest::{FileError, LoadedPipeline};
 pub use name::{Activity, Handler, SharedHandler, Signal, Target};
+pub use rehearse::RehearseError;
 pub use run::Run;
 pub use schedule::{Schedule, ScheduleError, ScheduleStatus};
 pub use selvedge_engine::verify::ShardReport;

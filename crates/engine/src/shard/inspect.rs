@@ -7,7 +7,7 @@ use selvedge_kernel::id::InvocationId;
 use selvedge_kernel::journal::{Entry, OpKind, Payload, SealKey};
 use selvedge_kernel::limit;
 use selvedge_kernel::record::actor::DeadLetter;
-use selvedge_kernel::record::invocation::{Begun, Invocation, OutputChunk, Status};
+use selvedge_kernel::record::invocation::{Begun, Invocation, OutputChunk, Restarts, Status};
 use selvedge_kernel::record::kind::Kind;
 use selvedge_kernel::record::message::Outcome;
 use selvedge_kernel::record::{Writes, key};
@@ -58,6 +58,10 @@ impl Shard {
             Command::Erase { id, reply } => {
                 self.erase_when_durable(id, reply).await;
             }
+            Command::Rehearse { id, reply } => {
+                let found = self.rehearse(id).await;
+                let _ = reply.send(found);
+            }
             Command::Why { id, reply } => {
                 let result = self.why(id).await;
                 self.answer(reply, result);
@@ -102,7 +106,7 @@ impl Shard {
         })
     }
 
-    async fn record_in_memory(&self, id: InvocationId) -> Result<Option<Invocation>, VerbError> {
+    pub(super) async fn record_in_memory(&self, id: InvocationId) -> Result<Option<Invocation>, VerbError> {
         match self.active.get(&id) {
             Some(activation) => Ok(Some(activation.record.clone())),
             None => self.record(id).await,
@@ -135,12 +139,15 @@ impl Shard {
                 Ok(None) => Err(error),
                 Err(error) => Err(error),
             },
-            Ok(record) if record.status.ended() => self.outcome(&record).await.map(|outcome| Answer { id: Some(id), progress: Progress::Ended(outcome) }),
-            Ok(_) if wait => {
-                self.wait_for(id, reply);
-                return;
-            }
-            Ok(_) => Ok(Answer { id: Some(id), progress: Progress::Open }),
+            Ok(record) => match self.follow_restarts(record).await {
+                Ok(last) if last.status.ended() => self.outcome(&last).await.map(|outcome| Answer { id: Some(id), progress: Progress::Ended(outcome) }),
+                Ok(last) if wait => {
+                    self.wait_for(last.message.id, reply);
+                    return;
+                }
+                Ok(_) => Ok(Answer { id: Some(id), progress: Progress::Open }),
+                Err(error) => Err(error),
+            },
         };
         self.answer(reply, answer);
     }
@@ -252,8 +259,10 @@ impl Shard {
         record.crashes = (0, record.crashes.1);
         let mut writes = Writes::default();
         writes.put(key::invocation(id), wire::encode(&record));
-        let ready = self.put_ready(&mut writes, id);
-        self.kept_ready.insert(id, ready);
+        if !self.kept_ready.contains_key(&id) {
+            let ready = self.put_ready(&mut writes, id);
+            self.kept_ready.insert(id, ready);
+        }
         self.write(writes, Vec::new());
         self.activate(id).await?;
         Ok(())
@@ -274,6 +283,8 @@ impl Shard {
                 waiting: vec![Waiting::Timer { until: delayed.timer.0 }],
                 slow_polls: 0,
                 caller: message.context,
+                version: crate::registry::FIRST_VERSION,
+                restarts: Restarts::default(),
             });
         }
         let record = self.known_record(id).await?;
@@ -292,6 +303,8 @@ impl Shard {
             waiting,
             slow_polls: self.active.get(&id).map_or(0, |activation| activation.slow_polls),
             caller: record.message.context.clone(),
+            version: record.version,
+            restarts: record.restarts,
         })
     }
 

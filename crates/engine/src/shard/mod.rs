@@ -3,6 +3,7 @@
 mod accept;
 mod activate;
 mod advance;
+mod calls;
 mod decide;
 mod ending;
 mod erase;
@@ -12,6 +13,9 @@ mod mail;
 mod names;
 mod outside;
 mod reads;
+mod rehearse;
+mod restart;
+mod rings;
 mod signal;
 mod timers;
 mod transition;
@@ -40,6 +44,7 @@ use crate::env::{Entropy, Tick};
 use crate::idmap::{IdMap, IdSet};
 pub(crate) use crate::shard::activate::{Activation, Outside};
 use crate::shard::mail::Pair;
+pub(crate) use crate::shard::rings::Probe;
 pub(crate) use crate::shard::timers::Alarm;
 use crate::shard::timers::TimerQueue;
 use crate::wiring::Wiring;
@@ -112,6 +117,7 @@ pub(crate) enum Command {
     Retry { id: InvocationId, reply: Reply<()> },
     Erase { id: InvocationId, reply: Reply<()> },
     Tenant { id: InvocationId, reply: Reply<Option<String>> },
+    Rehearse { id: InvocationId, reply: Reply<Option<String>> },
     Why { id: InvocationId, reply: Reply<crate::why::Why> },
     Output { id: InvocationId, from: u64, reply: Reply<Vec<(u64, Bytes)>> },
     State { actor: ActorId, reply: Reply<Vec<(String, Bytes)>> },
@@ -215,6 +221,12 @@ pub(crate) struct Shard {
     pub doomed: VecDeque<InvocationId>,
     pub live_ready: std::collections::BTreeSet<u64>,
     pub kept_ready: IdMap<InvocationId, u64>,
+    /// Holders that may wait for themselves: when they are looked at, and how often they were.
+    pub watched: IdMap<InvocationId, ((Millis, u64), u32)>,
+    /// The invocation that is being moved on: it is not in its place.
+    pub moving: Option<InvocationId>,
+    /// The children that suspended handlers join, by the number of their spawn.
+    pub joining: IdMap<InvocationId, Vec<u32>>,
     pub was_clean: bool,
     pub closed_clean: bool,
 }
@@ -261,6 +273,9 @@ impl Shard {
             revived: VecDeque::new(),
             live_ready: std::collections::BTreeSet::new(),
             kept_ready: Default::default(),
+            watched: Default::default(),
+            moving: None,
+            joining: Default::default(),
             was_clean,
             closed_clean: false,
             head,

@@ -29,6 +29,8 @@ pub(crate) enum Alarm {
     Attempt { invocation: InvocationId, number: u32, attempt: u32 },
     /// A handler that may leave memory.
     Suspend { invocation: InvocationId },
+    /// The holder of an actor that may wait for itself.
+    Ring { holder: InvocationId },
     /// The end of the time of an attempt of a run's task.
     Task { run: RunId, stage: u16, item: u32, attempt: u32 },
     /// A run that may leave memory.
@@ -263,6 +265,7 @@ impl Shard {
         match alarm {
             Alarm::Attempt { invocation, number, attempt } => self.attempt_timed_out(invocation, number, attempt).await,
             Alarm::Suspend { invocation } => self.enqueue_suspend(invocation),
+            Alarm::Ring { holder } => self.look_for_ring(holder).await,
             Alarm::Task { run, stage, item, attempt } => self.run_task_late(run, stage, item, attempt),
             Alarm::RunRests { run } => self.run_rests(run),
         }

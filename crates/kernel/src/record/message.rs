@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::auth::AuthorizationContext;
+use crate::calls::Link;
 use crate::error::WorkError;
 use crate::id::{ActorId, InvocationId, RunId};
 use crate::journal::Payload;
@@ -58,8 +59,8 @@ pub struct Message {
     pub reply_to: Option<Peer>,
     /// The invocation whose child it is.
     pub parent: Option<InvocationId>,
-    /// The invocations that wait for it, the first caller first.
-    pub chain: Vec<InvocationId>,
+    /// The invocations that wait for it and the actors that they hold, the first caller first.
+    pub chain: Vec<Link>,
 }
 
 /// How an invocation ended, for whoever waits.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use proptest::prelude::*;
 use selvedge_kernel::auth::{AuthorizationContext, Hop, Principal, PrincipalKind, RequestFacts};
+use selvedge_kernel::calls::Link;
 use selvedge_kernel::error::{AttemptError, WorkError};
 use selvedge_kernel::id::{ActorId, Hash16, InvocationId, RawId, RunId, effect_key};
 use selvedge_kernel::journal::{Ending, Entry, Hash32, OpKind, Payload, SealKey, Signature, Verifier, chain_start, seal};
@@ -50,9 +51,13 @@ fn peer() -> impl Strategy<Value = Peer> {
     ]
 }
 
+fn link() -> impl Strategy<Value = Link> {
+    (raw_id(), actor_id(), "[a-z]{1,8}").prop_map(|(id, actor, handler)| Link { invocation: InvocationId(id), actor, handler })
+}
+
 fn message() -> impl Strategy<Value = Message> {
     let first = (raw_id(), actor_id(), "[a-z]{1,8}", prop::collection::vec(any::<u8>(), 0..200), context());
-    let second = (any::<Option<u32>>(), any::<Option<u64>>(), prop::option::of(peer()), prop::option::of(raw_id()), prop::collection::vec(raw_id(), 0..3));
+    let second = (any::<Option<u32>>(), any::<Option<u64>>(), prop::option::of(peer()), prop::option::of(raw_id()), prop::collection::vec(link(), 0..3));
     (first, second).prop_map(|((id, target, handler, input, context), (key, deadline, reply_to, parent, chain))| Message {
         id: InvocationId(id),
         target,
@@ -64,7 +69,7 @@ fn message() -> impl Strategy<Value = Message> {
         deadline: deadline.map(Millis),
         reply_to,
         parent: parent.map(InvocationId),
-        chain: chain.into_iter().map(InvocationId).collect(),
+        chain,
     })
 }
 

@@ -78,6 +78,15 @@ pub enum Noun {
         #[arg(long, value_name = "SPAN", default_value = "1h")]
         longer_than: Span,
     },
+    /// Replay recorded journals with the code at hand, before a deploy: what would block, and why
+    Replay {
+        /// Those of actors of this type alone
+        #[arg(long = "type", value_name = "TYPE")]
+        kind: Option<String>,
+        /// Those of what is open, and of what came within this time, as in 90s, 2h or 7d
+        #[arg(long, value_name = "SPAN", default_value = "7d")]
+        since: Span,
+    },
     /// Store, log, disk, clock, limits, executors, dead letters: what is right, and what to do about the rest
     Doctor,
     /// Messages that could not be handled

@@ -10,6 +10,7 @@ mod exit;
 mod happened;
 mod print;
 mod progress;
+mod replay;
 mod run;
 mod runs;
 mod said;
@@ -77,6 +78,7 @@ async fn perform(cli: Cli, app: App) -> Result<Code, Stop> {
         Noun::Approvals(Approvals::Approve(decision)) => runs::runs(&common, app, Runs::Approve(decision)).await,
         Noun::Approvals(Approvals::Reject(decision)) => runs::runs(&common, app, Runs::Reject(decision)).await,
         Noun::Stuck { longer_than } => stuck::stuck(&common, app, longer_than.0).await,
+        Noun::Replay { kind, since } => replay::replay(&common, app, kind, since.0).await,
         Noun::Doctor => doctor::doctor(&common, app).await,
         Noun::DeadLetters(_) => actors::dead_letters(&common, app).await,
         Noun::Verify => actors::verify(&common, app).await,
