@@ -11,6 +11,7 @@ pub mod error;
 mod fields;
 pub mod id;
 pub mod journal;
+pub mod lend;
 pub mod limit;
 pub mod machine;
 pub mod manifest;

@@ -4,8 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::auth::AuthorizationContext;
 use crate::error::WorkError;
-use crate::id::{ActorId, InvocationId, RunId};
+use crate::id::{ActorId, InvocationId, RunId, ShardId};
 use crate::journal::Payload;
+use crate::lend::{Life, Report};
+use crate::policy::Throttle;
 use crate::time::Millis;
 use crate::wire::{self, WireError};
 use bytes::Bytes;
@@ -109,6 +111,30 @@ pub enum Envelope {
         invocation: InvocationId,
         /// Why.
         reason: String,
+    },
+    /// A borrower's report to the lender of a limit.
+    Borrow {
+        /// Which limit.
+        limit: ActorId,
+        /// Of which shard.
+        from: ShardId,
+        /// In which life of the owner.
+        life: Life,
+        /// What it limits to.
+        throttle: Throttle,
+        /// What has happened.
+        report: Report,
+    },
+    /// Permits of a limit.
+    Grant {
+        /// Which limit.
+        limit: ActorId,
+        /// In which life of the owner.
+        life: Life,
+        /// What it limits to.
+        throttle: Throttle,
+        /// How many.
+        permits: u32,
     },
 }
 
