@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 use super::definition::{Call, Definition, Mode, OnFailure, SleepTime, Stage};
 use super::expression::{Expression, ExpressionError};
 use super::template::Template;
-use crate::policy::{Retry, Timeout};
+use crate::policy::{Retry, Throttle, Timeout};
+use crate::record::run::FALLBACK_ITEM;
 
 /// A definition that cannot be run.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -73,6 +74,39 @@ pub enum CompiledCall {
     },
 }
 
+/// A limit that a task shares with those of other runs.
+#[derive(Clone, Debug)]
+pub struct SharedLimit {
+    /// `stage PIPELINE.STAGE` or `activity NAME`.
+    pub name: String,
+    /// What it limits to.
+    pub throttle: Throttle,
+    /// One limit for each of its values.
+    pub key: LimitKey,
+}
+
+/// What tells the limits of one name apart.
+#[derive(Clone, Debug)]
+pub enum LimitKey {
+    /// There is one.
+    None,
+    /// An expression in the scope of the task.
+    Task(Expression),
+    /// An expression whose only root is `input`, the task's.
+    Input(Expression),
+}
+
+impl SharedLimit {
+    /// The limit of an activity. Errors: its key does not compile.
+    pub fn of_activity(name: &str, throttle: &Throttle) -> Result<SharedLimit, ExpressionError> {
+        let key = match &throttle.key {
+            None => LimitKey::None,
+            Some(text) => LimitKey::Input(Expression::compile(text)?),
+        };
+        Ok(SharedLimit { name: format!("activity {name}"), throttle: throttle.clone(), key })
+    }
+}
+
 /// What a stage's failure calls.
 #[derive(Clone, Debug)]
 pub struct Fallback {
@@ -84,6 +118,8 @@ pub struct Fallback {
     pub retry: Retry,
     /// How long it may take.
     pub timeout: Timeout,
+    /// What it shares with other runs.
+    pub limit: Option<SharedLimit>,
 }
 
 /// A stage, ready to run.
@@ -127,9 +163,20 @@ pub struct CompiledStage {
     pub retry: Retry,
     /// How long a task may take.
     pub timeout: Timeout,
+    /// What its tasks share with those of other runs.
+    pub limit: Option<SharedLimit>,
 }
 
 impl CompiledStage {
+    /// What a task of it shares with those of other runs.
+    #[must_use]
+    pub fn limit_of(&self, item: u32) -> Option<&SharedLimit> {
+        match &self.fallback {
+            Some(fallback) if item == FALLBACK_ITEM => fallback.limit.as_ref(),
+            _ => self.limit.as_ref(),
+        }
+    }
+
     /// Whether it is a gather whose items are chosen or grouped by index rows.
     #[must_use]
     pub fn indexed(&self) -> bool {
@@ -248,6 +295,21 @@ impl Compiler<'_> {
         }
     }
 
+    /// The throttle of a stage with a key; one without is the run's own.
+    fn stage_limit(&self, stage: &Stage, throttle: &Throttle) -> Result<Option<SharedLimit>, CompileError> {
+        let place = format!("stage `{}`, `throttle.key`", stage.name);
+        let Some(key) = self.expression(&place, throttle.key.as_ref())? else { return Ok(None) };
+        let name = format!("stage {}.{}", self.definition.name, stage.name);
+        Ok(Some(SharedLimit { name, throttle: throttle.clone(), key: LimitKey::Task(key) }))
+    }
+
+    fn activity_limit(&self, call: Option<&Call>) -> Result<Option<SharedLimit>, CompileError> {
+        let Some(Call::Activity(name)) = call else { return Ok(None) };
+        let Some(throttle) = self.definition.activities.get(name).and_then(|activity| activity.throttle.as_ref()) else { return Ok(None) };
+        let limit = SharedLimit::of_activity(name, throttle);
+        limit.map(Some).map_err(|error| self.wrong(&format!("activity `{name}`, `throttle.key`"), error))
+    }
+
     fn number(&self, stage: &Stage, field: &str, name: &str) -> Result<u16, CompileError> {
         let found = self.definition.stages.iter().position(|other| other.name == name);
         found.and_then(|index| u16::try_from(index).ok()).ok_or_else(|| self.meaning(&stage.name, field, format!("there is no stage `{name}`")))
@@ -283,9 +345,6 @@ impl Compiler<'_> {
 
     fn stage(&self, stage: &Stage) -> Result<CompiledStage, CompileError> {
         let place = |field: &str| format!("stage `{}`, `{field}`", stage.name);
-        if stage.throttle.as_ref().is_some_and(|throttle| throttle.key.is_some()) {
-            return Err(self.meaning(&stage.name, "throttle.key", "only the throttle of the stage itself is there: leave `key` out".to_owned()));
-        }
         let mut depends_on = Vec::new();
         for name in &stage.depends_on {
             depends_on.push(self.number(stage, "depends_on", name)?);
@@ -315,6 +374,10 @@ impl Compiler<'_> {
             task_reads: Reads::default(),
             retry: stage.retry.clone().unwrap_or(retry),
             timeout: stage.timeout.clone().unwrap_or(timeout),
+            limit: match &stage.throttle {
+                Some(throttle) => self.stage_limit(stage, throttle)?,
+                None => self.activity_limit(stage.call.as_ref())?,
+            },
         };
         match &stage.mode {
             Mode::Single | Mode::WaitSignal { .. } | Mode::Sleep(SleepTime::For(_)) => {}
@@ -344,10 +407,11 @@ impl Compiler<'_> {
             Mode::Approval { show, .. } => compiled.show = self.template(&place("show"), show)?,
             Mode::Sleep(SleepTime::Until(until)) => compiled.until = self.template(&place("until"), &Value::String(until.clone()))?,
         }
-        if let OnFailure::Call { call, input } = &stage.on_failure {
-            let (retry, timeout) = self.policies(Some(call));
-            let call = self.call(&place("on_failure.call"), call)?;
-            compiled.fallback = Some(Fallback { call, input: self.template(&place("on_failure.input"), input)?, retry, timeout });
+        if let OnFailure::Call { call: called, input } = &stage.on_failure {
+            let (retry, timeout) = self.policies(Some(called));
+            let call = self.call(&place("on_failure.call"), called)?;
+            let limit = self.activity_limit(Some(called))?;
+            compiled.fallback = Some(Fallback { call, input: self.template(&place("on_failure.input"), input)?, retry, timeout, limit });
         }
         let outputs: Vec<Expression> = compiled.output.iter().flat_map(|template| template.expressions()).collect();
         let reads_group = |read: &super::Read| read.root() == Some("group") && read.path.get(1).is_none_or(|(name, _)| name != "key");
@@ -364,6 +428,9 @@ impl Compiler<'_> {
             }
         }
         task.extend(compiled.fallback.iter().filter_map(|fallback| fallback.input.as_ref()).flat_map(|template| template.expressions()));
+        if let Some(SharedLimit { key: LimitKey::Task(key), .. }) = &compiled.limit {
+            task.push(key.clone());
+        }
         compiled.begin_reads = self.reads_of(&begin);
         compiled.task_reads = self.reads_of(&task);
         Ok(compiled)

@@ -46,6 +46,9 @@ pub struct Activity {
     pub retry: Retry,
     /// How long it may take.
     pub timeout: Timeout,
+    /// Of all its tasks, whoever calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttle: Option<Throttle>,
 }
 
 /// Where an activity runs.
@@ -164,7 +167,7 @@ pub struct Stage {
     pub retry: Option<Retry>,
     /// Instead of the activity's; `total` of a waiting stage is how long it waits.
     pub timeout: Option<Timeout>,
-    /// Of this stage alone.
+    /// Instead of the activity's: without `key` of this stage of one run, with it of this stage of all runs, for each key.
     pub throttle: Option<Throttle>,
     /// What a failed task means.
     pub on_failure: OnFailure,

@@ -14,6 +14,7 @@
 //! ended is dispatched again.
 
 mod begin;
+mod borrow;
 mod close;
 mod control;
 mod dispatch;
@@ -117,6 +118,8 @@ pub struct Run {
     dirty: bool,
     wake: Option<Millis>,
     turn: usize,
+    /// Of the last permit that was asked for.
+    asked: u64,
 }
 
 /// Effects under way, and what they may still hold.
@@ -243,6 +246,7 @@ impl Run {
             dirty: false,
             wake: None,
             turn: 0,
+            asked: 0,
         }
     }
 

@@ -86,12 +86,18 @@ fn envelope() -> impl Strategy<Value = Envelope> {
         (any::<u64>(), message()).prop_map(|(at, message)| Envelope::Later { at: Millis(at), message }),
         (peer(), raw_id(), outcome).prop_map(|(to, from, outcome)| Envelope::Reply { to, from: InvocationId(from), outcome }),
         (raw_id(), ".{0,20}").prop_map(|(id, reason)| Envelope::Cancel { invocation: InvocationId(id), reason }),
-        (actor_id(), any::<(u16, u64)>(), any::<(u32, u32, u32, u32)>(), throttle()).prop_map(|(limit, (from, life), (want, started, ended, unused), throttle)| {
-            let report = Report { want, started, ended, unused };
-            Envelope::Borrow { limit, from: ShardId(from), life: Life(life), throttle, report }
+        (actor_id(), any::<(u16, u64)>(), any::<(u32, u32, u32, u32)>(), throttle()).prop_map(
+            |(limit, (from, life), (want, started, ended, unused), throttle)| {
+                let report = Report { want, started, ended, unused };
+                Envelope::Borrow { limit, from: ShardId(from), life: Life(life), throttle, report }
+            }
+        ),
+        (actor_id(), any::<u64>(), any::<u32>(), throttle()).prop_map(|(limit, life, permits, throttle)| Envelope::Grant {
+            limit,
+            life: Life(life),
+            throttle,
+            permits
         }),
-        (actor_id(), any::<u64>(), any::<u32>(), throttle())
-            .prop_map(|(limit, life, permits, throttle)| Envelope::Grant { limit, life: Life(life), throttle, permits }),
     ]
 }
 

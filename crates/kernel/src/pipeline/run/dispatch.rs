@@ -27,7 +27,7 @@ const TURN_STARTS: usize = 64;
 const IN_FLIGHT_BYTES: u64 = 32 * 1024 * 1024;
 
 /// What a task needs to start.
-enum Prepared {
+pub(super) enum Prepared {
     /// Rows are on their way.
     Waits,
     /// All there.
@@ -71,6 +71,7 @@ impl Run {
             return Ok(());
         }
         if self.held() {
+            self.give_back(stage, out);
             return Ok(());
         }
         let compiled = self.compiled.clone();
@@ -83,9 +84,24 @@ impl Run {
                 out.effects.more = true;
                 return Ok(());
             }
-            let Some(item) = self.next_item(stage) else {
+            let admitted = self.stages[stage].admitted.first().copied();
+            let Some(item) = admitted.or_else(|| self.next_item(stage)) else {
                 return Ok(());
             };
+            if admitted.is_none()
+                && let Some(limit) = compiled.stages[stage].limit_of(item)
+            {
+                match self.borrow(stage, item, limit, &scope, out) {
+                    Ok(true) => {}
+                    Ok(false) => return Ok(()),
+                    Err(error) => {
+                        self.stages[stage].due.remove(&item);
+                        self.end_slot(stage, item, Outcome::Failed { error, output: Bytes::from_static(b"null") }, now, out);
+                    }
+                }
+                *starts -= 1;
+                continue;
+            }
             let memory = &mut self.stages[stage];
             match memory.gate.admit(memory.running, now) {
                 Admission::Now => {}
@@ -113,6 +129,7 @@ impl Run {
                 }
                 Err(error) => {
                     self.stages[stage].due.remove(&item);
+                    self.release(stage, item, out);
                     self.end_slot(stage, item, Outcome::Failed { error, output: Bytes::from_static(b"null") }, now, out);
                     // Failed before its start: another turn goes on, so that one turn stays bounded.
                     *starts -= 1;
@@ -125,8 +142,9 @@ impl Run {
     /// The next task that can start; moves the cursor over those that ended before a retry of the run.
     fn next_item(&mut self, stage: usize) -> Option<u32> {
         if self.header.stages[stage].phase == Phase::Fallback {
-            let queued = self.stages[stage].fallback.as_ref().is_some_and(|slot| slot.state == TaskState::Queued && slot.again.is_none());
-            return queued.then_some(FALLBACK_ITEM);
+            let memory = &self.stages[stage];
+            let queued = memory.fallback.as_ref().is_some_and(|slot| slot.state == TaskState::Queued && slot.again.is_none());
+            return (queued && !memory.asked.contains_key(&FALLBACK_ITEM)).then_some(FALLBACK_ITEM);
         }
         loop {
             if let Some(item) = self.stages[stage].due.first() {
@@ -230,7 +248,7 @@ impl Run {
         None
     }
 
-    fn prepare(&mut self, stage: usize, item: u32, base: &Scope) -> Result<Prepared, WorkError> {
+    pub(super) fn prepare(&mut self, stage: usize, item: u32, base: &Scope) -> Result<Prepared, WorkError> {
         let Some(scope) = self.task_scope(stage, item, base)? else {
             return Ok(Prepared::Waits);
         };
@@ -285,6 +303,7 @@ impl Run {
         let keeps_group = self.compiled.stages[stage].output_reads_group;
         let memory = &mut self.stages[stage];
         memory.due.remove(&item);
+        memory.admitted.remove(&item);
         if !keeps_group {
             memory.groups.remove(&item);
         }

@@ -59,7 +59,7 @@ pub fn pipeline(mut stages: Vec<Stage>) -> Definition {
 /// Stages without `depends_on` depend on none.
 pub fn graph(stages: Vec<Stage>) -> Definition {
     let retry = Retry::fixed(3, Duration::from_secs(1));
-    let activity = Activity { executor: Executor::Native, retry, timeout: Timeout::default() };
+    let activity = Activity { executor: Executor::Native, retry, timeout: Timeout::default(), throttle: None };
     Definition {
         version: None,
         name: "test".to_owned(),
@@ -112,6 +112,8 @@ pub struct World {
     /// Every attempt that was ever started.
     pub started: Vec<Dispatch>,
     pub approvals: Vec<ApprovalChange>,
+    /// What was asked of shared limits, and given back.
+    pub borrows: Vec<Command>,
     /// The run's timer row.
     pub timer: Option<Millis>,
     /// What of it is in memory: gone when it fired, until it is set again or the row is read after a kill.
@@ -154,6 +156,7 @@ impl World {
             running: Vec::new(),
             started: Vec::new(),
             approvals: Vec::new(),
+            borrows: Vec::new(),
             timer: None,
             armed: None,
             commits: 0,
@@ -245,6 +248,7 @@ impl World {
                     self.started.push(dispatch.clone());
                     self.running.push(dispatch);
                 }
+                Command::Borrow { .. } | Command::GiveBack { .. } => self.borrows.push(command),
                 Command::AbortStage { stage } => self.running.retain(|dispatch| dispatch.stage != stage),
                 Command::RunEnded { state, output, error } => {
                     assert!(state.ended());
@@ -280,7 +284,9 @@ impl World {
             assert!(header.stages[usize::from(*other)].state.lets_on(), "stage {stage} starts before stage {other} has ended");
         }
         assert!(!self.running.iter().any(|other| other.stage == dispatch.stage && other.item == dispatch.item));
-        if let Some(most) = self.compiled.definition.stages[stage].throttle.as_ref().and_then(|throttle| throttle.concurrency) {
+        if let Some(most) =
+            self.compiled.definition.stages[stage].throttle.as_ref().filter(|throttle| throttle.key.is_none()).and_then(|throttle| throttle.concurrency)
+        {
             let running = self.running.iter().filter(|other| other.stage == dispatch.stage).count();
             assert!(running < most as usize, "{running} already run");
         }
