@@ -285,12 +285,6 @@ impl<T: Ord + Copy> Borrower<T> {
         starting
     }
 
-    /// Whether a task has a permit that it has not used.
-    #[must_use]
-    pub fn may_start(&self, task: T) -> bool {
-        self.tasks.get(&task).is_some_and(|known| known.1 == Standing::MayStart)
-    }
-
     /// Whether a task has asked and has not started.
     #[must_use]
     pub fn has_asked(&self, task: T) -> bool {
@@ -351,12 +345,9 @@ impl<T: Ord + Copy> Borrower<T> {
         all
     }
 
-    /// Which limit a task waits for, and how many tasks of this shard come before it.
-    #[must_use]
-    pub fn place(&self, task: T) -> Option<(&ActorId, usize)> {
-        let (limit, standing) = self.tasks.get(&task)?;
-        let at = self.limits.get(limit).filter(|_| *standing == Standing::Waits)?;
-        Some((limit, at.waiting.iter().position(|other| *other == task)?))
+    /// How many tasks wait for a limit before the first one of those meant; none if none of these waits for it.
+    pub fn before(&self, limit: &ActorId, meant: impl Fn(&T) -> bool) -> Option<usize> {
+        self.limits.get(limit)?.waiting.iter().position(meant)
     }
 }
 

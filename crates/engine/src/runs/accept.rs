@@ -6,7 +6,7 @@ use bytes::Bytes;
 use selvedge_kernel::error::{Consequence, WorkError};
 use selvedge_kernel::id::{InvocationId, RawId, RunId};
 use selvedge_kernel::journal::{Payload, SealKey, Signature, seal};
-use selvedge_kernel::pipeline::compiled::Compiled;
+use selvedge_kernel::pipeline::compiled::{Compiled, CompiledCall, SharedLimit};
 use selvedge_kernel::pipeline::definition::{Call, Definition, OnFailure};
 use selvedge_kernel::pipeline::run::{Run, Start};
 use selvedge_kernel::pipeline::schema::validate_input;
@@ -19,7 +19,7 @@ use selvedge_kernel::wire;
 use super::memory::active;
 use super::{Active, NewRun};
 use crate::core::Given;
-use crate::registry::Registry;
+use crate::registry::{Activity, Registry};
 use crate::shard::{Activation, Effect, Shard, VerbError};
 
 /// Checks an input against a definition, and fills in what it leaves out.
@@ -49,10 +49,10 @@ pub(super) fn compiled(registry: &Registry, definition: Definition) -> Result<Ar
                 OnFailure::Call { call: Call::Activity(name), .. } => registered(name),
                 _ => None,
             };
-            (own, fallback, stage.retry.is_none(), stage.timeout.is_none())
+            (own, fallback, [stage.retry.is_none(), stage.timeout.is_none(), stage.throttle.is_none()])
         })
         .collect();
-    for (stage, (own, fallback, retry, timeout)) in compiled.stages.iter_mut().zip(policies) {
+    for (stage, (own, fallback, [retry, timeout, throttle])) in compiled.stages.iter_mut().zip(policies) {
         if let Some(own) = own {
             if retry {
                 stage.retry = own.retry.clone();
@@ -60,13 +60,24 @@ pub(super) fn compiled(registry: &Registry, definition: Definition) -> Result<Ar
             if timeout {
                 stage.timeout = own.timeout.clone();
             }
+            if throttle {
+                stage.limit = limit_of(stage.call.as_ref(), own)?;
+            }
         }
         if let (Some(activity), Some(fallback)) = (fallback, &mut stage.fallback) {
             fallback.retry = activity.retry.clone();
             fallback.timeout = activity.timeout.clone();
+            fallback.limit = limit_of(Some(&fallback.call), activity)?;
         }
     }
     Ok(Arc::new(compiled))
+}
+
+/// What the tasks of a registered activity share.
+fn limit_of(call: Option<&CompiledCall>, activity: &Activity) -> Result<Option<SharedLimit>, VerbError> {
+    let (Some(CompiledCall::Activity(name)), Some(throttle)) = (call, &activity.throttle) else { return Ok(None) };
+    let limit = SharedLimit::of_activity(name, throttle);
+    limit.map(Some).map_err(|error| VerbError::new(Consequence::FixInput, "definition", format!("activity `{name}`, `throttle.key`: {error}")))
 }
 
 impl Shard {

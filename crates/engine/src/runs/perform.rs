@@ -31,6 +31,15 @@ impl Shard {
                     let round = rounds.get(usize::from(dispatch.stage)).copied().unwrap_or(0);
                     self.dispatch(run, dispatch, round).await?;
                 }
+                Command::Borrow { stage, item, number, limit, throttle } => self.limits.ask((run, stage, item), number, limit, throttle),
+                Command::GiveBack { stage, item: Some(item) } => self.limits.done((run, stage, item)),
+                Command::GiveBack { stage, item: None } => {
+                    for task in self.limits.of_run(run, Some(stage)) {
+                        if self.limits.borrower.has_asked(task) {
+                            self.limits.done(task);
+                        }
+                    }
+                }
                 Command::AbortStage { stage } => self.abort_tasks(run, Some(stage)).await?,
                 Command::RunEnded { state, output, error } => {
                     self.abort_tasks(run, None).await?;
@@ -65,6 +74,7 @@ impl Shard {
         let Dispatch { stage, item, attempt, work, input, key, timeout_ms } = dispatch;
         let compiled = active.run.compiled().clone();
         let now = self.head.time.max(self.tick.wall);
+        self.limits.borrower.started((run, stage, item));
         let deadline = timeout_ms.map(|ms| now.after(Duration::from_millis(ms)));
         match work {
             Work::Activity { name } => {
@@ -76,6 +86,7 @@ impl Shard {
                 };
                 let Some(work) = work else {
                     let reason = format!("nothing here can run the activity `{name}`: register it, or declare it in app.yaml, and start again");
+                    self.limits.done((run, stage, item));
                     self.runs.tell(run, RunInput::NoExecutor { stage, item, attempt, reason });
                     return Ok(());
                 };
@@ -106,6 +117,9 @@ impl Shard {
 
     /// Ends what runs of a stage, or of a whole run; ends that come all the same are late.
     async fn abort_tasks(&mut self, run: RunId, stage: Option<u16>) -> Result<(), VerbError> {
+        for task in self.limits.of_run(run, stage) {
+            self.limits.done(task);
+        }
         let (first, last) = stage.map_or((0, u16::MAX), |stage| (stage, stage));
         let gone: Vec<_> = self.runs.tasks.range((run, first, 0)..=(run, last, u32::MAX)).map(|(task, _)| *task).collect();
         for task in gone {
@@ -126,6 +140,7 @@ impl Shard {
         if self.runs.tasks.get(&task).is_none_or(|task| task.attempt != attempt) {
             return false;
         }
+        self.limits.done(task);
         if let Some(task) = self.runs.tasks.remove(&task) {
             self.clear_alarm(task.alarm);
         }

@@ -27,4 +27,5 @@ mod requests;
 mod rig;
 mod runbook;
 mod runs;
+mod shared_limits;
 mod state;
