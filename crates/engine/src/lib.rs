@@ -18,10 +18,12 @@ mod idmap;
 mod known;
 pub mod listing;
 mod runs;
+mod schedules;
 mod shard;
 mod tasks;
 mod worker;
 
 pub use crate::core::{BlockingFn, Given, Request};
-pub use crate::runs::{RunControl, RunEnd, RunEvent, RunStatus, RunSummary, StageStatus};
+pub use crate::runs::{Again, Retry, RunControl, RunEnd, RunEvent, RunStatus, RunSummary, StageStatus};
+pub use crate::schedules::ScheduleChange;
 pub use crate::shard::{Answer, Progress, SignalTarget, VerbError};

@@ -64,6 +64,7 @@ impl Manifest {
         Known {
             activities: self.activities.keys().cloned().collect(),
             actors: self.actors.iter().map(|(kind, actor)| (kind.clone(), actor.handlers.keys().cloned().collect())).collect(),
+            pipelines: None,
             egress: self.egress.clone(),
         }
     }

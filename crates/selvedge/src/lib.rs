@@ -17,6 +17,7 @@ pub mod manifest;
 mod name;
 mod program;
 pub mod run;
+pub mod schedule;
 #[cfg(feature = "test")]
 pub mod test;
 mod verify;
@@ -32,6 +33,7 @@ pub use failure::{Failure, Outcome};
 pub use manifest::{FileError, LoadedPipeline};
 pub use name::{Activity, Handler, SharedHandler, Signal, Target};
 pub use run::Run;
+pub use schedule::{Schedule, ScheduleError, ScheduleStatus};
 pub use selvedge_engine::verify::ShardReport;
 pub use selvedge_engine::why::Why;
 pub use selvedge_engine::wiring::Settings;

@@ -230,7 +230,9 @@ async fn start(
     };
     let exec = engine::ExecSettings { environment: std::env::vars().collect(), scratch: std::env::temp_dir(), ..engine::ExecSettings::default() };
     let store = Arc::new(model.clone());
-    Ok(Arc::new(engine::Engine::open(store, env, app.registry.clone(), settings.clone(), exec).await?))
+    let engine = Arc::new(engine::Engine::open(store, env, app.registry.clone(), settings.clone(), exec).await?);
+    crate::bootstrap::store_schedules(&engine, "default", app.scheduled()).await?;
+    Ok(engine)
 }
 
 /// A number for each number, without a pattern (the finaliser of SplitMix64, which is one to one).

@@ -260,7 +260,10 @@ fn nobody_waits(active: &Active, id: RunId, name: &str) -> Option<VerbError> {
 
 fn refused(id: RunId, error: &RunRefused) -> VerbError {
     let (consequence, code) = match error {
-        RunRefused::Ended { .. } | RunRefused::State(_) | RunRefused::Answered { .. } => (Consequence::Conflict, "wrong_state"),
+        RunRefused::Ended { .. } | RunRefused::State(_) | RunRefused::Answered { .. } | RunRefused::Compensating { .. } | RunRefused::Compensated => {
+            (Consequence::Conflict, "wrong_state")
+        }
+        RunRefused::NoStage { .. } => (Consequence::NotFound, "unknown_stage"),
         RunRefused::NoApproval { .. } => (Consequence::NotFound, "no_approval"),
         RunRefused::NotAssigned { .. } => (Consequence::NotPermitted, "not_assigned"),
         RunRefused::Signals { .. } => (Consequence::Limit, "limit: signals"),

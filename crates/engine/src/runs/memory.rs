@@ -38,16 +38,17 @@ impl Shard {
         if let Some(error) = self.runs.damaged.get(&id) {
             return Err(error.clone());
         }
-        let [row, definition, seal_key] = Run::keys(id);
+        let [row, definition, seal_key, annex] = Run::keys(id);
         let Some(row) = self.get(row).await? else { return Err(unknown(id)) };
         let missing = |what: &str| {
             VerbError::new(Consequence::Stop, "store_damaged", format!("{what} of {id} is missing: run `selvedge verify` and restore from a backup"))
         };
         let definition = self.get(definition).await?.ok_or_else(|| missing("the definition"))?;
         let seal_key = self.get(seal_key).await?.ok_or_else(|| missing("the seal key"))?;
+        let annex = self.get(annex).await?;
         let pinned: Pinned = wire::decode("pinned definition", &definition)?;
         let known = self.pinned(&pinned.definition)?;
-        let run = Run::from_rows(id, [&row, &definition, &seal_key], Some(&known), self.wiring.settings.limits)
+        let run = Run::from_rows(id, [&row, &definition, &seal_key], annex.as_deref(), Some(&known), self.wiring.settings.limits)
             .map_err(|error| VerbError::new(Consequence::Stop, "store_damaged", format!("{id}: {error}")))?;
         let mut read = active(run);
         read.indexed = Some(read.run.header().state);

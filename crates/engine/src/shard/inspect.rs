@@ -88,6 +88,7 @@ impl Shard {
                 let _ = reply.send(Ok(census));
             }
             Command::Run(command) => self.run_command(command).await,
+            Command::Schedule(command) => self.schedule_command(command).await,
         }
     }
 

@@ -267,6 +267,13 @@ impl Shard {
                 self.take_grant(&limit, life, &throttle, permits);
                 Ok(())
             }
+            Envelope::StartChild { run, definition, input, context, parent } => {
+                self.take_child(run, &definition, (input, context), parent, writes, effects).await
+            }
+            Envelope::EnterLine(entering) => self.enter_line(entering, writes, effects).await,
+            Envelope::LeaveLine(leaving) => self.leave_line(leaving, writes, effects).await,
+            Envelope::Line { run, says } => self.take_line(run, says).await,
+            Envelope::CancelRun { run, reason } => self.keep_run_cancel(run, reason).await,
         }
     }
 

@@ -120,6 +120,7 @@ pub(crate) enum Command {
     DeadLetters { tenant: String, reply: Reply<Vec<selvedge_kernel::record::actor::DeadLetter>> },
     Census { reply: Reply<crate::why::Census> },
     Run(crate::runs::RunCommand),
+    Schedule(crate::schedules::ScheduleCommand),
 }
 
 /// Whom a signal addresses.

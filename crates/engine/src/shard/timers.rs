@@ -248,6 +248,7 @@ impl Shard {
             Timer::Signal { actor, name, n } => self.signal_expired(actor, name, n, own).await,
             Timer::Leftovers { invocation } => self.leftovers_due(invocation, own).await,
             Timer::Chunks { owner } => self.chunks_due(owner, own).await,
+            Timer::Schedule { tenant, pipeline } => self.schedule_due(&tenant, &pipeline, own).await,
             Timer::Run { run, token } => {
                 let row = key::timer(at, number);
                 self.run_timer(run, token, row.clone()).await;

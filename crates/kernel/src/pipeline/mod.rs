@@ -16,6 +16,7 @@ pub mod plan;
 pub(crate) mod policies;
 pub mod request;
 pub mod run;
+mod scheduled;
 pub mod schema;
 mod scope;
 mod stage;

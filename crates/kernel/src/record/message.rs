@@ -8,6 +8,8 @@ use crate::id::{ActorId, InvocationId, RunId, ShardId};
 use crate::journal::Payload;
 use crate::lend::{Life, Report};
 use crate::policy::Throttle;
+use crate::record::line::{Entering, LineSays};
+use crate::record::run::Parent;
 use crate::time::Millis;
 use crate::wire::{self, WireError};
 use bytes::Bytes;
@@ -109,6 +111,37 @@ pub enum Envelope {
     Cancel {
         /// Which.
         invocation: InvocationId,
+        /// Why.
+        reason: String,
+    },
+    /// Start a run for a task of another run, unless it is there already.
+    StartChild {
+        /// Its id, which follows from the task.
+        run: RunId,
+        /// The definition, as JSON.
+        definition: Bytes,
+        /// The input, checked and with defaults filled in.
+        input: Bytes,
+        /// Who starts it.
+        context: AuthorizationContext,
+        /// Who waits for its end.
+        parent: Parent,
+    },
+    /// Ask for a place in a line.
+    EnterLine(Entering),
+    /// Give a place in a line back.
+    LeaveLine(Entering),
+    /// What a run is told by its line.
+    Line {
+        /// Which run.
+        run: RunId,
+        /// What.
+        says: LineSays,
+    },
+    /// Ask a run to end.
+    CancelRun {
+        /// Which.
+        run: RunId,
         /// Why.
         reason: String,
     },

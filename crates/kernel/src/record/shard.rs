@@ -154,4 +154,11 @@ pub enum Timer {
         /// Its number.
         n: u64,
     },
+    /// A fire of a schedule, or one that waits for the end of the run before it.
+    Schedule {
+        /// Whose.
+        tenant: String,
+        /// Which pipeline it starts.
+        pipeline: String,
+    },
 }

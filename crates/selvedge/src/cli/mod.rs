@@ -13,6 +13,7 @@ mod progress;
 mod run;
 mod runs;
 mod said;
+mod schedules;
 mod settings;
 mod slots;
 mod started;
@@ -70,6 +71,7 @@ async fn perform(cli: Cli, app: App) -> Result<Code, Stop> {
         Noun::Pipelines(verb) => check::pipelines(&common, app, verb),
         Noun::Actors(verb) => actors::actors(&common, app, verb).await,
         Noun::Invocations(verb) => actors::invocations(&common, app, verb).await,
+        Noun::Schedules(verb) => schedules::schedules(&common, app, verb).await,
         Noun::Why { id } => actors::why(&common, app, id).await,
         Noun::Approvals(Approvals::List) => runs::approvals(&common, app).await,
         Noun::Approvals(Approvals::Approve(decision)) => runs::runs(&common, app, Runs::Approve(decision)).await,

@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::runs::Runs;
+use super::schedules::Schedules;
 use super::{Invoke, Problem, Request};
 
 /// Does what is asked, as the local owner of a tenant.
@@ -69,6 +70,9 @@ pub async fn perform(engine: &Engine, tenant: &str, request: Request) -> Result<
         Request::SteerRun { id, steer } => Runs(asker).steer(&id, steer).await,
         Request::Decide { id, stage, answer, by, comment } => Runs(asker).decide(&id, stage, answer, &by, &comment).await,
         Request::SignalRun { id, name, payload, idempotency_key } => Runs(asker).signal(&id, &name, payload, idempotency_key).await,
+        Request::Schedules => Schedules(asker).list().await,
+        Request::Schedule { pipeline } => Schedules(asker).show(&pipeline).await,
+        Request::SteerSchedule { pipeline, steer } => Schedules(asker).steer(&pipeline, steer).await,
         Request::DeadLetters => {
             let letters = engine.dead_letters(asker.permit(Action::Operate, Resource::Store)?).await?;
             let shown = letters.iter().map(|letter| {

@@ -167,7 +167,7 @@ async fn a_keyed_throttle_of_two_over_three_keys_runs_six_at_once() {
 }
 
 #[tokio::test]
-async fn case_16_a_key_used_by_runs_in_forty_shards_holds_in_sum_also_while_engines_are_killed() {
+async fn case_53_a_key_used_by_runs_in_forty_shards_holds_in_sum_also_while_engines_are_killed() {
     let watch = Watch::default();
     let mut engine = test::Engine::new(watch.app("", ", throttle: { concurrency: 7, key: item.key }")).await.unwrap();
     let runs = in_shards(&engine, 40, &items(&["a", "a", "b"], 12)).await;
@@ -189,7 +189,7 @@ async fn case_16_a_key_used_by_runs_in_forty_shards_holds_in_sum_also_while_engi
 }
 
 #[tokio::test]
-async fn case_16_the_rate_of_a_key_holds_over_shards_and_restarts() {
+async fn case_53_the_rate_of_a_key_holds_over_shards_and_restarts() {
     let watch = Watch::default();
     let mut engine = test::Engine::new(watch.app("", ", throttle: { rate: { count: 5, per: 1s }, key: item.key }")).await.unwrap();
     let runs = in_shards(&engine, 8, &items(&["a"], 3)).await;

@@ -23,7 +23,14 @@ impl Run {
                 Some(key.eval(&scope))
             }
             LimitKey::Input(key) => {
-                let Prepared::Ready(_, input) = self.prepare(stage, item, base)? else { return Ok(false) };
+                let input = match self.prepare(stage, item, base)? {
+                    Prepared::Ready(_, input) => input,
+                    Prepared::Waits => return Ok(false),
+                    Prepared::Nothing => {
+                        self.pass_over(stage, item);
+                        return Ok(true);
+                    }
+                };
                 let mut scope = Scope::new();
                 scope.set("input", Doc::parse(&input).map_err(|error| expression_error("input", &error))?);
                 Some(key.eval(&scope))

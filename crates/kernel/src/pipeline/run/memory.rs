@@ -24,11 +24,13 @@ pub(super) struct Slot {
     pub failures: Vec<FailedAttempt>,
     /// Of the attempt that runs.
     pub input_bytes: u64,
+    /// Whether its next attempt may have been started by an earlier process.
+    pub sent_before: bool,
 }
 
 impl Slot {
     pub fn new() -> Slot {
-        Slot { state: TaskState::Queued, again: None, attempts: 0, earlier: 0, first_at: None, failures: Vec::new(), input_bytes: 0 }
+        Slot { state: TaskState::Queued, again: None, attempts: 0, earlier: 0, first_at: None, failures: Vec::new(), input_bytes: 0, sent_before: false }
     }
 
     /// Moves on if the machine of a task lets it.
@@ -52,6 +54,7 @@ impl Slot {
             first_at: Some(row.first_at),
             failures: row.failures.clone(),
             input_bytes: 0,
+            sent_before: false,
         };
         match &row.end {
             TaskEnd::Completed { .. } => slot.state = TaskState::Completed,
@@ -123,6 +126,10 @@ pub(super) struct StageMemory {
     pub asked: BTreeMap<u32, (u64, ActorId)>,
     /// Tasks with a permit, about to start.
     pub admitted: BTreeSet<u32>,
+    /// Whom tasks may have called in an earlier process.
+    pub sent: BTreeMap<u32, Work>,
+    /// The rows of the undone stage that `old` holds.
+    pub page: Option<u32>,
     /// The output of the stage's only task, if it ended in this process and is small.
     pub only: Option<Bytes>,
 }
@@ -147,6 +154,8 @@ impl StageMemory {
             groups: BTreeMap::new(),
             asked: BTreeMap::new(),
             admitted: BTreeSet::new(),
+            sent: BTreeMap::new(),
+            page: None,
             only: None,
         }
     }
@@ -172,5 +181,7 @@ impl StageMemory {
         self.groups = BTreeMap::new();
         self.asked = BTreeMap::new();
         self.admitted = BTreeSet::new();
+        self.sent = BTreeMap::new();
+        self.page = None;
     }
 }
