@@ -4,6 +4,9 @@
 //! embedded store and holds the lock of its directory, and its programs die with it: when a shard is opened again, every
 //! attempt of the process before is over. So nobody waits for a permit of that process to expire. Each opening draws a
 //! [`Life`](selvedge_kernel::lend::Life); a lender that meets a row of another life takes all that it lent back at once.
+//!
+//! A call to an actor and a child run outlive the process. After a restart they go on, and hold a place again only when
+//! their task has asked again and was admitted: until then as many more may run as were under way.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use super::world::{World, pipeline, scatter};
+use crate::pipeline::compiled::Compiled;
+use crate::pipeline::definition::{Call, Compensate};
 use crate::pipeline::run::{Command, RunInput};
 use crate::policy::Throttle;
 use crate::waiting::Waiting;
@@ -80,4 +82,14 @@ fn the_throttle_of_an_activity_is_one_for_all_who_call_it_and_the_one_of_a_stage
     let mut world = World::new(definition, json!({ "list": [{ "tenant": "a" }, { "tenant": "b" }] }));
     world.settle();
     assert_eq!((asked(&world).len(), world.running.len()), (0, 1));
+}
+
+#[test]
+fn what_undoes_a_stage_with_a_keyed_throttle_keeps_the_rest_of_it_in_its_run() {
+    let mut each = scatter("each", "input.list");
+    each.throttle = Some(Throttle { concurrency: Some(2), rate: None, key: Some("item".to_owned()) });
+    each.compensate = Some(Compensate { call: Call::Activity("work".to_owned()), input: json!(null), retry: None, timeout: None });
+    let compiled = Compiled::new(pipeline(vec![each]), "1".to_owned()).unwrap();
+    assert_eq!(compiled.plan[1].throttle, Some(Throttle { concurrency: Some(2), ..Throttle::default() }));
+    assert!(compiled.stages[0].tasks[0].limit.is_some() && compiled.stages[1].tasks[0].limit.is_none());
 }
