@@ -495,7 +495,9 @@ fn wire(
     let (workers, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| Mailbox::new(pending.clone())).unzip();
     let declared = declared(&registry);
     let points = Points(env.observer.clone());
+    let life = selvedge_kernel::lend::Life(u64::from_be_bytes(Entropy::new(env.random.clone()).draw()));
     let wiring = Arc::new(Wiring {
+        life,
         store,
         env,
         registry,

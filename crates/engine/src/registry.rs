@@ -10,7 +10,7 @@ use bytes::Bytes;
 use selvedge_kernel::egress::Allowed;
 use selvedge_kernel::error::AttemptError;
 use selvedge_kernel::pipeline::definition::{Definition, Exec, Http};
-use selvedge_kernel::policy::{Retry, Timeout};
+use selvedge_kernel::policy::{Retry, Throttle, Timeout};
 use selvedge_kernel::record::invocation::Blocked;
 
 use crate::ctx::{Attempt, Ctx};
@@ -122,6 +122,8 @@ pub struct Activity {
     pub retry: Retry,
     /// How long it may take.
     pub timeout: Timeout,
+    /// Of all its tasks in runs.
+    pub throttle: Option<Throttle>,
 }
 
 /// Where an activity runs.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use selvedge_kernel::id::{ActorId, InvocationId, ShardId};
+use selvedge_kernel::lend::Life;
 use selvedge_kernel::limit::Limits;
 use selvedge_kernel::ports::Store;
 use selvedge_kernel::pressure::Pressure;
@@ -74,6 +75,8 @@ pub(crate) struct Wiring {
     pub executors: Executors,
     pub in_flight: AtomicU64,
     pub stopped: Mutex<Option<String>>,
+    /// Whose permits of limits count.
+    pub life: Life,
     /// Where the wall clock stood against the monotonic one when a jump was reported last.
     pub skew: Mutex<Option<i128>>,
 }

@@ -13,6 +13,7 @@ mod fields;
 pub mod filter;
 pub mod id;
 pub mod journal;
+pub mod lend;
 pub mod limit;
 pub mod machine;
 pub mod manifest;

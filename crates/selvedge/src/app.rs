@@ -136,7 +136,7 @@ impl App {
                 json::write("the result", &output).map_err(to_attempt)
             })
         });
-        let activity_value = registry::Activity { run: Executor::Native(erased), retry: Retry::default(), timeout: Timeout::default() };
+        let activity_value = registry::Activity { run: Executor::Native(erased), retry: Retry::default(), timeout: Timeout::default(), throttle: None };
         self.registry.activities.insert(activity.name.to_owned(), activity_value);
         self
     }

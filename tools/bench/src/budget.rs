@@ -119,7 +119,7 @@ fn transitions(invocations: u32) -> usize {
             chain: Vec::new(),
         };
         let body = seal(&key, &input);
-        let (mut record, mut writes) = accept(&mut head, message, key, body);
+        let (mut record, mut writes) = accept(&mut head, message, 1, key, body);
         let mut journal = Journal::start(id, key, record.input_seal);
         write_ledger(&mut head, &mut writes, id.0, false, LedgerState::Accepted, (journal.chain, 0), &keep);
         for step in 0..STEPS_EACH {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use selvedge_kernel::error::{Consequence, WorkError};
 use selvedge_kernel::id::{InvocationId, RawId, RunId};
 use selvedge_kernel::journal::{Payload, SealKey, Signature, seal};
-use selvedge_kernel::pipeline::compiled::{Compiled, CompiledCall};
+use selvedge_kernel::pipeline::compiled::{Compiled, CompiledCall, SharedLimit};
 use selvedge_kernel::pipeline::definition::Definition;
 use selvedge_kernel::pipeline::run::{Run, Start};
 use selvedge_kernel::pipeline::schema::validate_input;
@@ -19,7 +19,7 @@ use selvedge_kernel::wire;
 use super::memory::active;
 use super::{Active, NewRun};
 use crate::core::Given;
-use crate::registry::Registry;
+use crate::registry::{Activity, Registry};
 use crate::shard::{Activation, Effect, Shard, VerbError};
 
 /// Checks an input against a definition, and fills in what it leaves out.
@@ -46,9 +46,19 @@ pub(crate) fn compiled(registry: &Registry, definition: Definition) -> Result<Ar
             if !task.timeout_written {
                 task.timeout = own.timeout.clone();
             }
+            if !task.throttle_written {
+                task.limit = limit_of(name, own)?;
+            }
         }
     }
     Ok(Arc::new(compiled))
+}
+
+/// What the tasks of a registered activity share.
+fn limit_of(name: &str, activity: &Activity) -> Result<Option<SharedLimit>, VerbError> {
+    let Some(throttle) = &activity.throttle else { return Ok(None) };
+    let limit = SharedLimit::of_activity(name, throttle);
+    limit.map(Some).map_err(|error| VerbError::new(Consequence::FixInput, "definition", format!("activity `{name}`, `throttle.key`: {error}")))
 }
 
 impl Shard {

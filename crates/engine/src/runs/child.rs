@@ -23,6 +23,7 @@ impl Shard {
         let Some(active) = self.runs.active.get(&run) else { return Ok(()) };
         let Some(definition) = self.wiring.registry.pipelines.get(name).cloned() else {
             let reason = format!("there is no pipeline `{name}` here: name its file under `pipelines` in app.yaml, or register it, and start again");
+            self.limits.done((run, stage, item));
             self.runs.tell(run, RunInput::NoExecutor { stage, item, attempt, reason });
             return Ok(());
         };

@@ -97,6 +97,7 @@ impl Shard {
     pub(super) fn rest(&mut self, id: RunId) {
         let now = self.now();
         let here = self.runs.tasks.range((id, 0, 0)..=(id, u16::MAX, u32::MAX)).any(|(_, task)| matches!(task.work, Doing::Here { .. }));
+        let here = here || !self.limits.of_run(id, None).is_empty();
         let queued = self.runs.queued.contains(&id);
         let Some(active) = self.runs.active.get_mut(&id) else { return };
         let rests = !here && !queued && active.inputs.is_empty() && active.unperformed == 0 && active.run.wake_at().is_none();
@@ -141,6 +142,9 @@ impl Shard {
         // The row stays in the store: who brings the run back must know it.
         if let Some(ready) = active.ready {
             self.runs.left_ready.insert(id, ready);
+        }
+        for task in self.limits.of_run(id, None) {
+            self.limits.done(task);
         }
         let gone: Vec<_> = self.runs.tasks.range((id, 0, 0)..=(id, u16::MAX, u32::MAX)).map(|(task, _)| *task).collect();
         for task in gone {

@@ -201,7 +201,7 @@ impl Runs {
         }
     }
 
-    fn tell(&mut self, run: RunId, input: RunInput) {
+    pub(crate) fn tell(&mut self, run: RunId, input: RunInput) {
         if let Some(active) = self.active.get_mut(&run) {
             active.inputs.push_back(input);
             self.enqueue(run);

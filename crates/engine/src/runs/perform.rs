@@ -30,6 +30,15 @@ impl Shard {
                     let round = rounds.get(usize::from(dispatch.stage)).copied().unwrap_or(0);
                     self.dispatch(run, dispatch, round).await?;
                 }
+                Command::Borrow { stage, item, number, limit, throttle } => self.limits.ask((run, stage, item), number, limit, throttle),
+                Command::GiveBack { stage, item: Some(item) } => self.limits.done((run, stage, item)),
+                Command::GiveBack { stage, item: None } => {
+                    for task in self.limits.of_run(run, Some(stage)) {
+                        if self.limits.borrower.has_asked(task) {
+                            self.limits.done(task);
+                        }
+                    }
+                }
                 Command::AbortStage { stage } => self.abort_tasks(run, Some(stage)).await?,
                 Command::EnterLine(entering) => self.ask_line(entering).await?,
                 Command::CancelCalls { stage, calls } => {
@@ -69,6 +78,7 @@ impl Shard {
         let Dispatch { stage, item, attempt, work, input, key, timeout_ms } = dispatch;
         let compiled = active.run.compiled().clone();
         let now = self.head.time.max(self.tick.wall);
+        self.limits.borrower.started((run, stage, item));
         let deadline = timeout_ms.map(|ms| now.after(Duration::from_millis(ms)));
         match work {
             Work::Activity { name } => {
@@ -80,6 +90,7 @@ impl Shard {
                 };
                 let Some(work) = work else {
                     let reason = format!("nothing here can run the activity `{name}`: register it, or declare it in app.yaml, and start again");
+                    self.limits.done((run, stage, item));
                     self.runs.tell(run, RunInput::NoExecutor { stage, item, attempt, reason });
                     return Ok(());
                 };
@@ -118,6 +129,11 @@ impl Shard {
             let mode = compiled.as_ref().and_then(|compiled| compiled.plan.get(usize::from(of))).map(|stage| &stage.mode);
             stage.is_none() && matches!(mode, Some(Mode::Fork { first: true, rest: Rest::Run, .. }))
         };
+        for task in self.limits.of_run(run, stage) {
+            if !runs_on(task.1) || self.limits.borrower.has_asked(task) {
+                self.limits.done(task);
+            }
+        }
         let gone = self.runs.tasks.range((run, first, 0)..=(run, last, u32::MAX)).map(|(task, _)| *task);
         let gone: Vec<_> = gone.filter(|(_, of, _)| !runs_on(*of)).collect();
         for task in gone {
@@ -158,6 +174,7 @@ impl Shard {
         if self.runs.tasks.get(&task).is_none_or(|task| task.attempt != attempt) {
             return false;
         }
+        self.limits.done(task);
         if let Some(task) = self.runs.tasks.remove(&task) {
             self.clear_alarm(task.alarm);
         }

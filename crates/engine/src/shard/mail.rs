@@ -262,6 +262,11 @@ impl Shard {
                 self.take_start(run, &definition, input, context, reply_to, writes, effects).await
             }
             Envelope::Cancel { invocation, reason } => self.keep_cancel(invocation, reason, writes).await,
+            Envelope::Borrow { limit, from, life, throttle, report } => self.take_report(limit, (from, life), &throttle, report, writes, effects).await,
+            Envelope::Grant { limit, life, throttle, permits } => {
+                self.take_grant(&limit, life, &throttle, permits);
+                Ok(())
+            }
             Envelope::StartChild { run, definition, input, context, parent } => {
                 self.take_child(run, &definition, (input, context), parent, writes, effects).await
             }

@@ -9,6 +9,7 @@ mod ending;
 mod erase;
 mod inspect;
 mod leftovers;
+mod limits;
 mod mail;
 mod names;
 mod outside;
@@ -211,6 +212,8 @@ pub(crate) struct Shard {
     pub barriers: VecDeque<(u64, Effect)>,
     pub effects: VecDeque<Effect>,
     pub runs: crate::runs::Runs,
+    /// What this shard lends, and what its tasks borrow.
+    pub limits: limits::Limits,
     /// Walks of `verify`, the first one under way.
     pub walks: VecDeque<Box<verify::Walk>>,
     /// What tasks gave while their invocation could not take it.
@@ -267,6 +270,7 @@ impl Shard {
             barriers: VecDeque::new(),
             effects: VecDeque::new(),
             runs: crate::runs::Runs::default(),
+            limits: limits::Limits::default(),
             walks: VecDeque::new(),
             late: HashMap::new(),
             doomed: VecDeque::new(),
@@ -422,6 +426,7 @@ impl Shard {
             && self.runnable.is_empty()
             && self.revived.is_empty()
             && self.doomed.is_empty()
+            && !self.limits.has_reports()
             && self.next_due().is_none_or(|due| due > self.tick.wall)
     }
 
@@ -447,6 +452,7 @@ impl Shard {
                 self.advance(id).await;
                 budget -= 1;
             }
+            self.turn_limits().await;
             self.evict();
             if self.effects.is_empty() && self.runnable.is_empty() && !self.runs.performs() {
                 // A slice of a walk comes when nothing else is left of this turn; its answer is let out in this turn.

@@ -171,7 +171,8 @@ impl Shard {
         let alarm = self.timers.alarms.first_key_value().map(|alarm| alarm.0.0);
         let runs = self.runs.next_due();
         let walk = (!self.walks.is_empty()).then_some(Millis(0));
-        [durable, alarm, runs, walk].into_iter().flatten().min()
+        let limits = self.limits.next_due();
+        [durable, alarm, runs, walk, limits].into_iter().flatten().min()
     }
 
     /// Takes what the clocks show in this turn.

@@ -1,17 +1,20 @@
 //! Activities and their executors as they stand in a file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::policies::{retry, timeout};
+use super::policies::{retry, throttle, timeout};
+use super::scope::InScope;
 use crate::diagnostic::{Place, Report};
 use crate::egress::Allowed;
 use crate::fields::{Fields, boolean, shown, string, strings, whole};
 use crate::pipeline::definition::{Activity, Exec, Executor, Variable};
 use crate::pipeline::document::{Kind, Tree};
+use crate::pipeline::expression::Expression;
 use crate::pipeline::http;
+use crate::policy::Throttle;
 
 /// Executors of the design that this version has not.
-pub(crate) const LATER: [&str; 8] = ["worker", "wasm", "queue", "llm", "redis", "logic_app", "throttle", "breaker"];
+pub(crate) const LATER: [&str; 7] = ["worker", "wasm", "queue", "llm", "redis", "logic_app", "breaker"];
 /// Fields that belong to `exec`.
 pub(crate) const OF_EXEC: [&str; 5] = ["processes", "persistent", "environment", "folder", "as_file"];
 
@@ -52,8 +55,25 @@ fn activity(report: &mut Report, name: &str, place: Place, tree: &Tree, egress: 
     let executor = executor(report, &mut fields, name, place, egress);
     let retry = fields.get("retry").and_then(|entry| retry(report, &entry.value)).unwrap_or_default();
     let timeout = fields.get("timeout").and_then(|entry| timeout(report, &entry.value)).unwrap_or_default();
+    let throttle = fields.get("throttle").and_then(|entry| shared_throttle(report, &entry.value));
     fields.end(report);
-    Some(Activity { executor: executor?, retry, timeout })
+    Some(Activity { executor: executor?, retry, timeout, throttle })
+}
+
+/// `throttle` of an activity. Its key reads the task's input, whose fields are not known here, and nothing else.
+fn shared_throttle(report: &mut Report, tree: &Tree) -> Option<Throttle> {
+    let (stages, nullable, input) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+    let scope = InScope { input: &input, stages: &stages, upstream: None, own: None, nullable: &nullable, more: vec![("input".to_owned(), None)] };
+    if let Kind::Map(entries) = &tree.kind
+        && let Some(entry) = entries.iter().find(|entry| entry.key == "key")
+        && let Kind::Text(text) = &entry.value.kind
+        && let Ok(key) = Expression::compile(&text.value)
+        && key.roots().contains("run")
+    {
+        let hint = "give it to the task: write it in the `input` of the stage that calls this, and read it from `input` here";
+        report.error(entry.value.place, "`throttle.key` of an activity reads `run`, and the task's `input` is all that there is", hint);
+    }
+    throttle(report, tree, &scope)
 }
 
 /// What is known of what may be reached where a file is read.

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use super::definition::{Call, Compensate, Definition, Mode, OnFailure, Quorum, Rest, SleepTime, Stage, Task};
 use super::expression::{Expression, ExpressionError};
 use super::template::Template;
-use crate::policy::{Retry, Timeout};
+use crate::policy::{Retry, Throttle, Timeout};
 
 /// A definition that cannot be run.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -77,6 +77,39 @@ pub enum CompiledCall {
     },
 }
 
+/// A limit that a task shares with those of other runs.
+#[derive(Clone, Debug)]
+pub struct SharedLimit {
+    /// `stage PIPELINE.STAGE` or `activity NAME`.
+    pub name: String,
+    /// What it limits to.
+    pub throttle: Throttle,
+    /// One limit for each of its values.
+    pub key: LimitKey,
+}
+
+/// What tells the limits of one name apart.
+#[derive(Clone, Debug)]
+pub enum LimitKey {
+    /// There is one.
+    None,
+    /// An expression in the scope of the task.
+    Task(Expression),
+    /// An expression whose only root is `input`, the task's.
+    Input(Expression),
+}
+
+impl SharedLimit {
+    /// The limit of an activity. Errors: its key does not compile.
+    pub fn of_activity(name: &str, throttle: &Throttle) -> Result<SharedLimit, ExpressionError> {
+        let key = match &throttle.key {
+            None => LimitKey::None,
+            Some(text) => LimitKey::Input(Expression::compile(text)?),
+        };
+        Ok(SharedLimit { name: format!("activity {name}"), throttle: throttle.clone(), key })
+    }
+}
+
 /// What a task calls, ready to run.
 #[derive(Clone, Debug)]
 pub struct CompiledTask {
@@ -92,6 +125,10 @@ pub struct CompiledTask {
     pub retry_written: bool,
     /// Whether the file says how long it may take.
     pub timeout_written: bool,
+    /// What it shares with tasks of other runs.
+    pub limit: Option<SharedLimit>,
+    /// Whether the stage has a throttle: then the activity's is not asked.
+    pub throttle_written: bool,
 }
 
 /// A stage, ready to run.
@@ -237,7 +274,8 @@ fn undo(of: u16, stage: &Stage, compensate: &Compensate) -> Stage {
         output: Value::Null,
         retry: compensate.retry.clone(),
         timeout: compensate.timeout.clone(),
-        throttle: stage.throttle.clone(),
+        // A key reads what is in scope of the stage's own tasks, and not here: the rest of it holds in this run.
+        throttle: stage.throttle.as_ref().map(|throttle| Throttle { key: None, ..throttle.clone() }),
         compensate: None,
         // What cannot be undone is reported, and the rest is undone all the same.
         on_failure: OnFailure::Continue { max_failed: None },
@@ -297,6 +335,8 @@ impl Compiler<'_> {
             timeout: timeout.cloned().unwrap_or(own_timeout),
             retry_written: retry.is_some(),
             timeout_written: timeout.is_some(),
+            limit: self.activity_limit(call)?,
+            throttle_written: false,
         })
     }
 
@@ -322,6 +362,21 @@ impl Compiler<'_> {
             }
             _ => stage.call.iter().map(|call| self.task(&place, call, &stage.input, retry, timeout)).collect(),
         }
+    }
+
+    /// The throttle of a stage with a key; one without is the run's own.
+    fn stage_limit(&self, stage: &Stage, throttle: &Throttle) -> Result<Option<SharedLimit>, CompileError> {
+        let place = format!("stage `{}`, `throttle.key`", stage.name);
+        let Some(key) = self.expression(&place, throttle.key.as_ref())? else { return Ok(None) };
+        let name = format!("stage {}.{}", self.definition.name, stage.name);
+        Ok(Some(SharedLimit { name, throttle: throttle.clone(), key: LimitKey::Task(key) }))
+    }
+
+    fn activity_limit(&self, call: &Call) -> Result<Option<SharedLimit>, CompileError> {
+        let Call::Activity(name) = call else { return Ok(None) };
+        let Some(throttle) = self.definition.activities.get(name).and_then(|activity| activity.throttle.as_ref()) else { return Ok(None) };
+        let limit = SharedLimit::of_activity(name, throttle);
+        limit.map(Some).map_err(|error| self.wrong(&format!("activity `{name}`, `throttle.key`"), error))
     }
 
     /// How many outputs a gather waits for, and what else may depend on stages that may be cancelled.
@@ -381,9 +436,6 @@ impl Compiler<'_> {
 
     fn stage(&self, stage: &Stage) -> Result<CompiledStage, CompileError> {
         let place = |field: &str| format!("stage `{}`, `{field}`", stage.name);
-        if stage.throttle.as_ref().is_some_and(|throttle| throttle.key.is_some()) {
-            return Err(self.meaning(&stage.name, "throttle.key", "only the throttle of the stage itself is there: leave `key` out".to_owned()));
-        }
         let mut depends_on = Vec::new();
         for name in &stage.depends_on {
             depends_on.push(self.number(stage, "depends_on", name)?);
@@ -410,6 +462,13 @@ impl Compiler<'_> {
             output_reads_group: false,
             task_reads: Reads::default(),
         };
+        if let Some(throttle) = &stage.throttle {
+            let limit = self.stage_limit(stage, throttle)?;
+            for task in &mut compiled.tasks {
+                task.limit = limit.clone();
+                task.throttle_written = true;
+            }
+        }
         match &stage.mode {
             Mode::Single | Mode::Fork { .. } | Mode::Undo { .. } | Mode::WaitSignal { .. } | Mode::Sleep(SleepTime::For(_)) => {}
             Mode::MapReduce { over, .. } => compiled.over = self.expression(&place("over"), Some(over))?,
@@ -459,6 +518,9 @@ impl Compiler<'_> {
             task.extend(each.input.iter().flat_map(|template| template.expressions()));
             if let CompiledCall::Actor { key, .. } = &each.call {
                 task.extend(key.expressions());
+            }
+            if let Some(SharedLimit { key: LimitKey::Task(key), .. }) = &each.limit {
+                task.push(key.clone());
             }
         }
         compiled.begin_reads = self.reads_of(&begin);

@@ -76,6 +76,9 @@ pub struct Activity {
     pub retry: Retry,
     /// How long it may take.
     pub timeout: Timeout,
+    /// Of all its tasks, whoever calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttle: Option<Throttle>,
 }
 
 /// Where an activity runs.
@@ -250,7 +253,7 @@ pub struct Stage {
     pub retry: Option<Retry>,
     /// Instead of the activity's; `total` of a waiting stage is how long it waits.
     pub timeout: Option<Timeout>,
-    /// Of this stage alone.
+    /// Instead of the activity's: without `key` of this stage of one run, with it of this stage of all runs, for each key.
     pub throttle: Option<Throttle>,
     /// What undoes it when the run fails or is cancelled later.
     #[serde(default, skip_serializing_if = "Option::is_none")]

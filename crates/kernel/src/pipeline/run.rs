@@ -14,6 +14,7 @@
 //! ended is dispatched again.
 
 mod begin;
+mod borrow;
 mod calls;
 mod close;
 mod compensate;
@@ -130,6 +131,8 @@ pub struct Run {
     dirty: bool,
     wake: Option<Millis>,
     turn: usize,
+    /// Of the last permit that was asked for.
+    asked: u64,
     /// Whether its line was asked in this process.
     asked_line: bool,
     /// Whom it waits for in line, as its line said last.
@@ -265,6 +268,7 @@ impl Run {
             dirty: false,
             wake: None,
             turn: 0,
+            asked: 0,
             asked_line: false,
             line_holder: None,
         }

@@ -210,7 +210,7 @@ pub(crate) fn finish(report: &mut Report, draft: &mut Draft<'_>, depends_on: Vec
     let retry = fields.get("retry").and_then(|entry| retry(report, &entry.value));
     let timeout =
         fields.get("timeout").and_then(|entry| if mode == "wait_signal" { waiting_timeout(report, &entry.value) } else { timeout(report, &entry.value) });
-    let throttle = fields.get("throttle").and_then(|entry| throttle(report, &entry.value));
+    let throttle = fields.get("throttle").and_then(|entry| throttle(report, &entry.value, &each));
     let undo = fields.get("compensate").map(|entry| compensate(report, &entry.value, scope, calls));
     let on_failure = fields.get("on_failure").map_or(Some(OnFailure::Fail), |entry| on_failure(report, &entry.value, &each, calls));
     std::mem::replace(fields, Fields::empty()).end(report);

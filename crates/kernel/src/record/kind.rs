@@ -54,6 +54,8 @@ pub enum Kind {
     Sent = 22,
     /// invocation → the timer of a client's message that is not due yet. Leaves when it fires.
     Delayed = 23,
+    /// tenant, type, key → a lender: what a limit has given to which shard. Leaves when nothing is lent and its window is empty, or by time when nobody asks again.
+    Limit = 28,
     /// run → the run's header. Leaves by retention.
     Run = 32,
     /// run → the definition that the run is pinned to. Leaves by retention.

@@ -5,8 +5,10 @@ use serde::{Deserialize, Serialize};
 use crate::auth::AuthorizationContext;
 use crate::calls::Link;
 use crate::error::WorkError;
-use crate::id::{ActorId, InvocationId, RunId};
+use crate::id::{ActorId, InvocationId, RunId, ShardId};
 use crate::journal::Payload;
+use crate::lend::{Life, Report};
+use crate::policy::Throttle;
 use crate::record::line::{Entering, LineSays};
 use crate::record::run::Parent;
 use crate::time::Millis;
@@ -143,6 +145,30 @@ pub enum Envelope {
         run: RunId,
         /// Why.
         reason: String,
+    },
+    /// A borrower's report to the lender of a limit.
+    Borrow {
+        /// Which limit.
+        limit: ActorId,
+        /// Of which shard.
+        from: ShardId,
+        /// In which life of the owner.
+        life: Life,
+        /// What it limits to.
+        throttle: Throttle,
+        /// What has happened.
+        report: Report,
+    },
+    /// Permits of a limit.
+    Grant {
+        /// Which limit.
+        limit: ActorId,
+        /// In which life of the owner.
+        life: Life,
+        /// What it limits to.
+        throttle: Throttle,
+        /// How many.
+        permits: u32,
     },
 }
 

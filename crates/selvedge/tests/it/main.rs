@@ -35,5 +35,6 @@ mod rig;
 mod runbook;
 mod runs;
 mod schedules;
+mod shared_limits;
 mod state;
 mod versions;

@@ -140,7 +140,9 @@ impl Run {
                 },
                 _ => false,
             },
-            (StageState::Running, Phase::Tasks) => !memory.loaded || memory.running > 0 || !memory.due.is_empty() || at.cursor < at.total || at.low == at.total,
+            (StageState::Running, Phase::Tasks) => {
+                !memory.loaded || memory.running > 0 || !memory.due.is_empty() || memory.borrows() || at.cursor < at.total || at.low == at.total
+            }
             (StageState::Running, Phase::Fallback) => {
                 let slot = memory.fallback.as_ref();
                 slot.is_none_or(|slot| slot.state != TaskState::Queued || slot.again.is_none())

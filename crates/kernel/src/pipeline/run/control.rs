@@ -19,6 +19,7 @@ impl Run {
                 self.answered((usize::from(stage), item, attempt), result, now, &mut out);
             }
             RunInput::NoExecutor { stage, item, attempt, reason } => self.no_executor((usize::from(stage), item, attempt), reason),
+            RunInput::Admitted { stage, item, number } => self.admitted(usize::from(stage), item, number),
             RunInput::Unblock => {
                 if self.header.blocked.take().is_some() {
                     self.dirty = true;

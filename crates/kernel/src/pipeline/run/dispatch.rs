@@ -77,6 +77,7 @@ impl Run {
             return Ok(());
         };
         if self.held() {
+            self.give_back(stage, out);
             return self.learn_calls(stage, &scope);
         }
         let mut room = self.limits.run_tasks.saturating_sub(self.running());
@@ -85,9 +86,24 @@ impl Run {
                 out.effects.more = true;
                 return Ok(());
             }
-            let Some(item) = self.next_item(stage) else {
+            let admitted = self.stages[stage].admitted.first().copied();
+            let Some(item) = admitted.or_else(|| self.next_item(stage)) else {
                 return Ok(());
             };
+            if admitted.is_none()
+                && let Some(limit) = self.task_of(&compiled, stage, item).and_then(|task| task.limit.as_ref())
+            {
+                match self.borrow(stage, item, limit, &scope, out) {
+                    Ok(true) => {}
+                    Ok(false) => return Ok(()),
+                    Err(error) => {
+                        self.stages[stage].due.remove(&item);
+                        self.end_slot(stage, item, Outcome::Failed { error, output: Bytes::from_static(b"null") }, now, out);
+                    }
+                }
+                *starts -= 1;
+                continue;
+            }
             let memory = &mut self.stages[stage];
             match memory.gate.admit(memory.running, now) {
                 Admission::Now => {}
@@ -104,6 +120,7 @@ impl Run {
             match prepared {
                 Ok(Prepared::Waits) => return Ok(()),
                 Ok(Prepared::Nothing) => {
+                    self.release(stage, item, out);
                     self.pass_over(stage, item);
                     *starts -= 1;
                 }
@@ -119,6 +136,7 @@ impl Run {
                 }
                 Err(error) => {
                     self.stages[stage].due.remove(&item);
+                    self.release(stage, item, out);
                     self.end_slot(stage, item, Outcome::Failed { error, output: Bytes::from_static(b"null") }, now, out);
                     // Failed before its start: another turn goes on, so that one turn stays bounded.
                     *starts -= 1;
@@ -131,8 +149,9 @@ impl Run {
     /// The next task that can start; moves the cursor over those that ended before a retry of the run.
     fn next_item(&mut self, stage: usize) -> Option<u32> {
         if self.header.stages[stage].phase == Phase::Fallback {
-            let queued = self.stages[stage].fallback.as_ref().is_some_and(|slot| slot.state == TaskState::Queued && slot.again.is_none());
-            return queued.then_some(FALLBACK_ITEM);
+            let memory = &self.stages[stage];
+            let queued = memory.fallback.as_ref().is_some_and(|slot| slot.state == TaskState::Queued && slot.again.is_none());
+            return (queued && !memory.asked.contains_key(&FALLBACK_ITEM)).then_some(FALLBACK_ITEM);
         }
         loop {
             if let Some(item) = self.stages[stage].due.first() {
@@ -335,6 +354,7 @@ impl Run {
         let keeps_group = self.compiled.stages[stage].output_reads_group;
         let memory = &mut self.stages[stage];
         memory.due.remove(&item);
+        memory.admitted.remove(&item);
         if !keeps_group {
             memory.groups.remove(&item);
         }

@@ -7,6 +7,7 @@ use crate::error::{AttemptError, WorkError};
 use crate::id::{ActorId, ApprovalId, Key};
 use crate::journal::Hash32;
 use crate::machine::RunState;
+use crate::policy::Throttle;
 use crate::ports::Put;
 use crate::record::line::{Entering, LineSays};
 use crate::record::run::Stored;
@@ -47,6 +48,15 @@ pub enum RunInput {
         attempt: u32,
         /// What is missing, as a sentence.
         reason: String,
+    },
+    /// A permit of a shared limit has come for a task.
+    Admitted {
+        /// Of which stage.
+        stage: u16,
+        /// Of which item.
+        item: u32,
+        /// Which [`Command::Borrow`] it answers.
+        number: u64,
     },
     /// What was missing may be back.
     Unblock,
@@ -238,6 +248,26 @@ pub enum ApprovalChange {
 pub enum Command {
     /// Start an attempt.
     Dispatch(Dispatch),
+    /// Ask for a permit of a shared limit; [`RunInput::Admitted`] answers. It goes back when the attempt ends.
+    Borrow {
+        /// For which stage.
+        stage: u16,
+        /// For which item.
+        item: u32,
+        /// Names it in its answer.
+        number: u64,
+        /// Which limit.
+        limit: ActorId,
+        /// What it limits to.
+        throttle: Throttle,
+    },
+    /// Give back permits whose attempts have not started, and ask for none.
+    GiveBack {
+        /// Of which stage.
+        stage: u16,
+        /// Of which item; none: of all.
+        item: Option<u32>,
+    },
     /// Stop every attempt of a stage that runs; their ends are not waited for.
     AbortStage {
         /// Which stage.

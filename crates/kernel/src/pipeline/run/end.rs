@@ -98,6 +98,8 @@ impl Run {
             let memory = &mut self.stages[stage];
             memory.running += 1;
             memory.due.remove(&item);
+            memory.asked.remove(&item);
+            memory.admitted.remove(&item);
             if let Some(again) = again {
                 memory.retries.remove(&(again, item));
             }
@@ -373,10 +375,13 @@ impl Run {
 
     pub(super) fn abort(&mut self, stage: usize, out: &mut Out) {
         self.cancel_calls(stage, out);
-        if self.stages[stage].running > 0 {
+        let memory = &mut self.stages[stage];
+        if memory.running > 0 || memory.borrows() {
             out.effects.commands.push(Command::AbortStage { stage: stage as u16 });
-            self.stages[stage].running = 0;
-            self.stages[stage].in_flight_bytes = 0;
+            memory.running = 0;
+            memory.in_flight_bytes = 0;
+            memory.asked.clear();
+            memory.admitted.clear();
         }
     }
 

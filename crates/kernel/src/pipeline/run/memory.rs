@@ -4,6 +4,7 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::effects::Work;
+use crate::id::ActorId;
 use crate::machine::{StageState, TASK, TaskEvent, TaskState};
 use crate::pipeline::expression::Doc;
 use crate::pipeline::throttle::Gate;
@@ -121,6 +122,10 @@ pub(super) struct StageMemory {
     pub prepared: Option<(u32, Work, Bytes)>,
     /// Members of groups, read for tasks about to start.
     pub groups: BTreeMap<u32, Doc>,
+    /// Tasks that wait for a permit of a shared limit: the number under which it was asked for, and which limit.
+    pub asked: BTreeMap<u32, (u64, ActorId)>,
+    /// Tasks with a permit, about to start.
+    pub admitted: BTreeSet<u32>,
     /// Whom tasks may have called in an earlier process.
     pub sent: BTreeMap<u32, Work>,
     /// The rows of the undone stage that `old` holds.
@@ -140,17 +145,24 @@ impl StageMemory {
             retries: BTreeSet::new(),
             running: 0,
             in_flight_bytes: 0,
-            gate: Gate::new(throttle.cloned().unwrap_or_default(), &header.window),
+            gate: Gate::new(throttle.filter(|throttle| throttle.key.is_none()).cloned().unwrap_or_default(), &header.window),
             pieces: BTreeMap::new(),
             expansion: None,
             old: BTreeMap::new(),
             old_to: 0,
             prepared: None,
             groups: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            admitted: BTreeSet::new(),
             sent: BTreeMap::new(),
             page: None,
             only: None,
         }
+    }
+
+    /// Whether a task waits for a permit, or has one and has not started.
+    pub fn borrows(&self) -> bool {
+        !self.asked.is_empty() || !self.admitted.is_empty()
     }
 
     /// Forgets tasks; starts counted by the throttle stay counted.
@@ -167,6 +179,8 @@ impl StageMemory {
         self.old_to = 0;
         self.prepared = None;
         self.groups = BTreeMap::new();
+        self.asked = BTreeMap::new();
+        self.admitted = BTreeSet::new();
         self.sent = BTreeMap::new();
         self.page = None;
     }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use std::collections::BTreeSet;
+
 use super::memory::StageMemory;
 use super::{Run, child_id};
 use crate::error::WorkError;
@@ -12,6 +14,9 @@ use crate::pipeline::definition::Mode;
 use crate::record::run::{FALLBACK_ITEM, Phase, StageHeader, Stored, Wait};
 use crate::time::Millis;
 use crate::waiting::Waiting;
+
+/// Shared limits that one stage says it waits for.
+const LIMITS_SHOWN: usize = 16;
 
 /// A run as `runs show` and `why` print it.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -187,6 +192,8 @@ impl Run {
                     let attempt = slot.map_or(1, |slot| slot.attempts + 1);
                     waiting.push(Waiting::RetryAt { name: format!("{name}[{item}]"), attempt, at: *again, last_error });
                 }
+                let limits: BTreeSet<&str> = memory.asked.values().map(|(_, limit)| limit.key.as_str()).collect();
+                waiting.extend(limits.into_iter().take(LIMITS_SHOWN).map(|limit| Waiting::Throttle { limit: limit.to_owned(), position: 0 }));
                 if self.wake.is_some() && self.definition(stage).throttle.is_some() {
                     let position = u64::from(at.total - at.cursor) + memory.due.len() as u64;
                     waiting.push(Waiting::Throttle { limit: format!("stage `{name}`"), position });

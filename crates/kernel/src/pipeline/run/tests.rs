@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+mod borrow;
 mod cases;
 mod model;
 mod modes;

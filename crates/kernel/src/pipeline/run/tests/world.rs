@@ -61,7 +61,7 @@ pub fn pipeline(mut stages: Vec<Stage>) -> Definition {
 /// Stages without `depends_on` depend on none.
 pub fn graph(stages: Vec<Stage>) -> Definition {
     let retry = Retry::fixed(3, Duration::from_secs(1));
-    let activity = Activity { executor: Executor::Native, retry, timeout: Timeout::default() };
+    let activity = Activity { executor: Executor::Native, retry, timeout: Timeout::default(), throttle: None };
     Definition {
         version: None,
         name: "test".to_owned(),
@@ -116,6 +116,8 @@ pub struct World {
     /// Every attempt that was ever started.
     pub started: Vec<Dispatch>,
     pub approvals: Vec<ApprovalChange>,
+    /// What was asked of shared limits, and given back.
+    pub borrows: Vec<Command>,
     /// Calls whose end was asked for although this process had not made them.
     /// Places in line that were asked for.
     pub entering: Vec<Entering>,
@@ -162,6 +164,7 @@ impl World {
             running: Vec::new(),
             started: Vec::new(),
             approvals: Vec::new(),
+            borrows: Vec::new(),
             entering: Vec::new(),
             cancelled: Vec::new(),
             timer: None,
@@ -256,6 +259,7 @@ impl World {
                     self.started.push(dispatch.clone());
                     self.running.push(dispatch);
                 }
+                Command::Borrow { .. } | Command::GiveBack { .. } => self.borrows.push(command),
                 Command::AbortStage { stage } => self.running.retain(|dispatch| dispatch.stage != stage),
                 Command::EnterLine(entering) => self.entering.push(entering),
                 Command::CancelCalls { stage, calls } => self.cancelled.extend(calls.into_iter().map(|(item, attempt, work)| (stage, item, attempt, work))),
@@ -296,7 +300,7 @@ impl World {
             assert!(header.stages[usize::from(*other)].state.lets_on(), "stage {stage} starts before stage {other} has ended");
         }
         assert!(!self.running.iter().any(|other| other.stage == dispatch.stage && other.item == dispatch.item));
-        if let Some(most) = self.compiled.plan[stage].throttle.as_ref().and_then(|throttle| throttle.concurrency) {
+        if let Some(most) = self.compiled.plan[stage].throttle.as_ref().filter(|throttle| throttle.key.is_none()).and_then(|throttle| throttle.concurrency) {
             let running = self.running.iter().filter(|other| other.stage == dispatch.stage).count();
             assert!(running < most as usize, "{running} already run");
         }
