@@ -168,7 +168,7 @@ def main(selvedge, work):
         tell("  %s%s, in flight when %s died%s" % (DIM, what, name, PLAIN))
 
     runs = audit.ask("runs", "list")
-    claim(len(runs) == 1 and runs[0]["state"] == "completed", "three kills and three starts were one run: %s" % ", ".join(run["id"] for run in runs))
+    claim(len(runs) == 1 and runs[0]["status"] == "completed", "three kills and three starts were one run: %s" % ", ".join(run["id"] for run in runs))
     licences = json.loads(audit.report("licences.json"))["by_licence"]
     counts = {licence: audit.ask("actors", "state", "licence/" + licence).get(runs[0]["id"], 0) for licence in licences}
     claim(sum(counts.values()) == crates, "the %d licence actors counted %d crates together, of %d" % (len(counts), sum(counts.values()), crates))

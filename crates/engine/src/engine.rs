@@ -10,11 +10,13 @@ use selvedge_kernel::error::Consequence;
 use selvedge_kernel::id::{ActorId, InvocationId, RawId, ShardId};
 use selvedge_kernel::limit::{self, Limits};
 use selvedge_kernel::ports::Store;
+use selvedge_kernel::pressure::{self, Admission};
 use selvedge_kernel::record::actor::DeadLetter;
 use selvedge_kernel::record::message::Message;
 use tokio::sync::oneshot;
 
 use crate::env::{Entropy, Environment};
+use crate::exec::Points;
 use crate::registry::{Executor, Handler, Registry};
 use crate::shard::{Answer, Command, Reply, SignalTarget, VerbError};
 use crate::tasks::Executors;
@@ -167,6 +169,27 @@ impl Engine {
         }
     }
 
+    /// Holds new work back while the store falls behind, and refuses it before the store is full. What was accepted goes on.
+    pub(crate) async fn admit(&self) -> Result<(), VerbError> {
+        if let Admission::After(delay) = self.wiring.settings.pressure.admission() {
+            tokio::time::sleep(delay).await;
+        }
+        match self.wiring.settings.pressure.admission() {
+            Admission::Now | Admission::After(_) => Ok(()),
+            Admission::Refused => Err(VerbError::new(
+                Consequence::Retry,
+                "store_behind",
+                format!(
+                    "the store writes slower than work comes in, and nothing was accepted: what waits to be put away is at {} % of its bound, and \
+                     new work is refused from {} % on; try again after {} s, with the same idempotency key",
+                    self.wiring.settings.pressure.thousandths() / 10,
+                    pressure::REFUSE / 10,
+                    pressure::RETRY_AFTER.as_secs(),
+                ),
+            )),
+        }
+    }
+
     pub(crate) fn draw(&self) -> [u8; 10] {
         self.entropy.lock().unwrap_or_else(PoisonError::into_inner).draw()
     }
@@ -237,6 +260,7 @@ impl Engine {
         if let Some(span) = ask.delay.into_iter().chain(ask.timeout).max() {
             check_delay(self.limits(), span)?;
         }
+        self.admit().await?;
         let held = InFlight::take(&self.wiring, input.len())?;
         let message = Message {
             id: self.new_id(&actor),
@@ -269,6 +293,7 @@ impl Engine {
                 format!("the signal `{name}` carries {} bytes, the limit is {}: send a reference instead", payload.len(), limit::TRANSITION_BYTES),
             ));
         }
+        self.admit().await?;
         let held = InFlight::take(&self.wiring, payload.len())?;
         let shard = match &target {
             SignalTarget::Actor(actor) => {
@@ -470,7 +495,10 @@ fn wire(
     let pending = Arc::new(AtomicU64::new(0));
     let (workers, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| Mailbox::new(pending.clone())).unzip();
     let declared = declared(&registry);
+    let points = Points(env.observer.clone());
+    let life = selvedge_kernel::lend::Life(u64::from_be_bytes(Entropy::new(env.random.clone()).draw()));
     let wiring = Arc::new(Wiring {
+        life,
         store,
         env,
         registry,
@@ -480,7 +508,7 @@ fn wire(
         pending,
         busy: (0..count).map(|_| AtomicBool::new(false)).collect(),
         side,
-        executors: Executors::new(exec, declared.into_iter()),
+        executors: Executors::new(exec, points, declared.into_iter()),
         in_flight: AtomicU64::new(0),
         stopped: Mutex::new(None),
         skew: Mutex::new(None),
@@ -581,7 +609,7 @@ impl Drop for InFlight {
 fn declared(registry: &Registry) -> Vec<(String, selvedge_kernel::pipeline::definition::Exec)> {
     let activities = registry.activities.iter().filter_map(|(name, activity)| match &activity.run {
         Executor::Exec(exec) => Some((name.clone(), exec.clone())),
-        Executor::Native(_) => None,
+        Executor::Native(_) | Executor::Http(_) => None,
     });
     let handlers = registry.actors.values().flat_map(|actor| actor.handlers.values()).filter_map(|handler| match handler {
         Handler::Transition(transition) => Some((transition.activity.clone(), transition.exec.clone())),

@@ -5,7 +5,10 @@ pub mod ctx;
 pub mod engine;
 pub mod env;
 pub mod exec;
+pub mod http;
+pub mod listing;
 pub mod registry;
+pub mod rehearse;
 pub mod verify;
 pub mod view;
 pub mod why;
@@ -13,12 +16,16 @@ pub mod wiring;
 
 mod core;
 mod draft;
+mod flight;
 mod idmap;
+mod known;
 mod runs;
+mod schedules;
 mod shard;
 mod tasks;
 mod worker;
 
 pub use crate::core::{BlockingFn, Given, Request};
-pub use crate::runs::{RunControl, RunEnd, RunEvent, RunStatus, RunSummary, StageStatus};
+pub use crate::runs::{Again, Retry, RunControl, RunEnd, RunEvent, RunStatus, RunSummary, StageStatus};
+pub use crate::schedules::ScheduleChange;
 pub use crate::shard::{Answer, Progress, SignalTarget, VerbError};

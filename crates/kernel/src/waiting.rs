@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ActorId, InvocationId, RunId};
+use crate::pressure::Admission;
 use crate::time::Millis;
 
 /// Why something that is not finished is not moving on.
@@ -47,9 +48,28 @@ pub enum Waiting {
     RunLimit { key: String, holder: RunId },
     /// A child.
     Child { invocation: InvocationId },
+    /// A run that a task of it called.
+    ChildRun { stage: String, run: RunId },
 }
 
 impl Waiting {
+    /// The same while the store takes new work in like this: what waits for its write waits for the store, if that is
+    /// behind.
+    ///
+    /// ```
+    /// use selvedge_kernel::{pressure::Admission, waiting::Waiting};
+    /// assert_eq!(Waiting::Commit.under(Admission::Refused), Waiting::StoreBehind);
+    /// assert_eq!(Waiting::Commit.under(Admission::Now), Waiting::Commit);
+    /// assert_eq!(Waiting::Turn { position: 3 }.under(Admission::Refused), Waiting::Turn { position: 3 });
+    /// ```
+    #[must_use]
+    pub fn under(self, admission: Admission) -> Waiting {
+        match (self, admission) {
+            (Waiting::Commit, Admission::Refused) => Waiting::StoreBehind,
+            (waiting, _) => waiting,
+        }
+    }
+
     /// One sentence without its full stop, to stand behind "waits".
     #[must_use]
     pub fn sentence(&self) -> String {
@@ -76,8 +96,10 @@ impl Waiting {
             Waiting::Turn { position } => format!("for its turn, {position} before it"),
             Waiting::Commit => "for its write to be durable".to_owned(),
             Waiting::Tasks { stage, done, total } => format!("for the tasks of `{stage}`, {done} of {total} done"),
+            Waiting::RunLimit { key, holder } if key.is_empty() => format!("for the run limit of its pipeline, held by {holder}"),
             Waiting::RunLimit { key, holder } => format!("for the run limit of `{key}`, held by {holder}"),
             Waiting::Child { invocation } => format!("for its child {invocation}"),
+            Waiting::ChildRun { stage, run } => format!("at `{stage}` for its child {run}"),
         }
     }
 }

@@ -4,16 +4,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use selvedge_engine::ScheduleChange;
 use selvedge_engine::engine;
 use selvedge_engine::env::{Clock, Environment, Observation};
 use selvedge_engine::exec::orphans_gone;
-use selvedge_engine::wiring::Tasks;
-use selvedge_kernel::auth::{AuthorizationContext, local};
+use selvedge_engine::wiring::{Settings, Tasks};
+use selvedge_kernel::auth::{Action, AuthorizationContext, Resource, authorize, local};
+use selvedge_kernel::error::Consequence;
 use selvedge_kernel::ports::Store;
 use selvedge_kernel::time::Millis;
 use selvedge_store::{EmbeddedStore, OpenError, Options};
 
-use crate::app::App;
+use crate::app::{App, Scheduled};
 use crate::client::Client;
 use crate::config::{Config, Control};
 use crate::control::Listener;
@@ -69,11 +71,13 @@ impl Engine {
     pub async fn open(config: impl Into<Config>, app: App) -> Result<Engine, EngineError> {
         let config = config.into();
         let options = Options { command: config.command.clone(), ..Options::default() };
-        let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(&config.data, options)?);
+        let store = EmbeddedStore::open(&config.data, options)?;
+        let settings = Settings { pressure: store.pressure(), ..config.settings };
+        let store: Arc<dyn Store> = Arc::new(store);
         let folder = |path: PathBuf| move |source| EngineError::Folder { path, source };
         std::fs::create_dir_all(&config.exec.scratch).map_err(folder(config.exec.scratch.clone()))?;
         if let Some(lock) = config.exec.shim.as_ref().and_then(|shim| shim.lock.clone())
-            && config.settings.tasks == Tasks::Start
+            && settings.tasks == Tasks::Start
         {
             // Nothing of the last engine may run beside what this one starts.
             let gone = orphans_gone(&lock, config.orphans_within).await.map_err(folder(lock.clone()))?;
@@ -81,7 +85,12 @@ impl Engine {
                 return Err(EngineError::Programs { lock, seconds: config.orphans_within.as_secs() });
             }
         }
-        let inner = Arc::new(engine::Engine::open(store, environment(), app.registry, config.settings, config.exec).await?);
+        let tasks = settings.tasks;
+        let scheduled = app.scheduled();
+        let inner = Arc::new(engine::Engine::open(store, environment(), app.registry, settings, config.exec).await?);
+        if tasks == Tasks::Start {
+            store_schedules(&inner, &config.tenant, scheduled).await?;
+        }
         let control = match config.control {
             Control::Listen => {
                 let opened = Listener::open(&config.data, inner.clone(), config.tenant.clone());
@@ -117,6 +126,30 @@ impl Engine {
     }
 }
 
+/// Stores the schedules of the application's pipelines; what a pipeline's file names no more is removed.
+pub(crate) async fn store_schedules(engine: &engine::Engine, tenant: &str, pipelines: Vec<(String, Scheduled)>) -> Result<(), VerbError> {
+    for (name, scheduled) in pipelines {
+        let now = engine.now();
+        let permit = |action| {
+            let resource = Resource::Pipeline { tenant: tenant.to_owned(), name: name.clone() };
+            authorize(local(tenant, now), action, resource, now).map_err(|denied| VerbError {
+                consequence: Consequence::NotPermitted,
+                code: "denied".to_owned(),
+                message: denied.to_string(),
+            })
+        };
+        let done = match scheduled {
+            Scheduled::Yes => engine.put_schedule(permit(Action::Define)?).await,
+            Scheduled::No => engine.change_schedule(permit(Action::Control)?, ScheduleChange::Remove).await.map(|_| ()),
+        };
+        match done {
+            Err(error) if error.consequence != Consequence::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// The machine's clock and randomness.
 pub(crate) fn environment() -> Environment {
     let start = Instant::now();
@@ -135,7 +168,7 @@ pub(crate) fn environment() -> Environment {
             }
         }),
         observer: Some(Arc::new(|observation| match observation {
-            Observation::AttemptStarted { .. } => {}
+            Observation::AttemptStarted { .. } | Observation::Exec { .. } => {}
             Observation::DropPanicked { invocation } => {
                 eprintln!("selvedge: a value that the handler of {invocation} owned panicked when it was dropped: look at its Drop");
             }

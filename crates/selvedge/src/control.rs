@@ -4,8 +4,10 @@
 //! `{"error": {"consequence", "code", "message"}}`. Who closes its half of the connection does not
 //! wait any more. Only the user who owns the socket is answered.
 
+mod health;
 mod perform;
 mod runs;
+mod schedules;
 mod server;
 
 use std::io;
@@ -51,6 +53,8 @@ pub enum Request {
         name: String,
         /// JSON.
         payload: String,
+        /// The same key, the same signal.
+        idempotency_key: Option<String>,
     },
     /// The state of an actor.
     State {
@@ -58,6 +62,23 @@ pub enum Request {
         kind: String,
         /// Its key.
         key: String,
+    },
+    /// Invocations, the newest first.
+    Invocations {
+        /// Those that have ended as well.
+        all: bool,
+    },
+    /// Runs and invocations that have been open for long, the oldest first.
+    Stuck {
+        /// For how long, in milliseconds.
+        longer_than_ms: u64,
+    },
+    /// What `doctor` wants to know of the engine.
+    Health,
+    /// Wait for the end of an invocation.
+    Await {
+        /// `inv_…`
+        id: String,
     },
     /// Where an invocation stands, and its result.
     Invocation {
@@ -88,6 +109,8 @@ pub enum Request {
         /// `run_…` or `inv_…`
         id: String,
     },
+    /// Approvals that are open, and those that were answered.
+    Approvals,
     /// All runs.
     Runs,
     /// One run, stage by stage.
@@ -130,6 +153,22 @@ pub enum Request {
         name: String,
         /// JSON.
         payload: String,
+        /// The same key, the same signal.
+        idempotency_key: Option<String>,
+    },
+    /// All schedules.
+    Schedules,
+    /// One schedule.
+    Schedule {
+        /// The pipeline that it starts.
+        pipeline: String,
+    },
+    /// Steer a schedule.
+    SteerSchedule {
+        /// The pipeline that it starts.
+        pipeline: String,
+        /// What to do.
+        steer: SteerSchedule,
     },
     /// Messages that could not be handled.
     DeadLetters,
@@ -140,16 +179,27 @@ pub enum Request {
 impl Request {
     /// Whether the answer may take as long as the work does.
     fn waits(&self) -> bool {
-        matches!(self, Request::Call(_) | Request::RunEvents { .. } | Request::Verify)
+        matches!(self, Request::Call(_) | Request::Await { .. } | Request::RunEvents { .. } | Request::Verify)
     }
 }
 
 /// How long a holder may say nothing to a question that it can answer at once.
 const SILENCE: std::time::Duration = std::time::Duration::from_secs(5);
 
-fn silent() -> Problem {
-    let text = "the process that holds the data directory has said nothing for 5 s: its pid and command are in the file `lock` there; look whether it is stopped or overloaded, let it go on or end it, and try again";
-    Problem::new(Consequence::Retry, "not_reachable", text.to_owned())
+/// The code of the problem that a holder went away before it answered.
+pub(crate) const GONE: &str = "holder_gone";
+
+fn silent(data: &Path) -> Problem {
+    let lock = std::fs::read_to_string(data.join("lock")).unwrap_or_default();
+    let field = |name: &str| lock.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).unwrap_or("unknown").to_owned();
+    let (pid, command, since) = (field("pid"), field("command"), field("since"));
+    let text = format!(
+        "process {pid} (`{command}`, since {since}) holds {} and has said nothing for {} s: look whether it is stopped or overloaded \
+         (`kill -CONT {pid}` lets a stopped one go on), or end it, and try again",
+        data.display(),
+        SILENCE.as_secs()
+    );
+    Problem::new(Consequence::Retry, "not_reachable", text)
 }
 
 /// How a run is steered.
@@ -167,6 +217,27 @@ pub enum Steer {
     Resume,
     /// Take up what failed or is blocked.
     Retry,
+    /// The same, and more of it.
+    RetryMore {
+        /// This stage, and every stage that depends on it, starts over.
+        from: Option<String>,
+        /// Only failed tasks run again.
+        failed_only: bool,
+    },
+}
+
+/// How a schedule is steered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SteerSchedule {
+    /// Fire no more until it is resumed.
+    Pause,
+    /// Fire again from now on.
+    Resume,
+    /// Fire now.
+    Fire,
+    /// Take it away.
+    Remove,
 }
 
 /// The answer to an approval.
@@ -253,6 +324,7 @@ impl SocketPath {
 
 /// A connection to the holder of a data directory.
 pub struct Control {
+    data: PathBuf,
     reader: BufReader<tokio::net::unix::OwnedReadHalf>,
     writer: tokio::net::unix::OwnedWriteHalf,
 }
@@ -271,7 +343,7 @@ impl Control {
         match UnixStream::connect(&socket.path).await {
             Ok(stream) => {
                 let (reader, writer) = stream.into_split();
-                Ok(Some(Control { reader: BufReader::new(reader), writer }))
+                Ok(Some(Control { data: data.to_owned(), reader: BufReader::new(reader), writer }))
             }
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(None),
             Err(error) => Err(error),
@@ -283,9 +355,8 @@ impl Control {
     /// # Errors
     /// What the holder says, or `not_reachable` when it went away.
     pub async fn ask(&mut self, request: &Request) -> Result<Value, Problem> {
-        let gone = |reason: String| {
-            Problem::new(Consequence::Retry, "not_reachable", format!("the process that holds the data directory does not answer ({reason}): try again"))
-        };
+        let gone =
+            |reason: String| Problem::new(Consequence::Retry, GONE, format!("the process that holds the data directory does not answer ({reason}): try again"));
         let mut line = serde_json::to_vec(request).map_err(|error| gone(error.to_string()))?;
         line.push(b'\n');
         self.writer.write_all(&line).await.map_err(|error| gone(error.to_string()))?;
@@ -296,7 +367,7 @@ impl Control {
         } else {
             match tokio::time::timeout(SILENCE, read).await {
                 Ok(read) => read,
-                Err(_) => return Err(silent()),
+                Err(_) => return Err(silent(&self.data)),
             }
         };
         read.map_err(|error| gone(error.to_string()))?;

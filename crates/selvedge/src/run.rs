@@ -13,7 +13,7 @@ use selvedge_kernel::machine::RunState;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use selvedge_engine::{RunEvent, RunStatus, RunSummary, StageStatus};
+pub use selvedge_engine::{Again, Retry, RunEvent, RunStatus, RunSummary, StageStatus};
 
 use crate::client::{Client, VerbFailed};
 use crate::json;
@@ -206,6 +206,18 @@ impl Run {
         self.control(RunControl::RetryFailed).await
     }
 
+    /// Runs more of it again: from a stage on, or what `on_failure: continue` has passed over.
+    ///
+    /// ```no_run
+    /// # async fn example(run: selvedge::run::Run) -> Result<(), selvedge::run::ControlError> {
+    /// use selvedge::run::{Again, Retry};
+    /// run.retry_with(Retry { from: Some("classify".to_owned()), tasks: Again::Failed }).await
+    /// # }
+    /// ```
+    pub async fn retry_with(&self, retry: Retry) -> Result<(), ControlError> {
+        self.control(RunControl::Retry(retry)).await
+    }
+
     /// Answers the approval that a stage asks for, as somebody.
     pub async fn decide(&self, stage: &str, approve: bool, by: &str, comment: Option<&str>) -> Result<(), DecideError> {
         let permit = self.permit(Action::Signal)?;
@@ -217,7 +229,7 @@ impl Run {
     pub async fn signal<T: Serialize>(&self, signal: Signal<T>, payload: T) -> Result<(), crate::SignalError> {
         let payload = json::write("the payload of a signal", &payload).map_err(|failure| VerbFailed::Value(failure.message().to_owned()))?;
         let permit = self.permit(Action::Signal)?;
-        Ok(self.client.engine.run_signal(permit, self.id, signal.name, payload).await.map_err(VerbFailed::from)?)
+        Ok(self.client.engine.run_signal(permit, self.id, signal.name, payload, None).await.map_err(VerbFailed::from)?)
     }
 }
 

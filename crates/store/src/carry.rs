@@ -5,22 +5,27 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use selvedge_kernel::id::ShardId;
+use selvedge_kernel::pressure::{self, Pressure};
 use selvedge_kernel::time::Day;
 
 use crate::disk::Faults;
 use crate::embedded::Shared;
-use crate::log::ShardState;
+use crate::log::{Bounds, ShardState};
 use crate::pass::Pass;
 use crate::position::Position;
 use crate::segment::Segment;
+use crate::table::Tables;
 use crate::tree::{Tree, fold_of_key};
 
 /// The carrier waits for fjall's own compaction while a keyspace has more new tables than this.
 const NEW_TABLES: usize = 24;
+/// How often a carrier that a test holds still looks whether it may go on.
+const HELD_WAIT: Duration = Duration::from_millis(5);
 
 /// A span of the log whose layers wait to be carried.
 pub struct Span {
@@ -45,8 +50,11 @@ pub struct Span {
 /// What waits for the carrier.
 pub struct Carrier {
     spans_kept: usize,
+    bounds: Bounds,
+    pressure: Pressure,
     state: Mutex<State>,
     changed: Condvar,
+    stop: AtomicBool,
 }
 
 #[derive(Default)]
@@ -77,8 +85,27 @@ pub struct Progress {
 impl Carrier {
     /// Nothing waits. The newest `spans_kept` spans are carried only when the carrier is pressed.
     #[must_use]
-    pub fn new(spans_kept: usize) -> Carrier {
-        Carrier { spans_kept, state: Mutex::default(), changed: Condvar::new() }
+    pub fn new(spans_kept: usize, bounds: Bounds) -> Carrier {
+        Carrier { spans_kept, bounds, pressure: Pressure::default(), state: Mutex::default(), changed: Condvar::new(), stop: AtomicBool::new(false) }
+    }
+
+    /// How near its bounds what waits for the tree is.
+    #[must_use]
+    pub fn pressure(&self) -> &Pressure {
+        &self.pressure
+    }
+
+    /// Says how near its bounds what waits for the tree is, and presses the carrier if it is near: this may be the last
+    /// group for a while, because new work is refused.
+    pub fn measure(&self, tables: &Tables) {
+        // Both threads measure, so it is done under the lock: the last one to come must not leave an old figure.
+        let mut state = self.lock();
+        let used = if state.waiting == 0 { 0 } else { self.bounds.used(tables.bytes(), state.log_bytes) };
+        self.pressure.set(used);
+        if used >= pressure::SLOW && !state.pressed {
+            state.pressed = true;
+            self.changed.notify_all();
+        }
     }
 
     /// Gives the carrier a span.
@@ -107,10 +134,15 @@ impl Carrier {
         drop(self.changed.wait_timeout_while(state, longest, still));
     }
 
-    /// Ends the thread after what it is doing.
+    /// Ends the thread, also in the middle of a span.
     pub fn close(&self) {
+        self.stop.store(true, Ordering::Release);
         self.lock().closed = true;
         self.changed.notify_all();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
     }
 
     fn next(&self) -> Option<Span> {
@@ -125,6 +157,15 @@ impl Carrier {
                 None => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
             }
         }
+    }
+
+    /// Waits while a test holds the carrier still; `false` if the store is closed.
+    fn may_go_on(&self, faults: &Faults) -> bool {
+        let mut state = self.lock();
+        while faults.carrier_is_held() && !state.closed {
+            state = self.changed.wait_timeout(state, HELD_WAIT).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        !state.closed
     }
 
     fn done(&self, span: &Span, days: usize) {
@@ -145,12 +186,20 @@ impl Carrier {
 /// Carries until the store is closed or something fails.
 pub fn run(shared: &Shared, mut tree: Tree, faults: &Faults) {
     while let Some(span) = shared.carrier.next() {
+        if !shared.carrier.may_go_on(faults) {
+            return;
+        }
         if let Err(error) = carry(shared, &mut tree, faults, &span) {
+            if shared.carrier.is_closed() {
+                // What was carried half is carried again when the store opens.
+                return;
+            }
             shared.stop(format!("the tree could not take a part of the log ({error}); nothing is lost: give the disk space or repair it, then start again"));
             shared.carrier.close();
             return;
         }
         shared.carrier.done(&span, tree.day_count());
+        shared.carrier.measure(&shared.tables);
         for segment in span.segments {
             segment.set_carried();
         }
@@ -168,7 +217,7 @@ fn carry(shared: &Shared, tree: &mut Tree, faults: &Faults, span: &Span) -> io::
             std::thread::sleep(Duration::from_millis(10));
         }
         let view = tree.view();
-        let pass = Pass { view: &view, today: (shared.today)(), gone: span.gone, layers: &layers };
+        let pass = Pass { view: &view, today: (shared.today)(), gone: span.gone, layers: &layers, stop: &shared.carrier.stop };
         faults.step()?;
         for (day, kinds) in pass.kinds() {
             tree.add_kinds(day, &kinds)?;

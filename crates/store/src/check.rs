@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use selvedge_kernel::id::ShardId;
 
 use crate::directory::{self, Directory, Meta};
-use crate::disk::{Disk, Faults};
+use crate::disk::Disk;
 use crate::entry::{self, Entry};
 use crate::error::OpenError;
 use crate::group::Group;
 use crate::log::ShardState;
 use crate::recovery::{self, Used};
+use crate::shadow::Shadow;
 use crate::tree::Tree;
 
 /// What a check found. That there is a report means that nothing is damaged.
@@ -59,15 +60,16 @@ pub struct SegmentReport {
     pub carried: bool,
 }
 
-/// Checks a data directory. Changes nothing in the log; fjall may compact the tree while it is open.
+/// Checks a data directory. Writes nothing in it but, if it can, who has it locked: the medium may be full, or mounted to
+/// be read only. The small files of the tree are copied to `/dev/shm` or the folder for temporary files.
 ///
 /// # Errors
 /// As for opening a store; damage names file and offset.
 pub fn check(dir: &Path) -> Result<Report, OpenError> {
-    directory::read_meta(dir)?;
-    let disk = Disk::new(Faults::none());
-    let directory = directory::open(dir, "check", 0, &disk)?;
-    let tree = Tree::open(&directory.tree(), directory.meta.shards).map_err(|error| unreadable(&directory, &error))?;
+    let disk = Disk::looking();
+    let directory = directory::look(dir, "check")?;
+    let shadow = Shadow::of(&directory.tree()).map_err(|error| unreadable(&directory, &error))?;
+    let tree = Tree::open(&shadow.tree(), directory.meta.shards).map_err(|error| unreadable(&directory, &error))?;
     let mut report = Report {
         meta: directory.meta,
         segments: Vec::new(),
@@ -104,6 +106,7 @@ fn unreadable(directory: &Directory, error: &io::Error) -> OpenError {
 fn check_log(directory: &Directory, disk: &Disk, tree: &Tree, report: &mut Report) -> Result<Vec<ShardState>, OpenError> {
     let store = directory.meta.store;
     let scan = recovery::scan(disk, &directory.log(), &store)?;
+    recovery::refuse_lost(&directory.log(), &scan)?;
     let live = recovery::live(&directory.log(), scan, tree.position.group, tree.position.incarnation)?;
     report.spare_files = live.blank.len();
     let mut states = tree.position.shards.clone();
@@ -126,6 +129,9 @@ fn check_log(directory: &Directory, disk: &Disk, tree: &Tree, report: &mut Repor
         recovery::refuse_damage(path, &bytes, &store, first, end, nexts.get(n))?;
         if n == nexts.len() && crate::group::claimed_incarnation(&bytes[end.offset as usize..], &store) == Some(first.incarnation) {
             report.torn = Some((path.to_owned(), end.offset));
+        }
+        if n == nexts.len() {
+            recovery::refuse_short(path, first, end, &tree.position)?;
         }
         let carried = end.last <= tree.position.group;
         report.last = report.last.max(end.last);

@@ -1,9 +1,9 @@
 //! The data directory: `meta` (what store this is), `lock` (who has it), `log/`, `tree/`.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use selvedge_kernel::time::Millis;
 
@@ -12,6 +12,7 @@ use crate::error::OpenError;
 
 /// The format that this version writes.
 pub const FORMAT: u32 = 1;
+const RANDOM: &str = "/dev/urandom";
 const MAGIC_WORD: &str = "selvedge-store";
 
 /// What `meta` says.
@@ -33,8 +34,8 @@ pub struct Directory {
     pub path: PathBuf,
     /// What it is.
     pub meta: Meta,
-    /// Held locked as long as the store is open.
-    pub lock: File,
+    /// Held locked as long as the store is open; a directory that is only looked at may have none.
+    pub lock: Option<File>,
 }
 
 impl Directory {
@@ -69,7 +70,25 @@ pub fn open(path: &Path, command: &str, shards: u16, disk: &Disk) -> Result<Dire
             disk.sync_directory(path).map_err(OpenError::io("cannot sync the directory", path))?;
         }
     }
-    Ok(Directory { path: path.to_owned(), meta, lock })
+    Ok(Directory { path: path.to_owned(), meta, lock: Some(lock) })
+}
+
+/// Locks a data directory to look at it, which needs no write: the medium may be full, or mounted to be read only.
+pub fn look(path: &Path, command: &str) -> Result<Directory, OpenError> {
+    let meta = read_meta(path)?;
+    let file = path.join("lock");
+    let lock = match OpenOptions::new().read(true).write(true).open(&file) {
+        Ok(lock) => Some(lock),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(_) => Some(File::open(&file).map_err(OpenError::io("cannot open", &file))?),
+    };
+    if let Some(mut lock) = lock {
+        take(path, &mut lock)?;
+        // A second opener is told who has it, if that can be written.
+        sign(&mut lock, command).unwrap_or(());
+        return Ok(Directory { path: path.to_owned(), meta, lock: Some(lock) });
+    }
+    Ok(Directory { path: path.to_owned(), meta, lock: None })
 }
 
 /// What `meta` in a directory says.
@@ -93,8 +112,9 @@ pub fn read_meta(path: &Path) -> Result<Meta, OpenError> {
     })
 }
 
-fn make(path: &Path, shards: u16, disk: &Disk) -> Result<Meta, OpenError> {
-    let meta = Meta { format: FORMAT, store: random()?, shards, created: now() };
+/// Writes the `meta` of a new store, with an id of its own: from then on the directory is a store.
+pub fn make(path: &Path, shards: u16, disk: &Disk) -> Result<Meta, OpenError> {
+    let meta = Meta { format: FORMAT, store: random_bytes().map_err(OpenError::io("cannot read", RANDOM))?, shards, created: now() };
     let text = format!(
         "{MAGIC_WORD} {}\nid {}\nshards {}\ncreated_ms {}\n",
         meta.format,
@@ -123,31 +143,47 @@ fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn lock(path: &Path, command: &str) -> Result<File, OpenError> {
+/// Locks a directory.
+pub fn lock(path: &Path, command: &str) -> Result<File, OpenError> {
     let file_path = path.join("lock");
     let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&file_path);
     let mut file = options.map_err(OpenError::io("cannot open", &file_path))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut text = String::new();
-            file.read_to_string(&mut text).unwrap_or(0);
-            let field = |name: &str| {
-                let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-                line.unwrap_or("unknown").to_owned()
-            };
-            let (pid, since, command) = (field("pid"), field("since"), field("command"));
-            return Err(OpenError::Held { path: path.to_owned(), pid, since, command });
-        }
-        Err(TryLockError::Error(source)) => {
-            return Err(OpenError::Io { doing: "cannot lock", path: file_path, source });
+    take(path, &mut file)?;
+    sign(&mut file, command).map_err(OpenError::io("cannot write", &file_path))?;
+    Ok(file)
+}
+
+/// How long the lock of a process that is gone may still be held: by a child of it that has not become a program yet.
+const AFTERLIFE: Duration = Duration::from_secs(2);
+
+fn take(path: &Path, file: &mut File) -> Result<(), OpenError> {
+    let start = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) => {
+                let mut text = String::new();
+                file.rewind().and_then(|()| file.read_to_string(&mut text)).unwrap_or(0);
+                let field = |name: &str| {
+                    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+                    line.unwrap_or("unknown").to_owned()
+                };
+                let (pid, since, command) = (field("pid"), field("since"), field("command"));
+                let lives = Path::new("/proc").join(&pid).exists();
+                if lives || start.elapsed() > AFTERLIFE {
+                    return Err(OpenError::Held { path: path.to_owned(), pid, since, command });
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(TryLockError::Error(source)) => return Err(OpenError::Io { doing: "cannot lock", path: path.join("lock"), source }),
         }
     }
+}
+
+fn sign(file: &mut File, command: &str) -> io::Result<()> {
     let command = command.replace('\n', " ");
     let text = format!("pid {}\nsince {}\ncommand {command}\n", std::process::id(), now());
-    let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes()));
-    written.map_err(OpenError::io("cannot write", &file_path))?;
-    Ok(file)
+    file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes()))
 }
 
 fn now() -> Millis {
@@ -155,11 +191,10 @@ fn now() -> Millis {
     Millis(0).after(since)
 }
 
-fn random() -> Result<[u8; 16], OpenError> {
-    let source = Path::new("/dev/urandom");
+/// Random bytes of the operating system.
+pub fn random_bytes() -> io::Result<[u8; 16]> {
     let mut bytes = [0; 16];
-    let read = File::open(source).and_then(|mut file| file.read_exact(&mut bytes));
-    read.map_err(OpenError::io("cannot read", source))?;
+    File::open(RANDOM).and_then(|mut file| file.read_exact(&mut bytes))?;
     Ok(bytes)
 }
 

@@ -56,6 +56,7 @@ struct FaultState {
     writes: u64,
     syncs: u64,
     crashed: bool,
+    carrier_held: bool,
     undo: Vec<Undo>,
 }
 
@@ -96,6 +97,22 @@ impl Faults {
         let mut state = self.lock();
         state.fault = None;
         state.crashed = false;
+    }
+
+    /// Holds the carrier still before its next span, as a tree would that is slow.
+    pub fn hold_carrier(&self) {
+        self.lock().carrier_held = true;
+    }
+
+    /// Lets the carrier go on.
+    pub fn release_carrier(&self) {
+        self.lock().carrier_held = false;
+    }
+
+    /// Whether the carrier is to stand still.
+    #[must_use]
+    pub fn carrier_is_held(&self) -> bool {
+        self.lock().carrier_held
     }
 
     /// How many operations were asked for since the last [`Faults::set`].
@@ -179,6 +196,14 @@ impl FaultState {
 #[derive(Clone)]
 pub struct Disk {
     faults: Faults,
+    access: Access,
+}
+
+/// What files are opened for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Write,
+    Look,
 }
 
 /// One file behind the faults.
@@ -192,7 +217,13 @@ impl Disk {
     /// A disk with these faults.
     #[must_use]
     pub fn new(faults: Faults) -> Disk {
-        Disk { faults }
+        Disk { faults, access: Access::Write }
+    }
+
+    /// A disk on which nothing is written.
+    #[must_use]
+    pub fn looking() -> Disk {
+        Disk { faults: Faults::none(), access: Access::Look }
     }
 
     /// Its faults.
@@ -218,7 +249,7 @@ impl Disk {
 
     /// Opens a file that exists.
     pub fn open(&self, path: &Path) -> io::Result<DiskFile> {
-        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        let file = OpenOptions::new().read(true).write(self.access == Access::Write).open(path)?;
         // Reading ahead would make large folios, of which a small write dirties the whole. The advice is no more than that.
         rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Random).unwrap_or(());
         Ok(DiskFile { file, path: path.to_owned(), faults: self.faults.clone() })

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use selvedge_kernel::id::{Key, ShardId};
 use selvedge_kernel::ports::{Boxed, Claim, Commit, CommitOutcome, Owner, Store, StoreError};
+use selvedge_kernel::pressure::Pressure;
 use selvedge_kernel::time::Day;
 
 use crate::carry::{self, Carrier};
@@ -26,6 +27,7 @@ use crate::queue::{Batch, Queue, Task};
 use crate::recovery;
 use crate::reply::reply;
 use crate::segment::Pool;
+use crate::still::Still;
 use crate::table::Tables;
 
 /// What the log's thread and readers share.
@@ -36,6 +38,8 @@ pub struct Shared {
     pub tables: Tables,
     /// What waits for the tree.
     pub carrier: Carrier,
+    /// How much may wait for the tree.
+    pub bounds: Bounds,
     /// The day on which readers stand.
     pub today: Arc<dyn Fn() -> Day + Send + Sync>,
     stopped: AtomicBool,
@@ -46,10 +50,12 @@ impl Shared {
     /// Nothing queued, nothing in memory.
     #[must_use]
     pub fn new(shards: u16, options: &Options) -> Shared {
+        let bounds = Bounds { table_bytes: options.table_bytes as usize, log_bytes: options.log_bytes };
         Shared {
             queue: Queue::default(),
             tables: Tables::new(shards),
-            carrier: Carrier::new(options.spans_kept),
+            carrier: Carrier::new(options.spans_kept, bounds),
+            bounds,
             today: Arc::clone(&options.today),
             stopped: AtomicBool::new(false),
             reason: Mutex::default(),
@@ -93,7 +99,6 @@ struct Inner {
     pool: Arc<Pool>,
     meta: Meta,
     cut: Option<String>,
-    bounds: Bounds,
     running: Mutex<Option<Running>>,
 }
 
@@ -101,7 +106,7 @@ struct Running {
     log: JoinHandle<()>,
     carrier: JoinHandle<()>,
     segments: JoinHandle<()>,
-    lock: File,
+    lock: Option<File>,
     folder: PathBuf,
 }
 
@@ -141,7 +146,8 @@ impl EmbeddedStore {
 
     fn start(directory: Directory, shared: Arc<Shared>, opened: open::Opened, faults: Faults) -> Result<EmbeddedStore, OpenError> {
         let open::Opened { log, tree, cut } = opened;
-        let (pool, bounds) = (Arc::clone(&log.pool), log.bounds);
+        let pool = Arc::clone(&log.pool);
+        shared.carrier.measure(&shared.tables);
         let failed = |source| OpenError::Io { doing: "cannot start a thread for", path: directory.path.clone(), source };
         let named = |name: &str| std::thread::Builder::new().name(format!("selvedge-{name}"));
         let segments = pool.start().map_err(failed)?;
@@ -150,7 +156,7 @@ impl EmbeddedStore {
         let log = named("log").spawn(move || log.run()).map_err(failed)?;
         let folder = directory.log();
         let running = Mutex::new(Some(Running { log, carrier, segments, lock: directory.lock, folder }));
-        let inner = Inner { shared, pool, meta: directory.meta, cut, bounds, running };
+        let inner = Inner { shared, pool, meta: directory.meta, cut, running };
         Ok(EmbeddedStore { inner: Arc::new(inner) })
     }
 
@@ -158,6 +164,21 @@ impl EmbeddedStore {
     #[must_use]
     pub fn meta(&self) -> Meta {
         self.inner.meta
+    }
+
+    /// How near its bounds what waits for the tree is: whoever accepts work asks it first.
+    #[must_use]
+    pub fn pressure(&self) -> Pressure {
+        self.inner.shared.carrier.pressure().clone()
+    }
+
+    /// All shards at one position of the log: after everything that was acknowledged before this was called. Blocks until
+    /// the log's thread comes to it.
+    pub(crate) fn stand_still(&self) -> Result<Still, StoreError> {
+        let (reply, answer) = std::sync::mpsc::sync_channel(1);
+        let refused = self.inner.shared.queue.push(Task::Still(reply));
+        drop(refused);
+        answer.recv().map_err(|_| StoreError::Stopped { reason: self.inner.shared.running().err().unwrap_or_else(|| "it is being closed".to_owned()) })
     }
 
     /// Figures of now.
@@ -172,7 +193,7 @@ impl EmbeddedStore {
             waiting: progress.waiting,
             carried: progress.carried,
             days: progress.days,
-            behind: progress.waiting > 0 && self.inner.bounds.near(table_bytes, progress.log_bytes),
+            behind: progress.waiting > 0 && self.inner.shared.bounds.near(table_bytes, progress.log_bytes),
             cut: self.inner.cut.clone(),
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! `LAYOUT.md` beside this crate's manifest says byte by byte what lies on disk, and what is assumed of the medium.
 
+pub mod backup;
 pub mod check;
 pub mod conformance;
 pub mod directory;
@@ -13,7 +14,9 @@ pub mod options;
 pub mod recovery;
 
 mod carry;
+mod dump;
 mod embedded;
+mod files;
 mod layer;
 mod log;
 mod merge;
@@ -23,10 +26,13 @@ mod position;
 mod queue;
 mod reply;
 mod segment;
+mod shadow;
 mod stack;
+mod still;
 mod table;
 mod tree;
 
+pub use backup::{Backup, BackupError, backup, restore};
 pub use check::{Report, check};
 pub use disk::{Fault, Faults, Unsynced};
 pub use embedded::{EmbeddedStore, Stats};

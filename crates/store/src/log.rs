@@ -16,6 +16,7 @@ use crate::group::{self, HEADER_BYTES, Header};
 use crate::queue::{Batch, Task};
 use crate::reply::Reply;
 use crate::segment::{Pool, Segment};
+use crate::still::Still;
 use crate::table::Applied;
 
 /// A group takes no further entry once its body has this many bytes.
@@ -69,8 +70,6 @@ pub struct Log {
     pub filled: Vec<Arc<Segment>>,
     /// Bytes that the layers had when the span began.
     pub bytes_before: usize,
-    /// How much may wait for the tree.
-    pub bounds: Bounds,
 }
 
 /// How much may wait for the tree.
@@ -132,6 +131,12 @@ impl Log {
         while draft.buffer.len() < GROUP_BYTES {
             match tasks.pop_front() {
                 None => break,
+                Some(task @ Task::Still(_)) if draft.entries > 0 => {
+                    // What is before it is written first.
+                    tasks.push_front(task);
+                    break;
+                }
+                Some(Task::Still(reply)) => drop(reply.send(self.still())),
                 Some(Task::Claim { shard, owner, reply }) => self.add_claim(draft, shard, owner, reply),
                 Some(Task::Commit(mut batch)) => {
                     let before = batch.outcomes.len();
@@ -214,6 +219,7 @@ impl Log {
             }
         }
         self.settled.clone_from(&self.shards);
+        self.shared.carrier.measure(&self.shared.tables);
         Ok(())
     }
 
@@ -236,6 +242,13 @@ impl Log {
         self.bytes_before = self.shared.tables.bytes();
     }
 
+    /// All shards after the last group.
+    fn still(&mut self) -> Still {
+        self.end_span(self.yesterday(), 0);
+        let shards = self.shared.tables.still();
+        Still { group: self.next_group - 1, states: self.settled.clone(), today: (self.shared.today)(), shards }
+    }
+
     /// A commit that was encoded before midnight may be written after it.
     fn yesterday(&self) -> Day {
         Day((self.shared.today)().0.saturating_sub(1))
@@ -243,7 +256,7 @@ impl Log {
 
     /// Slows down when the tree falls behind, and waits for it when a bound is reached.
     fn make_room(&mut self) -> Result<(), String> {
-        if self.shared.tables.bytes() > self.bytes_before + self.bounds.table_bytes / 4 {
+        if self.shared.tables.bytes() > self.bytes_before + self.shared.bounds.table_bytes / 4 {
             self.end_span(self.yesterday(), 0);
         }
         let mut slowed = false;
@@ -251,10 +264,10 @@ impl Log {
             self.shared.running()?;
             let progress = self.shared.carrier.progress();
             let bytes = self.shared.tables.bytes();
-            if progress.waiting == 0 || !self.bounds.near(bytes, progress.log_bytes) {
+            if progress.waiting == 0 || !self.shared.bounds.near(bytes, progress.log_bytes) {
                 return Ok(());
             }
-            let full = bytes > self.bounds.table_bytes || progress.log_bytes > self.bounds.log_bytes;
+            let full = bytes > self.shared.bounds.table_bytes || progress.log_bytes > self.shared.bounds.log_bytes;
             if slowed && !full {
                 return Ok(());
             }
@@ -278,6 +291,13 @@ impl Log {
 }
 
 impl Bounds {
+    /// How much of the tightest bound is used, in thousandths.
+    #[must_use]
+    pub fn used(&self, bytes: usize, log_bytes: u64) -> u32 {
+        let share = |used: u64, bound: u64| u32::try_from(u128::from(used) * 1000 / u128::from(bound.max(1))).unwrap_or(u32::MAX);
+        share(bytes as u64, self.table_bytes as u64).max(share(log_bytes, self.log_bytes))
+    }
+
     /// Whether three quarters of a bound are used.
     #[must_use]
     pub fn near(&self, bytes: usize, log_bytes: u64) -> bool {

@@ -9,8 +9,9 @@ use crate::disk::Disk;
 use crate::embedded::Shared;
 use crate::entry::{self, Entry};
 use crate::error::OpenError;
+use crate::files::{self, Files};
 use crate::group::{self, Group, HEADER_BYTES};
-use crate::log::{Bounds, GROUP_MAX_BYTES, Log};
+use crate::log::{GROUP_MAX_BYTES, Log};
 use crate::options::Options;
 use crate::recovery::{self, End, Live, Used};
 use crate::segment::{Pool, Segment};
@@ -42,7 +43,10 @@ pub fn read(directory: &Directory, disk: &Disk, options: &Options, shared: &Arc<
     let view = Arc::new(tree.view());
     shared.tables.carried(&view, &[]);
 
-    let files = scan.used.len() + scan.blank.len();
+    let files = Files::new(&folder, disk, files::found(&scan));
+    if files::read(&folder)?.as_ref() != Some(files.lengths()) {
+        files.write().map_err(OpenError::io("cannot write the list of files in", &folder))?;
+    }
     let Live { carried, used, blank, next_slot, incarnation } = recovery::live(&folder, scan, position.group, position.incarnation)?;
     let pool = Pool::new(&folder, disk, options.segment_bytes, next_slot, files);
     let mut log = Log {
@@ -57,7 +61,6 @@ pub fn read(directory: &Directory, disk: &Disk, options: &Options, shared: &Arc<
         span: 0,
         filled: Vec::new(),
         bytes_before: 0,
-        bounds: Bounds { table_bytes: options.table_bytes as usize, log_bytes: options.log_bytes },
     };
     let mut cut = None;
     let nexts: Vec<_> = used.iter().skip(1).map(|used| used.first).collect();
@@ -88,6 +91,7 @@ pub fn read(directory: &Directory, disk: &Disk, options: &Options, shared: &Arc<
             log.end_span(position.watermark, 0);
             log.next_incarnation = incarnation;
         } else if end.last < position.group {
+            recovery::refuse_short(path, &first, end, &position)?;
             // The tree has more than this segment shows: it is not written any further.
             segment.set_carried();
         } else {

@@ -44,7 +44,9 @@ impl Default for Options {
     }
 }
 
-fn today() -> Day {
+/// The day of the wall clock.
+#[must_use]
+pub fn today() -> Day {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Millis(0).after(since).day()
 }

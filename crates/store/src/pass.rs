@@ -10,6 +10,7 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use fjall::Keyspace;
 use selvedge_kernel::id::ShardId;
@@ -32,6 +33,8 @@ pub struct Pass<'a> {
     pub gone: Day,
     /// The layers, by shard.
     pub layers: &'a [(ShardId, Arc<Layer>)],
+    /// Set when the store is being closed: the pass then fails where it is, and is done again when the store opens.
+    pub stop: &'a AtomicBool,
 }
 
 /// Keys that must not stand where they stood, because they stand somewhere else now or nowhere.
@@ -74,11 +77,11 @@ impl<'a> Pass<'a> {
         }
         faults.step()?;
         self.note_stays(&mut moved)?;
-        ingest(&tree.rows, self.stay_changes(&moved.stays, std::mem::take(stale)))?;
+        self.ingest(&tree.rows, self.stay_changes(&moved.stays, std::mem::take(stale)))?;
         for (day, keys) in moved.days {
             faults.step()?;
             let keyspace = tree.day(day)?;
-            ingest(&keyspace, keys.into_iter().map(|key| Ok((key, None))))?;
+            self.ingest(&keyspace, keys.into_iter().map(|key| Ok((key, None))))?;
         }
         Ok(())
     }
@@ -117,7 +120,13 @@ impl<'a> Pass<'a> {
             }
             Ok((key, change))
         });
-        ingest(keyspace, noted)
+        self.ingest(keyspace, noted)
+    }
+
+    /// Writes changes into a keyspace, whole or not at all; not at all if the store is being closed.
+    fn ingest(&self, keyspace: &Keyspace, changes: impl Iterator<Item = io::Result<(Vec<u8>, Change)>>) -> io::Result<()> {
+        let stopped = || io::Error::new(io::ErrorKind::Interrupted, "the store is being closed");
+        ingest(keyspace, changes.map(|change| if self.stop.load(Ordering::Relaxed) { Err(stopped()) } else { change }))
     }
 
     /// Notes that a key stands in one keyspace now, and that it may stand in others.

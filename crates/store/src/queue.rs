@@ -1,6 +1,7 @@
 //! What waits for the log's thread.
 
 use std::collections::VecDeque;
+use std::sync::mpsc::SyncSender;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use selvedge_kernel::id::ShardId;
@@ -8,6 +9,7 @@ use selvedge_kernel::ports::{Claim, CommitOutcome, Owner};
 
 use crate::entry::Encoded;
 use crate::reply::Reply;
+use crate::still::Still;
 
 /// One thing for the log's thread to do.
 pub enum Task {
@@ -22,6 +24,8 @@ pub enum Task {
         /// Who waits.
         reply: Reply<Claim>,
     },
+    /// All shards as they stand behind what is before this in the queue.
+    Still(SyncSender<Still>),
 }
 
 /// A batch of commits, part of which may have been written.

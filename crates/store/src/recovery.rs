@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use crate::disk::{Disk, DiskFile};
 use crate::error::OpenError;
+use crate::files;
 use crate::group::{self, Group, HEADER_BYTES, Header};
+use crate::position::Position;
 use crate::segment::Spare;
 
 /// What stands in the folder of the log.
@@ -82,15 +84,28 @@ pub fn scan(disk: &Disk, folder: &Path, store: &[u8; 16]) -> Result<Scan, OpenEr
 /// holds some.
 const BEGUN: &str = "begun";
 
-/// Refuses a log that has lost what it held: no segment with groups although there have been some. Nothing is changed
-/// before this.
+/// Refuses a log that has lost what it held: no segment with groups although there have been some, or a file that is
+/// gone or was cut. Nothing is changed before this.
 pub fn refuse_lost(folder: &Path, scan: &Scan) -> Result<(), OpenError> {
     let advice = "nothing was changed; restore a backup, or copy the directory before you try anything";
     if scan.used.is_empty() && folder.join(BEGUN).exists() {
         let reason = format!("no segment of the log holds anything, and the store has been written to: files were removed or emptied; {advice}");
         return Err(OpenError::Damaged { file: folder.to_owned(), offset: 0, reason });
     }
-    Ok(())
+    match files::read(folder)? {
+        Some(listed) => files::refuse_cut(folder, &listed, &files::found(scan)),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a last segment that ends before the group up to which the tree has it: it was synced before the tree had it.
+pub fn refuse_short(path: &Path, first: &Header, end: End, position: &Position) -> Result<(), OpenError> {
+    if first.incarnation != position.incarnation || end.last >= position.group {
+        return Ok(());
+    }
+    let reason =
+        format!("the tree has everything up to group {}, and the log ends with group {}: what stood behind it was overwritten", position.group, end.last);
+    Err(OpenError::Damaged { file: path.to_owned(), offset: end.offset, reason })
 }
 
 /// Notes that groups have been written.

@@ -8,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use crate::disk::{Disk, DiskFile};
+use crate::files::Files;
 
 /// Files that wait to be used; more are removed.
 const SPARES: usize = 2;
@@ -65,6 +66,7 @@ pub struct Pool {
     folder: PathBuf,
     disk: Disk,
     segment_bytes: u64,
+    files: Mutex<Files>,
     state: Mutex<PoolState>,
     changed: Condvar,
 }
@@ -73,7 +75,6 @@ struct PoolState {
     ready: VecDeque<Spare>,
     returned: Vec<Spare>,
     next_slot: u32,
-    files: usize,
     wanted: bool,
     failed: Option<io::Error>,
     closed: bool,
@@ -82,9 +83,10 @@ struct PoolState {
 impl Pool {
     /// A pool over what was found in the folder; `next_slot` is above every name there.
     #[must_use]
-    pub fn new(folder: &Path, disk: &Disk, segment_bytes: u64, next_slot: u32, files: usize) -> Arc<Pool> {
-        let state = PoolState { ready: VecDeque::new(), returned: Vec::new(), next_slot, files, wanted: false, failed: None, closed: false };
-        Arc::new(Pool { folder: folder.to_owned(), disk: disk.clone(), segment_bytes, state: Mutex::new(state), changed: Condvar::new() })
+    pub fn new(folder: &Path, disk: &Disk, segment_bytes: u64, next_slot: u32, files: Files) -> Arc<Pool> {
+        let state = PoolState { ready: VecDeque::new(), returned: Vec::new(), next_slot, wanted: false, failed: None, closed: false };
+        let files = Mutex::new(files);
+        Arc::new(Pool { folder: folder.to_owned(), disk: disk.clone(), segment_bytes, files, state: Mutex::new(state), changed: Condvar::new() })
     }
 
     /// Starts the thread that prepares files.
@@ -102,7 +104,7 @@ impl Pool {
     /// How many files there are, used or not.
     #[must_use]
     pub fn files(&self) -> usize {
-        self.lock().files
+        self.listed().lengths().len()
     }
 
     /// The next file to use; waits until there is one.
@@ -151,7 +153,7 @@ impl Pool {
                 state = self.lock();
                 match kept {
                     Ok(Some(spare)) => state.ready.push_back(spare),
-                    Ok(None) => state.files -= 1,
+                    Ok(None) => {}
                     Err(error) => state.failed = Some(error),
                 }
                 self.changed.notify_all();
@@ -162,10 +164,7 @@ impl Pool {
                 let made = self.make(slot);
                 state = self.lock();
                 match made {
-                    Ok(spare) => {
-                        state.files += 1;
-                        state.ready.push_back(spare);
-                    }
+                    Ok(spare) => state.ready.push_back(spare),
                     Err(error) => {
                         state.wanted = false;
                         state.failed = Some(error);
@@ -193,11 +192,17 @@ impl Pool {
         }
         file.sync()?;
         self.disk.sync_directory(&self.folder)?;
+        self.listed().add(slot, self.segment_bytes)?;
         Ok(Spare { slot, file: Arc::new(file), capacity: self.segment_bytes })
     }
 
     fn discard(&self, spare: &Spare) -> io::Result<()> {
+        self.listed().take_off(spare.slot)?;
         self.disk.remove(spare.file.path())
+    }
+
+    fn listed(&self) -> MutexGuard<'_, Files> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, PoolState> {

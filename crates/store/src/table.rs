@@ -13,6 +13,7 @@ use crate::entry::{self, Row, Value};
 use crate::layer::{Cell, Layer, Mark, ROW_BYTES, Stored, after};
 use crate::segment::Segment;
 use crate::stack::Stack;
+use crate::still::StillShard;
 use crate::tree::View;
 
 /// The rows of all shards that are not yet in the tree, and the tree below them.
@@ -123,6 +124,16 @@ impl Tables {
             Some((ShardId(n as u16), Arc::clone(&frozen.layer)))
         });
         oldest.collect()
+    }
+
+    /// The layers that wait to be carried, and the tree below them, of each shard.
+    #[must_use]
+    pub fn still(&self) -> Vec<StillShard> {
+        let of = |shard: &RwLock<Shard>| {
+            let shard = read(shard);
+            StillShard { layers: shard.frozen.iter().map(|frozen| Arc::clone(&frozen.layer)).collect(), view: shard.view.clone() }
+        };
+        self.shards.iter().map(of).collect()
     }
 
     /// Gives readers a view of the tree in which `carried` are, and lets these go.

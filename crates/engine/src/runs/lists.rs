@@ -1,15 +1,20 @@
 //! Verbs that look at runs, and those that interfere.
 
+use bytes::Bytes;
 use selvedge_kernel::auth::{AuthorizationContext, PrincipalKind};
 use selvedge_kernel::error::Consequence;
-use selvedge_kernel::id::{ApprovalId, RunId};
+use selvedge_kernel::id::{ApprovalId, InvocationId, RunId};
+use selvedge_kernel::journal::Hash32;
 use selvedge_kernel::limit::PAGE;
+use selvedge_kernel::machine::StageState;
+use selvedge_kernel::nearest::suggestion;
 use selvedge_kernel::pipeline::definition::Mode;
 use selvedge_kernel::pipeline::run::{Answer, Decider, RunInput, RunRefused, RunStatus};
-use selvedge_kernel::ports::{after_prefix, under};
+use selvedge_kernel::ports::{Put, after_prefix, under};
 use selvedge_kernel::record::key;
 use selvedge_kernel::record::kind::Kind;
 use selvedge_kernel::record::run::{event_key, prefix};
+use selvedge_kernel::waiting::Waiting;
 use selvedge_kernel::wire;
 
 use super::memory::unknown;
@@ -46,6 +51,10 @@ impl Shard {
                 let result = self.tell_run(id, &tenant, input).await;
                 self.answer(reply, result);
             }
+            RunCommand::Signal { id, tenant, name, payload, key, reply } => {
+                let result = self.signal_run(id, &tenant, name, payload, key).await;
+                self.answer(reply, result);
+            }
             RunCommand::Decide { id, stage, approve, by, comment, context, reply } => {
                 let result = self.decide_run(id, &stage, approve, by, comment, &context).await;
                 self.answer(reply, result);
@@ -69,8 +78,15 @@ impl Shard {
 
     async fn run_status(&mut self, id: RunId, tenant: &str) -> Result<RunStatus, VerbError> {
         let active = self.take_run(id, tenant).await?;
-        let status = active.run.status();
+        let mut status = active.run.status();
         self.keep(active);
+        for waiting in &mut status.waiting {
+            if let Waiting::Throttle { limit, position } = waiting
+                && let Some(before) = self.limits.place(id, tenant, limit)
+            {
+                *position = before;
+            }
+        }
         Ok(status)
     }
 
@@ -140,6 +156,44 @@ impl Shard {
         }
     }
 
+    /// Delivers a signal that a stage waits for or will wait for; under the same key once.
+    async fn signal_run(&mut self, id: RunId, tenant: &str, name: String, payload: Bytes, idempotency: Option<String>) -> Result<(), VerbError> {
+        let once = idempotency.map(|idempotency| key::invocation_signal_once(InvocationId(id.0), &name, &idempotency));
+        let known = match &once {
+            Some(row) => self.get(row.clone()).await?,
+            None => None,
+        };
+        let mut active = self.take_run(id, tenant).await?;
+        let hash = Hash32(*blake3::hash(&payload).as_bytes());
+        if let Some(known) = known {
+            self.keep(active);
+            let before: Hash32 = wire::decode("key of a signal", &known)?;
+            if before == hash {
+                return Ok(());
+            }
+            let text = format!("this key was used for the signal `{name}` of {id} with another payload: send the same payload, or take a new key");
+            return Err(VerbError::new(Consequence::Conflict, "idempotency_mismatch", text));
+        }
+        if let Some(error) = nobody_waits(&active, id, &name) {
+            self.keep(active);
+            return Err(error);
+        }
+        let now = self.now();
+        match active.run.apply(RunInput::Signal { name, payload }, now) {
+            Ok(mut effects) => {
+                if let Some(key) = once {
+                    // The chain of the run covers it: it goes with the run.
+                    effects.puts.push(Put { key, value: wire::encode(&hash), expires: None });
+                }
+                self.move_on(active, effects).await
+            }
+            Err(error) => {
+                self.keep(active);
+                Err(refused(id, &error))
+            }
+        }
+    }
+
     async fn decide_run(
         &mut self,
         id: RunId,
@@ -178,9 +232,38 @@ impl Shard {
     }
 }
 
+/// The refusal of a signal that no stage of a run that goes on waits for, now or later; with the names that some stage does.
+fn nobody_waits(active: &Active, id: RunId, name: &str) -> Option<VerbError> {
+    let header = active.run.header();
+    if header.state.ended() {
+        return None;
+    }
+    let stages = active.run.compiled().definition.stages.iter().zip(&header.stages);
+    let waits = stages.filter_map(|(stage, at)| match &stage.mode {
+        Mode::WaitSignal { signal } => Some((signal.as_str(), stage.name.as_str(), at.state)),
+        _ => None,
+    });
+    let (open, over): (Vec<_>, Vec<_>) = waits.partition(|(_, _, state)| matches!(state, StageState::Pending | StageState::Running));
+    if open.iter().any(|(signal, ..)| *signal == name) {
+        return None;
+    }
+    if let Some((_, stage, state)) = over.iter().find(|(signal, ..)| *signal == name) {
+        let text = format!("{id} waits no more for the signal `{name}`: its stage `{stage}` is {state}");
+        return Some(VerbError::new(Consequence::Conflict, "wrong_state", text));
+    }
+    let hint = match suggestion(name, open.iter().map(|(signal, ..)| *signal)) {
+        hint if hint.is_empty() => "it waits for no signal any more".to_owned(),
+        hint => hint,
+    };
+    Some(VerbError::new(Consequence::NotFound, "unknown_signal", format!("no stage of {id} waits for the signal `{name}`: {hint}")))
+}
+
 fn refused(id: RunId, error: &RunRefused) -> VerbError {
     let (consequence, code) = match error {
-        RunRefused::Ended { .. } | RunRefused::State(_) | RunRefused::Answered { .. } => (Consequence::Conflict, "wrong_state"),
+        RunRefused::Ended { .. } | RunRefused::State(_) | RunRefused::Answered { .. } | RunRefused::Compensating { .. } | RunRefused::Compensated => {
+            (Consequence::Conflict, "wrong_state")
+        }
+        RunRefused::NoStage { .. } => (Consequence::NotFound, "unknown_stage"),
         RunRefused::NoApproval { .. } => (Consequence::NotFound, "no_approval"),
         RunRefused::NotAssigned { .. } => (Consequence::NotPermitted, "not_assigned"),
         RunRefused::Signals { .. } => (Consequence::Limit, "limit: signals"),

@@ -38,11 +38,12 @@ impl Engine {
         let held = InFlight::take(&self.wiring, input.len())?;
         let input = checked_input(&definition, &input)?;
         let compiled = compiled(&self.wiring.registry, definition)?;
+        self.admit().await?;
         let id = match key {
             Some(key) => RunId::keyed(&tenant, &name, &key),
             None => RunId::of(&tenant, RawId::at(selvedge_kernel::id::Hash16(0), self.now(), self.draw()).uuid),
         };
-        let new = Box::new(NewRun { id, tenant, compiled, input, context: permit.into_context() });
+        let new = Box::new(NewRun { id, tenant, compiled, input, context: permit.into_context(), parent: None });
         self.ask_run_holding(id, held, |reply| RunCommand::Start { new, reply }).await
     }
 
@@ -93,6 +94,7 @@ impl Engine {
             RunControl::Pause => RunInput::Pause { by },
             RunControl::Resume => RunInput::Resume,
             RunControl::RetryFailed => RunInput::RetryFailed,
+            RunControl::Retry(retry) => RunInput::Retry(retry),
         };
         self.ask_run(id, |reply| RunCommand::Tell { id, tenant, input, reply }).await
     }
@@ -115,8 +117,9 @@ impl Engine {
         self.ask_run_holding(id, held, |reply| RunCommand::Decide { id, stage, approve, by, comment, context, reply }).await
     }
 
-    /// Delivers a signal to a run: durable when this returns, kept until a stage waits for it.
-    pub async fn run_signal(&self, permit: Permit, id: RunId, name: &str, payload: Bytes) -> Result<(), VerbError> {
+    /// Delivers a signal to a run: durable when this returns, kept until a stage waits for it. The same key, the same signal.
+    /// Errors: a signal that no stage waits for or will wait for, with the names that there are.
+    pub async fn run_signal(&self, permit: Permit, id: RunId, name: &str, payload: Bytes, key: Option<String>) -> Result<(), VerbError> {
         let tenant = tenant_for(&permit, Action::Signal)?;
         check_part("the signal's name", name)?;
         let bound = self.limits().body_bytes;
@@ -131,8 +134,12 @@ impl Engine {
         if let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(&payload) {
             return Err(VerbError::new(Consequence::FixInput, "json", format!("the payload of the signal `{name}` is no JSON: {error}")));
         }
-        let input = RunInput::Signal { name: name.to_owned(), payload };
-        self.ask_run_holding(id, held, |reply| RunCommand::Tell { id, tenant, input, reply }).await
+        if let Some(key) = &key {
+            check_part("the idempotency key", key)?;
+        }
+        self.admit().await?;
+        let name = name.to_owned();
+        self.ask_run_holding(id, held, |reply| RunCommand::Signal { id, tenant, name, payload, key, reply }).await
     }
 
     async fn ask_run_holding<T>(&self, id: RunId, held: Arc<InFlight>, command: impl FnOnce(Reply<T>) -> RunCommand) -> Result<T, VerbError> {

@@ -71,6 +71,8 @@ pub(crate) struct Activation {
     pub life: u64,
     pub ready: Option<u64>,
     pub deliveries: VecDeque<Delivery>,
+    /// Its handler was polled until it waited, and nothing has been given to it since.
+    pub resting: bool,
     pub outside: VecDeque<Outside>,
     /// Results decided and not delivered.
     pub ahead: usize,
@@ -227,6 +229,7 @@ impl Shard {
         activation.core.state.borrow_mut().replay.more = true;
         activation.core.state.borrow_mut().live = false;
         activation.ready = self.kept_ready.remove(&id);
+        self.joining.remove(&id);
         activation.outside.extend(self.late.remove(&id).unwrap_or_default());
         self.load_journal(&mut activation).await?;
         let life = activation.life;
@@ -276,11 +279,11 @@ impl Shard {
         let journal = Journal::start(id, seal_key, record.input_seal);
         let mailbox = self.wiring.mailbox(self.id).clone();
         let core = Core::new(id, actor.clone(), context, seal_key, record.accepted_at, replay, &self.wiring.settings.limits, mailbox, self.wiring.env.clone());
-        let handler = self.wiring.registry.handler(&actor.kind, &record.message.handler);
+        let handler = self.wiring.registry.pinned(&actor.kind, &record.message.handler, record.version);
         let (future, kind) = match handler {
-            Some(Handler::Exclusive(run)) => (Some(run(Ctx::new(core.clone()), input.clone())), Runs::Replayed),
-            Some(Handler::Transition(_)) => (None, Runs::Transition),
-            Some(Handler::Shared(_)) | None => (None, Runs::Replayed),
+            Ok(Handler::Exclusive(run)) => (Some(run(Ctx::new(core.clone()), input.clone())), Runs::Replayed),
+            Ok(Handler::Transition(_)) => (None, Runs::Transition),
+            Ok(Handler::Shared(_)) | Err(_) => (None, Runs::Replayed),
         };
         let idle_since = self.now();
         self.lives += 1;
@@ -296,6 +299,7 @@ impl Shard {
             life: self.lives,
             ready: None,
             deliveries: VecDeque::new(),
+            resting: false,
             outside: VecDeque::new(),
             ahead: 0,
             undecided: VecDeque::new(),
@@ -377,6 +381,10 @@ impl Shard {
     }
 
     async fn recover_one(&mut self, id: InvocationId, number: u64) -> Result<(), VerbError> {
+        if self.still_lacks_code(id).await? {
+            self.kept_ready.insert(id, number);
+            return Ok(());
+        }
         if self.active.contains_key(&id) || !self.activate(id).await? {
             if self.doomed.contains(&id) {
                 self.kept_ready.insert(id, number);
@@ -411,6 +419,24 @@ impl Shard {
         Ok(())
     }
 
+    /// Whether an invocation is blocked for want of code that this binary does not have either. If it has it by now, it
+    /// goes on.
+    async fn still_lacks_code(&mut self, id: InvocationId) -> Result<bool, VerbError> {
+        let Some(mut record) = self.record(id).await?.filter(|record| record.blocked.as_ref().is_some_and(Blocked::lacks_code)) else { return Ok(false) };
+        let message = &record.message;
+        if self.wiring.settings.tasks == crate::wiring::Tasks::Leave
+            || self.wiring.registry.pinned(&message.target.kind, &message.handler, record.version).is_err()
+        {
+            return Ok(true);
+        }
+        record.status = Status::Running;
+        record.blocked = None;
+        let mut writes = Writes::default();
+        writes.put(key::invocation(id), wire::encode(&record));
+        self.write(writes, Vec::new());
+        Ok(false)
+    }
+
     /// Drops an invocation from memory; its rows bring it back.
     pub(crate) fn drop_from_memory(&mut self, id: InvocationId) -> Option<Box<Activation>> {
         let mut activation = self.active.remove(&id)?;
@@ -440,12 +466,19 @@ impl Shard {
         // What runs for it is given up; it runs again, under the same key, once somebody has looked.
         self.drop_tasks(id);
         activation.record.status = Status::Blocked;
+        // What lacks code is looked at again when a binary starts: its row stays.
+        let again = reason.lacks_code();
         activation.record.blocked = Some(reason);
         let mut writes = activation.pending.take().unwrap_or_default();
         let newly_accepted = !writes.puts.is_empty();
         writes.put(key::invocation(id), wire::encode(&activation.record));
-        if let Some(ready) = activation.ready {
-            self.delete_ready(&mut writes, ready);
+        match activation.ready {
+            ready if again => {
+                let ready = ready.unwrap_or_else(|| self.put_ready(&mut writes, id));
+                self.kept_ready.insert(id, ready);
+            }
+            Some(ready) => self.delete_ready(&mut writes, ready),
+            None => {}
         }
         if newly_accepted {
             let keep = self.wiring.settings.keep;
@@ -512,10 +545,16 @@ impl Shard {
     /// Takes an invocation that rests out of memory: what it waits for brings it back.
     pub(super) fn suspend(&mut self, id: InvocationId) {
         let in_process = self.tasks.keys().any(|(owner, _)| *owner == id);
+        let (waits, children) = super::rings::awaited(activation);
+        let in_ring = waits && self.has_queue(&activation.record.message.target);
         let Some(activation) = self.drop_from_memory(id) else { return };
-        // What only this process knows of must be found again by the next one.
+        if !children.is_empty() {
+            self.joining.insert(id, children);
+        }
+        // What only this process knows of must be found again by the next one, and so must who may wait for itself.
         if let Some(ready) = activation.ready
             && !in_process
+            && !in_ring
         {
             let mut writes = Writes::default();
             self.delete_ready(&mut writes, ready);

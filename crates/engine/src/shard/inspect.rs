@@ -7,7 +7,7 @@ use selvedge_kernel::id::InvocationId;
 use selvedge_kernel::journal::{Entry, OpKind, Payload, SealKey};
 use selvedge_kernel::limit;
 use selvedge_kernel::record::actor::DeadLetter;
-use selvedge_kernel::record::invocation::{Begun, Invocation, OutputChunk, Status};
+use selvedge_kernel::record::invocation::{Begun, Invocation, OutputChunk, Restarts, Status};
 use selvedge_kernel::record::kind::Kind;
 use selvedge_kernel::record::message::Outcome;
 use selvedge_kernel::record::{Writes, key};
@@ -58,6 +58,10 @@ impl Shard {
             Command::Erase { id, reply } => {
                 self.erase_when_durable(id, reply).await;
             }
+            Command::Rehearse { id, reply } => {
+                let found = self.rehearse(id).await;
+                let _ = reply.send(found);
+            }
             Command::Why { id, reply } => {
                 let result = self.why(id).await;
                 self.answer(reply, result);
@@ -89,6 +93,7 @@ impl Shard {
                 let _ = reply.send(Ok(census));
             }
             Command::Run(command) => self.run_command(command).await,
+            Command::Schedule(command) => self.schedule_command(command).await,
         }
     }
 
@@ -102,7 +107,7 @@ impl Shard {
         })
     }
 
-    async fn record_in_memory(&self, id: InvocationId) -> Result<Option<Invocation>, VerbError> {
+    pub(super) async fn record_in_memory(&self, id: InvocationId) -> Result<Option<Invocation>, VerbError> {
         match self.active.get(&id) {
             Some(activation) => Ok(Some(activation.record.clone())),
             None => self.record(id).await,
@@ -135,12 +140,15 @@ impl Shard {
                 Ok(None) => Err(error),
                 Err(error) => Err(error),
             },
-            Ok(record) if record.status.ended() => self.outcome(&record).await.map(|outcome| Answer { id: Some(id), progress: Progress::Ended(outcome) }),
-            Ok(_) if wait => {
-                self.wait_for(id, reply);
-                return;
-            }
-            Ok(_) => Ok(Answer { id: Some(id), progress: Progress::Open }),
+            Ok(record) => match self.follow_restarts(record).await {
+                Ok(last) if last.status.ended() => self.outcome(&last).await.map(|outcome| Answer { id: Some(id), progress: Progress::Ended(outcome) }),
+                Ok(last) if wait => {
+                    self.wait_for(last.message.id, reply);
+                    return;
+                }
+                Ok(_) => Ok(Answer { id: Some(id), progress: Progress::Open }),
+                Err(error) => Err(error),
+            },
         };
         self.answer(reply, answer);
     }
@@ -252,8 +260,10 @@ impl Shard {
         record.crashes = (0, record.crashes.1);
         let mut writes = Writes::default();
         writes.put(key::invocation(id), wire::encode(&record));
-        let ready = self.put_ready(&mut writes, id);
-        self.kept_ready.insert(id, ready);
+        if !self.kept_ready.contains_key(&id) {
+            let ready = self.put_ready(&mut writes, id);
+            self.kept_ready.insert(id, ready);
+        }
         self.write(writes, Vec::new());
         self.activate(id).await?;
         Ok(())
@@ -274,10 +284,14 @@ impl Shard {
                 waiting: vec![Waiting::Timer { until: delayed.timer.0 }],
                 slow_polls: 0,
                 caller: message.context,
+                version: crate::registry::FIRST_VERSION,
+                restarts: Restarts::default(),
             });
         }
         let record = self.known_record(id).await?;
         let waiting = if record.status.ended() { Vec::new() } else { self.waiting(id, &record).await? };
+        let admission = self.wiring.settings.pressure.admission();
+        let waiting = waiting.into_iter().map(|waiting| waiting.under(admission)).collect();
         let last_error = record.end.as_ref().and_then(|end| end.error.clone()).or_else(|| record.last_error.clone());
         Ok(Why {
             id,
@@ -290,6 +304,8 @@ impl Shard {
             waiting,
             slow_polls: self.active.get(&id).map_or(0, |activation| activation.slow_polls),
             caller: record.message.context.clone(),
+            version: record.version,
+            restarts: record.restarts,
         })
     }
 
@@ -333,7 +349,9 @@ impl Shard {
                 let transition = self.tasks.get(&(id, u32::MAX));
                 waiting.push(match transition {
                     Some(task) => Waiting::Step { name: record.message.handler.clone(), attempt: task.attempt, since: task.since },
-                    None if self.runnable.contains(&id) => Waiting::Turn { position: self.runnable.len() as u64 },
+                    None if self.runnable.contains(&id) || self.wiring.settings.tasks == crate::wiring::Tasks::Leave => {
+                        Waiting::Turn { position: self.runnable.len() as u64 }
+                    }
                     None => Waiting::Commit,
                 });
             }
@@ -412,7 +430,7 @@ impl Shard {
     fn prefixes(&self, kind: Kind) -> impl Iterator<Item = selvedge_kernel::id::Key> + use<> {
         let per_shard = 0x1_0000 / u32::from(self.wiring.shards);
         let first = u32::from(self.id.0) * 0x1_0000 / u32::from(self.wiring.shards);
-        (first..=(first + per_shard).min(0xfffe))
+        (first..(first + per_shard).min(0xffff))
             .map(move |hash| selvedge_kernel::id::Key::copy_from_slice(&[(hash >> 8) as u8, (hash & 0xff) as u8, kind as u8]))
     }
 

@@ -356,6 +356,18 @@ impl Shard {
                 self.take_start(run, &definition, input, context, reply_to, writes, effects).await
             }
             Envelope::Cancel { invocation, reason } => self.keep_cancel(invocation, reason, writes).await,
+            Envelope::Borrow { limit, from, life, throttle, report } => self.take_report(limit, (from, life), &throttle, report, writes, effects).await,
+            Envelope::Grant { limit, life, throttle, permits } => {
+                self.take_grant(&limit, life, &throttle, permits);
+                Ok(())
+            }
+            Envelope::StartChild { run, definition, input, context, parent } => {
+                self.take_child(run, &definition, (input, context), parent, writes, effects).await
+            }
+            Envelope::EnterLine(entering) => self.enter_line(entering, writes, effects).await,
+            Envelope::LeaveLine(leaving) => self.leave_line(leaving, writes, effects).await,
+            Envelope::Line { run, says } => self.take_line(run, says).await,
+            Envelope::CancelRun { run, reason } => self.keep_run_cancel(run, reason).await,
         }
     }
 

@@ -3,15 +3,20 @@
 mod accept;
 mod activate;
 mod advance;
+mod calls;
 mod decide;
 mod ending;
 mod erase;
 mod inspect;
 mod leftovers;
+mod limits;
 mod mail;
 mod names;
 mod outside;
 mod reads;
+mod rehearse;
+mod restart;
+mod rings;
 mod signal;
 mod timers;
 mod transition;
@@ -41,6 +46,7 @@ use crate::env::{Entropy, Tick};
 use crate::idmap::{IdMap, IdSet};
 pub(crate) use crate::shard::activate::{Activation, Outside};
 use crate::shard::mail::Pair;
+pub(crate) use crate::shard::rings::Probe;
 pub(crate) use crate::shard::timers::Alarm;
 use crate::shard::timers::TimerQueue;
 use crate::wiring::Wiring;
@@ -116,6 +122,7 @@ pub(crate) enum Command {
     Retry { id: InvocationId, reply: Reply<()> },
     Erase { id: InvocationId, reply: Reply<()> },
     Tenant { id: InvocationId, reply: Reply<Option<String>> },
+    Rehearse { id: InvocationId, reply: Reply<Option<String>> },
     Why { id: InvocationId, reply: Reply<crate::why::Why> },
     Output { id: InvocationId, from: u64, reply: Reply<Vec<(u64, Bytes)>> },
     State { actor: ActorId, reply: Reply<Vec<(String, Bytes)>> },
@@ -123,6 +130,7 @@ pub(crate) enum Command {
     DeadLetters { tenant: String, reply: Reply<Vec<selvedge_kernel::record::actor::DeadLetter>> },
     Census { reply: Reply<crate::why::Census> },
     Run(crate::runs::RunCommand),
+    Schedule(crate::schedules::ScheduleCommand),
 }
 
 /// Whom a signal addresses.
@@ -207,6 +215,8 @@ pub(crate) struct Shard {
     pub barriers: VecDeque<(u64, Effect)>,
     pub effects: VecDeque<Effect>,
     pub runs: crate::runs::Runs,
+    /// What this shard lends, and what its tasks borrow.
+    pub limits: limits::Limits,
     /// Walks of `verify`, the first one under way.
     pub walks: VecDeque<Box<verify::Walk>>,
     /// What tasks gave while their invocation could not take it.
@@ -217,6 +227,12 @@ pub(crate) struct Shard {
     pub doomed: VecDeque<InvocationId>,
     pub live_ready: std::collections::BTreeSet<u64>,
     pub kept_ready: IdMap<InvocationId, u64>,
+    /// Holders that may wait for themselves: when they are looked at, and how often they were.
+    pub watched: IdMap<InvocationId, ((Millis, u64), u32)>,
+    /// The invocation that is being moved on: it is not in its place.
+    pub moving: Option<InvocationId>,
+    /// The children that suspended handlers join, by the number of their spawn.
+    pub joining: IdMap<InvocationId, Vec<u32>>,
     /// Invocations that were running when the last owner ended, with their ready rows, and have not come back yet.
     pub in_line: VecDeque<(InvocationId, u64)>,
     /// Those that have, and are in memory since.
@@ -260,12 +276,16 @@ impl Shard {
             barriers: VecDeque::new(),
             effects: VecDeque::new(),
             runs: crate::runs::Runs::default(),
+            limits: limits::Limits::default(),
             walks: VecDeque::new(),
             late: HashMap::new(),
             doomed: VecDeque::new(),
             revived: VecDeque::new(),
             live_ready: std::collections::BTreeSet::new(),
             kept_ready: Default::default(),
+            watched: Default::default(),
+            moving: None,
+            joining: Default::default(),
             in_line: VecDeque::new(),
             recovering: Default::default(),
             was_clean,
@@ -407,7 +427,9 @@ impl Shard {
 
     /// Whether something of this shard moves by itself, time apart.
     pub(crate) fn has_work(&self) -> bool {
-        !(self.effects.is_empty() && self.runnable.is_empty() && self.revived.is_empty() && self.doomed.is_empty()) || self.line_moves()
+        !(self.effects.is_empty() && self.runnable.is_empty() && self.revived.is_empty() && self.doomed.is_empty())
+            || self.limits.has_reports()
+            || self.line_moves()
     }
 
     /// One turn: lets out what is durable, fires what is due, and polls what can move.
@@ -434,6 +456,7 @@ impl Shard {
                 self.advance(id).await;
                 advanced += 1;
             }
+            self.turn_limits().await;
             self.evict();
             if advanced >= ADVANCED_PER_TURN {
                 // What this turn has decided goes to the disk, and what has come since is heard, before the next one.

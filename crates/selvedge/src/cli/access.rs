@@ -1,8 +1,10 @@
 //! The way to a data directory: through its holder, or by opening it for as long as one verb takes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use selvedge_engine::engine;
 use selvedge_engine::exec::Shim;
 use selvedge_engine::wiring::Tasks;
 use selvedge_kernel::error::Consequence;
@@ -12,7 +14,7 @@ use serde_json::Value;
 use crate::app::App;
 use crate::bootstrap::{Engine, EngineError};
 use crate::config::{self, Config};
-use crate::control::{Control, Problem, Request, perform};
+use crate::control::{Control, GONE, Problem, Request, perform};
 
 use super::args::Common;
 use super::check::{manifest_of, with_manifest};
@@ -59,13 +61,33 @@ fn shown(path: &Path) -> String {
 
 /// Opens a data directory to stay in it. A verb that has it for a moment is waited for; whoever stays in it is named.
 pub async fn hold(config: Config, app: App) -> Result<Engine, Stop> {
+    whole(&config.data)?;
     let mut waited = Duration::ZERO;
     loop {
         match Engine::open(config.clone(), app.clone()).await {
             Ok(engine) => return Ok(engine),
             Err(EngineError::Store(OpenError::Held { .. })) if waited < PATIENCE && connect(&config.data).await?.is_none() => waited += pause().await,
+            Err(error @ EngineError::Store(OpenError::Held { .. })) => {
+                let mut stop = Stop::from(error);
+                if let Some(hint) = what_it_runs(&config.data).await {
+                    stop.message = format!("{}\n  hint: {hint}", stop.message);
+                }
+                return Err(stop);
+            }
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+/// How to see what the holder runs.
+async fn what_it_runs(data: &Path) -> Option<String> {
+    let runs = connect(data).await.ok()??.ask(&Request::Runs).await.ok()?;
+    let open = |run: &&Value| !matches!(run["status"].as_str(), Some("completed" | "failed" | "cancelled"));
+    let open: Vec<&str> = runs.as_array()?.iter().filter(open).filter_map(|run| run["id"].as_str()).collect();
+    match open[..] {
+        [] => None,
+        [run] => Some(format!("it runs {run}: `selvedge runs follow {run}` prints what happens to it")),
+        [..] => Some(format!("it runs {} runs: `selvedge runs list` has them, `selvedge runs follow RUN` prints what happens to one", open.len())),
     }
 }
 
@@ -73,6 +95,60 @@ async fn pause() -> Duration {
     let pause = Duration::from_millis(20);
     tokio::time::sleep(pause).await;
     pause
+}
+
+/// Asks, lets go of the directory if it was ours, and gives the answer. A holder that closes just now is followed by the
+/// next one, or by us: what is asked twice has a key or says that it was done.
+pub async fn ask_once(common: &Common, app: App, tasks: Tasks, request: Request) -> Result<Value, Stop> {
+    Ok(ask_whoever(common, app, tasks, request).await?.0)
+}
+
+/// The same, and whether somebody else holds the directory.
+pub async fn ask_whoever(common: &Common, app: App, tasks: Tasks, request: Request) -> Result<(Value, bool), Stop> {
+    let mut waited = Duration::ZERO;
+    loop {
+        let mut access = Access::open(common, app.clone(), tasks).await?;
+        let held = matches!(access, Access::Holder(_));
+        let answer = access.ask(request.clone()).await;
+        access.close().await?;
+        match answer {
+            Err(problem) if held && problem.code == GONE && waited < PATIENCE => waited += pause().await,
+            answer => return Ok((answer?, held)),
+        }
+    }
+}
+
+/// The manifest of a data directory: as named, else that of its last run, else the one of this folder.
+pub fn manifest_for(common: &Common, data: &Path) -> Result<Option<PathBuf>, Stop> {
+    let noted = Slots::read(data)?.manifest.filter(|file| file.exists());
+    Ok(common.app.clone().or(noted).or_else(|| manifest_of(common, None)))
+}
+
+/// A key that nobody else has: what is sent under it twice arrives once.
+pub fn fresh_key() -> Result<String, Stop> {
+    let mut bytes = [0u8; 16];
+    getrandom::fill(&mut bytes).map_err(|error| Stop::new(Code::Failed, format!("the system gives no random bytes: {error}")))?;
+    Ok(bytes.iter().fold("cli-".to_owned(), |key, byte| format!("{key}{byte:02x}")))
+}
+
+/// Refuses what was a data directory and has lost the file that says so.
+fn whole(data: &Path) -> Result<(), Stop> {
+    let here = |name: &str| data.join(name).exists();
+    if here("meta") || !(here("log") || here("tree")) {
+        return Ok(());
+    }
+    let text = format!(
+        "the data directory {} is damaged: `meta` is missing beside {}. Nothing was changed: put `meta` back from a backup, or name another directory with --data",
+        data.display(),
+        if here("log") { "`log`" } else { "`tree`" }
+    );
+    Err(Stop::new(Code::Configuration, text))
+}
+
+/// The nearest data directory in a folder above, if there is none here.
+fn above() -> Option<PathBuf> {
+    let here = std::env::current_dir().ok()?;
+    here.ancestors().skip(1).map(|folder| folder.join(".selvedge")).find(|data| data.join("meta").exists())
 }
 
 impl Access {
@@ -84,12 +160,16 @@ impl Access {
             config.control = config::Control::Silent;
         }
         let data = config.data.clone();
+        whole(&data)?;
         if !data.join("meta").exists() {
             let data = shown(&data);
+            if let Some(found) = above().filter(|_| common.data.is_none()) {
+                let found = found.display();
+                return Err(Stop::usage(format!("there is no data directory {data}, but there is {found}: add `--data {found}` if you mean that one")));
+            }
             return Err(Stop::usage(format!("there is no data directory {data}: `selvedge run PIPELINE.yaml` makes one, `--data DIR` names another")));
         }
-        let slots = Slots::read(&data)?;
-        let manifest = common.app.clone().or(slots.manifest.filter(|file| file.exists())).or_else(|| manifest_of(common, None));
+        let manifest = manifest_for(common, &data)?;
         let mut waited = Duration::ZERO;
         loop {
             if let Some(control) = connect(&data).await? {
@@ -106,14 +186,6 @@ impl Access {
         }
     }
 
-    /// Asks, lets go of the directory if it was ours, and gives the answer.
-    pub async fn ask_once(self, request: Request) -> Result<Value, Stop> {
-        let mut access = self;
-        let answer = access.ask(request).await;
-        access.close().await?;
-        Ok(answer?)
-    }
-
     /// Asks.
     pub async fn ask(&mut self, request: Request) -> Result<Value, Problem> {
         match self {
@@ -122,7 +194,18 @@ impl Access {
         }
     }
 
-    /// Whether somebody works on what is accepted.
+    /// A second way to the same directory, to ask something while the first one waits.
+    pub async fn second(&self, common: &Common) -> Result<Second, Stop> {
+        match self {
+            Access::Own(engine) => Ok(Second::Own(engine.inner.clone(), engine.tenant.clone())),
+            Access::Holder(_) => match connect(&config(common)?.data).await? {
+                Some(control) => Ok(Second::Holder(control)),
+                None => Err(Stop::new(Code::Unreachable, "the process that holds the data directory has gone: try again")),
+            },
+        }
+    }
+
+    /// Whether somebody else holds the directory.
     pub fn is_held(&self) -> bool {
         matches!(self, Access::Holder(_))
     }
@@ -132,6 +215,24 @@ impl Access {
             engine.close().await?;
         }
         Ok(())
+    }
+}
+
+/// See [`Access::second`].
+pub enum Second {
+    /// A connection of its own.
+    Holder(Control),
+    /// Our engine, and its tenant.
+    Own(Arc<engine::Engine>, String),
+}
+
+impl Second {
+    /// Asks.
+    pub async fn ask(&mut self, request: Request) -> Result<Value, Problem> {
+        match self {
+            Second::Holder(control) => control.ask(&request).await,
+            Second::Own(engine, tenant) => perform(engine, tenant, request).await,
+        }
     }
 }
 

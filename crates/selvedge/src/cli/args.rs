@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use selvedge_kernel::policy::Span;
 
 /// Durable actors and pipelines: what was accepted survives any kill, and no finished step is done twice.
 #[derive(Parser, Debug)]
@@ -54,6 +55,9 @@ pub enum Noun {
     /// Look at runs, steer them, answer them
     #[command(subcommand)]
     Runs(Runs),
+    /// Look at schedules, pause, resume and fire them
+    #[command(subcommand)]
+    Schedules(Schedules),
     /// Talk to actors
     #[command(subcommand)]
     Actors(Actors),
@@ -65,6 +69,26 @@ pub enum Noun {
         /// run_… or inv_…
         id: String,
     },
+    /// Questions to people
+    #[command(subcommand)]
+    Approvals(Approvals),
+    /// Everything that has been open for long, oldest first, and what it waits for
+    Stuck {
+        /// For how long, as in 90s, 15m or 2h
+        #[arg(long, value_name = "SPAN", default_value = "1h")]
+        longer_than: Span,
+    },
+    /// Replay recorded journals with the code at hand, before a deploy: what would block, and why
+    Replay {
+        /// Those of actors of this type alone
+        #[arg(long = "type", value_name = "TYPE")]
+        kind: Option<String>,
+        /// Those of what is open, and of what came within this time, as in 90s, 2h or 7d
+        #[arg(long, value_name = "SPAN", default_value = "7d")]
+        since: Span,
+    },
+    /// Store, log, disk, clock, limits, executors, dead letters: what is right, and what to do about the rest
+    Doctor,
     /// Messages that could not be handled
     #[command(subcommand)]
     DeadLetters(DeadLetters),
@@ -105,6 +129,37 @@ pub enum Pipelines {
 }
 
 #[derive(Subcommand, Debug)]
+pub enum Schedules {
+    /// All schedules, with their next fires and what they did
+    List,
+    /// Why a schedule is where it is
+    Show {
+        /// The pipeline that it starts
+        pipeline: String,
+    },
+    /// Fire no more until it is resumed
+    Pause {
+        /// The pipeline that it starts
+        pipeline: String,
+    },
+    /// Fire again, from now on
+    Resume {
+        /// The pipeline that it starts
+        pipeline: String,
+    },
+    /// Fire now, whatever is under way
+    Fire {
+        /// The pipeline that it starts
+        pipeline: String,
+    },
+    /// Take it away, until a process opens the data directory with its pipeline again
+    Remove {
+        /// The pipeline that it starts
+        pipeline: String,
+    },
+}
+
+#[derive(Subcommand, Debug)]
 pub enum Runs {
     /// All runs, newest first
     List,
@@ -125,7 +180,16 @@ pub enum Runs {
     /// Go on after a pause
     Resume(RunId),
     /// Take up what failed or is blocked; what is finished stays finished
-    Retry(RunId),
+    Retry {
+        #[command(flatten)]
+        run: RunId,
+        /// Start this stage over, and every stage that depends on it
+        #[arg(long, value_name = "STAGE")]
+        from: Option<String>,
+        /// Run only failed tasks again, those that `continue` has passed over among them; what depends on them starts over
+        #[arg(long)]
+        failed_only: bool,
+    },
     /// Say yes to an approval
     Approve(Decision),
     /// Say no to an approval
@@ -138,6 +202,9 @@ pub enum Runs {
         name: String,
         #[command(flatten)]
         data: Data,
+        /// The same key, the same signal
+        #[arg(long, value_name = "KEY")]
+        idempotency_key: Option<String>,
     },
 }
 
@@ -172,7 +239,7 @@ pub struct Data {
 #[derive(Subcommand, Debug)]
 pub enum Actors {
     /// Call a handler and print its result
-    Call(Message),
+    Call(Call),
     /// Send to a handler: durable when this returns, handled later
     Send(Message),
     /// Deliver a signal to whoever waits for it at that actor; it is kept until somebody does
@@ -183,6 +250,9 @@ pub enum Actors {
         name: String,
         #[command(flatten)]
         data: Data,
+        /// The same key, the same signal
+        #[arg(long, value_name = "KEY")]
+        idempotency_key: Option<String>,
     },
     /// The state of an actor
     State(Actor),
@@ -208,6 +278,19 @@ pub struct Message {
     pub idempotency_key: Option<String>,
 }
 
+/// `actors call`
+#[derive(Args, Debug)]
+pub struct Call {
+    #[command(flatten)]
+    pub message: Message,
+    /// Print the invocation's id and do not wait
+    #[arg(long, conflicts_with = "wait")]
+    pub no_wait: bool,
+    /// Wait at most so long, as in 30s; the invocation goes on
+    #[arg(long, value_name = "SPAN")]
+    pub wait: Option<Span>,
+}
+
 #[derive(Args, Debug)]
 pub struct InvocationId {
     /// inv_…
@@ -216,6 +299,12 @@ pub struct InvocationId {
 
 #[derive(Subcommand, Debug)]
 pub enum Invocations {
+    /// Those that are open, newest first
+    List {
+        /// Those that have ended as well
+        #[arg(long)]
+        all: bool,
+    },
     /// Where it stands, and its result once it has one
     Show(InvocationId),
     /// Ask it to end: what it waits for gives `cancelled`
@@ -236,6 +325,16 @@ pub enum Invocations {
     },
     /// Look at a blocked one again
     Retry(InvocationId),
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Approvals {
+    /// Those that are open, then those that were answered: who, when, with which remark
+    List,
+    /// Say yes to the approval of a run
+    Approve(Decision),
+    /// Say no to the approval of a run
+    Reject(Decision),
 }
 
 #[derive(Subcommand, Debug)]

@@ -17,6 +17,28 @@ pub fn lines(event: &Event) -> Vec<String> {
     lines.into_iter().map(|line| format!("{}  {line}", event.at)).collect()
 }
 
+/// One event for programs; where something is stands under `status`.
+pub fn json(number: u64, event: &Event) -> Value {
+    fn renamed(value: &mut Value) {
+        match value {
+            Value::Object(entries) => {
+                if let Some(state) = entries.remove("state") {
+                    entries.insert("status".to_owned(), state);
+                }
+                entries.values_mut().for_each(renamed);
+            }
+            Value::Array(items) => items.iter_mut().for_each(renamed),
+            _ => {}
+        }
+    }
+    // An event is made of strings, numbers and lists: it has a JSON form.
+    let mut shown = serde_json::to_value(event).unwrap_or_default();
+    renamed(&mut shown);
+    shown["number"] = number.into();
+    shown["at"] = event.at.to_string().into();
+    shown
+}
+
 /// One happening.
 pub fn line(happening: &Happening) -> String {
     let because = |reason: &Option<String>| reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
@@ -38,9 +60,13 @@ fn times(number: u32) -> String {
 
 /// How long ago a time was.
 pub fn age(at: &Value) -> String {
+    at.as_u64().map_or_else(String::new, |at| span(now().since(Millis(at))))
+}
+
+/// What the clock on the wall shows.
+pub fn now() -> Millis {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now = Millis(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
-    at.as_u64().map_or_else(String::new, |at| span(now.since(Millis(at))))
+    Millis(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// A span of time, as short as people say it.

@@ -3,17 +3,22 @@
 mod access;
 mod actors;
 mod args;
+mod call;
 mod check;
+mod doctor;
 mod exit;
 mod happened;
 mod print;
 mod progress;
+mod replay;
 mod run;
 mod runs;
 mod said;
+mod schedules;
 mod settings;
 mod slots;
 mod started;
+mod stuck;
 mod usage;
 
 use std::process::ExitCode;
@@ -22,7 +27,7 @@ use clap::{CommandFactory, Parser};
 use selvedge_engine::exec::{SHIM_VERB, shim_main};
 
 use crate::app::App;
-use args::{Cli, Noun};
+use args::{Approvals, Cli, Noun, Runs};
 use exit::{Code, Stop};
 
 /// The whole command line, with the handlers and activities of an application.
@@ -67,7 +72,14 @@ async fn perform(cli: Cli, app: App) -> Result<Code, Stop> {
         Noun::Pipelines(verb) => check::pipelines(&common, app, verb),
         Noun::Actors(verb) => actors::actors(&common, app, verb).await,
         Noun::Invocations(verb) => actors::invocations(&common, app, verb).await,
+        Noun::Schedules(verb) => schedules::schedules(&common, app, verb).await,
         Noun::Why { id } => actors::why(&common, app, id).await,
+        Noun::Approvals(Approvals::List) => runs::approvals(&common, app).await,
+        Noun::Approvals(Approvals::Approve(decision)) => runs::runs(&common, app, Runs::Approve(decision)).await,
+        Noun::Approvals(Approvals::Reject(decision)) => runs::runs(&common, app, Runs::Reject(decision)).await,
+        Noun::Stuck { longer_than } => stuck::stuck(&common, app, longer_than.0).await,
+        Noun::Replay { kind, since } => replay::replay(&common, app, kind, since.0).await,
+        Noun::Doctor => doctor::doctor(&common, app).await,
         Noun::DeadLetters(_) => actors::dead_letters(&common, app).await,
         Noun::Verify => actors::verify(&common, app).await,
         Noun::Config(verb) => settings::config(&common, verb),

@@ -90,7 +90,7 @@ fn log(common: &Common, lines: &Lines) -> Result<LogLine, Stop> {
 }
 
 /// Comes to its end when somebody wants this process to end.
-async fn interrupted() -> Result<(), Stop> {
+pub async fn interrupted() -> Result<(), Stop> {
     let failed = |error: std::io::Error| Stop::new(Code::Failed, format!("signals cannot be received: {error}"));
     let (mut asked, mut told) = (signal(SignalKind::interrupt()).map_err(failed)?, signal(SignalKind::terminate()).map_err(failed)?);
     tokio::select! {
@@ -122,7 +122,7 @@ impl Follow<'_> {
         }
         if status.state != RunState::Completed {
             if matches!(self.common.output, Output::Json) {
-                print::say(&print::pretty(&json!({ "run": id, "state": status.state, "error": status.error })))?;
+                print::say(&print::pretty(&json!({ "id": id, "status": status.state, "error": status.error })))?;
             }
             return Err(Stop::new(Code::Failed, sentence(&status)));
         }
@@ -130,7 +130,7 @@ impl Follow<'_> {
         let output = self.runs().output(&id).await?;
         match self.common.output {
             Output::Text => print::say(&print::pretty(&output))?,
-            Output::Json => print::say(&print::pretty(&json!({ "run": id, "state": status.state, "output": output })))?,
+            Output::Json => print::say(&print::pretty(&json!({ "id": id, "status": status.state, "output": output })))?,
         }
         Ok(Code::Done)
     }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::app::App;
 use crate::control::{Decision as Answer, Request, Steer};
 
-use super::access::Access;
+use super::access::{Access, ask_once, ask_whoever, fresh_key};
 use super::actors::{done, text};
 use super::args::{Common, Decision, Output, RunId, Runs};
 use super::exit::{Code, Stop};
@@ -17,23 +17,38 @@ use super::{happened, print, said};
 /// Performs one of them.
 pub async fn runs(common: &Common, app: App, verb: Runs) -> Result<Code, Stop> {
     let (request, what) = match verb {
-        Runs::List => return list(common, app).await,
+        Runs::List => return all(common, app).await,
         Runs::Show(RunId { id }) => return show(common, app, id).await,
         Runs::Follow(RunId { id }) => return follow(common, app, id).await,
         Runs::Cancel { run, reason } => (Request::SteerRun { id: run.id, steer: Steer::Cancel { reason } }, "it ends as cancelled".to_owned()),
         Runs::Pause(run) => (Request::SteerRun { id: run.id, steer: Steer::Pause }, "it starts nothing new; `selvedge runs resume` lets it go on".to_owned()),
         Runs::Resume(run) => (Request::SteerRun { id: run.id, steer: Steer::Resume }, "it goes on".to_owned()),
-        Runs::Retry(run) => (Request::SteerRun { id: run.id, steer: Steer::Retry }, "what failed or was blocked is taken up again".to_owned()),
+        Runs::Retry { run, from: None, failed_only: false } => {
+            (Request::SteerRun { id: run.id, steer: Steer::Retry }, "what failed or was blocked is taken up again".to_owned())
+        }
+        Runs::Retry { run, from, failed_only } => {
+            let what = match &from {
+                Some(stage) => format!("it goes on from `{stage}`"),
+                None => "failed tasks run again".to_owned(),
+            };
+            (Request::SteerRun { id: run.id, steer: Steer::RetryMore { from, failed_only } }, what)
+        }
         Runs::Approve(decision) => decide(decision, Answer::Approve),
         Runs::Reject(decision) => decide(decision, Answer::Reject),
-        Runs::Signal { run, name, data } => {
+        Runs::Signal { run, name, data, idempotency_key } => {
             let what = format!("the signal `{name}` is delivered");
-            (Request::SignalRun { id: run.id, name, payload: said::json("--data-json", &data.json)?.text }, what)
+            (
+                Request::SignalRun {
+                    id: run.id,
+                    name,
+                    payload: said::json("--data-json", &data.json)?.text,
+                    idempotency_key: Some(idempotency_key.map_or_else(fresh_key, Ok)?),
+                },
+                what,
+            )
         }
     };
-    let access = Access::open(common, app, Tasks::Leave).await?;
-    let held = access.is_held();
-    access.ask_once(request).await?;
+    let (_, held) = ask_whoever(common, app, Tasks::Leave, request).await?;
     done(common, &what)?;
     if !held {
         print::note("nobody holds the data directory: the command that started the run goes on with it");
@@ -52,10 +67,10 @@ fn decide(decision: Decision, answer: Answer) -> (Request, String) {
     (Request::Decide { id: decision.run.id, stage: decision.stage, answer, by, comment: decision.comment }, what)
 }
 
-async fn list(common: &Common, app: App) -> Result<Code, Stop> {
-    let runs = Access::open(common, app, Tasks::Leave).await?.ask_once(Request::Runs).await?;
+async fn all(common: &Common, app: App) -> Result<Code, Stop> {
+    let runs = ask_once(common, app, Tasks::Leave, Request::Runs).await?;
     print::result(common.output, &runs, || {
-        let row = |run: &Value| ["id", "pipeline", "state"].iter().map(|name| text(&run[*name])).chain([happened::age(&run["started_at_ms"])]).collect();
+        let row = |run: &Value| ["id", "pipeline", "status"].iter().map(|name| text(&run[*name])).chain([happened::age(&run["started_at_ms"])]).collect();
         let rows: Vec<Vec<String>> = runs.as_array().into_iter().flatten().map(row).collect();
         if rows.is_empty() { "there is no run".to_owned() } else { print::table(&["RUN", "PIPELINE", "STATUS", "AGE"], &rows) }
     })?;
@@ -63,23 +78,75 @@ async fn list(common: &Common, app: App) -> Result<Code, Stop> {
 }
 
 async fn show(common: &Common, app: App, id: String) -> Result<Code, Stop> {
-    let run = Access::open(common, app, Tasks::Leave).await?.ask_once(Request::Run { id }).await?;
+    let run = ask_once(common, app, Tasks::Leave, Request::Run { id }).await?;
     print::result(common.output, &run, || {
-        let stages = run["stages"].as_array().into_iter().flatten();
-        let rows: Vec<Vec<String>> = stages.map(stage).collect();
+        let rows: Vec<Vec<String>> = list(&run["stages"]).map(stage).collect();
+        let mut parts = vec![text(&run["sentence"]), print::table(&["STAGE", "STATUS", "DONE", "OF", "FAILED", "RUNNING", "RETRYING", "LAST ERROR"], &rows)];
+        parts.extend(failures(&run));
+        let decided: Vec<String> = list(&run["stages"]).filter(|stage| !stage["decision"].is_null()).map(decision).collect();
+        if !decided.is_empty() {
+            parts.push(decided.join("\n"));
+        }
         let output = run.get("output").map(|output| format!("\noutput: {}", print::pretty(output))).unwrap_or_default();
-        format!(
-            "{}\n\n{}{output}",
-            text(&run["sentence"]),
-            print::table(&["STAGE", "STATE", "DONE", "OF", "FAILED", "RUNNING", "RETRYING", "LAST ERROR"], &rows)
-        )
+        format!("{}{output}", parts.join("\n\n"))
+    })?;
+    Ok(Code::Done)
+}
+
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+/// The tasks that failed, also those of stages that went on without them.
+fn failures(run: &Value) -> Option<String> {
+    let line = |failure: &Value| {
+        vec![format!("{}[{}]", text(&failure["stage"]), failure["item"]), text(&failure["attempts"]), text(&failure["at"]), error(&failure["error"])]
+    };
+    let rows: Vec<Vec<String>> = list(&run["failures"]).map(line).collect();
+    let more = match run["more_failures"].as_u64() {
+        None | Some(0) => String::new(),
+        Some(more) => format!("\nand {more} more"),
+    };
+    (!rows.is_empty()).then(|| format!("{}{more}", print::table(&["FAILED TASK", "ATTEMPTS", "AT", "ERROR"], &rows)))
+}
+
+fn decision(stage: &Value) -> String {
+    let decision = &stage["decision"];
+    let comment = decision["comment"].as_str().map(|comment| format!(": {comment}")).unwrap_or_default();
+    format!("{} was {} by {} at {}{comment}", text(&stage["name"]), text(&decision["status"]), text(&decision["by"]), text(&decision["at"]))
+}
+
+fn error(error: &Value) -> String {
+    if error.is_null() { String::new() } else { format!("{}: {}", text(&error["code"]), text(&error["message"])) }
+}
+
+/// `approvals list`
+pub async fn approvals(common: &Common, app: App) -> Result<Code, Stop> {
+    let approvals = ask_once(common, app, Tasks::Leave, Request::Approvals).await?;
+    print::result(common.output, &approvals, || {
+        let row = |approval: &Value| {
+            let who = match approval["by"].as_str() {
+                Some(by) => by.to_owned(),
+                None => list(&approval["assignees"]).map(text).collect::<Vec<_>>().join(", "),
+            };
+            let when = approval["at"].as_str().map_or_else(|| format!("until {}", text(&approval["expires"])), str::to_owned);
+            vec![
+                text(&approval["run"]),
+                text(&approval["stage"]),
+                text(&approval["status"]),
+                who,
+                when,
+                approval["comment"].as_str().unwrap_or_default().to_owned(),
+            ]
+        };
+        let rows: Vec<Vec<String>> = list(&approvals).map(row).collect();
+        if rows.is_empty() { "there is no approval".to_owned() } else { print::table(&["RUN", "STAGE", "STATUS", "WHO", "WHEN", "COMMENT"], &rows) }
     })?;
     Ok(Code::Done)
 }
 
 fn stage(stage: &Value) -> Vec<String> {
-    let error = if stage["error"].is_null() { String::new() } else { format!("{}: {}", text(&stage["error"]["code"]), text(&stage["error"]["message"])) };
-    ["name", "state", "done", "total", "failed", "running", "retrying"].iter().map(|name| text(&stage[*name])).chain([error]).collect()
+    ["name", "status", "done", "total", "failed", "running", "retrying"].iter().map(|name| text(&stage[*name])).chain([error(&stage["error"])]).collect()
 }
 
 async fn follow(common: &Common, app: App, id: String) -> Result<Code, Stop> {
@@ -93,14 +160,14 @@ async fn follow(common: &Common, app: App, id: String) -> Result<Code, Stop> {
             // It has ended, and none of its events is kept any more.
             let run = access.ask(Request::Run { id }).await?;
             access.close().await?;
-            return Ok(if run["state"] == "completed" { Code::Done } else { Code::Failed });
+            return Ok(if run["status"] == "completed" { Code::Done } else { Code::Failed });
         }
         let mut state = RunState::Running;
         for (number, event) in events {
             next = number + 1;
             state = event.state;
             match common.output {
-                Output::Json => print::say(&serde_json::to_string(&(number, &event)).unwrap_or_default())?,
+                Output::Json => print::say(&happened::json(number, &event).to_string())?,
                 Output::Text => happened::lines(&event).iter().try_for_each(|line| print::say(line))?,
             }
         }

@@ -16,10 +16,11 @@ pub fn end(error: &clap::Error) -> Code {
             Code::Done
         }
         _ => {
-            let hint = match (error.kind(), error.get(ContextKind::InvalidSubcommand)) {
+            let words: Vec<String> = std::env::args().skip(1).take(3).collect();
+            let hint = swapped(&words).or_else(|| match (error.kind(), error.get(ContextKind::InvalidSubcommand)) {
                 (ErrorKind::InvalidSubcommand, Some(ContextValue::String(word))) => meant(word),
                 _ => None,
-            };
+            });
             match hint {
                 Some(hint) => print::complain(&hint),
                 None => drop(error.print()),
@@ -29,8 +30,18 @@ pub fn end(error: &clap::Error) -> Code {
     }
 }
 
+/// `run show` where `runs show` was meant.
+fn swapped(words: &[String]) -> Option<String> {
+    let [first, verb, ..] = words else { return None };
+    let known = Cli::command().find_subcommand("runs")?.get_subcommands().any(|known| known.get_name() == verb.as_str());
+    (first == "run" && known).then(|| format!("`run` runs a pipeline's file: did you mean `selvedge runs {verb}`?"))
+}
+
 /// A verb where a noun was meant: the nouns that have it.
 fn meant(word: &str) -> Option<String> {
+    if word == "start" {
+        return Some("there is no `start`: `selvedge run FILE` starts a pipeline and goes on with it after a kill".to_owned());
+    }
     let command = Cli::command();
     let nouns: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
     if nouns.contains(&word) || nearest(word, nouns.iter().copied()).is_some() {

@@ -1,16 +1,20 @@
 //! Requests of the command line as verbs of the engine, by whoever owns this process.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use selvedge_engine::engine::{Ask, Engine};
+use selvedge_engine::listing::Listed;
 use selvedge_engine::{Answer, Progress, SignalTarget};
 use selvedge_kernel::auth::{Action, Permit, Resource, authorize, local};
 use selvedge_kernel::error::Consequence;
-use selvedge_kernel::id::{ActorId, InvocationId, RunId};
+use selvedge_kernel::id::{ActorId, ApprovalId, IdError, InvocationId, RunId};
 use selvedge_kernel::record::message::Outcome;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::runs::Runs;
+use super::schedules::Schedules;
 use super::{Invoke, Problem, Request};
 
 /// Does what is asked, as the local owner of a tenant.
@@ -22,16 +26,21 @@ pub async fn perform(engine: &Engine, tenant: &str, request: Request) -> Result<
     match request {
         Request::Call(invoke) => asker.invoke(invoke, true).await,
         Request::Send(invoke) => asker.invoke(invoke, false).await,
-        Request::SignalActor { kind, key, name, payload } => {
+        Request::SignalActor { kind, key, name, payload, idempotency_key } => {
             let actor = asker.actor(kind, key);
             let permit = asker.permit(Action::Signal, Resource::Handler { actor: actor.clone(), handler: String::new() })?;
-            engine.signal(permit, SignalTarget::Actor(actor), &name, text_of(payload)?, None).await?;
+            engine.signal(permit, SignalTarget::Actor(actor), &name, text_of(payload)?, idempotency_key).await?;
             Ok(Value::Null)
         }
         Request::State { kind, key } => {
+            let actor_type = kind.clone();
             let actor = asker.actor(kind, key);
             let permit = asker.permit(Action::Read, Resource::Handler { actor, handler: String::new() })?;
             let entries = engine.state(permit).await?;
+            if entries.is_empty() {
+                // What an earlier manifest declared may still have state.
+                engine.check_actor_type(&actor_type)?;
+            }
             Ok(Value::Object(entries.into_iter().map(|(name, bytes)| (name, of_bytes(&bytes))).collect()))
         }
         Request::Invocation { id } => asker.invocation(&id).await,
@@ -48,19 +57,28 @@ pub async fn perform(engine: &Engine, tenant: &str, request: Request) -> Result<
             Ok(Value::Null)
         }
         Request::Why { id } if id.starts_with(RunId::PREFIX) => Runs(asker).why(&id).await,
-        Request::Why { id } => asker.why(&id).await,
+        Request::Why { id } if id.starts_with(InvocationId::PREFIX) => asker.why(&id).await,
+        Request::Why { id } => Err(no_work(&id)),
+        Request::Await { id } => answer(engine.result(asker.work(Action::Read, &id)?, invocation_id(&id)?, true).await?),
+        Request::Invocations { all } => asker.invocations(if all { Listed::All } else { Listed::Open }).await,
+        Request::Stuck { longer_than_ms } => asker.stuck(Duration::from_millis(longer_than_ms)).await,
+        Request::Health => asker.health().await,
+        Request::Approvals => Runs(asker).approvals().await,
         Request::Runs => Runs(asker).list().await,
         Request::Run { id } => Runs(asker).show(&id).await,
         Request::RunEvents { id, from } => value(&Runs(asker).events(&id, from).await?),
         Request::SteerRun { id, steer } => Runs(asker).steer(&id, steer).await,
         Request::Decide { id, stage, answer, by, comment } => Runs(asker).decide(&id, stage, answer, &by, &comment).await,
-        Request::SignalRun { id, name, payload } => Runs(asker).signal(&id, &name, payload).await,
+        Request::SignalRun { id, name, payload, idempotency_key } => Runs(asker).signal(&id, &name, payload, idempotency_key).await,
+        Request::Schedules => Schedules(asker).list().await,
+        Request::Schedule { pipeline } => Schedules(asker).show(&pipeline).await,
+        Request::SteerSchedule { pipeline, steer } => Schedules(asker).steer(&pipeline, steer).await,
         Request::DeadLetters => {
             let letters = engine.dead_letters(asker.permit(Action::Operate, Resource::Store)?).await?;
             let shown = letters.iter().map(|letter| {
                 let message = &letter.message;
                 json!({
-                    "invocation": message.id.to_string(), "actor": message.target.to_string(), "handler": message.handler,
+                    "id": message.id.to_string(), "actor": message.target.to_string(), "handler": message.handler,
                     "input": of_bytes(&message.input), "error": letter.error, "attempts": letter.attempts, "at": letter.at.to_string(),
                 })
             });
@@ -123,17 +141,45 @@ impl Asker<'_> {
 fn answer(answer: Answer) -> Result<Value, Problem> {
     let id = answer.id.map(|id| id.to_string());
     match answer.progress {
-        Progress::Ended(Outcome::Value(bytes)) => Ok(json!({ "invocation": id, "result": of_bytes(&bytes) })),
+        Progress::Ended(Outcome::Value(bytes)) => Ok(json!({ "id": id, "result": of_bytes(&bytes) })),
         Progress::Ended(Outcome::Error(error)) => {
             let who = id.map(|id| format!("{id} failed: ")).unwrap_or_default();
             Err(Problem::new(Consequence::WorkFailed, &error.code, format!("{who}{error}")))
         }
-        Progress::Open => Ok(json!({ "invocation": id })),
+        Progress::Open => Ok(json!({ "id": id })),
     }
 }
 
 pub(super) fn invocation_id(id: &str) -> Result<InvocationId, Problem> {
-    id.parse().map_err(|error: selvedge_kernel::id::IdError| Problem::new(Consequence::FixInput, "bad_id", error.to_string()))
+    id.parse().map_err(|error: IdError| no_id(id, "an invocation", &error))
+}
+
+/// The error of an id of the wrong kind, with the verb for the kind that it is, or of what is no id at all.
+pub(super) fn no_id(id: &str, wanted: &str, error: &IdError) -> Problem {
+    let text = if id.parse::<RunId>().is_ok() {
+        format!("{id} is a run, and {wanted} is wanted here: `selvedge runs show {id}` shows it")
+    } else if id.parse::<InvocationId>().is_ok() {
+        format!("{id} is an invocation, and {wanted} is wanted here: `selvedge invocations show {id}` shows it")
+    } else if id.parse::<ApprovalId>().is_ok() {
+        format!("{id} is an approval, and {wanted} is wanted here: `selvedge approvals list` names its run")
+    } else if id.contains('/') {
+        format!("`{id}` is an actor, and {wanted} is wanted here: `selvedge actors state {id}` shows it")
+    } else {
+        error.to_string()
+    };
+    Problem::new(Consequence::FixInput, "bad_id", text)
+}
+
+/// The error of an id that is neither a run nor an invocation.
+fn no_work(id: &str) -> Problem {
+    let text = if id.contains('/') {
+        format!("`{id}` is an actor: `selvedge actors state {id}` shows it; `why` wants the id of a run or of an invocation")
+    } else if id.parse::<ApprovalId>().is_ok() {
+        format!("{id} is an approval: `selvedge approvals list` names its run, and `why` says of that what it waits for")
+    } else {
+        format!("`{id}` is no id: expected run_… (`selvedge runs list` has them) or inv_… (`selvedge actors send` prints it)")
+    };
+    Problem::new(Consequence::FixInput, "bad_id", text)
 }
 
 /// The bytes of JSON that came as text.

@@ -1,11 +1,14 @@
 //! The verbs on runs.
 
-use selvedge_engine::{RunControl, RunEnd, RunSummary};
+use selvedge_engine::{Again, Retry, RunControl, RunEnd, RunSummary};
 use selvedge_kernel::auth::{Action, Resource};
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::id::{IdError, RunId};
-use selvedge_kernel::pipeline::run::RunStatus;
-use selvedge_kernel::record::run::Event;
+use selvedge_kernel::limit::CALL_DEPTH;
+use selvedge_kernel::machine::{RunState, StageState};
+use selvedge_kernel::pipeline::run::{Decision as Answered, RunStatus};
+use selvedge_kernel::record::run::{Event, Happening};
+use selvedge_kernel::time::Millis;
 use selvedge_kernel::waiting::Waiting;
 use serde_json::{Value, json};
 
@@ -37,15 +40,19 @@ impl Runs<'_> {
         let runs = self.0.engine.list_runs(self.0.permit(Action::Read, Resource::Store)?).await?;
         let line = |run: &RunSummary| {
             let (id, at) = (run.id.to_string(), run.started_at.to_string());
-            json!({ "id": id, "pipeline": run.pipeline, "state": run.state, "started_at": at, "started_at_ms": run.started_at, "ended_at": run.ended_at.map(|at| at.to_string()) })
+            json!({ "id": id, "pipeline": run.pipeline, "status": run.state, "started_at": at, "started_at_ms": run.started_at, "ended_at": run.ended_at.map(|at| at.to_string()) })
         };
         Ok(Value::Array(runs.iter().map(line).collect()))
     }
 
     pub(super) async fn show(&self, id: &str) -> Result<Value, Problem> {
         let status = self.status(id).await?;
-        let mut shown = value(&status)?;
-        shown["sentence"] = sentence(&status).into();
+        let past = self.past(id, &status).await?;
+        let mut shown = shown(&status)?;
+        shown["sentence"] = ended_because(&status, past.reason.as_deref()).into();
+        shown["reason"] = past.reason.into();
+        shown["failures"] = Value::Array(past.failures);
+        shown["more_failures"] = past.more.into();
         if status.state.ended()
             && let Some(output) = self.end(id).await?.output
         {
@@ -56,7 +63,58 @@ impl Runs<'_> {
 
     pub(super) async fn why(&self, id: &str) -> Result<Value, Problem> {
         let status = self.status(id).await?;
-        Ok(json!({ "id": id, "sentence": sentence(&status), "status": status.state, "waiting": status.waiting, "last_error": status.error }))
+        let reason = self.past(id, &status).await?.reason;
+        let mut told = ended_because(&status, reason.as_deref());
+        // What it waits for, to the end: runs above runs are bounded by the depth of calls.
+        let mut next = waited_for(&status);
+        for _ in 0..CALL_DEPTH {
+            let Some(run) = next else { break };
+            let Ok(below) = self.status(&run.to_string()).await else { break };
+            told = format!("{told} {}", sentence(&below));
+            next = waited_for(&below);
+        }
+        Ok(json!({ "id": id, "sentence": told, "status": status.state, "waiting": status.waiting, "last_error": status.error }))
+    }
+
+    /// What of a run stands in its events alone: the reason of a cancel, and the tasks that failed.
+    async fn past(&self, id: &str, status: &RunStatus) -> Result<Past, Problem> {
+        let mut past = Past::default();
+        if status.state != RunState::Cancelled && status.stages.iter().all(|stage| stage.failed == 0) {
+            return Ok(past);
+        }
+        let mut next = 0;
+        loop {
+            let page = self.engine_events(id, next, false).await?;
+            let Some((last, _)) = page.last() else { return Ok(past) };
+            next = last + 1;
+            for (at, happening) in page.iter().flat_map(|(_, event)| event.happened.iter().map(|happening| (event.at, happening))) {
+                past.take(at, happening);
+            }
+        }
+    }
+
+    /// Approvals that are open, then those that were answered, of the newest runs.
+    pub(super) async fn approvals(&self) -> Result<Value, Problem> {
+        let runs = self.0.engine.list_runs(self.0.permit(Action::Read, Resource::Store)?).await?;
+        let (mut open, mut answered) = (Vec::new(), Vec::new());
+        for run in runs {
+            let run = run.id.to_string();
+            let status = self.status(&run).await?;
+            for stage in status.stages.iter().filter(|stage| stage.approval.is_some()) {
+                let asked = status.waiting.iter().find_map(|waits| match waits {
+                    Waiting::Approval { stage: asks, assignees, expires } if *asks == stage.name => Some((assignees, expires.to_string())),
+                    _ => None,
+                });
+                let line = json!({ "id": stage.approval, "run": run, "pipeline": status.pipeline, "stage": stage.name });
+                match (asked, &stage.decision) {
+                    (_, Some(decision)) => answered.push(with(line, &decided(decision)?)),
+                    (Some((assignees, expires)), None) => open.push(with(line, &json!({ "status": "open", "assignees": assignees, "expires": expires }))),
+                    (None, None) => {}
+                }
+            }
+        }
+        open.append(&mut answered);
+        Ok(Value::Array(open))
     }
 
     pub(super) async fn steer(&self, id: &str, steer: Steer) -> Result<Value, Problem> {
@@ -65,6 +123,7 @@ impl Runs<'_> {
             Steer::Pause => RunControl::Pause,
             Steer::Resume => RunControl::Resume,
             Steer::Retry => RunControl::RetryFailed,
+            Steer::RetryMore { from, failed_only } => RunControl::Retry(Retry { from, tasks: if failed_only { Again::Failed } else { Again::All } }),
         };
         self.0.engine.run_control(self.0.work(Action::Control, id)?, run_id(id)?, control).await?;
         Ok(Value::Null)
@@ -95,9 +154,89 @@ impl Runs<'_> {
         }
     }
 
-    pub(super) async fn signal(&self, id: &str, name: &str, payload: String) -> Result<Value, Problem> {
-        self.0.engine.run_signal(self.0.work(Action::Signal, id)?, run_id(id)?, name, text_of(payload)?).await?;
+    pub(super) async fn signal(&self, id: &str, name: &str, payload: String, key: Option<String>) -> Result<Value, Problem> {
+        self.0.engine.run_signal(self.0.work(Action::Signal, id)?, run_id(id)?, name, text_of(payload)?, key).await?;
         Ok(Value::Null)
+    }
+}
+
+/// The first run that a run waits for.
+fn waited_for(status: &RunStatus) -> Option<RunId> {
+    status.waiting.iter().find_map(|waits| match waits {
+        Waiting::ChildRun { run, .. } => Some(*run),
+        Waiting::RunLimit { holder, .. } => Some(*holder),
+        _ => None,
+    })
+}
+
+/// Failed tasks that are shown.
+const FAILURES: usize = 100;
+
+#[derive(Default)]
+struct Past {
+    reason: Option<String>,
+    failures: Vec<Value>,
+    more: usize,
+}
+
+impl Past {
+    fn take(&mut self, at: Millis, happening: &Happening) {
+        match happening {
+            // A stage that starts over has its failures again, or none.
+            Happening::Stage { stage, state: StageState::Pending | StageState::Running, .. } => {
+                self.failures.retain(|failure| failure["stage"] != stage.as_str())
+            }
+            Happening::Run { state, reason } => self.reason = reason.clone().filter(|_| state.ended()),
+            Happening::TaskFailed { .. } if self.failures.len() == FAILURES => self.more += 1,
+            Happening::TaskFailed { stage, item, attempts, error } => {
+                self.failures.push(json!({ "stage": stage, "item": item, "attempts": attempts, "error": error, "at": at.to_string() }));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A run as JSON for people and programs: `status` says where something is, times are RFC 3339.
+fn shown(status: &RunStatus) -> Result<Value, Problem> {
+    let mut shown = value(status)?;
+    renamed(&mut shown);
+    shown["started_at"] = status.started_at.to_string().into();
+    shown["ended_at"] = status.ended_at.map(|at| at.to_string()).into();
+    for (stage, written) in status.stages.iter().zip(shown["stages"].as_array_mut().into_iter().flatten()) {
+        renamed(written);
+        if let Some(decision) = &stage.decision {
+            written["decision"] = decided(decision)?;
+        }
+    }
+    Ok(shown)
+}
+
+/// Where something is stands under `status`; `state` is what an actor keeps.
+fn renamed(value: &mut Value) {
+    if let Some(entries) = value.as_object_mut()
+        && let Some(state) = entries.remove("state")
+    {
+        entries.insert("status".to_owned(), state);
+    }
+}
+
+fn decided(decision: &Answered) -> Result<Value, Problem> {
+    let mut shown = value(decision)?;
+    shown["at"] = decision.at.map(|at| at.to_string()).into();
+    Ok(shown)
+}
+
+fn with(mut line: Value, more: &Value) -> Value {
+    for (name, value) in more.as_object().into_iter().flatten() {
+        line[name.as_str()] = value.clone();
+    }
+    line
+}
+
+fn ended_because(status: &RunStatus, reason: Option<&str>) -> String {
+    match (status.state, reason) {
+        (RunState::Cancelled, Some(reason)) => format!("{} ({}) has ended: {reason}.", status.id, status.pipeline),
+        _ => sentence(status),
     }
 }
 
@@ -113,5 +252,5 @@ pub(crate) fn sentence(status: &RunStatus) -> String {
 }
 
 fn run_id(id: &str) -> Result<RunId, Problem> {
-    id.parse().map_err(|error: IdError| Problem::new(Consequence::FixInput, "bad_id", error.to_string()))
+    id.parse().map_err(|error: IdError| super::perform::no_id(id, "a run", &error))
 }

@@ -125,7 +125,7 @@ fn looking_at_a_directory_does_none_of_its_work() {
     folder.end(first);
     let run = folder.json(&["runs", "list"])[0]["id"].as_str().unwrap().to_owned();
     let before = folder.lines("effects").len();
-    assert_eq!(folder.json(&["runs", "show", &run])["state"], "running");
+    assert_eq!(folder.json(&["runs", "show", &run])["status"], "running");
     assert!(folder.selvedge(&["why", &run]).out.contains("waits for"));
     assert_eq!(folder.json(&["verify"])["sound"], true);
     assert!(folder.lines("effects").len() <= before + 1, "only what was in flight at the kill may still have come");
@@ -166,7 +166,7 @@ fn verbs_go_through_the_holder_and_reach_its_run() {
     let run = folder.until_run("for the signal `go`");
     let mode = std::fs::metadata(folder.join(".selvedge/control.sock")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    assert_eq!(folder.json(&["runs", "show", &run])["stages"][0]["state"], "running");
+    assert_eq!(folder.json(&["runs", "show", &run])["stages"][0]["status"], "running");
     assert_eq!(folder.selvedge(&["runs", "pause", &run]).code, 0);
     assert!(folder.selvedge(&["why", &run]).out.contains("paused"));
     assert_eq!(folder.selvedge(&["runs", "resume", &run]).code, 0);
@@ -248,7 +248,15 @@ fn a_holder_that_is_stopped_is_named_instead_of_waited_for() {
     holder.signal("STOP");
     let asked = folder.selvedge(&["runs", "list"]);
     holder.signal("CONT");
-    assert!(asked.code == 69 && asked.err.contains("has said nothing for 5 s"), "{} {}", asked.code, asked.err);
+    assert!(
+        asked.code == 69
+            && asked.err.contains("has said nothing for 5 s")
+            && asked.err.contains(&format!("process {}", holder.pid()))
+            && asked.err.contains("run p.yaml`, since 20"),
+        "{} {}",
+        asked.code,
+        asked.err
+    );
     assert_eq!(folder.selvedge(&["runs", "signal", &run, "go"]).code, 0);
     assert_eq!(folder.end(holder).code, 0);
 }
@@ -273,7 +281,7 @@ fn a_failed_run_says_so_in_json() {
     let ended = folder.selvedge(&["run", "p.yaml", "-o", "json"]);
     assert_eq!(ended.code, 1, "{}", ended.err);
     let said: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
-    assert_eq!(said["state"], "failed");
+    assert_eq!(said["status"], "failed");
     assert!(said["error"]["message"].as_str().is_some_and(|text| !text.is_empty()), "{said}");
 }
 
@@ -384,4 +392,246 @@ fn a_foreign_directory_is_a_configuration_error_and_stays_as_it_was() {
     assert_eq!(said.code, 78);
     assert!(said.err.contains("is no data directory"), "{}", said.err);
     assert_eq!(std::fs::read_dir(folder.join("mine")).unwrap().count(), 1);
+}
+
+#[test]
+fn the_version_of_a_file_is_the_same_everywhere() {
+    let versions: Vec<String> = (0..2)
+        .map(|_| {
+            let folder = folder(NOTES);
+            let checked = folder.json(&["pipelines", "check", "p.yaml"])["ok"][0]["version"].as_str().unwrap().to_owned();
+            assert_eq!(folder.selvedge(&["run", "p.yaml", "--input", r#"{"items": []}"#]).code, 0);
+            let run = folder.json(&["runs", "list"])[0]["id"].as_str().unwrap().to_owned();
+            assert_eq!(folder.json(&["runs", "show", &run])["version"], checked.as_str());
+            checked
+        })
+        .collect();
+    assert_eq!(versions[0], versions[1]);
+}
+
+#[test]
+fn a_signal_that_no_stage_waits_for_is_refused_with_the_nearest_name_and_a_key_delivers_once() {
+    let folder = folder(
+        "selvedge: 1\nname: two\nstages:\n  - { name: a, mode: wait_signal, signal: first }\n  - { name: b, mode: wait_signal, signal: second }\n  - { name: c, mode: wait_signal, signal: second }\n",
+    );
+    let holder = folder.start(&["run", "p.yaml"]);
+    let run = folder.until_run("for the signal `first`");
+    let wrong = folder.selvedge(&["runs", "signal", &run, "frist"]);
+    assert!(wrong.code == 64 && wrong.err.contains("did you mean `first`?"), "{wrong:?}");
+    for _ in 0..2 {
+        assert_eq!(folder.selvedge(&["runs", "signal", &run, "second", "--idempotency-key", "k"]).code, 0);
+    }
+    let other = folder.selvedge(&["runs", "signal", &run, "second", "--idempotency-key", "k", "--data-json", "1"]);
+    assert!(other.code == 64 && other.err.contains("another payload"), "{other:?}");
+    assert_eq!(folder.selvedge(&["runs", "signal", &run, "first"]).code, 0);
+    folder.until_run("for the signal `second`");
+    folder.until("one of the two has it", |folder| folder.json(&["runs", "show", &run])["stages"][1]["status"] == "completed");
+    assert_eq!(folder.json(&["runs", "show", &run])["stages"][2]["status"], "running");
+    let late = folder.selvedge(&["runs", "signal", &run, "first"]);
+    assert!(late.code == 64 && late.err.contains("waits no more for the signal `first`"), "{late:?}");
+    assert_eq!(folder.selvedge(&["runs", "signal", &run, "second"]).code, 0);
+    assert_eq!(folder.end(holder).code, 0);
+    assert_eq!(folder.json(&["verify"])["sound"], true);
+}
+
+#[test]
+fn what_a_stage_went_on_without_and_the_reason_of_a_cancel_are_shown() {
+    let folder = folder(
+        "selvedge: 1\nname: goes_on\nactivities: { no: { exec: [sh, -c, 'exit 3'], persistent: false, retry: none } }\nstages:\n  - { name: no, call: no, on_failure: continue }\n  - { name: ask, mode: approval, assignees: ['user:ada'], expires: 1d, fallback: reject }\n  - { name: hold, mode: wait_signal, signal: go }\n",
+    );
+    let holder = folder.start(&["run", "p.yaml"]);
+    let run = folder.until_run("`ask` by user:ada");
+    assert_eq!(folder.json(&["approvals", "list"])[0]["status"], "open");
+    assert_eq!(folder.selvedge(&["approvals", "approve", &run, "--comment", "fine by me"]).code, 0);
+    folder.until_run("for the signal `go`");
+    assert_eq!(folder.selvedge(&["runs", "cancel", &run, "--reason", "the tenant left"]).code, 0);
+    assert_eq!(folder.end(holder).code, 1);
+    let shown = folder.json(&["runs", "show", &run]);
+    assert_eq!(shown["failures"][0]["error"]["code"], "exit_3");
+    assert!(shown["reason"].as_str().unwrap().contains("the tenant left"), "{shown}");
+    let said = folder.selvedge(&["runs", "show", &run]).out;
+    for words in ["no[0]", "exit_3", "the tenant left", "ask was approved by user:ada at 20", "fine by me"] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    assert!(folder.selvedge(&["why", &run]).out.contains("the tenant left"));
+    let list = folder.selvedge(&["approvals", "list"]).out;
+    assert!(list.contains("approved") && list.contains("user:ada") && list.contains("fine by me"), "{list}");
+}
+
+#[test]
+fn config_show_prints_the_profile_that_run_uses() {
+    let folder = Folder::new();
+    let profile = |folder: &Folder| folder.json(&["config", "show"]).as_array().unwrap().iter().find(|line| line["path"] == "profile").unwrap().clone();
+    assert_eq!(profile(&folder), json!({"path": "profile", "value": "development", "origin": "`selvedge run`"}));
+    folder.write("selvedge.yaml", "profile: production\n");
+    assert_eq!(profile(&folder)["value"], "development");
+    assert!(profile(&folder)["origin"].as_str().unwrap().contains("whatever selvedge.yaml says"));
+}
+
+/// A folder with a finished run, and an actor type that is a script.
+fn with_actor(script: &str) -> Folder {
+    let folder = folder(NOTES);
+    folder.write("app.yaml", &format!("actors:\n  tally:\n    handlers:\n      count: {{ exec: [sh, -c, '{script}'], persistent: false }}\n"));
+    assert_eq!(folder.selvedge(&["run", "p.yaml", "--input", r#"{"items": []}"#]).code, 0);
+    folder
+}
+
+#[test]
+fn the_state_of_an_unknown_type_is_an_error_and_no_state_is_empty() {
+    let folder = with_actor("cat");
+    let said = folder.selvedge(&["actors", "state", "taly/x"]);
+    assert_eq!(said.code, 64);
+    assert_snapshot!(said.err, @"selvedge: there is no actor type `taly` here: did you mean `tally`?");
+    let none = folder.selvedge(&["actors", "state", "tally/x"]);
+    assert!(none.code == 0 && none.out.trim() == "{}" && none.err.contains("tally/x has no state"), "{none:?}");
+}
+
+#[test]
+fn a_call_that_is_waited_for_no_longer_goes_on() {
+    let folder = with_actor("cat > /dev/null; until test -e go; do sleep 0.05; done; echo ''{\"result\": 1}''");
+    let mut id = folder.selvedge(&["actors", "call", "tally/a", "count", "--no-wait"]).out.trim().to_owned();
+    assert!(id.starts_with("inv_"), "{id}");
+    let late = folder.selvedge(&["actors", "call", "tally/b", "count", "--wait", "300ms"]);
+    assert!(late.code == 2 && late.err.contains("the time of --wait is up") && late.err.contains("selvedge invocations show inv_"), "{late:?}");
+    let call = folder.start(&["actors", "call", "tally/c", "count"]);
+    folder.until("it holds the directory", |folder| folder.join(".selvedge/control.sock").exists());
+    folder.until("it is accepted", |folder| {
+        let shown = folder.selvedge(&["invocations", "show", &id, "-o", "json"]);
+        shown.code == 0
+    });
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    call.signal("INT");
+    let stopped = folder.end(call);
+    assert!(stopped.code == 2 && stopped.err.contains("is accepted and it goes on"), "{stopped:?}");
+    let words: Vec<&str> = stopped.err.split_whitespace().filter(|word| word.starts_with("inv_")).collect();
+    id = words[0].to_owned();
+    folder.write("go", "");
+    assert_eq!(folder.json(&["actors", "call", "tally/c", "count"])["result"], 1);
+    assert_eq!(folder.json(&["invocations", "show", &id])["status"], "completed");
+}
+
+#[test]
+fn an_id_of_the_wrong_kind_is_told_which_verb_shows_it() {
+    let folder = with_actor("cat");
+    let run = folder.json(&["runs", "list"])[0]["id"].as_str().unwrap().to_owned();
+    let id = folder.selvedge(&["actors", "send", "tally/a", "count"]).out.trim().to_owned();
+    assert!(folder.selvedge(&["runs", "show", &id]).err.contains(&format!("`selvedge invocations show {id}` shows it")));
+    assert!(folder.selvedge(&["invocations", "show", &run]).err.contains(&format!("`selvedge runs show {run}` shows it")));
+    assert!(folder.selvedge(&["why", "tally/a"]).err.contains("`selvedge actors state tally/a` shows it"));
+    assert!(folder.selvedge(&["why", "x"]).err.contains("`selvedge runs list` has them"));
+    assert!(folder.selvedge(&["run", "show", &run]).err.contains("did you mean `selvedge runs show`?"));
+    assert!(folder.selvedge(&["start", "p.yaml"]).err.contains("`selvedge run FILE`"));
+}
+
+#[test]
+fn a_script_that_is_not_there_is_a_configuration_error_before_anything_starts() {
+    let folder = folder(
+        "selvedge: 1\nname: p\nactivities: { a: { exec: [python3, nothing.py] }, b: { exec: [./none], persistent: false } }\nstages:\n  - { name: a, call: a }\n  - { name: b, call: b }\n",
+    );
+    let said = folder.selvedge(&["run", "p.yaml"]);
+    assert!(said.code == 78 && said.err.contains("the script `nothing.py` is not there") && said.err.contains("the program `./none` is not there"), "{said:?}");
+    assert!(!folder.join(".selvedge").exists());
+}
+
+#[test]
+fn a_worker_that_ends_before_its_hello_is_told_of_the_client_and_of_persistent_false() {
+    let folder = folder("selvedge: 1\nname: p\nactivities: { a: { exec: [sh, -c, 'echo 1'], retry: none } }\nstages: [{ name: a, call: a }]\n");
+    let said = folder.selvedge(&["run", "p.yaml"]);
+    assert!(said.code == 1 && said.err.contains("`persistent: false`") && said.err.contains("selvedge.py"), "{said:?}");
+}
+
+#[test]
+fn a_data_directory_above_is_mentioned_and_one_without_meta_is_damage() {
+    let folder = with_actor("cat");
+    std::fs::create_dir(folder.join("below")).unwrap();
+    let below = folder.command(&["runs", "list"]).current_dir(folder.join("below")).output().unwrap();
+    let said = String::from_utf8_lossy(&below.stderr).into_owned();
+    assert!(below.status.code() == Some(64) && said.contains("but there is") && said.contains("--data"), "{said}");
+    std::fs::remove_file(folder.join(".selvedge/meta")).unwrap();
+    for words in [&["run", "p.yaml"][..], &["runs", "list"]] {
+        let said = folder.selvedge(words);
+        assert!(said.code == 78 && said.err.contains("is damaged: `meta` is missing"), "{said:?}");
+    }
+    assert!(!folder.join(".selvedge/meta").exists());
+}
+
+#[test]
+fn a_second_run_names_the_run_to_follow() {
+    let folder = folder(WAITS);
+    let holder = folder.start(&["run", "p.yaml"]);
+    let run = folder.until_run("for the signal `go`");
+    let second = folder.selvedge(&["run", "p.yaml"]);
+    assert!(second.err.contains(&format!("`selvedge runs follow {run}`")), "{}", second.err);
+    assert_eq!(folder.selvedge(&["runs", "signal", &run, "go"]).code, 0);
+    assert_eq!(folder.end(holder).code, 0);
+}
+
+#[test]
+fn what_is_open_for_longer_is_listed_oldest_first_with_its_sentence() {
+    let folder = with_actor("cat");
+    let first = folder.selvedge(&["actors", "send", "tally/a", "count"]).out.trim().to_owned();
+    let second = folder.selvedge(&["actors", "send", "tally/b", "count"]).out.trim().to_owned();
+    let ids = |words: &[&str]| folder.json(words).as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    assert_eq!(ids(&["stuck", "--longer-than", "1ms"]), [first.clone(), second.clone()]);
+    assert_eq!(ids(&["invocations", "list"]), [second.clone(), first.clone()]);
+    assert_eq!(folder.selvedge(&["stuck"]).out.trim(), "nothing has been open for longer than 60 min");
+    assert!(folder.selvedge(&["stuck", "--longer-than", "1ms"]).out.contains(&format!("{first} (")));
+    assert_eq!(folder.selvedge(&["invocations", "kill", &first, "--reason", "a test"]).code, 0);
+    assert_eq!(ids(&["invocations", "list"]), std::slice::from_ref(&second));
+    assert_eq!(ids(&["invocations", "list", "--all"]).len(), 2);
+}
+
+#[test]
+fn doctor_says_what_to_do_about_a_script_that_has_gone() {
+    let folder = folder(WAITS);
+    folder.write("app.yaml", "activities:\n  a: { exec: [sh, a.sh], persistent: false }\n");
+    folder.write("a.sh", "cat");
+    let holder = folder.start(&["run", "p.yaml"]);
+    let run = folder.until_run("for the signal `go`");
+    let well = folder.selvedge(&["doctor"]);
+    assert!(well.code == 0 && well.out.lines().count() == 7 && well.out.contains("ok    executors: 1 program declared"), "{well:?}");
+    std::fs::remove_file(folder.join("a.sh")).unwrap();
+    let held = folder.selvedge(&["doctor"]);
+    assert!(held.code == 1 && held.out.contains("LOOK  executors: `a`: the script `a.sh` is not there"), "{held:?}");
+    assert_eq!(folder.selvedge(&["runs", "signal", &run, "go"]).code, 0);
+    assert_eq!(folder.end(holder).code, 0);
+    let alone = folder.selvedge(&["doctor"]);
+    assert!(alone.code == 1 && alone.out.contains("the script `a.sh` is not there"), "{alone:?}");
+}
+
+/// The names in a JSON value, nested, without their values.
+fn shape(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::Object(entries) => {
+            let mut names: Vec<String> = entries.iter().map(|(name, value)| format!("{name}{}", shape(value))).collect();
+            names.sort();
+            format!("{{{}}}", names.join(" "))
+        }
+        serde_json::Value::Array(items) => items.first().map_or_else(|| "[]".to_owned(), |first| format!("[{}]", shape(first))),
+        _ => String::new(),
+    }
+}
+
+#[test]
+fn every_json_shape_uses_one_word_for_one_thing() {
+    let folder = with_actor("cat > /dev/null; echo ''{\"result\": 1}''");
+    let id = folder.json(&["actors", "send", "tally/a", "count"])["id"].as_str().unwrap().to_owned();
+    let run = folder.json(&["runs", "list"])[0]["id"].as_str().unwrap().to_owned();
+    let verbs: [&[&str]; 8] = [
+        &["runs", "list"],
+        &["runs", "show", &run],
+        &["why", &run],
+        &["why", &id],
+        &["invocations", "list"],
+        &["invocations", "show", &id],
+        &["stuck", "--longer-than", "1ms"],
+        &["doctor"],
+    ];
+    let shapes: Vec<String> = verbs
+        .iter()
+        .map(|words| format!("{}: {}", words[..words.len().min(2)].join(" ").replace(&run, "RUN").replace(&id, "INV"), shape(&folder.json(words))))
+        .collect();
+    let shapes = shapes.join("\n");
+    assert!(!shapes.contains("state"), "{shapes}");
+    assert_snapshot!(shapes);
 }

@@ -2,8 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod accept;
+mod behind;
 mod bounds;
+mod calls;
 mod cancel;
+mod children;
 mod cli;
 mod clock;
 mod delayed;
@@ -14,16 +17,25 @@ mod failing;
 mod fair;
 mod kit;
 mod limits;
+mod line;
 mod memory;
 mod mended;
 mod messages;
 mod mismatch;
+mod modes;
 mod operations;
 mod polling;
 mod property;
 mod readme;
+mod refused;
+mod rehearse;
 mod replay;
+mod requests;
+mod restart;
 mod rig;
 mod runbook;
 mod runs;
+mod schedules;
+mod shared_limits;
 mod state;
+mod versions;

@@ -1,4 +1,4 @@
-//! The commands of `docs/runbooks/a-run-does-not-end.md`, read from the page and run against a run that does not end.
+//! The commands of `docs/runbooks`, read from the pages and run against what they are for.
 
 use std::process::Command;
 
@@ -19,9 +19,9 @@ stages:
   - { name: last, mode: wait_signal, signal: never }
 ";
 
-/// The command blocks of the page, in order, without the one that only shows what a variable is set to.
-fn commands() -> Vec<String> {
-    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/runbooks/a-run-does-not-end.md")).unwrap();
+/// The command blocks of a page, in order, without the one that only shows what a variable is set to.
+fn commands(page: &str) -> Vec<String> {
+    let page = std::fs::read_to_string(format!("{}/../../docs/runbooks/{page}.md", env!("CARGO_MANIFEST_DIR"))).unwrap();
     let blocks = page.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap().trim().to_owned());
     blocks.filter(|block| !block.starts_with("RUN=")).collect()
 }
@@ -41,7 +41,7 @@ fn every_command_of_the_page_does_what_it_says() {
     let run = folder.until_run("for the signal `go`");
     let mut holder = None;
     let mut seen = Vec::new();
-    for command in commands() {
+    for command in commands("a-run-does-not-end") {
         let verb = command.split_whitespace().skip(1).take_while(|word| !word.starts_with('"')).collect::<Vec<_>>().join(" ");
         match verb.as_str() {
             "runs approve" => drop(folder.until_run("for an approval at `ask`")),
@@ -70,5 +70,28 @@ fn every_command_of_the_page_does_what_it_says() {
     }
     assert_eq!(seen, ["runs list", "why", "runs show", "runs signal", "runs approve", "runs retry", "runs cancel", "verify"]);
     let shown: Value = folder.json(&["runs", "show", &run]);
-    assert_eq!(shown["state"], "cancelled");
+    assert_eq!(shown["status"], "cancelled");
+}
+
+#[test]
+fn every_command_for_somebody_who_is_woken_works_while_the_directory_is_held_and_while_it_is_not() {
+    let folder = Folder::new();
+    folder.write("p.yaml", &NEVER_ENDS.replace("mode: wait_signal, signal: go", "mode: approval, assignees: ['user:ada'], expires: 1d, fallback: reject"));
+    let holder = folder.start(&["run", "p.yaml"]);
+    let run = folder.until_run("for an approval at `hold`");
+    let all = |folder: &Folder| {
+        for command in commands("somebody-is-woken") {
+            let said = shell(folder, &run, &command);
+            assert_eq!(said.code, 0, "`{command}` said {said:?}");
+            let json = shell(folder, &run, &format!("{command} -o json"));
+            assert!(serde_json::from_str::<Value>(&json.out).unwrap().is_array(), "{command}: {json:?}");
+            if command.ends_with("approvals list") {
+                assert!(said.out.contains(&run) && said.out.contains("user:ada"), "{}", said.out);
+            }
+        }
+    };
+    all(&folder);
+    holder.signal("TERM");
+    assert_eq!(folder.end(holder).code, 2);
+    all(&folder);
 }

@@ -252,6 +252,38 @@ fn commits_are_slowed_down_and_none_is_lost_when_the_tree_falls_behind() {
 }
 
 #[test]
+fn what_was_carried_half_when_the_store_closed_is_carried_again() {
+    let place = Place::new("half");
+    let options = Options { segment_bytes: 512 << 10, ..small() };
+    let (mut expected, mut closed_early, mut longest) = (BTreeMap::new(), 0, Duration::ZERO);
+    for round in 0..5u32 {
+        let mut writer = Writer::open(&place.data(), options.clone());
+        for n in 0..20 {
+            writer.commit(|commit| {
+                for m in 0..60 {
+                    let key = format!("k/{:05}", (n * 60 + m) * 7 % 1300);
+                    let (value, expires) = (Bytes::from(vec![round as u8; 1000 + n]), (m % 3 == 0).then_some(Day(110 + m as u32 % 4)));
+                    expected.insert(key.clone(), value.clone());
+                    commit.puts.push(Put { key: Key::from(key), value, expires });
+                }
+            });
+        }
+        closed_early += usize::from(writer.store.stats().waiting > 0);
+        let start = Instant::now();
+        wait(writer.store.close()).unwrap();
+        longest = longest.max(start.elapsed());
+    }
+    println!("closed {closed_early} times of 5 before all was carried, in {longest:?} at most");
+    let writer = Writer::open(&place.data(), options);
+    for settled in [false, true] {
+        let rows = wait(writer.store.scan(SHARD, under(b"k/"), usize::MAX)).unwrap();
+        let rows: BTreeMap<String, Bytes> = rows.into_iter().map(|(key, value)| (String::from_utf8(key.to_vec()).unwrap(), value)).collect();
+        assert!(rows == expected, "settled {settled}");
+        writer.settle();
+    }
+}
+
+#[test]
 fn store_with_many_rows_opens_at_once() {
     let rows: u64 = std::env::var("ROWS").ok().and_then(|rows| rows.parse().ok()).unwrap_or(60_000);
     let place = Place::new("many");

@@ -1,5 +1,8 @@
 //! The physical check of a closed store.
 
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
 use crate::support::{Place, claim, groups, small, wait};
 use bytes::Bytes;
 use selvedge_kernel::id::{Key, ShardId};
@@ -35,6 +38,47 @@ fn sound_store_is_reported_with_its_groups_and_rows() {
     assert_eq!(report.torn, None);
     assert!(report.segments.iter().any(|segment| !segment.carried && segment.last == 61));
     assert_eq!(check(&place.data()).unwrap(), report, "checking changes nothing");
+    assert_eq!(claim(&EmbeddedStore::open(&place.data(), small()).unwrap(), 5).1, 60);
+}
+
+/// Every file and folder with its time of change and its content.
+fn everything(folder: &Path, found: &mut Vec<(PathBuf, SystemTime, Vec<u8>)>) {
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        let (path, meta) = (entry.path(), entry.metadata().unwrap());
+        // Who has it locked is noted where that is possible.
+        if entry.file_name() == "lock" {
+            continue;
+        }
+        let content = if meta.is_dir() { Vec::new() } else { std::fs::read(&path).unwrap() };
+        found.push((path.clone(), meta.modified().unwrap(), content));
+        if meta.is_dir() {
+            everything(&path, found);
+        }
+    }
+    found.sort();
+}
+
+#[test]
+fn checking_writes_nothing_and_needs_no_file_that_can_be_written() {
+    let place = Place::new("looked-at");
+    written(&place);
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    everything(&place.data(), &mut before);
+    for (path, ..) in &before {
+        let mut permissions = std::fs::metadata(path).unwrap().permissions();
+        permissions.set_readonly(true);
+        std::fs::set_permissions(path, permissions).unwrap();
+    }
+    let report = check(&place.data()).unwrap();
+    assert!(report.rows > 0);
+    everything(&place.data(), &mut after);
+    assert!(before == after, "something was written");
+    std::fs::remove_file(place.data().join("lock")).unwrap();
+    assert_eq!(check(&place.data()).unwrap(), report);
+    assert!(!place.data().join("lock").exists());
+    for (path, ..) in &before {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
     assert_eq!(claim(&EmbeddedStore::open(&place.data(), small()).unwrap(), 5).1, 60);
 }
 

@@ -1,6 +1,8 @@
 //! The one integration-test binary of the store.
 #![allow(clippy::unwrap_used)]
 
+mod backup;
+mod behind;
 mod carrying;
 mod checking;
 mod conformance;

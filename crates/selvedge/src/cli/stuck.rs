@@ -1,0 +1,44 @@
+//! `stuck` and `invocations list`.
+
+use std::time::Duration;
+
+use selvedge_engine::wiring::Tasks;
+use serde_json::Value;
+
+use crate::app::App;
+use crate::control::Request;
+
+use super::access::ask_once;
+use super::actors::text;
+use super::args::Common;
+use super::exit::{Code, Stop};
+use super::{happened, print};
+
+/// Everything that has been open for longer than a span.
+pub async fn stuck(common: &Common, app: App, longer_than: Duration) -> Result<Code, Stop> {
+    let longer_than_ms = u64::try_from(longer_than.as_millis()).unwrap_or(u64::MAX);
+    let found = ask_once(common, app, Tasks::Leave, Request::Stuck { longer_than_ms }).await?;
+    print::result(common.output, &found, || {
+        let line = |one: &Value| format!("{}  {}", happened::age(&one["since_ms"]), text(&one["sentence"]));
+        let lines: Vec<String> = found.as_array().into_iter().flatten().map(line).collect();
+        if lines.is_empty() { format!("nothing has been open for longer than {}", happened::span(longer_than)) } else { lines.join("\n") }
+    })?;
+    Ok(Code::Done)
+}
+
+/// `invocations list`
+pub async fn invocations(common: &Common, app: App, all: bool) -> Result<Code, Stop> {
+    let found = ask_once(common, app, Tasks::Leave, Request::Invocations { all }).await?;
+    print::result(common.output, &found, || {
+        let row = |one: &Value| {
+            ["id", "actor", "handler", "status", "attempt"].iter().map(|name| text(&one[*name])).chain([happened::age(&one["accepted_at_ms"])]).collect()
+        };
+        let rows: Vec<Vec<String>> = found.as_array().into_iter().flatten().map(row).collect();
+        match (rows.is_empty(), all) {
+            (false, _) => print::table(&["INVOCATION", "ACTOR", "HANDLER", "STATUS", "ATTEMPT", "AGE"], &rows),
+            (true, false) => "no invocation is open; --all lists those that have ended".to_owned(),
+            (true, true) => "there is no invocation".to_owned(),
+        }
+    })?;
+    Ok(Code::Done)
+}

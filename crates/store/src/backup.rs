@@ -1,0 +1,276 @@
+//! Backups: every row at one position of the log, taken while commits run; and a new store made of one.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use selvedge_kernel::id::ShardId;
+use selvedge_kernel::ports::{Epoch, Owner, StoreError};
+use selvedge_kernel::time::Day;
+
+use crate::check::{self, Report};
+use crate::directory;
+use crate::disk::{Disk, Faults};
+use crate::dump::{Head, Reader, Record, Unreadable, Writer};
+use crate::embedded::EmbeddedStore;
+use crate::error::OpenError;
+use crate::log::ShardState;
+use crate::options;
+use crate::position::{Kinds, Position};
+use crate::tree::{Change, Tree, bucket, encode_value, ingest, tree_key};
+
+/// The file in the directory of a backup.
+pub const FILE: &str = "rows";
+/// The same while it is being written.
+const PART: &str = "rows.part";
+/// Rows are sorted and brought into the tree when there are this many bytes of them.
+const CHUNK_BYTES: usize = 32 << 20;
+/// A chunk waits for fjall's compaction while the tree has more new tables than this.
+const NEW_TABLES: usize = 24;
+/// Epochs of a restored store start this much above those in the backup: above those that the old store has claimed since.
+const EPOCHS_ABOVE: u64 = 1 << 32;
+/// How often progress is told.
+const ROWS_TOLD: u64 = 10_000;
+
+/// How far a backup or a restore is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Progress {
+    /// Rows.
+    pub rows: u64,
+    /// Bytes of the backup's file.
+    pub bytes: u64,
+}
+
+/// What a backup holds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Backup {
+    /// The store that it was taken of.
+    pub store: [u8; 16],
+    /// The last group of the log that is in it.
+    pub group: u64,
+    /// Shards that somebody has claimed, with the last number that is in it.
+    pub shards: Vec<(ShardId, u64)>,
+    /// How much.
+    pub size: Progress,
+}
+
+/// Why a backup was not taken, or not restored.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// Something is where the backup or the store is to be written.
+    #[error("{} is not empty: nothing was written; name an empty or a new directory", path.display())]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// It is no backup, or not as it was written.
+    #[error("the backup {} is not whole, at byte {offset}: {reason}. Nothing was restored; take another backup", file.display())]
+    Damaged {
+        /// Its file.
+        file: PathBuf,
+        /// Where in it.
+        offset: u64,
+        /// What was found.
+        reason: String,
+    },
+    /// The operating system refused something.
+    #[error("{doing} {}: check that the path exists, is writable and has space; what was written there is of no use, remove it", path.display())]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The store does not answer any more.
+    #[error("the backup was not taken")]
+    Store(#[source] StoreError),
+    /// The restored store is not as it should be.
+    #[error("the restored store does not open; remove it and restore again, to another disk")]
+    Restored(#[from] OpenError),
+}
+
+fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BackupError {
+    let path = path.to_owned();
+    move |source| BackupError::Io { doing, path, source }
+}
+
+fn refuse_not_empty(path: &Path) -> Result<(), BackupError> {
+    if !path.exists() {
+        return std::fs::create_dir_all(path).map_err(failed("cannot create", path));
+    }
+    match std::fs::read_dir(path).map_err(failed("cannot read", path))?.next() {
+        None => Ok(()),
+        Some(_) => Err(BackupError::NotEmpty { path: path.to_owned() }),
+    }
+}
+
+/// Writes every row of an open store into a new directory, as all shards stand at one position of the log, while commits
+/// go on. Blocks until it is durable. Until then the directory holds no file that [`restore`] takes.
+///
+/// The rows in memory at the position are kept until the end, beside what comes after it.
+///
+/// # Errors
+/// The directory is not empty, something cannot be written, or the store has stopped.
+pub fn backup(store: &EmbeddedStore, to: &Path, mut progress: impl FnMut(Progress)) -> Result<Backup, BackupError> {
+    refuse_not_empty(to)?;
+    let still = store.stand_still().map_err(BackupError::Store)?;
+    let head = Head { store: store.meta().store, group: still.group, shards: still.states.iter().map(|state| (state.epoch, state.last)).collect() };
+    let (part, file) = (to.join(PART), to.join(FILE));
+    let mut write = |part: &Path| {
+        let mut writer = Writer::create(part, &head)?;
+        for row in still.rows() {
+            let (shard, key, value, expires) = row?;
+            writer.add(&Record { shard, key, value, expires })?;
+            let (rows, bytes) = writer.written();
+            if rows % ROWS_TOLD == 0 {
+                progress(Progress { rows, bytes });
+            }
+        }
+        writer.finish()
+    };
+    let (rows, bytes) = write(&part).map_err(failed("cannot write the backup", &part))?;
+    let disk = Disk::new(Faults::none());
+    let placed = std::fs::rename(&part, &file).and_then(|()| disk.sync_directory(to));
+    placed.map_err(failed("cannot put the backup in place at", &file))?;
+    Ok(summary(&head, Progress { rows, bytes }))
+}
+
+fn summary(head: &Head, size: Progress) -> Backup {
+    let claimed = head.shards.iter().enumerate().filter(|(_, (epoch, _))| epoch.0 > 0);
+    Backup { store: head.store, group: head.group, shards: claimed.map(|(n, (_, last))| (ShardId(n as u16), *last)).collect(), size }
+}
+
+/// Reads a backup through: every checksum, the count and the hash.
+///
+/// # Errors
+/// It is no backup, or is not as it was written; file and offset are named.
+pub fn verify(from: &Path, mut progress: impl FnMut(Progress)) -> Result<Backup, BackupError> {
+    let file = from.join(FILE);
+    let (head, size) = read(&file, |rows, bytes, _| {
+        if rows % ROWS_TOLD == 0 {
+            progress(Progress { rows, bytes });
+        }
+        Ok(())
+    })?;
+    Ok(summary(&head, size))
+}
+
+/// Makes a new store of a backup in an empty or new directory: reads the backup through first, then writes, then checks
+/// what was written. It has an id of its own, and its epochs start above those of the old one. A directory in which this
+/// was interrupted is no store, and is refused by both.
+///
+/// # Errors
+/// The directory is not empty, the backup is damaged, or something cannot be written.
+pub fn restore(from: &Path, to: &Path, command: &str, mut progress: impl FnMut(Progress)) -> Result<(Backup, Report), BackupError> {
+    refuse_not_empty(to)?;
+    let backup = verify(from, &mut progress)?;
+    let file = from.join(FILE);
+    let lock = directory::lock(to, command)?;
+    let tree_path = to.join("tree");
+    let (_, head) = Reader::open(&file).map_err(|error| unreadable(&file, error))?;
+    let mut tree = Tree::open(&tree_path, head.shards.len() as u16).map_err(failed("cannot make the tree", &tree_path))?;
+    let mut chunk = Chunk::new(options::today());
+    let (_, size) = read(&file, |rows, bytes, record| {
+        chunk.add(record);
+        if chunk.bytes >= CHUNK_BYTES {
+            chunk.bring(&mut tree).map_err(failed("cannot write the tree", &tree_path))?;
+        }
+        if rows % ROWS_TOLD == 0 {
+            progress(Progress { rows, bytes });
+        }
+        Ok(())
+    })?;
+    let last = chunk.bring(&mut tree).and_then(|()| {
+        let state = |(epoch, last): &(Epoch, u64)| match epoch.0 {
+            0 => ShardState::default(),
+            epoch => ShardState { epoch: Epoch(epoch.saturating_add(EPOCHS_ABOVE)), owner: Owner([0; 16]), last: *last },
+        };
+        let shards = head.shards.iter().map(state).collect();
+        tree.set_position(Position { shards, ..Position::start(head.shards.len() as u16) })
+    });
+    last.map_err(failed("cannot write the tree", &tree_path))?;
+    drop(tree);
+    std::fs::create_dir(to.join("log")).map_err(failed("cannot create the log in", to))?;
+    // Only now it is a store.
+    directory::make(to, head.shards.len() as u16, &Disk::new(Faults::none()))?;
+    drop(lock);
+    let report = check::check(to)?;
+    if size != backup.size || report.rows + report.expiring_rows != size.rows {
+        let reason = format!("{} rows were read and {} written", size.rows, report.rows + report.expiring_rows);
+        return Err(BackupError::Damaged { file, offset: 0, reason });
+    }
+    Ok((backup, report))
+}
+
+fn unreadable(file: &Path, error: Unreadable) -> BackupError {
+    match error {
+        Unreadable::Io(source) => failed("cannot read the backup", file)(source),
+        Unreadable::Damaged(offset, reason) => BackupError::Damaged { file: file.to_owned(), offset, reason },
+    }
+}
+
+/// Reads all rows; tells for each the rows and bytes up to it.
+fn read(file: &Path, mut each: impl FnMut(u64, u64, Record) -> Result<(), BackupError>) -> Result<(Head, Progress), BackupError> {
+    let (mut reader, head) = Reader::open(file).map_err(|error| unreadable(file, error))?;
+    let mut rows = 0;
+    loop {
+        let at = reader.bytes();
+        let Some(record) = reader.next().map_err(|error| unreadable(file, error))? else { break };
+        if usize::from(record.shard.0) >= head.shards.len() {
+            return Err(BackupError::Damaged {
+                file: file.to_owned(),
+                offset: at,
+                reason: format!("a row is of shard {}, which does not exist", record.shard.0),
+            });
+        }
+        rows += 1;
+        each(rows, reader.bytes(), record)?;
+    }
+    Ok((head, Progress { rows, bytes: reader.bytes() }))
+}
+
+type Changes = Vec<(Vec<u8>, Change)>;
+
+/// Rows on their way into the tree, in ascending order of their keys.
+struct Chunk {
+    today: Day,
+    stays: Changes,
+    days: BTreeMap<Day, (Kinds, Changes)>,
+    bytes: usize,
+}
+
+impl Chunk {
+    fn new(today: Day) -> Chunk {
+        Chunk { today, stays: Vec::new(), days: BTreeMap::new(), bytes: 0 }
+    }
+
+    fn add(&mut self, record: Record) {
+        let change = (tree_key(record.shard, &record.key), Some(encode_value(&record.value, record.expires)));
+        self.bytes += record.key.len() + record.value.len();
+        match record.expires {
+            None => self.stays.push(change),
+            Some(expires) => {
+                let (kinds, changes) = self.days.entry(bucket(expires, self.today)).or_insert_with(|| (Kinds::NONE, Vec::new()));
+                kinds.add(&record.key);
+                changes.push(change);
+            }
+        }
+    }
+
+    fn bring(&mut self, tree: &mut Tree) -> io::Result<()> {
+        let Chunk { stays, days, .. } = std::mem::replace(self, Chunk::new(self.today));
+        while tree.rows.l0_table_count() > NEW_TABLES {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        ingest(&tree.rows, stays.into_iter().map(Ok))?;
+        for (day, (kinds, changes)) in days {
+            tree.add_kinds(day, &kinds)?;
+            ingest(&tree.day(day)?, changes.into_iter().map(Ok))?;
+        }
+        Ok(())
+    }
+}
