@@ -545,6 +545,7 @@ impl Shard {
     /// Takes an invocation that rests out of memory: what it waits for brings it back.
     pub(super) fn suspend(&mut self, id: InvocationId) {
         let in_process = self.tasks.keys().any(|(owner, _)| *owner == id);
+        let Some(activation) = self.active.get(&id) else { return };
         let (waits, children) = super::rings::awaited(activation);
         let in_ring = waits && self.has_queue(&activation.record.message.target);
         let Some(activation) = self.drop_from_memory(id) else { return };
