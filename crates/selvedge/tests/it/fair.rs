@@ -22,14 +22,12 @@ const TAKE: Handler<u64, u64> = Handler::new("sink", "take");
 /// Writes envelopes into the outbox of a shard that nobody owns now, as an owner that was killed would have left them.
 async fn leave_envelopes(engine: &test::Engine, from: ShardId, to: ShardId, messages: Vec<Message>) {
     let claim = engine.model().claim(from, Owner([7; 16])).await.unwrap();
-    let mut number = claim.last;
     let rows: Vec<Put> = messages
         .into_iter()
         .zip(1u64..)
         .map(|(message, n)| Put { key: key::outbox(to, n), value: wire::encode(&OutboxRow::Whole(Envelope::Invoke(message))), expires: None })
         .collect();
-    for puts in rows.chunks(100) {
-        number += 1;
+    for (puts, number) in rows.chunks(100).zip(claim.last + 1..) {
         let commit = Commit { shard: from, epoch: claim.epoch, number, puts: puts.to_vec(), deletes: Vec::new(), folds: Vec::new() };
         engine.model().commit(vec![commit]).await;
     }
