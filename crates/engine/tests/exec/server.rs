@@ -47,6 +47,14 @@ impl Server {
         let head = head.to_owned();
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
+                // It answers once it was asked: an answer before the request is no answer.
+                let mut asked = Vec::new();
+                while !asked.ends_with(b"\r\n\r\n") {
+                    match stream.read_u8().await {
+                        Ok(byte) => asked.push(byte),
+                        Err(_) => break,
+                    }
+                }
                 let mut written = stream.write_all(head.as_bytes()).await;
                 while written.is_ok() {
                     written = stream.write_all(again).await;
