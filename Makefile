@@ -12,7 +12,7 @@ SEEDS ?= 500
 FROM ?= 1
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test fmt lint shape unit doc kill sim bench scale fuzz
+.PHONY: help demo test fmt lint shape unit doc kill sim bench scale fuzz schedules
 
 help:
 	@echo "make demo                     the licence audit of our own dependencies, with three kills in the middle"
@@ -22,6 +22,7 @@ help:
 	@echo "make sim SEEDS=500 FROM=1     the engine in virtual time under faults, one history a seed; invariants after each"
 	@echo "make bench                    speed, as ratios to the bare disk (release build)"
 	@echo "make scale                    100 000 items and 1 000 000 timers, with time, memory, disk and growth"
+	@echo "make schedules                fires of schedules against cron-parser, every zone, 2020 to 2035 (needs npm)"
 	@echo "make fuzz FUZZ_SECONDS=30     every fuzz target for so many seconds"
 
 demo:
@@ -75,6 +76,11 @@ scale:
 
 bench:
 	cargo run -q --release -p selvedge-bench -- $(TARGET_DIR)
+
+# By hand: it takes minutes and a package registry. Its results for some zones are a fixture, which `make unit` reads.
+schedules:
+	@tools/bin/need cargo node npm
+	@tools/schedules/run.sh
 
 # fuzz/ is a workspace of its own; libFuzzer works on the stable compiler, without a sanitizer.
 fuzz: export RUSTFLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing

@@ -88,8 +88,30 @@ pub async fn check(world: &World, life: &Life, told: &Rc<RefCell<Told>>) {
             },
         }
     }
+    sagas(world, life, told).await;
     money(world, life).await;
     chains(world, life).await;
+}
+
+/// What completed was not undone, what failed was undone whole, and nothing was undone that was not done.
+async fn sagas(world: &World, life: &Life, told: &Rc<RefCell<Told>>) {
+    let sagas = told.borrow().sagas.clone();
+    for (id, (number, width, fails)) in sagas {
+        let Ok(status) = life.client.run(id).status().await else { continue };
+        let of = |what: &str| world.noted_by(&format!("saga {number}"), what);
+        let (reserved, released) = (of("reserved "), of("released "));
+        if !released.is_subset(&reserved) {
+            world.broken(format!("{id} undid what it had not done: did {reserved:?}, undid {released:?}"));
+        }
+        match format!("{:?}", status.state).to_lowercase().as_str() {
+            "completed" if fails => world.broken(format!("{id} was told to fail and completed")),
+            "completed" if !released.is_empty() => world.broken(format!("{id} completed and undid {released:?}")),
+            "failed" if !fails => world.broken(format!("{id} failed: {status:?}")),
+            // It fails in its last stage: everything before it had finished.
+            "failed" if released.len() as u64 != width + 1 => world.broken(format!("{id} failed, did {reserved:?} and undid {released:?}")),
+            _ => {}
+        }
+    }
 }
 
 async fn money(world: &World, life: &Life) {

@@ -50,6 +50,8 @@ pub struct Told {
     pub accepted: BTreeMap<InvocationId, &'static str>,
     /// Runs that were acknowledged, with what they must give.
     pub runs: BTreeMap<RunId, (String, Option<serde_json::Value>)>,
+    /// Runs that undo what they did when they fail: their number, their width, and whether they fail.
+    pub sagas: BTreeMap<RunId, (u64, u64, bool)>,
     /// Signals that were acknowledged.
     pub signals: Vec<u64>,
 }
@@ -128,7 +130,7 @@ async fn history(world: &World, model: &Model) -> Result<[u32; 4], String> {
                 life.crash();
                 life = Life::open(world, &disk, &settings)?;
             }
-            96..=97 => {
+            96 => {
                 struck[1] += 1;
                 world.say("another owner");
                 let next = Life::open(world, &disk, &settings)?;
@@ -137,10 +139,10 @@ async fn history(world: &World, model: &Model) -> Result<[u32; 4], String> {
                 }
                 std::mem::replace(&mut life, next).crash();
             }
-            98 => {
+            97..=98 => {
                 struck[2] += 1;
                 world.say("a lost answer");
-                disk.lose_next_answer();
+                if seed.chance(50) { disk.lose_next_answer() } else { disk.lose_next_commits() }
             }
             _ => {
                 struck[3] += 1;
@@ -186,7 +188,7 @@ async fn history(world: &World, model: &Model) -> Result<[u32; 4], String> {
 /// Somebody outside asks for something, and takes note of what he is told.
 fn ask(world: &World, life: &Life, told: &Rc<RefCell<Told>>, number: u64, storms: bool) {
     let (client, seed, world, told) = (life.client.clone(), world.seed.clone(), world.clone(), told.clone());
-    let kind = seed.below(if storms { 14 } else { 11 });
+    let kind = seed.below(if storms { 15 } else { 12 });
     let (a, b, c) = (seed.below(1_000), seed.below(1_000), seed.below(1_000));
     tokio::task::spawn_local(async move {
         let accepted = |id: InvocationId, what: &'static str| {
@@ -259,7 +261,15 @@ fn ask(world: &World, life: &Life, told: &Rc<RefCell<Told>>, number: u64, storms
                     told.borrow_mut().runs.insert(run.id(), ("patient".to_owned(), Some(json!({ "first": number }))));
                 }
             }
-            11 | 12 => {
+            11 => {
+                let input = json!({ "number": number, "items": (0..b % 5).collect::<Vec<u64>>(), "fails": a % 2 });
+                if let Ok(run) = client.start("saga", input).await {
+                    world.say(&format!("accepted {} saga", run.id()));
+                    told.borrow_mut().runs.insert(run.id(), ("saga".to_owned(), None));
+                    told.borrow_mut().sagas.insert(run.id(), (number, b % 5, a % 2 == 1));
+                }
+            }
+            12 | 13 => {
                 let chosen = {
                     let told = told.borrow();
                     let open: Vec<InvocationId> = told.accepted.iter().filter(|(_, what)| **what != "transfer").map(|(id, _)| *id).collect();

@@ -63,6 +63,12 @@ pub const FAN: Handler<u64, u64> = Handler::new("fan", "out");
 pub const FRAIL: Handler<u64, u64> = Handler::new("frail", "try");
 /// A task.
 pub const WORK: Activity<Value, Value> = Activity::new("work");
+/// A task that is undone.
+pub const RESERVE: Activity<Value, Value> = Activity::new("reserve");
+/// What undoes it.
+pub const RELEASE: Activity<Value, Value> = Activity::new("release");
+/// A task that fails for good if it is told to.
+pub const JUDGE: Activity<u64, u64> = Activity::new("judge");
 /// A task under the stage's throttle.
 pub const NARROW: Activity<Value, Value> = Activity::new("narrow");
 
@@ -98,6 +104,27 @@ stages:
 output: { first: "${stages.first.output}" }
 "#,
         )?,
+        parse(
+            r#"
+selvedge: 1
+name: saga
+input: { number: { type: integer }, items: { type: array }, fails: { type: integer } }
+stages:
+  - name: first
+    call: reserve
+    input: { number: "${input.number}", item: first }
+    retry: { max_attempts: 20, initial: 100ms, max: 1s }
+    compensate: { call: release, input: { number: "${input.number}", item: first }, retry: { max_attempts: 50, initial: 100ms, max: 1s } }
+  - name: wide
+    mode: scatter
+    over: input.items
+    call: reserve
+    input: { number: "${input.number}", item: "${item}" }
+    retry: { max_attempts: 20, initial: 100ms, max: 1s }
+    compensate: { call: release, input: { number: "${input.number}", item: "${item}" }, retry: { max_attempts: 50, initial: 100ms, max: 1s } }
+  - { name: last, call: judge, input: "${input.fails}", retry: { max_attempts: 20, initial: 100ms, max: 1s } }
+"#,
+        )?,
     ])
 }
 
@@ -106,6 +133,7 @@ pub fn app(world: &World, owner: u64) -> Result<App, String> {
     let of = |_: &str| world.clone();
     let (mover, racer, fan, frail, napper, waiter, work, narrow) =
         (of("transfer"), of("racer"), of("fan"), of("frail"), of("napper"), of("waiter"), of("work"), of("narrow"));
+    let (reserve, release, judge) = (of("reserve"), of("release"), of("judge"));
     let quick = Retry { max_attempts: 50, initial: span(100), max: span(1_000), ..Retry::exponential(50) };
     let options = ActorOptions { retry: quick.clone(), suspend_after: Duration::from_millis(200), ..ActorOptions::default() };
     let mut app = App::new()
@@ -148,6 +176,20 @@ pub fn app(world: &World, owner: u64) -> Result<App, String> {
         .activity(WORK, async move |attempt: Attempt, value: Value| {
             task(&work, owner, &attempt, "work", 300).await?;
             Ok(value)
+        })
+        .activity(RESERVE, async move |attempt: Attempt, value: Value| {
+            task(&reserve, owner, &attempt, "reserve", 300).await?;
+            reserve.same_of(&format!("saga {}", value["number"]), &format!("reserved {}", value["item"]), "yes");
+            Ok(value)
+        })
+        .activity(RELEASE, async move |attempt: Attempt, value: Value| {
+            task(&release, owner, &attempt, "release", 300).await?;
+            release.same_of(&format!("saga {}", value["number"]), &format!("released {}", value["item"]), "yes");
+            Ok(value)
+        })
+        .activity(JUDGE, async move |attempt: Attempt, fails: u64| {
+            task(&judge, owner, &attempt, "judge", 300).await?;
+            if fails == 1 { Err(Failure::terminal("judged", "it was told to fail")) } else { Ok(fails) }
         })
         .activity(NARROW, async move |attempt: Attempt, value: Value| {
             let run = value["run"].as_str().unwrap_or("?").to_owned();

@@ -22,20 +22,25 @@ pub struct Disk {
     seed: Seed,
     /// The longest wait of a batch, in turns of the scheduler.
     slowness: u64,
-    /// How many of a hundred thousand batches get no answer although they were applied.
-    unanswered: Arc<AtomicU64>,
+    /// What befalls the next batch.
+    fault: Arc<AtomicU64>,
 }
 
 impl Disk {
     /// A disk on a model.
     #[must_use]
     pub fn new(model: Model, seed: Seed, slowness: u64) -> Disk {
-        Disk { model, seed, slowness, unanswered: Arc::default() }
+        Disk { model, seed, slowness, fault: Arc::default() }
     }
 
     /// The next batch is applied and gets no answer.
     pub fn lose_next_answer(&self) {
-        self.unanswered.store(1, Ordering::SeqCst);
+        self.fault.store(1, Ordering::SeqCst);
+    }
+
+    /// Of the next batch only a part is applied, and nothing gets an answer.
+    pub fn lose_next_commits(&self) {
+        self.fault.store(2, Ordering::SeqCst);
     }
 }
 
@@ -66,12 +71,19 @@ impl Future for Flight {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let batch = self.batch.take().unwrap_or_default();
+        let mut batch = self.batch.take().unwrap_or_default();
+        let count = batch.len();
+        let fault = self.disk.fault.swap(0, Ordering::SeqCst);
+        if fault == 2 {
+            let applied = self.disk.seed.below(count as u64 + 1);
+            batch.truncate(usize::try_from(applied).unwrap_or(0));
+        }
         let mut outcomes = self.apply(batch);
-        if self.disk.unanswered.swap(0, Ordering::SeqCst) > 0 {
+        if fault > 0 {
             for outcome in outcomes.iter_mut().filter(|outcome| **outcome == CommitOutcome::Done) {
                 *outcome = CommitOutcome::Unknown;
             }
+            outcomes.resize(count, CommitOutcome::Unknown);
         }
         Poll::Ready(outcomes)
     }

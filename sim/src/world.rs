@@ -137,6 +137,14 @@ impl World {
         self.inner().notes.iter().filter(|((_, of), _)| of == label).map(|((id, _), value)| (id.clone(), value.clone())).collect()
     }
 
+    /// What somebody noted under labels that begin so.
+    #[must_use]
+    pub fn noted_by(&self, id: &str, label: &str) -> BTreeSet<String> {
+        let inner = self.inner();
+        let of = inner.notes.keys().filter(|(by, _)| by == id).filter_map(|(_, noted)| noted.strip_prefix(label));
+        of.map(str::to_owned).collect()
+    }
+
     /// Says that a promise does not hold.
     pub fn broken(&self, what: String) {
         self.say(&format!("BROKEN {what}"));

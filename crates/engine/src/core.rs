@@ -96,6 +96,7 @@ pub(crate) enum Fresh {
     Delete { signature: Signature, name: String },
     Clear { signature: Signature, names: Vec<String> },
     Read { signature: Signature, payload: Option<Bytes> },
+    Version { signature: Signature, version: u32 },
 }
 
 /// What has to be read for the handler before anything else happens.
@@ -143,6 +144,10 @@ pub(crate) struct CoreState {
     /// Children that were spawned and not joined yet.
     pub children: IdMap<u32, Begun>,
     pub progress: IdMap<u32, Bytes>,
+    /// Which forms of changed passages it has taken in this life.
+    pub versions: BTreeMap<String, u32>,
+    /// With what it wants to start anew.
+    pub restart: Option<Bytes>,
     /// What could not be sent: the handler fails with it.
     pub failed: Option<WorkError>,
 }
@@ -270,6 +275,8 @@ impl Core {
                 cancel_children: Vec::new(),
                 children: Default::default(),
                 progress: Default::default(),
+                versions: BTreeMap::new(),
+                restart: None,
                 failed: None,
             }),
         })

@@ -66,6 +66,9 @@ impl Attempt {
     }
 }
 
+/// The code of the error with which a handler starts anew.
+pub(crate) const RESTART: &str = "restart";
+
 impl Ctx {
     pub(crate) fn new(core: Rc<Core>) -> Ctx {
         Ctx { core }
@@ -166,6 +169,38 @@ impl Ctx {
         }
         drop(state);
         Ok(Sent { core: self.core.clone(), number, fresh, id: transition::sent_id(self.core.id.0, u64::from(number), &target) })
+    }
+
+    /// Which form of a changed passage of code this invocation takes, from 1 to `newest`.
+    #[must_use]
+    pub fn version(&self, change: &str, newest: u32) -> u32 {
+        let mut state = self.core.state.borrow_mut();
+        if let Some(taken) = state.versions.get(change) {
+            return *taken;
+        }
+        if let Some(error) = state.nested().or_else(|| crate::core::check_part("the name of a change", change).err()) {
+            state.failed.get_or_insert(error);
+            return newest;
+        }
+        let known = state.replay.version(change);
+        let taken = known.unwrap_or(newest);
+        state.versions.insert(change.to_owned(), taken);
+        if known.is_none() {
+            if let Err(error) = state.charge(16) {
+                state.failed.get_or_insert(error);
+            }
+            // It has no place in the order of operations.
+            let signature = transition::signature(u32::MAX, OpKind::Version, change, "");
+            state.fresh.push(Fresh::Version { signature, version: newest });
+        }
+        taken
+    }
+
+    /// Takes note of the input with which this invocation wants to start anew, once its handler has ended with the error
+    /// that this gives.
+    pub fn restart(&self, input: Bytes) -> WorkError {
+        self.core.state.borrow_mut().restart = Some(input);
+        WorkError::new(RESTART, "this invocation starts anew: return this error from the handler")
     }
 
     /// Fails the handler with an error that no operation can return: something could not be sent.
@@ -532,10 +567,14 @@ impl Step<'_> {
     fn allowed(&self, number: u32) -> Option<(u32, Attempt)> {
         let core = &self.operation.core;
         let mut state = core.state.borrow_mut();
-        let may_run = state.may_run;
-        let now = core.env.clock.now().max(state.now);
+        let (may_run, given_at) = (state.may_run, state.now);
         let op = state.ops.get_mut(&number)?;
-        if op.step == StepState::Idle && op.polled && !op.begun && may_run && op.row.is_none() {
+        let first = op.step == StepState::Idle && op.polled && !op.begun && may_run && op.row.is_none();
+        if op.step == StepState::Idle && !first {
+            return None;
+        }
+        let now = core.env.clock.now().max(given_at);
+        if first {
             // The first attempt of a live step starts in the poll that asks for it.
             op.begun = true;
             op.step = StepState::Allowed(1);

@@ -1,7 +1,7 @@
 //! Commits on their way: transitions packed into bounded commits, and the rows that readers of this shard must see
 //! before the store shows them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -18,7 +18,8 @@ type Row = Option<(Bytes, Option<Day>)>;
 /// One commit that is being put together.
 pub(crate) struct Draft<E> {
     pub number: u64,
-    rows: HashMap<Key, Row>,
+    /// Each key stands here once.
+    rows: Vec<(Key, Row)>,
     folds: Vec<Fold>,
     bytes: usize,
     head: ShardHead,
@@ -30,6 +31,19 @@ pub(crate) struct Submitted<E> {
     pub number: u64,
     pub keys: Vec<Key>,
     pub effects: Vec<E>,
+}
+
+impl<E> Draft<E> {
+    /// Sets a row; `before` is the number of the commit that had it last among those on their way.
+    fn set(&mut self, key: Key, row: Row, before: Option<u64>) {
+        if before == Some(self.number)
+            && let Some(found) = self.rows.iter_mut().rev().find(|found| found.0 == key)
+        {
+            found.1 = row;
+        } else {
+            self.rows.push((key, row));
+        }
+    }
 }
 
 /// Packs transitions into commits.
@@ -65,7 +79,7 @@ impl<E> Drafts<E> {
         let fits = |draft: &Draft<E>| draft.rows.len() + draft.folds.len() + ops < COMMIT_OPS && draft.bytes + bytes + 512 <= COMMIT_BYTES;
         if !self.open.last().is_some_and(fits) {
             self.last += 1;
-            self.open.push(Draft { number: self.last, rows: HashMap::new(), folds: Vec::new(), bytes: 0, head: head.clone(), effects: Vec::new() });
+            self.open.push(Draft { number: self.last, rows: Vec::new(), folds: Vec::new(), bytes: 0, head: head.clone(), effects: Vec::new() });
         }
         let number = self.last;
         if let Some(draft) = self.open.last_mut() {
@@ -73,12 +87,12 @@ impl<E> Drafts<E> {
             draft.bytes += bytes;
             draft.effects.extend(effects);
             for put in writes.puts {
-                overlay.set(put.key.clone(), number, Some(put.value.clone()));
-                draft.rows.insert(put.key, Some((put.value, put.expires)));
+                let before = overlay.set(put.key.clone(), number, Some(put.value.clone()));
+                draft.set(put.key, Some((put.value, put.expires)), before);
             }
             for gone in writes.deletes {
-                overlay.set(gone.clone(), number, None);
-                draft.rows.insert(gone, None);
+                let before = overlay.set(gone.clone(), number, None);
+                draft.set(gone, None, before);
             }
             draft.folds.extend(writes.folds);
         }
@@ -126,8 +140,9 @@ pub(crate) struct Overlay {
 }
 
 impl Overlay {
-    fn set(&mut self, key: Key, number: u64, value: Option<Bytes>) {
-        self.rows.insert(key, (number, value));
+    /// Gives the number of the commit on its way that had the row before.
+    fn set(&mut self, key: Key, number: u64, value: Option<Bytes>) -> Option<u64> {
+        self.rows.insert(key, (number, value)).map(|before| before.0)
     }
 
     /// Forgets the rows of a commit that the store shows now.

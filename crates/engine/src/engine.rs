@@ -15,6 +15,7 @@ use selvedge_kernel::record::message::Message;
 use tokio::sync::oneshot;
 
 use crate::env::{Entropy, Environment};
+use crate::exec::Points;
 use crate::registry::{Executor, Handler, Registry};
 use crate::shard::{Answer, Command, Reply, SignalTarget, VerbError};
 use crate::tasks::Executors;
@@ -361,6 +362,7 @@ impl Engine {
             sum.active += census.active;
             sum.tasks += census.tasks;
             sum.outbox += census.outbox;
+            sum.on_their_way += census.on_their_way;
             sum.timers += census.timers;
             sum.runs += census.runs;
         }
@@ -456,7 +458,10 @@ fn wire(
     let pending = Arc::new(AtomicU64::new(0));
     let (workers, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| Mailbox::new(pending.clone())).unzip();
     let declared = declared(&registry);
+    let points = Points(env.observer.clone());
+    let life = selvedge_kernel::lend::Life(u64::from_be_bytes(Entropy::new(env.random.clone()).draw()));
     let wiring = Arc::new(Wiring {
+        life,
         store,
         env,
         registry,
@@ -466,7 +471,7 @@ fn wire(
         pending,
         busy: (0..count).map(|_| AtomicBool::new(false)).collect(),
         side,
-        executors: Executors::new(exec, declared.into_iter()),
+        executors: Executors::new(exec, points, declared.into_iter()),
         in_flight: AtomicU64::new(0),
         stopped: Mutex::new(None),
         skew: Mutex::new(None),
@@ -567,7 +572,7 @@ impl Drop for InFlight {
 fn declared(registry: &Registry) -> Vec<(String, selvedge_kernel::pipeline::definition::Exec)> {
     let activities = registry.activities.iter().filter_map(|(name, activity)| match &activity.run {
         Executor::Exec(exec) => Some((name.clone(), exec.clone())),
-        Executor::Native(_) => None,
+        Executor::Native(_) | Executor::Http(_) => None,
     });
     let handlers = registry.actors.values().flat_map(|actor| actor.handlers.values()).filter_map(|handler| match handler {
         Handler::Transition(transition) => Some((transition.activity.clone(), transition.exec.clone())),

@@ -108,6 +108,11 @@ pub enum Observation<'a> {
         /// Which attempt.
         attempt: u32,
     },
+    /// A moment in the life of a program.
+    Exec {
+        /// Which.
+        point: crate::exec::ExecPoint,
+    },
     /// A value that a handler owned panicked when it was dropped.
     DropPanicked {
         /// Of which invocation.

@@ -15,7 +15,7 @@ impl Engine {
         let registry = &self.wiring.registry;
         let activities = registry.activities.iter().filter_map(|(name, activity)| match &activity.run {
             Executor::Exec(exec) => Some((name.clone(), exec.clone())),
-            Executor::Native(_) => None,
+            Executor::Native(_) | Executor::Http(_) => None,
         });
         let handlers = registry.actors.values().flat_map(|actor| actor.handlers.values()).filter_map(|handler| match handler {
             Handler::Transition(transition) => Some((transition.activity.clone(), transition.exec.clone())),

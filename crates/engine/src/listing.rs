@@ -64,7 +64,11 @@ impl Engine {
         if *permit.resource() != Resource::Store {
             return Err(misused(&permit));
         }
-        let tenant = &permit.context().principal.tenant;
+        self.kept_invocations(&permit.context().principal.tenant, listed).await
+    }
+
+    /// All invocations of a tenant that are kept, or those that are open, in no order.
+    pub(crate) async fn kept_invocations(&self, tenant: &str, listed: Listed) -> Result<Vec<InvocationSummary>, VerbError> {
         let mut lines = Vec::new();
         for shard in (0..self.wiring.shards).map(ShardId) {
             let first = u32::from(shard.0) * 0x1_0000 / u32::from(self.wiring.shards);
@@ -82,7 +86,7 @@ impl Engine {
                     let hash = u32::from(u16::from_be_bytes([high, low]));
                     if kind == Kind::Invocation as u8 {
                         let record: Invocation = wire::decode("invocation", value)?;
-                        if record.message.target.tenant == *tenant && (listed == Listed::All || !record.status.ended()) {
+                        if record.message.target.tenant == tenant && (listed == Listed::All || !record.status.ended()) {
                             lines.push(summary(record));
                         }
                         continue;

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use selvedge_kernel::egress::Allowed;
 use selvedge_kernel::error::AttemptError;
-use selvedge_kernel::pipeline::definition::{Definition, Exec};
-use selvedge_kernel::policy::{Retry, Timeout};
+use selvedge_kernel::pipeline::definition::{Definition, Exec, Http};
+use selvedge_kernel::policy::{Retry, Throttle, Timeout};
+use selvedge_kernel::record::invocation::Blocked;
 
 use crate::ctx::{Attempt, Ctx};
 use crate::view::View;
@@ -71,10 +73,44 @@ impl Default for ActorOptions {
 /// One actor type.
 #[derive(Clone, Default)]
 pub struct ActorType {
-    /// Its handlers.
+    /// Its handlers, each in its newest version.
     pub handlers: BTreeMap<String, Handler>,
+    /// Those that are registered in a version of their own, by name and version.
+    pub versions: BTreeMap<(String, u32), Handler>,
     /// How its actors are treated.
     pub options: ActorOptions,
+}
+
+/// The version of a handler that is registered without one.
+pub const FIRST_VERSION: u32 = 1;
+
+impl ActorType {
+    /// Registers a handler in a version; the newest one accepts messages.
+    pub fn register(&mut self, name: &str, version: u32, handler: Handler) {
+        if version >= self.newest(name) {
+            self.handlers.insert(name.to_owned(), handler.clone());
+        }
+        self.versions.insert((name.to_owned(), version), handler);
+    }
+
+    /// The versions in which a handler is registered, the oldest first.
+    #[must_use]
+    pub fn versions_of(&self, name: &str) -> Vec<u32> {
+        let own: Vec<u32> = self.versions.keys().filter(|(of, _)| of == name).map(|(_, version)| *version).collect();
+        if own.is_empty() && self.handlers.contains_key(name) { vec![FIRST_VERSION] } else { own }
+    }
+
+    /// The version that accepts messages.
+    #[must_use]
+    pub fn newest(&self, name: &str) -> u32 {
+        self.versions_of(name).last().copied().unwrap_or(FIRST_VERSION)
+    }
+
+    /// A handler in one of its versions.
+    #[must_use]
+    pub fn in_version(&self, name: &str, version: u32) -> Option<&Handler> {
+        if self.newest(name) == version { self.handlers.get(name) } else { self.versions.get(&(name.to_owned(), version)) }
+    }
 }
 
 /// One activity.
@@ -86,6 +122,8 @@ pub struct Activity {
     pub retry: Retry,
     /// How long it may take.
     pub timeout: Timeout,
+    /// Of all its tasks in runs.
+    pub throttle: Option<Throttle>,
 }
 
 /// Where an activity runs.
@@ -95,6 +133,8 @@ pub enum Executor {
     Native(RunActivity),
     /// A program.
     Exec(Exec),
+    /// A request.
+    Http(Http),
 }
 
 /// All that this binary can run.
@@ -106,6 +146,8 @@ pub struct Registry {
     pub activities: HashMap<String, Activity>,
     /// Pipelines.
     pub pipelines: HashMap<String, Definition>,
+    /// What requests may reach.
+    pub egress: Vec<Allowed>,
 }
 
 impl Registry {
@@ -113,5 +155,16 @@ impl Registry {
     #[must_use]
     pub fn handler(&self, kind: &str, handler: &str) -> Option<&Handler> {
         self.actors.get(kind).and_then(|actor| actor.handlers.get(handler))
+    }
+
+    /// The handler of an invocation: in the version that accepted it.
+    pub fn pinned(&self, kind: &str, handler: &str, version: u32) -> Result<&Handler, Blocked> {
+        let has = self.actors.get(kind).map(|actor| actor.versions_of(handler)).unwrap_or_default();
+        let named = format!("{kind}.{handler}");
+        match self.actors.get(kind).and_then(|actor| actor.in_version(handler, version)) {
+            Some(found) => Ok(found),
+            None if has.is_empty() => Err(Blocked::Missing { handler: named }),
+            None => Err(Blocked::Version { handler: named, needs: version, has }),
+        }
     }
 }

@@ -5,14 +5,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use selvedge_kernel::egress::Allowed;
 use selvedge_kernel::error::{AttemptError, WorkError};
 use selvedge_kernel::id::{InvocationId, RunId};
-use selvedge_kernel::pipeline::definition::Exec;
+use selvedge_kernel::pipeline::definition::{Exec, Http};
 use selvedge_kernel::time::Millis;
 
 use crate::core::BlockingFn;
 use crate::ctx::Attempt;
-use crate::exec::{ExecPool, ExecSpec, ExecTask, Shim};
+use crate::exec::{ExecPoint, ExecPool, ExecSpec, ExecTask, Points, Shim};
 use crate::registry::Executor;
 use crate::wiring::Wiring;
 use crate::worker::{Event, Mailbox};
@@ -31,6 +32,8 @@ pub(crate) enum Work {
     Activity(Bytes),
     /// A program, whatever is registered.
     Exec(Exec, Bytes),
+    /// A request, and what it may reach besides what the registry says.
+    Http(Http, Vec<Allowed>, Bytes),
 }
 
 /// One attempt of a task.
@@ -77,6 +80,8 @@ pub struct ExecSettings {
     pub shim: Option<Shim>,
     /// Where their log lines go.
     pub log: Option<LogLine>,
+    /// What requests are made with.
+    pub http: crate::http::HttpSettings,
 }
 
 /// Takes a log line of a task: the activity, and the line.
@@ -95,18 +100,30 @@ impl std::fmt::Debug for LogLine {
 /// The programs of one engine, one pool for each way of running one.
 pub(crate) struct Executors {
     settings: ExecSettings,
+    points: Points,
     pools: Mutex<BTreeMap<String, ExecPool>>,
     /// Which activities each program must serve.
     served: BTreeMap<String, Vec<String>>,
+    #[cfg(feature = "http-executor")]
+    http: crate::http::Client,
 }
 
 impl Executors {
-    pub(crate) fn new(settings: ExecSettings, declared: impl Iterator<Item = (String, Exec)>) -> Executors {
+    pub(crate) fn new(settings: ExecSettings, points: Points, declared: impl Iterator<Item = (String, Exec)>) -> Executors {
         let mut served: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (activity, exec) in declared {
             served.entry(identity(&exec)).or_default().push(activity);
         }
-        Executors { settings, pools: Mutex::new(BTreeMap::new()), served }
+        #[cfg(feature = "http-executor")]
+        let http = crate::http::Client::new(settings.http.clone(), settings.environment.clone());
+        Executors {
+            #[cfg(feature = "http-executor")]
+            http,
+            settings,
+            points,
+            pools: Mutex::new(BTreeMap::new()),
+            served,
+        }
     }
 
     fn pool(&self, exec: &Exec, activity: &str, runtime: &tokio::runtime::Handle) -> Result<ExecPool, AttemptError> {
@@ -120,7 +137,7 @@ impl Executors {
         if let Some(shim) = &self.settings.shim {
             spec = spec.with_shim(shim.clone());
         }
-        let pool = ExecPool::open(spec, runtime.clone()).map_err(|error| AttemptError {
+        let pool = ExecPool::open(spec, runtime.clone(), self.points.clone()).map_err(|error| AttemptError {
             error: WorkError::new("exec_start", format!("`{}` cannot be started: {error}", exec.command.join(" "))),
             retryable: true,
             retry_after_ms: None,
@@ -193,8 +210,10 @@ pub(crate) fn start(wiring: &Arc<Wiring>, mailbox: Mailbox, job: Job) -> Abort {
                 return Abort(Some(handle.abort_handle()));
             }
             Some(Executor::Exec(exec)) => (exec, input),
+            Some(Executor::Http(http)) => return call(wiring, http, Vec::new(), input, job.key, done),
         },
         Work::Exec(exec, input) => (exec, input),
+        Work::Http(http, egress, input) => return call(wiring, http, egress, input, job.key, done),
     };
     let wiring = wiring.clone();
     let runtime = wiring.side.clone();
@@ -224,8 +243,42 @@ pub(crate) fn start(wiring: &Arc<Wiring>, mailbox: Mailbox, job: Job) -> Abort {
             Err(error) => Err(error),
         };
         done(result);
+        wiring.executors.points.pass(ExecPoint::Reported);
     });
     Abort(Some(handle.abort_handle()))
+}
+
+/// Makes a request, and hands its end on.
+#[cfg(feature = "http-executor")]
+fn call(
+    wiring: &Arc<Wiring>,
+    http: Http,
+    mut egress: Vec<Allowed>,
+    input: Bytes,
+    key: String,
+    done: impl FnOnce(Result<Bytes, AttemptError>) + Send + 'static,
+) -> Abort {
+    egress.extend(wiring.registry.egress.iter().cloned());
+    let shared = wiring.clone();
+    let handle = wiring.side.spawn(async move {
+        let result = shared.executors.http.run(&http, &egress, &key, &input, || shared.env.clock.now()).await;
+        done(result);
+    });
+    Abort(Some(handle.abort_handle()))
+}
+
+/// Says that this build makes no requests.
+#[cfg(not(feature = "http-executor"))]
+fn call(_: &Arc<Wiring>, http: Http, _: Vec<Allowed>, _: Bytes, _: String, done: impl FnOnce(Result<Bytes, AttemptError>) + Send + 'static) -> Abort {
+    done(Err(AttemptError {
+        error: WorkError::new(
+            "no_executor",
+            format!("this program was built without the feature `http-executor`, and cannot call {}: build it with it", http.url),
+        ),
+        retryable: true,
+        retry_after_ms: None,
+    }));
+    Abort(None)
 }
 
 fn missing(name: &str) -> AttemptError {

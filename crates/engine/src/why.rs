@@ -3,7 +3,7 @@
 use selvedge_kernel::auth::AuthorizationContext;
 use selvedge_kernel::error::WorkError;
 use selvedge_kernel::id::{ActorId, InvocationId};
-use selvedge_kernel::record::invocation::Status;
+use selvedge_kernel::record::invocation::{Restarts, Status};
 use selvedge_kernel::time::Millis;
 use selvedge_kernel::waiting::Waiting;
 use serde::Serialize;
@@ -31,13 +31,22 @@ pub struct Why {
     pub slow_polls: u32,
     /// Who asked for it, and through whom.
     pub caller: AuthorizationContext,
+    /// The version of its handler that accepted it.
+    pub version: u32,
+    /// The invocation that it went on from, and the one that goes on for it.
+    pub restarts: Restarts,
 }
 
 impl Why {
     /// One sentence.
     #[must_use]
     pub fn sentence(&self) -> String {
-        let who = format!("{} ({}.{})", self.id, self.actor, self.handler);
+        let version = if self.version > 1 { format!("@{}", self.version) } else { String::new() };
+        let from = self.restarts.before.map(|before| format!(", which goes on from {before},")).unwrap_or_default();
+        let who = format!("{} ({}.{}{version}){from}", self.id, self.actor, self.handler);
+        if let Some(after) = self.restarts.after {
+            return format!("{who} has ended: it started anew as {after}.");
+        }
         if self.status.ended() {
             let error = self.last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
             return format!("{who} has ended: {}{error}.", word(self.status));
@@ -76,6 +85,8 @@ pub struct Census {
     pub runs: usize,
     /// Envelopes not acknowledged.
     pub outbox: usize,
+    /// Envelopes let out and not acknowledged: of what a reopened store holds, at most the next 256 of each pair of shards.
+    pub on_their_way: usize,
     /// Durable timers in memory: at most the next thousand of each shard.
     pub timers: usize,
 }

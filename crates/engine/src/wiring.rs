@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use selvedge_kernel::id::{ActorId, InvocationId, ShardId};
+use selvedge_kernel::lend::Life;
 use selvedge_kernel::limit::Limits;
 use selvedge_kernel::ports::Store;
 use selvedge_kernel::pressure::Pressure;
@@ -43,6 +44,9 @@ pub struct Settings {
     pub tasks: Tasks,
     /// How full the store is: the store sets it, and new work is slowed down and refused by it.
     pub pressure: Pressure,
+    /// How many of the invocations that were running when the store was last closed a shard brings back at a time: the
+    /// others wait in line until those rest or end.
+    pub recovered_at_once: usize,
 }
 
 impl Default for Settings {
@@ -56,6 +60,7 @@ impl Default for Settings {
             build: env!("CARGO_PKG_VERSION").to_owned(),
             tasks: Tasks::Start,
             pressure: Pressure::default(),
+            recovered_at_once: 1_000,
         }
     }
 }
@@ -74,6 +79,8 @@ pub(crate) struct Wiring {
     pub executors: Executors,
     pub in_flight: AtomicU64,
     pub stopped: Mutex<Option<String>>,
+    /// Whose permits of limits count.
+    pub life: Life,
     /// Where the wall clock stood against the monotonic one when a jump was reported last.
     pub skew: Mutex<Option<i128>>,
 }

@@ -1,6 +1,6 @@
 //! A worker thread: it owns a fixed set of shards, takes events in turns, and gives the log one batch a turn.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,15 +8,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use selvedge_kernel::error::AttemptError;
 use selvedge_kernel::id::{InvocationId, ShardId};
-use selvedge_kernel::ports::{Boxed, CommitOutcome};
+use selvedge_kernel::ports::CommitOutcome;
 use selvedge_kernel::record::message::Envelope;
 use selvedge_kernel::time::Millis;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::draft::Submitted;
 use crate::env::Clock;
+use crate::flight::Flight;
 use crate::idmap::IdMap;
-use crate::shard::{Command, Effect, Shard};
+use crate::shard::{Command, Effect, Probe, Shard};
 use crate::wiring::Wiring;
 
 /// Somebody woke a handler.
@@ -66,6 +66,11 @@ pub(crate) enum Event {
         from: ShardId,
         n: u64,
     },
+    /// What goes along waiting calls.
+    Probe {
+        to: ShardId,
+        probe: Box<Probe>,
+    },
     /// Time has moved by hand.
     Tick,
     Close(oneshot::Sender<()>),
@@ -106,11 +111,6 @@ impl Mailbox {
     }
 }
 
-struct Flight {
-    outcomes: Boxed<'static, Vec<CommitOutcome>>,
-    of: Vec<(ShardId, Submitted<Effect>)>,
-}
-
 /// How many batches may be on their way to the disk.
 const FLIGHTS: usize = 64;
 
@@ -140,7 +140,9 @@ pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::Unb
     for shard in shards.values_mut() {
         shard.recover().await;
     }
-    let mut flights: VecDeque<Flight> = VecDeque::new();
+    let mut flights: VecDeque<Flight<Effect>> = VecDeque::new();
+    // Shards of which a commit was sent again, while anything behind it is on its way.
+    let mut doubted = BTreeSet::new();
     let mut closing: Option<oneshot::Sender<()>> = None;
     submit(&wiring, &mut shards, &mut flights);
     loop {
@@ -148,7 +150,14 @@ pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::Unb
             break;
         }
         let now = wiring.env.clock.now();
-        let due = if closing.is_some() { None } else { shards.values().filter_map(Shard::next_due).min() };
+        // A shard that wants another turn, after its opening or because its last one was full, waits for nothing.
+        let due = if closing.is_some() {
+            None
+        } else if shards.values().any(|shard| !shard.calm()) {
+            Some(now)
+        } else {
+            shards.values().filter_map(Shard::next_due).min()
+        };
         let mut worked = 0u64;
         if due.is_some_and(|due| due <= now) {
             // What is due does not keep tasks of this thread from running.
@@ -174,11 +183,25 @@ pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::Unb
                 }
             }
             Woken::Committed(outcomes) => {
-                if let Some(flight) = flights.pop_front()
-                    && let Err(reason) = durable(&mut shards, flight.of, outcomes)
-                {
-                    wiring.stop(format!("{reason}{}", store_reason(&wiring).await));
-                    break;
+                if let Some(flight) = flights.pop_front() {
+                    match flight.land(wiring.store.as_ref(), outcomes, &mut doubted) {
+                        Ok(landed) => {
+                            for (id, commit) in landed.durable {
+                                if let Some(shard) = shards.get_mut(&id) {
+                                    shard.durable(commit);
+                                }
+                            }
+                            if let Some(again) = landed.again {
+                                flights.push_front(again);
+                            } else if flights.is_empty() {
+                                doubted.clear();
+                            }
+                        }
+                        Err(reason) => {
+                            wiring.stop(format!("{reason}{}", store_reason(&wiring).await));
+                            break;
+                        }
+                    }
                 }
             }
             Woken::Time => {}
@@ -194,7 +217,7 @@ pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::Unb
             }
         }
         submit(&wiring, &mut shards, &mut flights);
-        let busy = !flights.is_empty() || shards.values().any(|shard| shard.runs.has_work());
+        let busy = !flights.is_empty() || shards.values().any(|shard| shard.runs.has_work() || shard.has_work());
         wiring.busy[index].store(busy, Ordering::SeqCst);
         wiring.pending.fetch_sub(worked, Ordering::SeqCst);
     }
@@ -205,7 +228,7 @@ pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::Unb
     }
 }
 
-async fn wait(wiring: &Wiring, events: &mut mpsc::UnboundedReceiver<Event>, flights: &mut VecDeque<Flight>, due: Option<Millis>, now: Millis) -> Woken {
+async fn wait(wiring: &Wiring, events: &mut mpsc::UnboundedReceiver<Event>, flights: &mut VecDeque<Flight<Effect>>, due: Option<Millis>, now: Millis) -> Woken {
     if flights.len() >= FLIGHTS
         && let Some(flight) = flights.front_mut()
     {
@@ -274,7 +297,12 @@ async fn handle(wiring: &Arc<Wiring>, shards: &mut IdMap<ShardId, Shard>, event:
         }
         Event::Taken { by, from, n } => {
             if let Some(shard) = shards.get_mut(&from) {
-                shard.acknowledged(by, n);
+                shard.acknowledged(by, n).await;
+            }
+        }
+        Event::Probe { to, probe } => {
+            if let Some(shard) = shards.get_mut(&to) {
+                shard.probe(*probe).await;
             }
         }
         Event::Missing { by, from, n } => {
@@ -285,7 +313,7 @@ async fn handle(wiring: &Arc<Wiring>, shards: &mut IdMap<ShardId, Shard>, event:
     }
 }
 
-fn submit(wiring: &Wiring, shards: &mut IdMap<ShardId, Shard>, flights: &mut VecDeque<Flight>) {
+fn submit(wiring: &Wiring, shards: &mut IdMap<ShardId, Shard>, flights: &mut VecDeque<Flight<Effect>>) {
     let mut batch = Vec::new();
     let mut of = Vec::new();
     for shard in shards.values_mut() {
@@ -294,31 +322,8 @@ fn submit(wiring: &Wiring, shards: &mut IdMap<ShardId, Shard>, flights: &mut Vec
         of.extend(submitted.into_iter().map(|commit| (shard.id, commit)));
     }
     if !batch.is_empty() {
-        flights.push_back(Flight { outcomes: wiring.store.commit(batch), of });
+        flights.push_back(Flight::start(wiring.store.as_ref(), batch, of));
     }
-}
-
-fn durable(shards: &mut IdMap<ShardId, Shard>, of: Vec<(ShardId, Submitted<Effect>)>, outcomes: Vec<CommitOutcome>) -> Result<(), String> {
-    for ((id, commit), outcome) in of.into_iter().zip(outcomes) {
-        match outcome {
-            CommitOutcome::Done => {
-                if let Some(shard) = shards.get_mut(&id) {
-                    shard.durable(commit);
-                }
-            }
-            CommitOutcome::Fenced => return Err(format!("shard {} has a newer owner: this process may not write to it any more", id.0)),
-            CommitOutcome::Gap { last } => {
-                return Err(format!(
-                    "shard {} is at commit {last}, commit {} does not follow it: the store went back in time; nothing was written over the hole",
-                    id.0, commit.number
-                ));
-            }
-            CommitOutcome::Unknown => {
-                return Err(format!("the store gave no answer for commit {} of shard {}", commit.number, id.0));
-            }
-        }
-    }
-    Ok(())
 }
 
 /// What the store says of itself once it has refused something.

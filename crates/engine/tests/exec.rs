@@ -1,4 +1,4 @@
-//! The exec executor against real programs.
+//! The exec executor against real programs, and the http executor against real servers.
 
 #![allow(clippy::unwrap_used)]
 #![allow(clippy::disallowed_methods, reason = "tests give time, runtime and environment")]
@@ -7,11 +7,21 @@
 mod clients;
 #[path = "exec/death.rs"]
 mod death;
+#[path = "exec/gate.rs"]
+mod gate;
+#[path = "exec/http.rs"]
+mod http;
+#[path = "exec/http_runs.rs"]
+mod http_runs;
 #[path = "exec/oneshot.rs"]
 mod oneshot;
 #[path = "exec/persistent.rs"]
 mod persistent;
+#[path = "exec/points.rs"]
+mod points;
 #[path = "exec/rig.rs"]
 mod rig;
 #[path = "exec/runs.rs"]
 mod runs;
+#[path = "exec/server.rs"]
+mod server;

@@ -42,6 +42,11 @@ impl<'a> Fields<'a> {
         self.what = what;
     }
 
+    /// Every field with its place.
+    pub(crate) fn places(&self) -> Vec<(String, Place)> {
+        self.entries.iter().map(|entry| (entry.key.clone(), entry.place)).collect()
+    }
+
     /// Looks without taking the field as known.
     pub(crate) fn peek(&self, name: &str) -> Option<&'a Entry> {
         self.entries.iter().find(|entry| entry.key == name)

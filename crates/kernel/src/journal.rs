@@ -210,7 +210,9 @@ pub struct Entry {
 pub fn chain_next(previous: Hash32, header: &Header, seal: Hash32) -> Hash32 {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&previous.0);
-    hasher.update(&wire::encode(header));
+    wire::encoded(header, |header| {
+        hasher.update(header);
+    });
     hasher.update(&seal.0);
     Hash32(*hasher.finalize().as_bytes())
 }

@@ -40,8 +40,26 @@ pub const ERROR_BYTES: usize = 16 * 1024;
 pub const STREAM_CHUNKS: usize = 100;
 /// Bytes of output given to a reader at once.
 pub const STREAM_BYTES: usize = 1024 * 1024;
+/// Runs of one pipeline, and one key, that go at once.
+pub const RUNS_AT_ONCE: usize = 1_000;
 /// Calls that wait for one another.
 pub const CALL_DEPTH: usize = 64;
+/// Text of one `where`.
+pub const FILTER_BYTES: usize = 4 * 1024;
+/// Terms of one `where`.
+pub const FILTER_TERMS: usize = 64;
+/// Text of one cron pattern.
+pub const CRON_BYTES: usize = 256;
+/// The shortest time between two fires of `every`, in milliseconds.
+pub const SCHEDULE_EVERY_MS: u64 = 1_000;
+/// The longest jitter of a schedule, in milliseconds.
+pub const SCHEDULE_JITTER_MS: u64 = 3_600_000;
+/// Missed fires that `misfire: all` makes up for at once.
+pub const SCHEDULE_CATCH_UP: usize = 100;
+/// Missed fires that are counted; beyond, the count says "more".
+pub const SCHEDULE_COUNTED: u64 = 10_000;
+/// A fire that is later than this was missed, in milliseconds.
+pub const SCHEDULE_LATE_MS: u64 = 60_000;
 
 /// Limits that configuration may lower or raise up to [`Limits::MAX`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -237,6 +237,8 @@ pub const STAGE: Machine<StageState, StageEvent> = {
             (S::Running, E::Cancel, S::Cancelled),
             (S::Failed, E::Retry, S::Pending),
             (S::Cancelled, E::Retry, S::Pending),
+            (S::Completed, E::Retry, S::Pending),
+            (S::Skipped, E::Retry, S::Pending),
         ],
     }
 };

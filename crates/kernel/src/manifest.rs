@@ -8,13 +8,15 @@
 //!     handlers:
 //!       count: { exec: [python3, licence.py], retry: { max_attempts: 5 } }
 //! pipelines: [pipelines/audit.yaml]
+//! egress: [api.example.org]
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::diagnostic::{Diagnostic, Report};
+use crate::egress::Allowed;
 use crate::fields::{Fields, shown, strings};
-use crate::pipeline::activity::{LATER as LATER_EXECUTORS, OF_EXEC, activities, exec};
+use crate::pipeline::activity::{Egress, LATER as LATER_EXECUTORS, OF_EXEC, activities, exec};
 use crate::pipeline::definition::{Activity, Exec};
 use crate::pipeline::document::{Entry, Kind, Tree, one_document};
 use crate::pipeline::parse::Known;
@@ -22,7 +24,7 @@ use crate::pipeline::policies::{retry, timeout};
 use crate::policy::{Retry, Timeout};
 
 /// Sections of the design that this version has not.
-const LATER: [&str; 5] = ["queues", "schedules", "triggers", "policies", "egress"];
+const LATER: [&str; 4] = ["queues", "schedules", "triggers", "policies"];
 
 /// A validated application manifest.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -33,6 +35,8 @@ pub struct Manifest {
     pub actors: BTreeMap<String, ActorType>,
     /// Files of pipelines, relative to the manifest, in file order.
     pub pipelines: Vec<String>,
+    /// What `http` activities may reach, here and in the pipelines.
+    pub egress: Vec<Allowed>,
 }
 
 /// An actor type whose handlers are programs.
@@ -60,6 +64,8 @@ impl Manifest {
         Known {
             activities: self.activities.keys().cloned().collect(),
             actors: self.actors.iter().map(|(kind, actor)| (kind.clone(), actor.handlers.keys().cloned().collect())).collect(),
+            pipelines: None,
+            egress: self.egress.clone(),
         }
     }
 }
@@ -75,7 +81,9 @@ pub fn parse_manifest(file: &str, text: &str) -> Result<(Manifest, Vec<Diagnosti
 fn manifest(report: &mut Report, tree: &Tree) -> Option<Manifest> {
     let mut fields = Fields::of(report, tree, "a manifest", "write activities: {…}, actors: {…}, pipelines: […]")?;
     fields.later(report, &LATER);
-    let activities = fields.get("activities").map(|entry| activities(report, &entry.value)).unwrap_or_default();
+    let egress = fields.get("egress").map(|entry| crate::pipeline::http::egress(report, &entry.value)).unwrap_or_default();
+    let reach = Egress { here: &egress, elsewhere: Some(&[]) };
+    let activities = fields.get("activities").map(|entry| activities(report, &entry.value, &reach)).unwrap_or_default();
     let actors = fields.get("actors").map(|entry| actors(report, &entry.value)).unwrap_or_default();
     let pipelines = fields.get("pipelines").map(|entry| pipelines(report, &entry.value)).unwrap_or_default();
     for field in ["stages", "selvedge"] {
@@ -87,7 +95,7 @@ fn manifest(report: &mut Report, tree: &Tree) -> Option<Manifest> {
         );
     }
     fields.end(report);
-    Some(Manifest { activities, actors, pipelines })
+    Some(Manifest { activities, actors, pipelines, egress })
 }
 
 fn pipelines(report: &mut Report, tree: &Tree) -> Vec<String> {
@@ -149,7 +157,13 @@ fn handler(report: &mut Report, entry: &Entry) -> Option<Handler> {
         "take it out, or write exec: [program, argument]",
     );
     fields.elsewhere(report, "as_file", "belongs to activities: a handler gets its message and state", "take it out");
-    let elsewhere = LATER_EXECUTORS.iter().chain(&["native"]).any(|name| fields.peek(name).is_some());
+    fields.elsewhere(
+        report,
+        "http",
+        "has no place here: it cannot answer with state and messages",
+        "call an activity from a pipeline, or write exec: [program, argument]",
+    );
+    let elsewhere = LATER_EXECUTORS.iter().chain(&["native", "http"]).any(|name| fields.peek(name).is_some());
     let exec = match fields.get("exec") {
         Some(command) => exec(report, &mut fields, &command.value),
         None => {

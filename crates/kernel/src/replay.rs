@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::journal::{Entry, Signature};
+use crate::journal::{Entry, OpKind, Payload, Signature};
 use crate::record::invocation::{Begun, Blocked};
 
 /// How many results may be decided ahead of their delivery, so that a window of entries is enough to match.
@@ -22,8 +22,11 @@ pub struct Replay {
     results: VecDeque<Entry>,
     called: VecDeque<Entry>,
     begun: HashMap<u32, Begun>,
+    versions: HashMap<String, Entry>,
     /// Whether entries beyond those loaded exist.
     pub more: bool,
+    /// Whether the invocation has ended: nothing in it is new.
+    pub ended: bool,
 }
 
 /// What became of an operation that is recorded where it is called.
@@ -45,7 +48,14 @@ impl Replay {
     /// Adds entries, in their order.
     pub fn load(&mut self, entries: impl IntoIterator<Item = Entry>) {
         for entry in entries {
-            if entry.header.signature.kind.at_call() { self.called.push_back(entry) } else { self.results.push_back(entry) }
+            if entry.header.signature.kind == OpKind::Version {
+                // It has no place in the order: it is found by the name of its change.
+                self.versions.insert(entry.header.signature.name.clone(), entry);
+            } else if entry.header.signature.kind.at_call() {
+                self.called.push_back(entry)
+            } else {
+                self.results.push_back(entry)
+            }
         }
     }
 
@@ -67,6 +77,18 @@ impl Replay {
             None => Ok(AtCall::New),
             Some(entry) if entry.header.signature == *signature => Ok(self.called.pop_front().map_or(AtCall::New, AtCall::Recorded)),
             Some(entry) => Err(mismatch(Some(&entry.header.signature), Some(signature))),
+        }
+    }
+
+    /// Which form of a changed passage an invocation takes: the recorded one; without one the first while something that
+    /// it did before is still unmatched, for it may have passed here before there was a second; else none: it is new here.
+    #[must_use]
+    pub fn version(&self, change: &str) -> Option<u32> {
+        match self.versions.get(change) {
+            Some(Entry { payload: Payload::Inline(bytes), .. }) => std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok()).or(Some(1)),
+            Some(_) => Some(1),
+            None if self.ended || !self.done() || !self.begun.is_empty() => Some(1),
+            None => None,
         }
     }
 

@@ -10,7 +10,7 @@ use crate::journal::{Ending, Entry, Hash32, Header, OpKind, Payload, SealKey, Si
 use crate::limit;
 use crate::policy::{Retry, Verdict, after_failure};
 use crate::record::actor::DeadLetter;
-use crate::record::invocation::{End, Idempotent, Invocation, Status};
+use crate::record::invocation::{End, Idempotent, Invocation, Restarts, Status};
 use crate::record::message::{Message, Outcome};
 use crate::record::shard::{LedgerState, ShardHead, ledger_line};
 use crate::record::{Writes, key};
@@ -101,9 +101,9 @@ pub fn chunks(owner: crate::id::RawId, payload_seal: Hash32, payload: &Bytes) ->
     rows
 }
 
-/// Accepts a message: its record and its place in the inbox.
+/// Accepts a message for a version of its handler: its record and its place in the inbox.
 #[must_use]
-pub fn accept(head: &mut ShardHead, mut message: Message, seal_key: SealKey, body: Hash32) -> (Invocation, Writes) {
+pub fn accept(head: &mut ShardHead, mut message: Message, version: u32, seal_key: SealKey, body: Hash32) -> (Invocation, Writes) {
     let mut writes = Writes::default();
     let input = std::mem::take(&mut message.input);
     let input_seal = seal(&seal_key, &input);
@@ -133,6 +133,8 @@ pub fn accept(head: &mut ShardHead, mut message: Message, seal_key: SealKey, bod
         deadline_timer: None,
         end: None,
         journal: None,
+        version,
+        restarts: Restarts::default(),
     };
     writes.put(key::invocation(id), wire::encode(&record));
     (record, writes)
@@ -240,7 +242,8 @@ pub fn end(head: &mut ShardHead, record: &mut Invocation, journal: &Journal, end
         });
     }
     if let Some(idempotency) = &record.message.idempotency_key {
-        let row = Idempotent { invocation: id, body: Hash32(*blake3::hash(input).as_bytes()) };
+        let body = record.restarts.body.unwrap_or_else(|| Hash32(*blake3::hash(input).as_bytes()));
+        let row = Idempotent { invocation: id, body };
         writes.put_until(
             key::idempotency(&record.message.target, &record.message.handler, idempotency),
             wire::encode(&row),

@@ -48,6 +48,8 @@ pub enum Waiting {
     RunLimit { key: String, holder: RunId },
     /// A child.
     Child { invocation: InvocationId },
+    /// A run that a task of it called.
+    ChildRun { stage: String, run: RunId },
 }
 
 impl Waiting {
@@ -94,8 +96,10 @@ impl Waiting {
             Waiting::Turn { position } => format!("for its turn, {position} before it"),
             Waiting::Commit => "for its write to be durable".to_owned(),
             Waiting::Tasks { stage, done, total } => format!("for the tasks of `{stage}`, {done} of {total} done"),
+            Waiting::RunLimit { key, holder } if key.is_empty() => format!("for the run limit of its pipeline, held by {holder}"),
             Waiting::RunLimit { key, holder } => format!("for the run limit of `{key}`, held by {holder}"),
             Waiting::Child { invocation } => format!("for its child {invocation}"),
+            Waiting::ChildRun { stage, run } => format!("at `{stage}` for its child {run}"),
         }
     }
 }

@@ -35,11 +35,37 @@ pub enum WireError {
 /// ```
 #[must_use]
 pub fn encode<T: Serialize>(value: &T) -> Bytes {
-    let buffer = vec![VERSION];
+    let mut room = [0; ROOM_BYTES];
+    match in_room(value, &mut room) {
+        Some(bytes) => Bytes::copy_from_slice(bytes),
+        None => Bytes::from(grown(value)),
+    }
+}
+
+/// Hands what [`encode`] gives to a function that needs it only for a moment.
+pub fn encoded<T: Serialize, R>(value: &T, take: impl FnOnce(&[u8]) -> R) -> R {
+    let mut room = [0; ROOM_BYTES];
+    match in_room(value, &mut room) {
+        Some(bytes) => take(bytes),
+        None => take(&grown(value)),
+    }
+}
+
+/// Most values fit here: they are encoded without growing a buffer.
+const ROOM_BYTES: usize = 512;
+
+fn in_room<'r, T: Serialize>(value: &T, room: &'r mut [u8; ROOM_BYTES]) -> Option<&'r [u8]> {
+    room[0] = VERSION;
+    let used = postcard::to_slice(value, &mut room[1..]).ok()?.len();
+    room.get(..=used)
+}
+
+fn grown<T: Serialize>(value: &T) -> Vec<u8> {
+    let mut buffer = Vec::with_capacity(4 * ROOM_BYTES);
+    buffer.push(VERSION);
     // Invariant: our records are structs, enums, strings, numbers and byte strings of known length,
     // and the sink is a growing vector: postcard has no error for these.
-    let done = postcard::to_extend(value, buffer);
-    Bytes::from(done.unwrap_or_default())
+    postcard::to_extend(value, buffer).unwrap_or_default()
 }
 
 /// Decodes a value written by [`encode`]; trailing bytes are an error.

@@ -59,6 +59,13 @@ pub struct App {
     pub(crate) pipelines: Vec<std::path::PathBuf>,
 }
 
+/// Whether a pipeline's file has a schedule.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Scheduled {
+    Yes,
+    No,
+}
+
 impl App {
     /// A program with nothing in it.
     #[must_use]
@@ -70,7 +77,7 @@ impl App {
         self.registry.actors.entry(kind.to_owned()).or_default()
     }
 
-    /// Registers an exclusive handler.
+    /// Registers an exclusive handler, in its version.
     #[must_use]
     pub fn handler<I, O, F>(mut self, handler: Handler<I, O>, run: F) -> App
     where
@@ -87,7 +94,7 @@ impl App {
                 json::write("the result", &output).map_err(to_attempt)
             })
         });
-        self.actor_type(handler.kind).handlers.insert(handler.name.to_owned(), registry::Handler::Exclusive(erased));
+        self.actor_type(handler.kind).register(handler.name, handler.version, registry::Handler::Exclusive(erased));
         self
     }
 
@@ -129,7 +136,7 @@ impl App {
                 json::write("the result", &output).map_err(to_attempt)
             })
         });
-        let activity_value = registry::Activity { run: Executor::Native(erased), retry: Retry::default(), timeout: Timeout::default() };
+        let activity_value = registry::Activity { run: Executor::Native(erased), retry: Retry::default(), timeout: Timeout::default(), throttle: None };
         self.registry.activities.insert(activity.name.to_owned(), activity_value);
         self
     }
@@ -139,6 +146,14 @@ impl App {
     pub fn pipeline(mut self, definition: Definition) -> App {
         self.registry.pipelines.insert(definition.name.clone(), definition);
         self
+    }
+
+    /// Each of its pipelines, and whether its file has a schedule.
+    pub(crate) fn scheduled(&self) -> Vec<(String, Scheduled)> {
+        let of = |definition: &Definition| if definition.schedule.is_some() { Scheduled::Yes } else { Scheduled::No };
+        let mut found: Vec<_> = self.registry.pipelines.iter().map(|(name, definition)| (name.clone(), of(definition))).collect();
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        found
     }
 
     /// Says how the actors of a type are treated.

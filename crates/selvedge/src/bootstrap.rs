@@ -4,16 +4,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use selvedge_engine::ScheduleChange;
 use selvedge_engine::engine;
 use selvedge_engine::env::{Clock, Environment, Observation};
 use selvedge_engine::exec::orphans_gone;
 use selvedge_engine::wiring::{Settings, Tasks};
-use selvedge_kernel::auth::{AuthorizationContext, local};
+use selvedge_kernel::auth::{Action, AuthorizationContext, Resource, authorize, local};
+use selvedge_kernel::error::Consequence;
 use selvedge_kernel::ports::Store;
 use selvedge_kernel::time::Millis;
 use selvedge_store::{EmbeddedStore, OpenError, Options};
 
-use crate::app::App;
+use crate::app::{App, Scheduled};
 use crate::client::Client;
 use crate::config::{Config, Control};
 use crate::control::{Desk, Listener};
@@ -85,7 +87,12 @@ impl Engine {
                 return Err(EngineError::Programs { lock, seconds: config.orphans_within.as_secs() });
             }
         }
+        let tasks = settings.tasks;
+        let scheduled = app.scheduled();
         let inner = Arc::new(engine::Engine::open(store.clone() as Arc<dyn Store>, environment(), app.registry, settings, config.exec).await?);
+        if tasks == Tasks::Start {
+            store_schedules(&inner, &config.tenant, scheduled).await?;
+        }
         let desk = Arc::new(Desk { engine: inner.clone(), store, data: config.data.clone(), tenant: config.tenant.clone() });
         let control = match config.control {
             Control::Listen => {
@@ -128,6 +135,30 @@ impl Engine {
     }
 }
 
+/// Stores the schedules of the application's pipelines; what a pipeline's file names no more is removed.
+pub(crate) async fn store_schedules(engine: &engine::Engine, tenant: &str, pipelines: Vec<(String, Scheduled)>) -> Result<(), VerbError> {
+    for (name, scheduled) in pipelines {
+        let now = engine.now();
+        let permit = |action| {
+            let resource = Resource::Pipeline { tenant: tenant.to_owned(), name: name.clone() };
+            authorize(local(tenant, now), action, resource, now).map_err(|denied| VerbError {
+                consequence: Consequence::NotPermitted,
+                code: "denied".to_owned(),
+                message: denied.to_string(),
+            })
+        };
+        let done = match scheduled {
+            Scheduled::Yes => engine.put_schedule(permit(Action::Define)?).await,
+            Scheduled::No => engine.change_schedule(permit(Action::Control)?, ScheduleChange::Remove).await.map(|_| ()),
+        };
+        match done {
+            Err(error) if error.consequence != Consequence::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// The machine's clock and randomness.
 pub(crate) fn environment() -> Environment {
     let start = Instant::now();
@@ -146,7 +177,7 @@ pub(crate) fn environment() -> Environment {
             }
         }),
         observer: Some(Arc::new(|observation| match observation {
-            Observation::AttemptStarted { .. } => {}
+            Observation::AttemptStarted { .. } | Observation::Exec { .. } => {}
             Observation::DropPanicked { invocation } => {
                 eprintln!("selvedge: a value that the handler of {invocation} owned panicked when it was dropped: look at its Drop");
             }

@@ -9,6 +9,7 @@ mod health;
 mod letters;
 mod perform;
 mod runs;
+mod schedules;
 mod server;
 
 use std::io;
@@ -162,6 +163,20 @@ pub enum Request {
         /// The same key, the same signal.
         idempotency_key: Option<String>,
     },
+    /// All schedules.
+    Schedules,
+    /// One schedule.
+    Schedule {
+        /// The pipeline that it starts.
+        pipeline: String,
+    },
+    /// Steer a schedule.
+    SteerSchedule {
+        /// The pipeline that it starts.
+        pipeline: String,
+        /// What to do.
+        steer: SteerSchedule,
+    },
     /// Messages that could not be handled.
     DeadLetters,
     /// One of them, whole.
@@ -233,6 +248,27 @@ pub enum Steer {
     Resume,
     /// Take up what failed or is blocked.
     Retry,
+    /// The same, and more of it.
+    RetryMore {
+        /// This stage, and every stage that depends on it, starts over.
+        from: Option<String>,
+        /// Only failed tasks run again.
+        failed_only: bool,
+    },
+}
+
+/// How a schedule is steered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SteerSchedule {
+    /// Fire no more until it is resumed.
+    Pause,
+    /// Fire again from now on.
+    Resume,
+    /// Fire now.
+    Fire,
+    /// Take it away.
+    Remove,
 }
 
 /// The answer to an approval.

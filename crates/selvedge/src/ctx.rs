@@ -217,6 +217,39 @@ impl Ctx {
         format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
     }
 
+    /// Which form of a changed passage of code to take, from 1 to `newest`: the one that this invocation took when it
+    /// first came here; 1 if it was on its way before there was a second.
+    ///
+    /// ```
+    /// use selvedge::{Ctx, Outcome};
+    /// async fn fee(ctx: Ctx, cents: u64) -> Outcome<u64> {
+    ///     Ok(if ctx.version("fee", 2) == 1 { cents / 100 } else { cents / 50 })
+    /// }
+    /// # let _ = fee;
+    /// ```
+    #[must_use]
+    pub fn version(&self, change: &str, newest: u32) -> u32 {
+        self.raw.version(change, newest)
+    }
+
+    /// The end of this invocation and the start of another in its place, with a journal of its own: it takes the caller
+    /// who waits, the idempotency key, and the place at the head of the inbox along.
+    ///
+    /// ```
+    /// use selvedge::{Ctx, Outcome};
+    /// async fn poll(ctx: Ctx, seen: u64) -> Outcome<u64> {
+    ///     ctx.sleep(std::time::Duration::from_secs(60)).await?;
+    ///     if seen < 1_000 { Err(ctx.restart(seen + 1)) } else { Ok(seen) }
+    /// }
+    /// # let _ = poll;
+    /// ```
+    pub fn restart<I: Serialize>(&self, input: I) -> Failure {
+        match json::write("the input of a restart", &input) {
+            Ok(input) => from_work(self.raw.restart(input)),
+            Err(failure) => failure,
+        }
+    }
+
     /// The state of the actor.
     #[must_use]
     pub fn state(&self) -> State {

@@ -1,5 +1,6 @@
 //! `app.yaml`: programs that serve activities and handlers, beside what the Rust program registers itself.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use selvedge_engine::registry::{self, Registry};
@@ -7,7 +8,7 @@ use selvedge_kernel::diagnostic::{Diagnostic, listed};
 use selvedge_kernel::manifest::{Manifest, parse_manifest};
 use selvedge_kernel::nearest::suggestion;
 use selvedge_kernel::pipeline::definition::{Definition, Exec, Executor};
-use selvedge_kernel::pipeline::parse::{Known, parse_pipeline_among, version};
+use selvedge_kernel::pipeline::parse::{Known, name_of, parse_pipeline_among, version};
 
 use crate::app::App;
 use crate::program::missing;
@@ -49,8 +50,10 @@ impl App {
         let pipelines: Vec<PathBuf> = manifest.pipelines.iter().map(|pipeline| file.with_file_name(pipeline)).collect();
         let origin = Origin { file: &name, folder: &folder };
         take(&mut self.registry, manifest, &origin, &mut wrong);
+        // One may call another that stands behind it.
+        let names: BTreeSet<String> = pipelines.iter().filter_map(|pipeline| name_of(&read(pipeline).ok()?)).collect();
         for pipeline in &pipelines {
-            match self.load_pipeline(pipeline) {
+            match self.load_among(pipeline, &names) {
                 Ok(loaded) => {
                     let (name, found) = (loaded.definition.name.clone(), pipeline.display());
                     if self.registry.pipelines.insert(name.clone(), loaded.definition).is_some() {
@@ -78,6 +81,8 @@ impl App {
         Known {
             activities: self.registry.activities.keys().cloned().collect(),
             actors: self.registry.actors.iter().map(|(kind, actor)| (kind.clone(), handlers(actor))).collect(),
+            pipelines: Some(self.registry.pipelines.keys().cloned().collect()),
+            egress: self.registry.egress.clone(),
         }
     }
 
@@ -95,10 +100,16 @@ impl App {
     /// # example().unwrap();
     /// ```
     pub fn load_pipeline(&self, file: impl AsRef<Path>) -> Result<LoadedPipeline, FileError> {
-        let file = file.as_ref();
+        self.load_among(file.as_ref(), &BTreeSet::new())
+    }
+
+    /// The same beside others, by their names.
+    fn load_among(&self, file: &Path, others: &BTreeSet<String>) -> Result<LoadedPipeline, FileError> {
         let name = file.display().to_string();
         let text = read(file)?;
-        let (mut definition, warnings) = parse_pipeline_among(&name, &text, Some(&self.known())).map_err(FileError)?;
+        let mut known = self.known();
+        known.pipelines.get_or_insert_default().extend(others.iter().cloned().chain(name_of(&text)));
+        let (mut definition, warnings) = parse_pipeline_among(&name, &text, Some(&known)).map_err(FileError)?;
         let version = version(&definition);
         definition.version = Some(version.clone());
         let folder = folder_of(file)?;
@@ -107,6 +118,7 @@ impl App {
         for (activity, declared) in &mut definition.activities {
             match &mut declared.executor {
                 Executor::Exec(exec) => origin.absolute(activity, exec, &mut wrong),
+                Executor::Http(http) => http.folder = folder.to_string_lossy().into_owned(),
                 Executor::Native => origin.registered(activity, &self.registry, &mut wrong),
             }
         }
@@ -156,6 +168,7 @@ impl Origin<'_> {
 }
 
 fn take(registry: &mut Registry, manifest: Manifest, origin: &Origin<'_>, wrong: &mut Vec<Diagnostic>) {
+    registry.egress.extend(manifest.egress);
     for (name, activity) in manifest.activities {
         match activity.executor {
             Executor::Exec(mut exec) => {
@@ -164,13 +177,22 @@ fn take(registry: &mut Registry, manifest: Manifest, origin: &Origin<'_>, wrong:
                     wrong.push(origin.wrong(format!("the activity `{name}` is registered by this binary already"), "give one of them another name"));
                 }
                 let run = registry::Executor::Exec(exec);
-                registry.activities.insert(name, registry::Activity { run, retry: activity.retry, timeout: activity.timeout });
+                registry.activities.insert(name, registry::Activity { run, retry: activity.retry, timeout: activity.timeout, throttle: activity.throttle });
+            }
+            Executor::Http(mut http) => {
+                http.folder = origin.folder.to_string_lossy().into_owned();
+                if registry.activities.contains_key(&name) {
+                    wrong.push(origin.wrong(format!("the activity `{name}` is registered by this binary already"), "give one of them another name"));
+                }
+                let run = registry::Executor::Http(http);
+                registry.activities.insert(name, registry::Activity { run, retry: activity.retry, timeout: activity.timeout, throttle: activity.throttle });
             }
             Executor::Native => {
                 origin.registered(&name, registry, wrong);
                 if let Some(native) = registry.activities.get_mut(&name) {
                     native.retry = activity.retry;
                     native.timeout = activity.timeout;
+                    native.throttle = activity.throttle;
                 }
             }
         }

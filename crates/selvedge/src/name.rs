@@ -12,6 +12,7 @@ use std::marker::PhantomData;
 pub struct Handler<I, O> {
     pub(crate) kind: &'static str,
     pub(crate) name: &'static str,
+    pub(crate) version: u32,
     of: PhantomData<fn(I) -> O>,
 }
 
@@ -72,7 +73,24 @@ impl<I, O> Handler<I, O> {
     /// Names a handler of an actor type.
     #[must_use]
     pub const fn new(kind: &'static str, name: &'static str) -> Self {
-        Handler { kind, name, of: PhantomData }
+        Handler { kind, name, version: 1, of: PhantomData }
+    }
+
+    /// This handler in a version, to be registered beside older ones: the newest accepts messages, the others finish
+    /// what they have accepted. A handler without one is version 1.
+    ///
+    /// ```
+    /// use selvedge::{App, Ctx, Handler};
+    /// const PLACE: Handler<u64, u64> = Handler::new("order", "place");
+    /// let app = App::new()
+    ///     .handler(PLACE, async |_: Ctx, cents| Ok(cents))
+    ///     .handler(PLACE.version(2), async |_: Ctx, cents| Ok(cents + 1));
+    /// # let _ = app;
+    /// ```
+    #[must_use]
+    pub const fn version(mut self, version: u32) -> Self {
+        self.version = version;
+        self
     }
 
     /// This handler of the actor with that key.

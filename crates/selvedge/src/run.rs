@@ -13,7 +13,7 @@ use selvedge_kernel::machine::RunState;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use selvedge_engine::{RunEvent, RunStatus, RunSummary, StageStatus};
+pub use selvedge_engine::{Again, Retry, RunEvent, RunStatus, RunSummary, StageStatus};
 
 use crate::client::{Client, VerbFailed};
 use crate::json;
@@ -204,6 +204,18 @@ impl Run {
     /// Runs again what failed or was cancelled; what finished stays.
     pub async fn retry(&self) -> Result<(), ControlError> {
         self.control(RunControl::RetryFailed).await
+    }
+
+    /// Runs more of it again: from a stage on, or what `on_failure: continue` has passed over.
+    ///
+    /// ```no_run
+    /// # async fn example(run: selvedge::run::Run) -> Result<(), selvedge::run::ControlError> {
+    /// use selvedge::run::{Again, Retry};
+    /// run.retry_with(Retry { from: Some("classify".to_owned()), tasks: Again::Failed }).await
+    /// # }
+    /// ```
+    pub async fn retry_with(&self, retry: Retry) -> Result<(), ControlError> {
+        self.control(RunControl::Retry(retry)).await
     }
 
     /// Answers the approval that a stage asks for, as somebody.

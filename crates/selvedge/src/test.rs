@@ -224,13 +224,15 @@ async fn start(
                 let effect = Effect { name: (*name).to_owned(), key: (*key).to_owned(), attempt: *attempt };
                 effects.lock().unwrap_or_else(PoisonError::into_inner).push(effect);
             }
-            Observation::SlowPoll { .. } | Observation::DropPanicked { .. } => {}
+            Observation::SlowPoll { .. } | Observation::DropPanicked { .. } | Observation::Exec { .. } => {}
             Observation::ClockJumped { by_ms } => jumps.lock().unwrap_or_else(PoisonError::into_inner).push(*by_ms),
         })),
     };
     let exec = engine::ExecSettings { environment: std::env::vars().collect(), scratch: std::env::temp_dir(), ..engine::ExecSettings::default() };
     let store = Arc::new(model.clone());
-    Ok(Arc::new(engine::Engine::open(store, env, app.registry.clone(), settings.clone(), exec).await?))
+    let engine = Arc::new(engine::Engine::open(store, env, app.registry.clone(), settings.clone(), exec).await?);
+    crate::bootstrap::store_schedules(&engine, "default", app.scheduled()).await?;
+    Ok(engine)
 }
 
 /// A number for each number, without a pattern (the finaliser of SplitMix64, which is one to one).

@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use selvedge_kernel::time::Millis;
 
@@ -153,20 +153,30 @@ pub fn lock(path: &Path, command: &str) -> Result<File, OpenError> {
     Ok(file)
 }
 
+/// How long the lock of a process that is gone may still be held: by a child of it that has not become a program yet.
+const AFTERLIFE: Duration = Duration::from_secs(2);
+
 fn take(path: &Path, file: &mut File) -> Result<(), OpenError> {
-    match file.try_lock() {
-        Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => {
-            let mut text = String::new();
-            file.read_to_string(&mut text).unwrap_or(0);
-            let field = |name: &str| {
-                let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-                line.unwrap_or("unknown").to_owned()
-            };
-            let (pid, since, command) = (field("pid"), field("since"), field("command"));
-            Err(OpenError::Held { path: path.to_owned(), pid, since, command })
+    let start = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) => {
+                let mut text = String::new();
+                file.rewind().and_then(|()| file.read_to_string(&mut text)).unwrap_or(0);
+                let field = |name: &str| {
+                    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+                    line.unwrap_or("unknown").to_owned()
+                };
+                let (pid, since, command) = (field("pid"), field("since"), field("command"));
+                let lives = Path::new("/proc").join(&pid).exists();
+                if lives || start.elapsed() > AFTERLIFE {
+                    return Err(OpenError::Held { path: path.to_owned(), pid, since, command });
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(TryLockError::Error(source)) => return Err(OpenError::Io { doing: "cannot lock", path: path.join("lock"), source }),
         }
-        Err(TryLockError::Error(source)) => Err(OpenError::Io { doing: "cannot lock", path: path.join("lock"), source }),
     }
 }
 

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -24,6 +24,18 @@ use crate::load::{Failed, rate};
 struct Counted {
     inner: EmbeddedStore,
     bytes: Arc<AtomicU64>,
+    sample: Arc<Mutex<Vec<Commit>>>,
+}
+
+/// So many commits are kept, to be looked at alone.
+const SAMPLE: usize = 4_000;
+
+/// What a load puts.
+pub struct Put {
+    /// Bytes of keys and values for each step of an invocation of ten, its own rows included.
+    pub bytes_per_step: f64,
+    /// Commits of that load.
+    pub sample: Vec<Commit>,
 }
 
 impl Store for Counted {
@@ -38,6 +50,10 @@ impl Store for Counted {
     fn commit(&self, batch: Vec<Commit>) -> Boxed<'static, Vec<CommitOutcome>> {
         let puts = batch.iter().flat_map(|commit| &commit.puts);
         self.bytes.fetch_add(puts.map(|put| (put.key.len() + put.value.len()) as u64).sum(), Ordering::Relaxed);
+        let mut sample = self.sample.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = SAMPLE.saturating_sub(sample.len());
+        sample.extend(batch.iter().take(room).cloned());
+        drop(sample);
         self.inner.commit(batch)
     }
 
@@ -54,10 +70,11 @@ impl Store for Counted {
     }
 }
 
-/// Bytes of keys and values for each step of an invocation of ten, its own rows included.
-pub async fn bytes_per_step(dir: &Path, callers: u64, time: Duration) -> Result<f64, Failed> {
+/// Counts what invocations of ten steps put.
+pub async fn steps(dir: &Path, callers: u64, time: Duration) -> Result<Put, Failed> {
     let bytes = Arc::new(AtomicU64::new(0));
-    let store = Counted { inner: EmbeddedStore::open(dir, Options::default())?, bytes: bytes.clone() };
+    let sample = Arc::new(Mutex::new(Vec::new()));
+    let store = Counted { inner: EmbeddedStore::open(dir, Options::default())?, bytes: bytes.clone(), sample: sample.clone() };
     let engine = Arc::new(Engine::open(Arc::new(store), environment(), registry(), Settings::default(), ExecSettings::default()).await?);
     let invocations = Arc::new(AtomicU64::new(0));
     let (asked, counted) = (engine.clone(), invocations.clone());
@@ -74,7 +91,9 @@ pub async fn bytes_per_step(dir: &Path, callers: u64, time: Duration) -> Result<
     })
     .await?;
     engine.close().await?;
-    Ok(bytes.load(Ordering::Relaxed) as f64 / (10.0 * invocations.load(Ordering::Relaxed) as f64))
+    let bytes_per_step = bytes.load(Ordering::Relaxed) as f64 / (10.0 * invocations.load(Ordering::Relaxed) as f64);
+    let sample = std::mem::take(&mut *sample.lock().unwrap_or_else(PoisonError::into_inner));
+    Ok(Put { bytes_per_step, sample })
 }
 
 fn environment() -> Environment {

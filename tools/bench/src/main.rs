@@ -2,6 +2,7 @@
 //! that is busy for a while is busy for both sides of a ratio; each figure is the median of its rounds.
 //! LETTERS chooses: `abd`, `c`, `e`, `fg`; without it all are measured.
 
+mod budget;
 mod counted;
 mod figure;
 mod idle;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use selvedge::Engine;
 
+use crate::budget;
 use crate::counted;
 use crate::figure::{Figure, median};
 use crate::limit;
@@ -20,7 +21,7 @@ const ROUND: Duration = Duration::from_millis(1500);
 
 /// (a) steps per second, (b) the latency of one call, (d) bytes written: rounds of each, in turns with the limit.
 pub async fn steps_and_calls(dir: &Path) -> Result<Vec<Figure>, Failed> {
-    let step_bytes = counted::bytes_per_step(&dir.join("counted"), CALLERS, ROUND).await?;
+    let counted::Put { bytes_per_step: step_bytes, sample } = counted::steps(&dir.join("counted"), CALLERS, ROUND).await?;
     println!("a step puts {step_bytes:.0} bytes of keys and values, its share of the invocation included");
     let mut segment = Segment::create(&dir.join("limit"))?;
     let engine = Engine::open(dir.join("speed"), app()?).await?;
@@ -55,8 +56,12 @@ pub async fn steps_and_calls(dir: &Path) -> Result<Vec<Figure>, Failed> {
         budget.push((spent, done));
     }
     engine.close().await?;
-    for (thread, us) in budget_us(&budget) {
+    let threads = budget_us(&budget);
+    for (thread, us) in &threads {
         println!("cpu of a step: {us:.2} us in threads named {thread}");
+    }
+    for (part, us) in budget::lines(&threads, &budget::alone(&sample)) {
+        println!("cpu of a step by part: {us:.2} us {part}");
     }
     Ok(vec![
         Figure { letter: "limit", name: "records_256_callers", value: median(&mut limits), unit: "per_s", ratio: 1.0 },
@@ -125,7 +130,7 @@ pub async fn replay(dir: &Path) -> Result<Vec<Figure>, Failed> {
 /// (c) tasks per second of a pipeline that scatters, each round beside the limit.
 pub async fn tasks(dir: &Path) -> Result<Vec<Figure>, Failed> {
     const ITEMS: u64 = 10_000;
-    let step_bytes = counted::bytes_per_step(&dir.join("counted"), CALLERS, ROUND / 2).await? as usize;
+    let step_bytes = counted::steps(&dir.join("counted"), CALLERS, ROUND / 2).await?.bytes_per_step as usize;
     let mut segment = Segment::create(&dir.join("limit"))?;
     let engine = Engine::open(dir.join("tasks"), app()?).await?;
     let items = serde_json::json!({ "items": (0..ITEMS).collect::<Vec<u64>>() });

@@ -7,6 +7,7 @@ pub mod bound;
 mod input;
 mod oneshot;
 mod persistent;
+mod point;
 mod process;
 pub mod protocol;
 pub mod secret;
@@ -21,9 +22,10 @@ use selvedge_kernel::error::{AttemptError, WorkError};
 use std::sync::Arc;
 use tokio::runtime::Handle;
 
+pub use point::{ExecPoint, Points};
 pub use protocol::ExecTask;
 pub use secret::Secret;
-pub use shim::{VERB as SHIM_VERB, orphans_gone, shim_main};
+pub use shim::{ShimPoint, VERB as SHIM_VERB, orphans_gone, shim_main, shim_main_observed};
 pub use spec::{ExecSpec, INHERITED, Shim};
 pub use transition::{Transition, TransitionSend, handler_activity, read_transition, transition_input};
 
@@ -43,12 +45,12 @@ enum Kind {
 
 impl ExecPool {
     /// A pool that starts nothing until the first task comes. Its processes are watched by `runtime`, which must drive
-    /// I/O and time; the futures of [`ExecPool::run`] may be polled anywhere.
+    /// I/O and time; the futures of [`ExecPool::run`] may be polled anywhere. `points` is told where it is.
     ///
     /// # Errors
     /// When the system gives no thread for starting processes.
-    pub fn open(spec: ExecSpec, runtime: Handle) -> std::io::Result<ExecPool> {
-        let spawner = spawn::Spawner::start(runtime.clone())?;
+    pub fn open(spec: ExecSpec, runtime: Handle, points: Points) -> std::io::Result<ExecPool> {
+        let spawner = spawn::Spawner::start(runtime.clone(), points)?;
         let secrets = Arc::new(spec.secrets.clone());
         let unresolved = spec.unresolved.first().map(|reason| Arc::from(reason.as_str()));
         let kind = if spec.persistent {

@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::bound::{BoundedLine, LINE_BYTES, LineReader, MESSAGE_BYTES, Tail, shorten};
+use super::point::ExecPoint;
 use super::protocol::ExecTask;
 use super::spawn::{GRACE, Program, Spawner, exit_number};
 use super::spec::ExecSpec;
@@ -84,6 +85,7 @@ impl Job {
         };
         program.end().await;
         if let Some(outcome) = outcome {
+            self.spawner.pass(ExecPoint::Answered);
             voice.end(outcome);
         }
     }
@@ -111,6 +113,7 @@ async fn converse(spec: &ExecSpec, task: &ExecTask, program: &mut Program, voice
             None => child.wait().await,
         }
     };
+    program.spawner().pass(ExecPoint::Exited);
     let status = status.map_err(|error| not_started(spec, &error))?;
     if output.stdout.len() > LINE_BYTES {
         return Err(super::protocol::too_long(&format!("the output of `{}`", spec.shown())));

@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::bound::{BoundedLine, MESSAGE_BYTES, Tail, shorten};
+use super::point::ExecPoint;
 use super::process::{Stop, Talk};
 use super::protocol::{self, ExecTask, Hello, Line};
 use super::spawn::{Spawner, exit_words};
@@ -284,6 +285,7 @@ impl Shared {
         }
         state.deaths = 0;
         drop(state);
+        self.spawner.pass(ExecPoint::Answered);
         if let Slot::Live(voice) = slot {
             voice.end(outcome);
         }
@@ -296,6 +298,7 @@ impl Shared {
         let Some(process) = state.processes.get_mut(&number) else { return };
         let Some(slot) = process.tasks.get_mut(&id) else { return };
         *slot = Slot::GivenUp;
+        self.spawner.pass(ExecPoint::TakenBack);
         let _ = process.requests.send(protocol::cancel(id));
         drop(state);
         let shared = self.clone();

@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::bound::{BoundedLine, LINE_BYTES, LineReader, MESSAGE_BYTES, Tail, shorten};
+use super::point::ExecPoint;
 use super::protocol::{self, Hello, Line};
 use super::spawn::{Program, Spawner, exit_number, exit_words};
 use super::spec::ExecSpec;
@@ -98,6 +99,7 @@ impl Talk {
             );
             return Err(spec.unusable(&text));
         }
+        spawner.pass(ExecPoint::Hello);
         Ok((talk, hello))
     }
 
@@ -125,12 +127,14 @@ impl Talk {
     /// Writes these lines to the worker until their sender is gone; then its input ends.
     pub fn write_from(&mut self, runtime: &Handle, mut lines: mpsc::UnboundedReceiver<Bytes>) {
         let Some(mut stdin) = self.stdin.take() else { return };
+        let spawner = self.program.spawner().clone();
         runtime.spawn(async move {
             while let Some(line) = lines.recv().await {
                 // A worker that does not read any more is about to end, which its watcher sees.
                 if stdin.write_all(&line).await.is_err() {
                     break;
                 }
+                spawner.pass(ExecPoint::Written);
             }
         });
     }

@@ -27,12 +27,42 @@ pub(super) const NOT_STARTED: u8 = 127;
 /// Open files of a program, unless the system allows fewer.
 const OPEN_FILES: u64 = 4096;
 
+/// A moment in the life of a shim.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ShimPoint {
+    /// The supervisor has begun, and holds no lock yet.
+    Begun,
+    /// It holds the lock.
+    Locked,
+    /// It will be told when its engine dies; nothing is started yet.
+    Bound,
+    /// It has started the leaf.
+    Started,
+    /// The leaf is bound to its supervisor, and is about to become the program.
+    LeafBound,
+    /// The program has ended, or is to end; what is left of it is about to be killed.
+    Ending,
+    /// Nothing of it is left.
+    Swept,
+}
+
+impl ShimPoint {
+    /// All of them.
+    pub const ALL: [ShimPoint; 7] =
+        [ShimPoint::Begun, ShimPoint::Locked, ShimPoint::Bound, ShimPoint::Started, ShimPoint::LeafBound, ShimPoint::Ending, ShimPoint::Swept];
+}
+
 /// Is the shim; `args` are those after [`VERB`]. A binary calls this first thing in `main`, before it has threads.
 pub fn shim_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    shim_main_observed(args, &|_| ())
+}
+
+/// The same, and `pass` is told where it is.
+pub fn shim_main_observed(args: impl IntoIterator<Item = OsString>, pass: &dyn Fn(ShimPoint)) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
     let ended = match args.iter().map(OsString::as_os_str).collect::<Vec<_>>().as_slice() {
-        [role, parent, lock, dashes, command @ ..] if *role == SUPERVISE && *dashes == "--" => supervise(parent, lock, command),
-        [role, parent, dashes, command @ ..] if *role == LEAF && *dashes == "--" => leaf(parent, command),
+        [role, parent, lock, dashes, command @ ..] if *role == SUPERVISE && *dashes == "--" => supervise(parent, lock, command, pass),
+        [role, parent, dashes, command @ ..] if *role == LEAF && *dashes == "--" => leaf(parent, command, pass),
         _ => Err(io::Error::other("its arguments are not those of this version: the binary was replaced while it ran")),
     };
     ended.unwrap_or_else(|error| {
@@ -51,8 +81,9 @@ fn die_with(parent: &OsStr, signal: Signal) -> io::Result<()> {
     Ok(())
 }
 
-fn leaf(parent: &OsStr, command: &[&OsStr]) -> io::Result<ExitCode> {
+fn leaf(parent: &OsStr, command: &[&OsStr], pass: &dyn Fn(ShimPoint)) -> io::Result<ExitCode> {
     die_with(parent, Signal::KILL)?;
+    pass(ShimPoint::LeafBound);
     let (program, arguments) = command.split_first().ok_or_else(|| io::Error::other("no program was named"))?;
     rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     let files = rustix::process::getrlimit(Resource::Nofile).maximum;
@@ -63,24 +94,30 @@ fn leaf(parent: &OsStr, command: &[&OsStr]) -> io::Result<ExitCode> {
 }
 
 #[allow(clippy::disallowed_methods, reason = "the shim is a process of its own: it starts itself once more as the leaf")]
-fn supervise(parent: &OsStr, lock: &OsStr, command: &[&OsStr]) -> io::Result<ExitCode> {
+fn supervise(parent: &OsStr, lock: &OsStr, command: &[&OsStr], pass: &dyn Fn(ShimPoint)) -> io::Result<ExitCode> {
+    pass(ShimPoint::Begun);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         use tokio::signal::unix::{SignalKind, signal};
         let (mut asked, mut child_ended) = (signal(SignalKind::terminate())?, signal(SignalKind::child())?);
         let _held = if lock == NO_LOCK { None } else { Some(shared(Path::new(lock))?) };
+        pass(ShimPoint::Locked);
         die_with(parent, Signal::TERM)?;
+        pass(ShimPoint::Bound);
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         let program =
             Command::new(std::env::current_exe()?).args([VERB, LEAF]).arg(std::process::id().to_string()).arg("--").args(command).process_group(0).spawn()?;
         let program = i32::try_from(program.id()).ok().and_then(Pid::from_raw).ok_or_else(|| io::Error::other("the program has no process id"))?;
+        pass(ShimPoint::Started);
         let status = loop {
             tokio::select! {
                 _ = asked.recv() => break None,
                 _ = child_ended.recv() => if let Some(status) = reap(program)?.status { break Some(status) },
             }
         };
+        pass(ShimPoint::Ending);
         let status = end_tree(program, status).await?;
+        pass(ShimPoint::Swept);
         let number = status.and_then(|status| status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal)));
         Ok(ExitCode::from(number.and_then(|number| u8::try_from(number).ok()).unwrap_or(u8::MAX)))
     })
@@ -149,9 +186,10 @@ fn open(lock: &Path) -> io::Result<File> {
 }
 
 fn shared(lock: &Path) -> io::Result<File> {
-    let file = open(lock)?;
-    file.lock_shared()?;
-    Ok(file)
+    open(lock).and_then(|file| file.lock_shared().map(|()| file)).map_err(|error| {
+        let hint = "the folder must be there, writable and on a file system with locks; start selvedge again if it was moved or removed while it ran";
+        io::Error::new(error.kind(), format!("the lock file {} of its programs cannot be held: {error}; {hint}", lock.display()))
+    })
 }
 
 /// Waits until nothing runs any more that was started through a shim with this lock file: what an engine that was killed

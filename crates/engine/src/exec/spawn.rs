@@ -8,6 +8,7 @@ use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use super::point::{ExecPoint, Points};
 use super::shim;
 use super::spec::ExecSpec;
 
@@ -24,15 +25,16 @@ struct Request {
 #[derive(Clone, Debug)]
 pub struct Spawner {
     requests: std::sync::mpsc::Sender<Request>,
+    points: Points,
 }
 
 impl Spawner {
-    /// A spawner whose programs are watched by this runtime.
+    /// A spawner whose programs are watched by this runtime. `points` is told what happens to them.
     ///
     /// # Errors
     /// When the system gives no thread.
     #[allow(clippy::disallowed_methods, reason = "a parent-death signal needs a thread that outlives what it starts, and does nothing else")]
-    pub fn start(runtime: Handle) -> io::Result<Spawner> {
+    pub fn start(runtime: Handle, points: Points) -> io::Result<Spawner> {
         let (requests, taken) = std::sync::mpsc::channel::<Request>();
         std::thread::Builder::new().name("exec-spawner".to_owned()).spawn(move || {
             for mut request in taken {
@@ -43,7 +45,7 @@ impl Spawner {
                 }
             }
         })?;
-        Ok(Spawner { requests })
+        Ok(Spawner { requests, points })
     }
 
     /// Starts what the spec says, with these variables besides.
@@ -52,9 +54,16 @@ impl Spawner {
         command.envs(variables.iter().map(|(name, value)| (name, value)));
         let (reply, started) = oneshot::channel();
         let gone = || io::Error::other("the thread that starts programs has ended");
+        self.pass(ExecPoint::Spawning);
         self.requests.send(Request { command, reply }).map_err(|_| gone())?;
         let child = started.await.map_err(|_| gone())??;
-        Ok(Program { child, supervised: spec.shim.is_some(), _spawner: self.clone() })
+        self.pass(ExecPoint::Spawned);
+        Ok(Program { child, supervised: spec.shim.is_some(), spawner: self.clone() })
+    }
+
+    /// Tells whoever listens where a program of this spawner is.
+    pub fn pass(&self, point: ExecPoint) {
+        self.points.pass(point);
     }
 }
 
@@ -84,10 +93,15 @@ pub struct Program {
     /// The process that we started: the supervisor where there is a shim, else the program itself.
     pub child: Child,
     supervised: bool,
-    _spawner: Spawner,
+    spawner: Spawner,
 }
 
 impl Program {
+    /// What started it.
+    pub fn spawner(&self) -> &Spawner {
+        &self.spawner
+    }
+
     /// Ends it and what it started: at once where there is no shim; the supervisor gets [`GRACE`] to do it.
     pub async fn end(&mut self) {
         use rustix::process::{Signal, kill_process, kill_process_group};
@@ -95,7 +109,9 @@ impl Program {
         let Some(first) = pid_of(&self.child) else { return };
         if self.supervised {
             let _ = kill_process(first, Signal::TERM);
+            self.spawner.pass(ExecPoint::Ending);
             if tokio::time::timeout(GRACE, self.child.wait()).await.is_ok() {
+                self.spawner.pass(ExecPoint::Ended);
                 return;
             }
         }
@@ -103,6 +119,7 @@ impl Program {
             let _ = kill_process_group(still, Signal::KILL);
         }
         let _ = self.child.wait().await;
+        self.spawner.pass(ExecPoint::Ended);
     }
 
     /// Waits for its end; what takes longer than [`GRACE`] is ended by us.

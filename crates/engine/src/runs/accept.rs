@@ -6,8 +6,8 @@ use bytes::Bytes;
 use selvedge_kernel::error::{Consequence, WorkError};
 use selvedge_kernel::id::{InvocationId, RawId, RunId};
 use selvedge_kernel::journal::{Payload, SealKey, Signature, seal};
-use selvedge_kernel::pipeline::compiled::Compiled;
-use selvedge_kernel::pipeline::definition::{Call, Definition, OnFailure};
+use selvedge_kernel::pipeline::compiled::{Compiled, CompiledCall, SharedLimit};
+use selvedge_kernel::pipeline::definition::Definition;
 use selvedge_kernel::pipeline::run::{Run, Start};
 use selvedge_kernel::pipeline::schema::validate_input;
 use selvedge_kernel::record::invocation::Begun;
@@ -19,11 +19,11 @@ use selvedge_kernel::wire;
 use super::memory::active;
 use super::{Active, NewRun};
 use crate::core::Given;
-use crate::registry::Registry;
+use crate::registry::{Activity, Registry};
 use crate::shard::{Activation, Effect, Shard, VerbError};
 
 /// Checks an input against a definition, and fills in what it leaves out.
-pub(super) fn checked_input(definition: &Definition, input: &Bytes) -> Result<Bytes, VerbError> {
+pub(crate) fn checked_input(definition: &Definition, input: &Bytes) -> Result<Bytes, VerbError> {
     let wrong = |message: String| VerbError::new(Consequence::FixInput, "input", message);
     let value = serde_json::from_slice(input).map_err(|error| wrong(format!("the input of `{}` is no JSON: {error}", definition.name)))?;
     let value = validate_input(definition, value).map_err(|wrongs| wrong(selvedge_kernel::diagnostic::listed(&wrongs)))?;
@@ -32,41 +32,33 @@ pub(super) fn checked_input(definition: &Definition, input: &Bytes) -> Result<By
 }
 
 /// A definition, ready to run here: activities that it does not declare have the policies that they are registered with.
-pub(super) fn compiled(registry: &Registry, definition: Definition) -> Result<Arc<Compiled>, VerbError> {
+pub(crate) fn compiled(registry: &Registry, definition: Definition) -> Result<Arc<Compiled>, VerbError> {
     let version = selvedge_kernel::pipeline::parse::version(&definition);
     let mut compiled = Compiled::new(definition, version).map_err(|error| VerbError::new(Consequence::FixInput, "definition", error.to_string()))?;
-    let registered = |name: &String| if compiled.definition.activities.contains_key(name) { None } else { registry.activities.get(name) };
-    let policies: Vec<_> = compiled
-        .definition
-        .stages
-        .iter()
-        .map(|stage| {
-            let own = match &stage.call {
-                Some(Call::Activity(name)) => registered(name),
-                _ => None,
-            };
-            let fallback = match &stage.on_failure {
-                OnFailure::Call { call: Call::Activity(name), .. } => registered(name),
-                _ => None,
-            };
-            (own, fallback, stage.retry.is_none(), stage.timeout.is_none())
-        })
-        .collect();
-    for (stage, (own, fallback, retry, timeout)) in compiled.stages.iter_mut().zip(policies) {
-        if let Some(own) = own {
-            if retry {
-                stage.retry = own.retry.clone();
+    let declared = compiled.definition.activities.clone();
+    for task in compiled.stages.iter_mut().flat_map(|stage| stage.tasks.iter_mut().chain(&mut stage.fallback)) {
+        let CompiledCall::Activity(name) = &task.call else { continue };
+        let registered = if declared.contains_key(name) { None } else { registry.activities.get(name) };
+        if let Some(own) = registered {
+            if !task.retry_written {
+                task.retry = own.retry.clone();
             }
-            if timeout {
-                stage.timeout = own.timeout.clone();
+            if !task.timeout_written {
+                task.timeout = own.timeout.clone();
             }
-        }
-        if let (Some(activity), Some(fallback)) = (fallback, &mut stage.fallback) {
-            fallback.retry = activity.retry.clone();
-            fallback.timeout = activity.timeout.clone();
+            if !task.throttle_written {
+                task.limit = limit_of(name, own)?;
+            }
         }
     }
     Ok(Arc::new(compiled))
+}
+
+/// What the tasks of a registered activity share.
+fn limit_of(name: &str, activity: &Activity) -> Result<Option<SharedLimit>, VerbError> {
+    let Some(throttle) = &activity.throttle else { return Ok(None) };
+    let limit = SharedLimit::of_activity(name, throttle);
+    limit.map(Some).map_err(|error| VerbError::new(Consequence::FixInput, "definition", format!("activity `{name}`, `throttle.key`: {error}")))
 }
 
 impl Shard {
@@ -74,6 +66,10 @@ impl Shard {
     pub(super) async fn accept_run(&mut self, new: NewRun) -> Result<RunId, VerbError> {
         let id = new.id;
         if self.get(run_key(id)).await?.is_some() {
+            if new.parent.is_some() {
+                // Sent again by a run that was reopened: what it was started with counts.
+                return Ok(id);
+            }
             let Some(bytes) = self.get(definition_key(id)).await? else { return Err(super::memory::unknown(id)) };
             let pinned: Pinned = wire::decode("pinned definition", &bytes)?;
             let known = match pinned.input {
@@ -93,7 +89,7 @@ impl Shard {
         let seal_key = SealKey(self.entropy.draw());
         let limits = self.wiring.settings.limits;
         self.remember_definition(&new.compiled);
-        let start = Start { id, tenant: new.tenant, compiled: new.compiled, input: new.input, context: new.context, seal_key, limits };
+        let start = Start { id, tenant: new.tenant, compiled: new.compiled, input: new.input, context: new.context, seal_key, limits, parent: new.parent };
         let (run, effects) = Run::start(start, now);
         // Its line in the ledger is yet to come.
         let accepted = Active { ended: true, ..active(run) };
@@ -165,7 +161,7 @@ impl Shard {
             Ok(definition) => match compiled(&self.wiring.registry, definition) {
                 Ok(compiled) => {
                     let tenant = context.principal.tenant.clone();
-                    self.accept_run(NewRun { id: run, tenant, compiled, input, context }).await
+                    self.accept_run(NewRun { id: run, tenant, compiled, input, context, parent: None }).await
                 }
                 Err(error) => Err(error),
             },

@@ -14,6 +14,7 @@ use selvedge_kernel::ports::{Put, after_prefix, under};
 use selvedge_kernel::record::key;
 use selvedge_kernel::record::kind::Kind;
 use selvedge_kernel::record::run::{event_key, prefix};
+use selvedge_kernel::waiting::Waiting;
 use selvedge_kernel::wire;
 
 use super::memory::unknown;
@@ -77,8 +78,15 @@ impl Shard {
 
     async fn run_status(&mut self, id: RunId, tenant: &str) -> Result<RunStatus, VerbError> {
         let active = self.take_run(id, tenant).await?;
-        let status = active.run.status();
+        let mut status = active.run.status();
         self.keep(active);
+        for waiting in &mut status.waiting {
+            if let Waiting::Throttle { limit, position } = waiting
+                && let Some(before) = self.limits.place(id, tenant, limit)
+            {
+                *position = before;
+            }
+        }
         Ok(status)
     }
 
@@ -252,7 +260,10 @@ fn nobody_waits(active: &Active, id: RunId, name: &str) -> Option<VerbError> {
 
 fn refused(id: RunId, error: &RunRefused) -> VerbError {
     let (consequence, code) = match error {
-        RunRefused::Ended { .. } | RunRefused::State(_) | RunRefused::Answered { .. } => (Consequence::Conflict, "wrong_state"),
+        RunRefused::Ended { .. } | RunRefused::State(_) | RunRefused::Answered { .. } | RunRefused::Compensating { .. } | RunRefused::Compensated => {
+            (Consequence::Conflict, "wrong_state")
+        }
+        RunRefused::NoStage { .. } => (Consequence::NotFound, "unknown_stage"),
         RunRefused::NoApproval { .. } => (Consequence::NotFound, "no_approval"),
         RunRefused::NotAssigned { .. } => (Consequence::NotPermitted, "not_assigned"),
         RunRefused::Signals { .. } => (Consequence::Limit, "limit: signals"),

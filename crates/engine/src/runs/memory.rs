@@ -38,16 +38,17 @@ impl Shard {
         if let Some(error) = self.runs.damaged.get(&id) {
             return Err(error.clone());
         }
-        let [row, definition, seal_key] = Run::keys(id);
+        let [row, definition, seal_key, annex] = Run::keys(id);
         let Some(row) = self.get(row).await? else { return Err(unknown(id)) };
         let missing = |what: &str| {
             VerbError::new(Consequence::Stop, "store_damaged", format!("{what} of {id} is missing: run `selvedge verify` and restore from a backup"))
         };
         let definition = self.get(definition).await?.ok_or_else(|| missing("the definition"))?;
         let seal_key = self.get(seal_key).await?.ok_or_else(|| missing("the seal key"))?;
+        let annex = self.get(annex).await?;
         let pinned: Pinned = wire::decode("pinned definition", &definition)?;
         let known = self.pinned(&pinned.definition)?;
-        let run = Run::from_rows(id, [&row, &definition, &seal_key], Some(&known), self.wiring.settings.limits)
+        let run = Run::from_rows(id, [&row, &definition, &seal_key], annex.as_deref(), Some(&known), self.wiring.settings.limits)
             .map_err(|error| VerbError::new(Consequence::Stop, "store_damaged", format!("{id}: {error}")))?;
         let mut read = active(run);
         read.indexed = Some(read.run.header().state);
@@ -96,6 +97,7 @@ impl Shard {
     pub(super) fn rest(&mut self, id: RunId) {
         let now = self.now();
         let here = self.runs.tasks.range((id, 0, 0)..=(id, u16::MAX, u32::MAX)).any(|(_, task)| matches!(task.work, Doing::Here { .. }));
+        let here = here || !self.limits.of_run(id, None).is_empty();
         let queued = self.runs.queued.contains(&id);
         let Some(active) = self.runs.active.get_mut(&id) else { return };
         let rests = !here && !queued && active.inputs.is_empty() && active.unperformed == 0 && active.run.wake_at().is_none();
@@ -140,6 +142,9 @@ impl Shard {
         // The row stays in the store: who brings the run back must know it.
         if let Some(ready) = active.ready {
             self.runs.left_ready.insert(id, ready);
+        }
+        for task in self.limits.of_run(id, None) {
+            self.limits.done(task);
         }
         let gone: Vec<_> = self.runs.tasks.range((id, 0, 0)..=(id, u16::MAX, u32::MAX)).map(|(task, _)| *task).collect();
         for task in gone {

@@ -1,7 +1,9 @@
 //! Runs of pipelines: actors of the built-in type `pipeline`, performed by their shard. What a run does is decided by
 //! `kernel::pipeline::run`; here its rows are written, and what it asks for is done.
 
-mod accept;
+pub(crate) mod accept;
+mod child;
+mod line;
 mod lists;
 mod memory;
 mod perform;
@@ -22,10 +24,11 @@ use selvedge_kernel::machine::RunState;
 use selvedge_kernel::pipeline::compiled::Compiled;
 use selvedge_kernel::pipeline::run::{Command, Run, RunInput};
 use selvedge_kernel::record::Writes;
+use selvedge_kernel::record::run::Parent;
 use selvedge_kernel::time::Millis;
 use serde::{Deserialize, Serialize};
 
-pub use selvedge_kernel::pipeline::run::{RunStatus, StageStatus};
+pub use selvedge_kernel::pipeline::run::{Again, Retry, RunStatus, StageStatus};
 pub use selvedge_kernel::record::run::Event as RunEvent;
 
 use crate::shard::{Effect, Reply, VerbError};
@@ -71,6 +74,8 @@ pub enum RunControl {
     Resume,
     /// Run again what failed or was cancelled; what finished stays.
     RetryFailed,
+    /// The same, and more of it.
+    Retry(Retry),
 }
 
 /// A run that is to be accepted.
@@ -80,6 +85,8 @@ pub(crate) struct NewRun {
     pub compiled: Arc<Compiled>,
     pub input: Bytes,
     pub context: AuthorizationContext,
+    /// The run whose task it is.
+    pub parent: Option<Parent>,
 }
 
 /// What a client asks of a run.
@@ -135,6 +142,8 @@ enum Doing {
     Here { _abort: Abort },
     /// A call to an actor: its answer comes as a message.
     Call(InvocationId),
+    /// A run of another pipeline: its end comes as a message.
+    Child(RunId),
 }
 
 /// Who follows a run, and from which event on.
@@ -192,7 +201,7 @@ impl Runs {
         }
     }
 
-    fn tell(&mut self, run: RunId, input: RunInput) {
+    pub(crate) fn tell(&mut self, run: RunId, input: RunInput) {
         if let Some(active) = self.active.get_mut(&run) {
             active.inputs.push_back(input);
             self.enqueue(run);

@@ -1,10 +1,10 @@
 //! What a run lets out: attempts, calls, aborts, its end.
 
 use selvedge_kernel::error::{AttemptError, WorkError};
-use selvedge_kernel::id::RunId;
+use selvedge_kernel::id::{InvocationId, RunId};
 use selvedge_kernel::journal::Payload;
-use selvedge_kernel::pipeline::definition::Executor;
-use selvedge_kernel::pipeline::run::{Command, Dispatch, RunInput, Work};
+use selvedge_kernel::pipeline::definition::{Executor, Mode, Rest};
+use selvedge_kernel::pipeline::run::{Command, Dispatch, RunInput, Work, call_id, child_id};
 use selvedge_kernel::record::Writes;
 use selvedge_kernel::record::message::{Message, Peer};
 use selvedge_kernel::record::run::Stored;
@@ -12,7 +12,6 @@ use selvedge_kernel::record::run::Stored;
 use bytes::Bytes;
 use std::time::Duration;
 
-use super::turn::call_id;
 use super::{Doing, RunEffect, RunEnd, Task};
 use crate::shard::{Alarm, Shard, VerbError};
 use crate::tasks::{self, Job, Owner};
@@ -31,7 +30,21 @@ impl Shard {
                     let round = rounds.get(usize::from(dispatch.stage)).copied().unwrap_or(0);
                     self.dispatch(run, dispatch, round).await?;
                 }
+                Command::Borrow { stage, item, number, limit, throttle } => self.limits.ask((run, stage, item), number, limit, throttle),
+                Command::GiveBack { stage, item: Some(item) } => self.limits.done((run, stage, item)),
+                Command::GiveBack { stage, item: None } => {
+                    for task in self.limits.of_run(run, Some(stage)) {
+                        if self.limits.borrower.has_asked(task) {
+                            self.limits.done(task);
+                        }
+                    }
+                }
                 Command::AbortStage { stage } => self.abort_tasks(run, Some(stage)).await?,
+                Command::EnterLine(entering) => self.ask_line(entering).await?,
+                Command::CancelCalls { stage, calls } => {
+                    let round = rounds.get(usize::from(stage)).copied().unwrap_or(0);
+                    self.cancel_calls(run, (stage, round), calls).await?;
+                }
                 Command::RunEnded { state, output, error } => {
                     self.abort_tasks(run, None).await?;
                     if let Some(waiters) = self.runs.waiters.remove(&run) {
@@ -65,16 +78,19 @@ impl Shard {
         let Dispatch { stage, item, attempt, work, input, key, timeout_ms } = dispatch;
         let compiled = active.run.compiled().clone();
         let now = self.head.time.max(self.tick.wall);
+        self.limits.borrower.started((run, stage, item));
         let deadline = timeout_ms.map(|ms| now.after(Duration::from_millis(ms)));
         match work {
             Work::Activity { name } => {
                 let declared = compiled.definition.activities.get(&name).map(|activity| &activity.executor);
                 let work = match declared {
                     Some(Executor::Exec(exec)) => Some(tasks::Work::Exec(exec.clone(), input)),
+                    Some(Executor::Http(http)) => Some(tasks::Work::Http(http.clone(), compiled.definition.egress.clone(), input)),
                     Some(Executor::Native) | None => self.wiring.registry.activities.contains_key(&name).then_some(tasks::Work::Activity(input)),
                 };
                 let Some(work) = work else {
                     let reason = format!("nothing here can run the activity `{name}`: register it, or declare it in app.yaml, and start again");
+                    self.limits.done((run, stage, item));
                     self.runs.tell(run, RunInput::NoExecutor { stage, item, attempt, reason });
                     return Ok(());
                 };
@@ -84,9 +100,10 @@ impl Shard {
                 let alarm = deadline.map(|at| self.set_alarm(at, Alarm::Task { run, stage, item, attempt }));
                 self.runs.tasks.insert((run, stage, item), Task { attempt, alarm, work: Doing::Here { _abort: abort } });
             }
+            Work::Pipeline { name } => self.start_child(run, (stage, item, attempt), round, &name, &input).await?,
             Work::Actor { target, handler } => {
                 let id = call_id(run, (stage, item, attempt), round, &target);
-                let name = compiled.definition.stages.get(usize::from(stage)).map_or("", |stage| &stage.name);
+                let name = compiled.plan.get(usize::from(stage)).map_or("", |stage| &stage.name);
                 let context = active.run.context().through(&run.actor(&active.run.header().tenant), name);
                 let reply_to = Some(Peer::Task { run, stage, item, attempt });
                 let message =
@@ -106,15 +123,47 @@ impl Shard {
     /// Ends what runs of a stage, or of a whole run; ends that come all the same are late.
     async fn abort_tasks(&mut self, run: RunId, stage: Option<u16>) -> Result<(), VerbError> {
         let (first, last) = stage.map_or((0, u16::MAX), |stage| (stage, stage));
-        let gone: Vec<_> = self.runs.tasks.range((run, first, 0)..=(run, last, u32::MAX)).map(|(task, _)| *task).collect();
+        // Of a stage that took the first output and lets the others run, they run on when the run has ended.
+        let compiled = self.runs.active.get(&run).map(|active| active.run.compiled().clone());
+        let runs_on = |of: u16| {
+            let mode = compiled.as_ref().and_then(|compiled| compiled.plan.get(usize::from(of))).map(|stage| &stage.mode);
+            stage.is_none() && matches!(mode, Some(Mode::Fork { first: true, rest: Rest::Run, .. }))
+        };
+        for task in self.limits.of_run(run, stage) {
+            if !runs_on(task.1) || self.limits.borrower.has_asked(task) {
+                self.limits.done(task);
+            }
+        }
+        let gone = self.runs.tasks.range((run, first, 0)..=(run, last, u32::MAX)).map(|(task, _)| *task);
+        let gone: Vec<_> = gone.filter(|(_, of, _)| !runs_on(*of)).collect();
         for task in gone {
             let Some(task) = self.runs.tasks.remove(&task) else { continue };
             self.clear_alarm(task.alarm);
-            if let Doing::Call(invocation) = task.work {
-                let mut writes = Writes::default();
-                let mut effects = Vec::new();
-                self.post_cancel(invocation, format!("{run} needs no answer any more"), &mut writes, &mut effects).await?;
-                self.write(writes, effects);
+            match task.work {
+                Doing::Here { .. } => {}
+                Doing::Call(invocation) => self.cancel_call(run, invocation).await?,
+                Doing::Child(child) => self.cancel_child(run, child).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn cancel_call(&mut self, run: RunId, invocation: InvocationId) -> Result<(), VerbError> {
+        let mut writes = Writes::default();
+        let mut effects = Vec::new();
+        self.post_cancel(invocation, format!("{run} needs no answer any more"), &mut writes, &mut effects).await?;
+        self.write(writes, effects);
+        Ok(())
+    }
+
+    /// Cancels calls that an earlier process may have made.
+    async fn cancel_calls(&mut self, run: RunId, (stage, round): (u16, u32), calls: Vec<(u32, u32, Work)>) -> Result<(), VerbError> {
+        let Some(tenant) = self.runs.active.get(&run).map(|active| active.run.header().tenant.clone()) else { return Ok(()) };
+        for (item, attempt, work) in calls {
+            match work {
+                Work::Activity { .. } => {}
+                Work::Actor { target, .. } => self.cancel_call(run, call_id(run, (stage, item, attempt), round, &target)).await?,
+                Work::Pipeline { .. } => self.cancel_child(run, child_id(run, &tenant, (stage, item, attempt), round)).await?,
             }
         }
         Ok(())
@@ -125,6 +174,7 @@ impl Shard {
         if self.runs.tasks.get(&task).is_none_or(|task| task.attempt != attempt) {
             return false;
         }
+        self.limits.done(task);
         if let Some(task) = self.runs.tasks.remove(&task) {
             self.clear_alarm(task.alarm);
         }

@@ -6,7 +6,7 @@ use selvedge_kernel::id::{Key, RunId};
 use selvedge_kernel::ports::under;
 use selvedge_kernel::record::Writes;
 use selvedge_kernel::record::kind::Kind;
-use selvedge_kernel::record::run::{prefix, run_key, seal_key_key};
+use selvedge_kernel::record::run::{annex_key, prefix, run_key, seal_key_key};
 use selvedge_kernel::record::shard::Timer;
 
 use super::lists::gone;
@@ -62,6 +62,7 @@ impl Shard {
             }
         }
         writes.delete(prefix(Kind::RunDefinition, id));
+        writes.delete(annex_key(id));
         writes.delete(seal_key_key(id));
         writes.delete(run_key(id));
         gone(id, self.runs.waiters.remove(&id).unwrap_or_default());

@@ -4,7 +4,7 @@ use selvedge_kernel::error::Consequence;
 use selvedge_kernel::id::{InvocationId, Key, RunId};
 use selvedge_kernel::journal::Payload;
 use selvedge_kernel::machine::RunState;
-use selvedge_kernel::pipeline::run::{Ask, Effects, Room, RowRequest, RunInput, Supply};
+use selvedge_kernel::pipeline::run::{Ask, Effects, Room, RowRequest, RunInput, Supply, call_id};
 use selvedge_kernel::record::message::Outcome;
 use selvedge_kernel::record::shard::{LedgerState, Ready, Timer};
 use selvedge_kernel::record::{Writes, key};
@@ -36,12 +36,6 @@ fn number(parts: &[&[u8]]) -> u64 {
     let mut word = [0u8; 8];
     word.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
     u64::from_be_bytes(word)
-}
-
-/// The invocation that an attempt of a task calls: the same after a restart, another one for another attempt.
-pub(super) fn call_id(run: RunId, (stage, item, attempt): (u16, u32, u32), round: u32, target: &selvedge_kernel::id::ActorId) -> InvocationId {
-    let task = number(&[&stage.to_be_bytes(), &item.to_be_bytes(), &round.to_be_bytes(), &attempt.to_be_bytes()]);
-    transition::sent_id(run.0, task, target)
 }
 
 impl Shard {
@@ -160,7 +154,7 @@ impl Shard {
             let requests = std::mem::take(&mut effects.requests);
             let more = effects.more;
             if effects.ops() > 0 || !effects.commands.is_empty() || active.run.is_dirty() {
-                self.commit_run(active, std::mem::take(&mut effects), more, now);
+                self.commit_run(active, std::mem::take(&mut effects), more, now).await?;
             }
             effects = Effects::default();
             if !requests.is_empty() {
@@ -197,8 +191,9 @@ impl Shard {
     }
 
     /// Closes a commit of a run: its rows, its timer, and its lines in what the shard keeps.
-    fn commit_run(&mut self, active: &mut Active, mut effects: Effects, more: bool, now: Millis) {
+    async fn commit_run(&mut self, active: &mut Active, mut effects: Effects, more: bool, now: Millis) -> Result<(), VerbError> {
         let id = active.run.id();
+        let large = effects.payloads.clone();
         for large in std::mem::take(&mut effects.payloads) {
             self.write_chunks(id.0, large.seal, &large.bytes);
         }
@@ -229,8 +224,13 @@ impl Shard {
         let keep = self.wiring.settings.keep;
         let retention = active.run.compiled().definition.retention.map_or(keep.finished, |span| span.0);
         let until = state.ended().then(|| Day::expiry(now, retention));
+        let mut answers = Vec::new();
         if ended != active.ended {
             active.ended = ended;
+            if ended {
+                self.answer_parent(&active.run, &large, &mut writes, &mut answers).await?;
+                self.give_place_back(&active.run, &mut writes, &mut answers).await?;
+            }
             let line = match state {
                 RunState::Completed => LedgerState::Completed,
                 RunState::Failed => LedgerState::Failed,
@@ -252,7 +252,9 @@ impl Shard {
         }
         let rounds = header.stages.iter().map(|stage| stage.round).collect();
         active.unperformed += 1;
-        self.write(writes, vec![Effect::Run(RunEffect { run: id, commands: effects.commands, rounds })]);
+        answers.push(Effect::Run(RunEffect { run: id, commands: effects.commands, rounds }));
+        self.write(writes, answers);
+        Ok(())
     }
 
     /// A timer of a run has fired.
@@ -306,7 +308,10 @@ impl Shard {
         if call_id(id, (stage, item, attempt), round, &nobody).0.uuid != from.0.uuid {
             return Ok(());
         }
-        self.forget_task((id, stage, item), attempt);
+        if !self.forget_task((id, stage, item), attempt) && self.limits.borrower.has_asked((id, stage, item)) {
+            // The answer to a call of the process before: the one that it waits to make is not needed.
+            self.limits.done((id, stage, item));
+        }
         let result = match outcome {
             Outcome::Value(value) => Ok(value),
             Outcome::Error(error) => Err(selvedge_kernel::error::AttemptError { error, retryable: true, retry_after_ms: None }),

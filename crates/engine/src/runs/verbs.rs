@@ -43,7 +43,7 @@ impl Engine {
             Some(key) => RunId::keyed(&tenant, &name, &key),
             None => RunId::of(&tenant, RawId::at(selvedge_kernel::id::Hash16(0), self.now(), self.draw()).uuid),
         };
-        let new = Box::new(NewRun { id, tenant, compiled, input, context: permit.into_context() });
+        let new = Box::new(NewRun { id, tenant, compiled, input, context: permit.into_context(), parent: None });
         self.ask_run_holding(id, held, |reply| RunCommand::Start { new, reply }).await
     }
 
@@ -94,6 +94,7 @@ impl Engine {
             RunControl::Pause => RunInput::Pause { by },
             RunControl::Resume => RunInput::Resume,
             RunControl::RetryFailed => RunInput::RetryFailed,
+            RunControl::Retry(retry) => RunInput::Retry(retry),
         };
         self.ask_run(id, |reply| RunCommand::Tell { id, tenant, input, reply }).await
     }

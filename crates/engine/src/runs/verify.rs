@@ -15,7 +15,8 @@ use crate::shard::{Shard, VerbError};
 use crate::verify::ShardReport;
 
 /// What a chain covers beside itself and the header.
-const COVERED: [Kind; 7] = [Kind::SealKey, Kind::InvocationSignal, Kind::RunDefinition, Kind::RunItems, Kind::RunTask, Kind::RunGroup, Kind::RunEvent];
+const COVERED: [Kind; 8] =
+    [Kind::SealKey, Kind::RunAnnex, Kind::InvocationSignal, Kind::RunDefinition, Kind::RunItems, Kind::RunTask, Kind::RunGroup, Kind::RunEvent];
 /// Rows read at once.
 const PAGE: usize = 500;
 

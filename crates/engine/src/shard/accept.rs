@@ -172,18 +172,8 @@ impl Shard {
         let id = message.id;
         let actor = message.target.clone();
         let input = message.input.clone();
-        let deadline = message.deadline;
         let seal_key = SealKey(self.entropy.draw());
-        self.write_chunks(id.0, seal(&seal_key, &input), &input);
-        let body = body_hash(&input);
-        let (mut record, mut accepted) = transition::accept(&mut self.head, message, seal_key, body);
-        let total = self.options(&actor.kind).timeout.map(|total| record.accepted_at.after(total));
-        if let Some(deadline) = [deadline, total].into_iter().flatten().min() {
-            record.message.deadline = Some(deadline);
-            record.deadline_timer = Some(self.set_timer(&mut accepted, deadline, Timer::Deadline { invocation: id }));
-            accepted.puts.retain(|put| put.key != key::invocation(id));
-            accepted.put(key::invocation(id), wire::encode(&record));
-        }
+        let (record, mut accepted) = self.accept(message, seal_key);
         let order = record.order;
         let first = match self.actors.get_mut(&actor) {
             Some(found) => {
@@ -209,8 +199,13 @@ impl Shard {
                 }
             }
             self.active.insert(id, Box::new(activation));
-            self.enqueue(id);
+            self.enqueue_start(id);
             return Ok(());
+        }
+        if record.message.reply_to.is_some()
+            && let Some(holder) = self.actors.get(&actor).and_then(|found| found.queue.front()).map(|first| first.1)
+        {
+            self.watch_behind(holder, &mut accepted).await?;
         }
         let last = (selvedge_kernel::journal::chain_start(id.0, record.input_seal), 0);
         transition::write_ledger(&mut self.head, &mut accepted, id.0, false, LedgerState::Accepted, last, &keep);
@@ -219,6 +214,27 @@ impl Shard {
             Some((writes, _)) => extend(writes, accepted),
         }
         Ok(())
+    }
+
+    /// The record of a message that is taken, and its rows.
+    pub(super) fn accept(&mut self, message: Message, seal_key: SealKey) -> (Invocation, Writes) {
+        let id = message.id;
+        let deadline = message.deadline;
+        let kind = message.target.kind.clone();
+        if message.input.len() > selvedge_kernel::limit::INLINE_BYTES {
+            self.write_chunks(id.0, seal(&seal_key, &message.input), &message.input);
+        }
+        let body = body_hash(&message.input);
+        let version = self.wiring.registry.actors.get(&kind).map_or(crate::registry::FIRST_VERSION, |found| found.newest(&message.handler));
+        let (mut record, mut accepted) = transition::accept(&mut self.head, message, version, seal_key, body);
+        let total = self.options(&kind).timeout.map(|total| record.accepted_at.after(total));
+        if let Some(deadline) = [deadline, total].into_iter().flatten().min() {
+            record.message.deadline = Some(deadline);
+            record.deadline_timer = Some(self.set_timer(&mut accepted, deadline, Timer::Deadline { invocation: id }));
+            accepted.puts.retain(|put| put.key != key::invocation(id));
+            accepted.put(key::invocation(id), wire::encode(&record));
+        }
+        (record, accepted)
     }
 
     /// Takes a message of another actor or run, in a transition. It never fails the transition: what cannot be taken

@@ -71,6 +71,8 @@ pub(crate) struct Activation {
     pub life: u64,
     pub ready: Option<u64>,
     pub deliveries: VecDeque<Delivery>,
+    /// Its handler was polled until it waited, and nothing has been given to it since.
+    pub resting: bool,
     pub outside: VecDeque<Outside>,
     /// Results decided and not delivered.
     pub ahead: usize,
@@ -82,6 +84,8 @@ pub(crate) struct Activation {
     pub cancel_sent: bool,
     pub slow_polls: u32,
     pub suspend_planned: bool,
+    /// Whether it was brought back when its shard was opened, and has not rested since.
+    pub recovered: bool,
     /// What a transition handler has answered.
     pub answer: Option<Ended>,
     /// A cancel is decided and not delivered: nothing else is decided until it is.
@@ -225,12 +229,13 @@ impl Shard {
         activation.core.state.borrow_mut().replay.more = true;
         activation.core.state.borrow_mut().live = false;
         activation.ready = self.kept_ready.remove(&id);
+        self.joining.remove(&id);
         activation.outside.extend(self.late.remove(&id).unwrap_or_default());
         self.load_journal(&mut activation).await?;
         let life = activation.life;
         self.active.insert(id, Box::new(activation));
         self.after_all(super::Effect::Accepted(id, life));
-        self.enqueue(id);
+        self.enqueue_start(id);
         Ok(true)
     }
 
@@ -274,11 +279,11 @@ impl Shard {
         let journal = Journal::start(id, seal_key, record.input_seal);
         let mailbox = self.wiring.mailbox(self.id).clone();
         let core = Core::new(id, actor.clone(), context, seal_key, record.accepted_at, replay, &self.wiring.settings.limits, mailbox, self.wiring.env.clone());
-        let handler = self.wiring.registry.handler(&actor.kind, &record.message.handler);
+        let handler = self.wiring.registry.pinned(&actor.kind, &record.message.handler, record.version);
         let (future, kind) = match handler {
-            Some(Handler::Exclusive(run)) => (Some(run(Ctx::new(core.clone()), input.clone())), Runs::Replayed),
-            Some(Handler::Transition(_)) => (None, Runs::Transition),
-            Some(Handler::Shared(_)) | None => (None, Runs::Replayed),
+            Ok(Handler::Exclusive(run)) => (Some(run(Ctx::new(core.clone()), input.clone())), Runs::Replayed),
+            Ok(Handler::Transition(_)) => (None, Runs::Transition),
+            Ok(Handler::Shared(_)) | Err(_) => (None, Runs::Replayed),
         };
         let idle_since = self.now();
         self.lives += 1;
@@ -294,6 +299,7 @@ impl Shard {
             life: self.lives,
             ready: None,
             deliveries: VecDeque::new(),
+            resting: false,
             outside: VecDeque::new(),
             ahead: 0,
             undecided: VecDeque::new(),
@@ -303,6 +309,7 @@ impl Shard {
             cancel_sent: false,
             slow_polls: 0,
             suspend_planned: false,
+            recovered: false,
             answer: None,
             cancelling: false,
             chunked: false,
@@ -339,14 +346,45 @@ impl Shard {
         }
         for (what, number) in found {
             match what {
-                Ready::Invocation(id) => self.recover_one(id, number).await?,
+                Ready::Invocation(id) => {
+                    // Whatever brings it back before its turn takes its row with it.
+                    self.kept_ready.insert(id, number);
+                    self.in_line.push_back((id, number));
+                }
                 Ready::Run(id) => self.recover_run(id, number).await?,
+            }
+        }
+        self.recover_in_line().await
+    }
+
+    /// Whether one of those that wait in line since the opening can come in.
+    pub(super) fn line_moves(&self) -> bool {
+        !self.in_line.is_empty() && self.recovering.len() < self.wiring.settings.recovered_at_once.max(1)
+    }
+
+    /// Brings in those that wait in line since the opening, as the ones before them rest or end.
+    pub(super) async fn recover_in_line(&mut self) -> Result<(), VerbError> {
+        while self.line_moves()
+            && let Some((id, number)) = self.in_line.pop_front()
+        {
+            if self.kept_ready.get(&id) == Some(&number) {
+                self.kept_ready.remove(&id);
+                self.recover_one(id, number).await?;
+            } else if self.live_ready.contains(&number) && self.active.get(&id).is_none_or(|activation| activation.ready != Some(number)) {
+                // It has another row.
+                let mut writes = Writes::default();
+                self.delete_ready(&mut writes, number);
+                self.write(writes, Vec::new());
             }
         }
         Ok(())
     }
 
     async fn recover_one(&mut self, id: InvocationId, number: u64) -> Result<(), VerbError> {
+        if self.still_lacks_code(id).await? {
+            self.kept_ready.insert(id, number);
+            return Ok(());
+        }
         if self.active.contains_key(&id) || !self.activate(id).await? {
             if self.doomed.contains(&id) {
                 self.kept_ready.insert(id, number);
@@ -360,6 +398,8 @@ impl Shard {
         let clean = self.was_clean;
         let Some(activation) = self.active.get_mut(&id) else { return Ok(()) };
         activation.ready = Some(number);
+        activation.recovered = true;
+        self.recovering.insert(id);
         if clean {
             return Ok(());
         }
@@ -379,9 +419,28 @@ impl Shard {
         Ok(())
     }
 
+    /// Whether an invocation is blocked for want of code that this binary does not have either. If it has it by now, it
+    /// goes on.
+    async fn still_lacks_code(&mut self, id: InvocationId) -> Result<bool, VerbError> {
+        let Some(mut record) = self.record(id).await?.filter(|record| record.blocked.as_ref().is_some_and(Blocked::lacks_code)) else { return Ok(false) };
+        let message = &record.message;
+        if self.wiring.settings.tasks == crate::wiring::Tasks::Leave
+            || self.wiring.registry.pinned(&message.target.kind, &message.handler, record.version).is_err()
+        {
+            return Ok(true);
+        }
+        record.status = Status::Running;
+        record.blocked = None;
+        let mut writes = Writes::default();
+        writes.put(key::invocation(id), wire::encode(&record));
+        self.write(writes, Vec::new());
+        Ok(false)
+    }
+
     /// Drops an invocation from memory; its rows bring it back.
     pub(crate) fn drop_from_memory(&mut self, id: InvocationId) -> Option<Box<Activation>> {
         let mut activation = self.active.remove(&id)?;
+        self.recovering.remove(&id);
         activation.core.ended.set(true);
         activation.core.waker.gone.store(true, std::sync::atomic::Ordering::SeqCst);
         // The time of what goes on elsewhere is still watched.
@@ -407,12 +466,19 @@ impl Shard {
         // What runs for it is given up; it runs again, under the same key, once somebody has looked.
         self.drop_tasks(id);
         activation.record.status = Status::Blocked;
+        // What lacks code is looked at again when a binary starts: its row stays.
+        let again = reason.lacks_code();
         activation.record.blocked = Some(reason);
         let mut writes = activation.pending.take().unwrap_or_default();
         let newly_accepted = !writes.puts.is_empty();
         writes.put(key::invocation(id), wire::encode(&activation.record));
-        if let Some(ready) = activation.ready {
-            self.delete_ready(&mut writes, ready);
+        match activation.ready {
+            ready if again => {
+                let ready = ready.unwrap_or_else(|| self.put_ready(&mut writes, id));
+                self.kept_ready.insert(id, ready);
+            }
+            Some(ready) => self.delete_ready(&mut writes, ready),
+            None => {}
         }
         if newly_accepted {
             let keep = self.wiring.settings.keep;
@@ -455,7 +521,7 @@ impl Shard {
 
     pub(super) fn enqueue_suspend(&mut self, id: InvocationId) {
         let now = self.now();
-        let queued = self.queued.contains(&id);
+        let queued = self.runnable.contains(&id);
         let Some(activation) = self.active.get_mut(&id) else { return };
         activation.suspend_planned = false;
         let Some(activation) = self.active.get(&id) else { return };
@@ -473,11 +539,23 @@ impl Shard {
             self.set_alarm(at, Alarm::Suspend { invocation: id });
             return;
         }
+        self.suspend(id);
+    }
+
+    /// Takes an invocation that rests out of memory: what it waits for brings it back.
+    pub(super) fn suspend(&mut self, id: InvocationId) {
         let in_process = self.tasks.keys().any(|(owner, _)| *owner == id);
+        let Some(activation) = self.active.get(&id) else { return };
+        let (waits, children) = super::rings::awaited(activation);
+        let in_ring = waits && self.has_queue(&activation.record.message.target);
         let Some(activation) = self.drop_from_memory(id) else { return };
-        // What only this process knows of must be found again by the next one.
+        if !children.is_empty() {
+            self.joining.insert(id, children);
+        }
+        // What only this process knows of must be found again by the next one, and so must who may wait for itself.
         if let Some(ready) = activation.ready
             && !in_process
+            && !in_ring
         {
             let mut writes = Writes::default();
             self.delete_ready(&mut writes, ready);

@@ -34,7 +34,7 @@ const READ_BYTES: usize = 512 * 1024;
 const SLOW_POLL: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// What the handler came to in a poll.
-enum Rest {
+pub(super) enum Rest {
     Waits,
     Ended(crate::registry::Ended),
 }
@@ -42,14 +42,24 @@ enum Rest {
 impl Shard {
     /// Moves an invocation on as far as it goes now.
     pub(super) async fn advance(&mut self, id: InvocationId) {
+        self.moving = Some(id);
+        self.try_advance(id).await;
+        self.moving = None;
+    }
+
+    async fn try_advance(&mut self, id: InvocationId) {
         let Some(mut activation) = self.active.remove(&id) else { return };
         let outcome = self.advance_taken(&mut activation).await;
         match outcome {
             Ok(Step::Keep) => {
                 let rests = activation.rests();
+                // What was brought back only to wait on does not count as running at the next unclean end.
+                let waits_on = rests && activation.recovered && !self.runnable.contains(&id);
                 let replay = self.wiring.settings.replay_always && rests && activation.begun_any && activation.handler == Runs::Replayed;
                 self.active.insert(id, activation);
-                if replay && self.tasks.keys().all(|(owner, _)| *owner != id) {
+                if waits_on && self.wiring.settings.tasks == crate::wiring::Tasks::Start {
+                    self.suspend(id);
+                } else if replay && self.tasks.keys().all(|(owner, _)| *owner != id) {
                     self.drop_and_replay(id).await;
                 } else if rests && self.wiring.settings.tasks == crate::wiring::Tasks::Start {
                     self.plan_suspend(id);
@@ -113,8 +123,19 @@ impl Shard {
         }
         if activation.future.is_none() {
             let message = &activation.record.message;
-            return Ok(Step::Block(Blocked::Missing { handler: format!("{}.{}", message.target.kind, message.handler) }));
+            let lacks = self.wiring.registry.pinned(&message.target.kind, &message.handler, activation.record.version).err();
+            let missing = || Blocked::Missing { handler: format!("{}.{}", message.target.kind, message.handler) };
+            return Ok(Step::Block(lacks.unwrap_or_else(missing)));
         }
+        if activation.resting
+            && activation.outside.is_empty()
+            && let Some(delivery) = activation.deliveries.pop_front()
+        {
+            // Nothing but this result has come since it rested: it need not be asked before.
+            activation.idle_since = self.now();
+            self.deliver(activation, delivery).await?;
+        }
+        activation.resting = false;
         loop {
             if activation.core.state.borrow().replay.starved() {
                 self.load_journal(activation).await?;
@@ -195,6 +216,7 @@ impl Shard {
             if nothing && activation.durable && activation.outside.is_empty() && activation.deliveries.is_empty() {
                 return Ok(Step::Block(Blocked::ForeignWait));
             }
+            activation.resting = activation.durable && activation.outside.is_empty();
             return Ok(Step::Keep);
         }
     }
@@ -229,7 +251,7 @@ impl Shard {
         Ok(())
     }
 
-    async fn deliver_entry(&mut self, activation: &mut Activation, entry: Entry) -> Result<Result<(), Blocked>, VerbError> {
+    pub(super) async fn deliver_entry(&mut self, activation: &mut Activation, entry: Entry) -> Result<Result<(), Blocked>, VerbError> {
         if entry.header.signature.kind == OpKind::Cancel {
             let reason = self.payload(activation.id().0, entry.seal, &entry.payload).await?;
             let reason = String::from_utf8_lossy(&reason).into_owned();
@@ -240,8 +262,8 @@ impl Shard {
             return Ok(Ok(()));
         }
         let number = entry.header.signature.number;
-        let called = activation.core.state.borrow().ops.get(&number).map(|op| op.signature.clone());
-        if let Err(blocked) = check_result(&entry, called.as_ref()) {
+        let checked = check_result(&entry, activation.core.state.borrow().ops.get(&number).map(|op| &op.signature));
+        if let Err(blocked) = checked {
             return Ok(Err(blocked));
         }
         let payload = self.payload(activation.id().0, entry.seal, &entry.payload).await?;
@@ -255,7 +277,7 @@ impl Shard {
     }
 
     /// The handler ended while its journal still has entries: fine if it called what they record.
-    async fn ended_in_replay(&mut self, activation: &mut Activation, result: crate::registry::Ended) -> Result<Step, VerbError> {
+    pub(super) async fn ended_in_replay(&mut self, activation: &mut Activation, result: crate::registry::Ended) -> Result<Step, VerbError> {
         loop {
             let entry = activation.core.state.borrow_mut().replay.next_result();
             let Some(entry) = entry else {
@@ -283,7 +305,7 @@ impl Shard {
     }
 
     /// Polls the handler until it waits or ends, reading for it what it asks of the state.
-    async fn poll_to_rest(&mut self, activation: &mut Activation) -> Result<Rest, VerbError> {
+    pub(super) async fn poll_to_rest(&mut self, activation: &mut Activation) -> Result<Rest, VerbError> {
         let Some(mut future) = activation.future.take() else { return Ok(Rest::Waits) };
         let core = activation.core.clone();
         let waker = core.own.clone();
@@ -411,6 +433,10 @@ impl Shard {
                     }
                     activation.journal.append(&mut entries, signature, Ending::Value, &nothing, None, now);
                 }
+                Fresh::Version { signature, version } => {
+                    let payload = Bytes::from(version.to_string());
+                    activation.journal.append(&mut entries, signature, Ending::Value, &payload, None, now);
+                }
                 Fresh::Read { signature, payload } => {
                     let payload = payload.unwrap_or_default();
                     let sealed = seal(&activation.journal.key, &payload);
@@ -497,8 +523,9 @@ impl Shard {
 
     /// Whether a handler of this message runs as a transition.
     pub(crate) fn transition_of(&self, activation: &Activation) -> Option<crate::registry::Transition> {
-        match self.wiring.registry.handler(&activation.record.message.target.kind, &activation.record.message.handler) {
-            Some(Handler::Transition(transition)) => Some(transition.clone()),
+        let record = &activation.record;
+        match self.wiring.registry.pinned(&record.message.target.kind, &record.message.handler, record.version) {
+            Ok(Handler::Transition(transition)) => Some(transition.clone()),
             _ => None,
         }
     }

@@ -9,7 +9,6 @@ use selvedge_kernel::journal::{Ending, OpKind, seal};
 use selvedge_kernel::limit;
 use selvedge_kernel::policy::{Retry, Timeout, Verdict, after_failure};
 use selvedge_kernel::record::invocation::Begun;
-use selvedge_kernel::record::message::Peer;
 use selvedge_kernel::record::shard::Timer;
 use selvedge_kernel::record::{Writes, key};
 use selvedge_kernel::replay::DECIDED_AHEAD;
@@ -18,6 +17,7 @@ use selvedge_kernel::transition::exhausted;
 use selvedge_kernel::wire;
 
 use super::activate::{Activation, Outside};
+use super::calls::Call;
 use super::timers::Alarm;
 use super::{Effect, Shard, VerbError};
 use crate::core::{Given, Op, Request, StepState};
@@ -176,43 +176,8 @@ impl Shard {
                 }
             }
             Request::Call { target, handler, input, idempotency_key, timeout } => {
-                if let Some(error) = refuse_call(&target, &handler, idempotency_key.as_deref(), activation.core.check_body("the input of a call", input.len()))
-                {
-                    self.decide(activation, number, Given::Error(error));
-                    return Ok(false);
-                }
-                if row.as_ref().is_some_and(|row| row.reply.is_some()) {
-                    activation.outside.push_back(Outside::Replied { number });
-                } else if !adopted {
-                    let peer = Peer::Operation { invocation: id, number };
-                    let sealed = seal(&activation.journal.key, &input);
-                    let mut message = self.message_from(activation, number, &target, &handler, input, idempotency_key, Some(peer));
-                    message.chain = activation.record.message.chain.clone();
-                    message.chain.push(id);
-                    message.deadline = timeout.map(|timeout| now.after(timeout));
-                    let own = activation.record.message.deadline;
-                    message.deadline = match (message.deadline, own) {
-                        (Some(a), Some(b)) => Some(a.min(b)),
-                        (a, b) => a.or(b),
-                    };
-                    if message.chain.len() > selvedge_kernel::limit::CALL_DEPTH {
-                        let error = WorkError::new(
-                            "limit: call depth",
-                            format!("{} calls wait for one another, the limit: send instead of calling", message.chain.len()),
-                        );
-                        self.decide(activation, number, Given::Error(error));
-                        return Ok(false);
-                    }
-                    let mut row = Begun::new(sig, now);
-                    row.request_seal = Some(sealed);
-                    row.peer = Some((target, message.id));
-                    let mut writes = Writes::default();
-                    let mut effects = Vec::new();
-                    writes.put(key::begun(id, number), wire::encode(&row));
-                    self.set_row(activation, number, row);
-                    self.post(message, &mut writes, &mut effects).await?;
-                    self.write(writes, effects);
-                }
+                let call = Call { number, sig, target, handler, input, idempotency_key, timeout };
+                self.begin_call(activation, call, row).await?;
             }
             Request::Join { child } => {
                 let reply = activation.core.state.borrow().children.get(&child).and_then(|row| row.reply.clone());
@@ -221,6 +186,8 @@ impl Shard {
                 } else if !activation.core.state.borrow().children.contains_key(&child) {
                     let error = WorkError::new("joined", "this child was joined before, or was never sent");
                     self.decide(activation, number, Given::Error(error));
+                } else if self.has_queue(&activation.record.message.target) {
+                    self.watch_ring(id);
                 }
             }
             Request::Sleep { until } => {
@@ -396,9 +363,10 @@ impl Shard {
             Given::Error(error) => (Ending::Error, wire::encode(error)),
             Given::TimeUp => (Ending::TimeUp, Bytes::new()),
         };
-        let sealed = seal(&activation.journal.key, &payload);
-        activation.chunked |= payload.len() > limit::INLINE_BYTES;
-        self.write_chunks(id.0, sealed, &payload);
+        if payload.len() > limit::INLINE_BYTES {
+            activation.chunked = true;
+            self.write_chunks(id.0, seal(&activation.journal.key, &payload), &payload);
+        }
         let mut entries = Vec::with_capacity(1);
         activation.journal.append(&mut entries, sig, ending, &payload, request_seal, now);
         activation.journal.write(&mut writes, &entries);
@@ -552,9 +520,4 @@ fn attempt_time(timeout: Option<&Timeout>, since: Millis, now: Millis) -> Option
     let timeout = timeout.unwrap_or(&usual);
     let total = timeout.total.map(|total| since.after(total.0).since(now));
     [timeout.attempt.map(|span| span.0), total].into_iter().flatten().min()
-}
-
-/// Why a call cannot be made, if it cannot.
-fn refuse_call(target: &selvedge_kernel::id::ActorId, handler: &str, key: Option<&str>, input: Result<(), WorkError>) -> Option<WorkError> {
-    input.err().or_else(|| crate::core::check_address(target, handler, key).err())
 }

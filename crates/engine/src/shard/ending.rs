@@ -5,7 +5,7 @@ use selvedge_kernel::id::InvocationId;
 use selvedge_kernel::journal::seal;
 use selvedge_kernel::limit;
 use selvedge_kernel::record::invocation::Status;
-use selvedge_kernel::record::message::Outcome;
+use selvedge_kernel::record::message::{Message, Outcome};
 use selvedge_kernel::record::shard::Timer;
 use selvedge_kernel::record::{Writes, key};
 use selvedge_kernel::time::Day;
@@ -16,6 +16,7 @@ use super::activate::Activation;
 use super::advance::DEADLINE;
 use super::{Shard, VerbError};
 use crate::core::within_body;
+use crate::ctx::RESTART;
 
 impl Shard {
     /// Ends an invocation, or plans its next attempt.
@@ -39,6 +40,7 @@ impl Shard {
                 let error = cancel_error(activation.record.cancel.as_deref(), Some(failure.error));
                 Ended { status: Status::Cancelled, outcome: Outcome::Error(error), dead_letter: false }
             }
+            Err(failure) if failure.error.code == RESTART && activation.core.state.borrow().restart.is_some() => return self.restart(id).await,
             Err(failure) => match after_attempt(&activation.record, &failure, &retry, now) {
                 AfterAttempt::End { error, dead_letter } => Ended { status: Status::Failed, outcome: Outcome::Error(error), dead_letter },
                 AfterAttempt::Again { at } => return self.attempt_again(id, failure, at).await,
@@ -101,13 +103,15 @@ impl Shard {
     /// Ends an invocation for good: one transition, and the next in line starts.
     pub(super) async fn end(&mut self, id: InvocationId, ended: Ended) {
         let Some(mut activation) = self.drop_from_memory(id) else { return };
-        if let Err(error) = self.try_end(&mut activation, ended).await {
+        if let Err(error) = self.try_end(&mut activation, ended, None).await {
             self.wiring.stop(error.message);
         }
     }
 
-    async fn try_end(&mut self, activation: &mut Activation, ended: Ended) -> Result<(), VerbError> {
+    /// Ends an invocation, and perhaps starts its successor in its place, in one transition.
+    pub(super) async fn try_end(&mut self, activation: &mut Activation, ended: Ended, successor: Option<Message>) -> Result<(), VerbError> {
         let id = activation.id();
+        self.joining.remove(&id);
         let mut writes = activation.pending.take().unwrap_or_default();
         let mut effects = Vec::new();
         let keep = self.keep_of(&activation.record);
@@ -122,10 +126,11 @@ impl Shard {
             super::accept::extend(&mut writes, more);
             effects.extend(then);
         }
-        if let Outcome::Value(value) = &ended.outcome {
-            let sealed = seal(&activation.journal.key, value);
-            activation.chunked |= value.len() > limit::INLINE_BYTES;
-            self.write_chunks(id.0, sealed, value);
+        if let Outcome::Value(value) = &ended.outcome
+            && value.len() > limit::INLINE_BYTES
+        {
+            activation.chunked = true;
+            self.write_chunks(id.0, seal(&activation.journal.key, value), value);
         }
         let now = self.now();
         let begun = activation.begun_any || activation.durable;
@@ -133,19 +138,22 @@ impl Shard {
             writes.puts.retain(|put| put.key != key::timer(timer.0, timer.1));
             self.clear_timer(&mut writes, timer);
         }
+        activation.record.restarts.after = successor.as_ref().map(|message| message.id);
         let last = transition::end(&mut self.head, &mut activation.record, &activation.journal, &ended, &activation.input, &keep);
         super::accept::extend(&mut writes, last);
         if let Some(ready) = activation.ready {
             self.delete_ready(&mut writes, ready);
         }
-        if let Some(peer) = activation.record.message.reply_to {
+        if let Some(peer) = activation.record.message.reply_to.filter(|_| successor.is_none()) {
             self.reply(peer, id, ended.outcome.clone(), &mut writes, &mut effects).await?;
         }
         let mut left = false;
         if begun {
             left |= self.end_operations(activation, &mut writes, &mut effects).await?;
         }
-        if activation.record.joined || activation.record.signalled {
+        if successor.is_some() && activation.record.joined {
+            left |= !self.move_joined(activation, &mut writes).await? || activation.record.signalled;
+        } else if activation.record.joined || activation.record.signalled {
             left |= !self.clear_leftovers(id, &ended.outcome, &mut writes, &mut effects).await?;
         }
         if left {
@@ -154,6 +162,11 @@ impl Shard {
         if activation.chunked || activation.record.crashes.0 > 0 {
             let keep = if ended.dead_letter { keep.finished.max(keep.dead_letters) } else { keep.finished };
             self.set_timer(&mut writes, Day::expiry(now, keep).start(), Timer::Chunks { owner: id.0 });
+        }
+        if let Some(message) = successor {
+            self.succeed(activation, message, &mut writes, &mut effects).await?;
+            self.write(writes, effects);
+            return Ok(());
         }
         let actor = activation.record.message.target.clone();
         let order = activation.record.order;

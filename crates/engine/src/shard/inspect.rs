@@ -7,7 +7,7 @@ use selvedge_kernel::id::InvocationId;
 use selvedge_kernel::journal::{Entry, OpKind, Payload, SealKey};
 use selvedge_kernel::limit;
 use selvedge_kernel::record::actor::DeadLetter;
-use selvedge_kernel::record::invocation::{Begun, Invocation, OutputChunk, Status};
+use selvedge_kernel::record::invocation::{Begun, Invocation, OutputChunk, Restarts, Status};
 use selvedge_kernel::record::kind::Kind;
 use selvedge_kernel::record::message::Outcome;
 use selvedge_kernel::record::{Writes, key};
@@ -59,6 +59,10 @@ impl Shard {
             Command::Erase { id, reply } => {
                 self.erase_when_durable(id, reply).await;
             }
+            Command::Rehearse { id, reply } => {
+                let found = self.rehearse(id).await;
+                let _ = reply.send(found);
+            }
             Command::Why { id, reply } => {
                 let result = self.why(id).await;
                 self.answer(reply, result);
@@ -96,11 +100,13 @@ impl Shard {
                     active: self.active.len(),
                     tasks: self.tasks.len() + run_tasks,
                     outbox: self.outbox.values().map(super::mail::Pair::open).sum(),
+                    on_their_way: self.outbox.values().map(super::mail::Pair::out).sum(),
                     timers: self.timers.len(),
                 };
                 let _ = reply.send(Ok(census));
             }
             Command::Run(command) => self.run_command(command).await,
+            Command::Schedule(command) => self.schedule_command(command).await,
         }
     }
 
@@ -114,7 +120,7 @@ impl Shard {
         })
     }
 
-    async fn record_in_memory(&self, id: InvocationId) -> Result<Option<Invocation>, VerbError> {
+    pub(super) async fn record_in_memory(&self, id: InvocationId) -> Result<Option<Invocation>, VerbError> {
         match self.active.get(&id) {
             Some(activation) => Ok(Some(activation.record.clone())),
             None => self.record(id).await,
@@ -147,12 +153,15 @@ impl Shard {
                 Ok(None) => Err(error),
                 Err(error) => Err(error),
             },
-            Ok(record) if record.status.ended() => self.outcome(&record).await.map(|outcome| Answer { id: Some(id), progress: Progress::Ended(outcome) }),
-            Ok(_) if wait => {
-                self.wait_for(id, reply);
-                return;
-            }
-            Ok(_) => Ok(Answer { id: Some(id), progress: Progress::Open }),
+            Ok(record) => match self.follow_restarts(record).await {
+                Ok(last) if last.status.ended() => self.outcome(&last).await.map(|outcome| Answer { id: Some(id), progress: Progress::Ended(outcome) }),
+                Ok(last) if wait => {
+                    self.wait_for(last.message.id, reply);
+                    return;
+                }
+                Ok(_) => Ok(Answer { id: Some(id), progress: Progress::Open }),
+                Err(error) => Err(error),
+            },
         };
         self.answer(reply, answer);
     }
@@ -264,8 +273,10 @@ impl Shard {
         record.crashes = (0, record.crashes.1);
         let mut writes = Writes::default();
         writes.put(key::invocation(id), wire::encode(&record));
-        let ready = self.put_ready(&mut writes, id);
-        self.kept_ready.insert(id, ready);
+        if !self.kept_ready.contains_key(&id) {
+            let ready = self.put_ready(&mut writes, id);
+            self.kept_ready.insert(id, ready);
+        }
         self.write(writes, Vec::new());
         self.activate(id).await?;
         Ok(())
@@ -286,6 +297,8 @@ impl Shard {
                 waiting: vec![Waiting::Timer { until: delayed.timer.0 }],
                 slow_polls: 0,
                 caller: message.context,
+                version: crate::registry::FIRST_VERSION,
+                restarts: Restarts::default(),
             });
         }
         let record = self.known_record(id).await?;
@@ -304,6 +317,8 @@ impl Shard {
             waiting,
             slow_polls: self.active.get(&id).map_or(0, |activation| activation.slow_polls),
             caller: record.message.context.clone(),
+            version: record.version,
+            restarts: record.restarts,
         })
     }
 
@@ -347,11 +362,18 @@ impl Shard {
                 let transition = self.tasks.get(&(id, u32::MAX));
                 waiting.push(match transition {
                     Some(task) => Waiting::Step { name: record.message.handler.clone(), attempt: task.attempt, since: task.since },
-                    None if self.queued.contains(&id) => Waiting::Turn { position: self.runnable.len() as u64 },
+                    None if self.runnable.contains(&id) || self.wiring.settings.tasks == crate::wiring::Tasks::Leave => {
+                        Waiting::Turn { position: self.runnable.len() as u64 }
+                    }
                     None => Waiting::Commit,
                 });
             }
             return Ok(waiting);
+        }
+        if self.kept_ready.contains_key(&id)
+            && let Some(position) = self.in_line.iter().position(|(waits, _)| *waits == id)
+        {
+            return Ok(vec![Waiting::Turn { position: position as u64 }]);
         }
         for row in self.begun_rows(id).await? {
             waiting.push(of_row(&row));

@@ -8,6 +8,7 @@ use selvedge_kernel::journal::{Hash32, SealKey, seal};
 use selvedge_kernel::limit;
 use selvedge_kernel::ports::under;
 use selvedge_kernel::record::invocation::Begun;
+use selvedge_kernel::record::kind::Kind;
 use selvedge_kernel::record::message::{Envelope, KeptReply, Message, OutboxRow, Outcome, Peer};
 use selvedge_kernel::record::{Writes, key};
 use selvedge_kernel::time::Millis;
@@ -26,19 +27,55 @@ pub(crate) struct Pair {
     /// Envelopes not acknowledged, and the chunks of large ones.
     open: BTreeMap<u64, Chunked>,
     known: bool,
+    /// The number of the last envelope that was let out.
+    sent: u64,
+    /// The number of the last one that was kept back behind others: it goes out of the store when they are acknowledged.
+    held: u64,
 }
+
+/// How many envelopes of a pair are read out of the store at once, and let out before the first is acknowledged.
+const WINDOW: u64 = 256;
 
 /// Whose chunks hold an envelope, under which seal, and how long it is; none if its row holds it.
 pub(crate) type Chunked = Option<(RawId, Hash32, u64)>;
+
+/// Rows of the outbox read at once.
+const ROWS: usize = 256;
 
 /// A message to an actor of the same shard goes into its inbox at once while a transition has fewer operations than this.
 const DIRECT: usize = 8;
 
 impl Pair {
-    pub(super) fn restore(&mut self, n: u64, chunked: Chunked) {
+    /// Takes note of an envelope that the last owner left; says whether it goes out at once.
+    fn restore(&mut self, n: u64) -> bool {
+        if self.open.is_empty() {
+            self.sent = n.saturating_sub(1);
+        }
         self.last = self.last.max(n);
         self.known = true;
-        self.open.insert(n, chunked);
+        self.open.insert(n, None);
+        if self.open.len() as u64 > WINDOW {
+            self.held = n;
+            return false;
+        }
+        true
+    }
+
+    /// Whether a durable envelope goes out now: what is kept back goes first, and what is out does not go again.
+    pub(super) fn lets_out(&mut self, n: u64) -> bool {
+        let next = n == self.sent + 1;
+        if next {
+            self.sent = n;
+        } else if n > self.sent {
+            self.held = self.held.max(n);
+        }
+        next
+    }
+
+    /// How many envelopes are let out and not acknowledged.
+    pub(crate) fn out(&self) -> usize {
+        let first = self.open.first_key_value().map_or(self.sent + 1, |first| *first.0);
+        usize::try_from((self.sent + 1).saturating_sub(first)).unwrap_or(usize::MAX)
     }
 
     /// How many envelopes are not acknowledged.
@@ -132,6 +169,7 @@ impl Shard {
             };
             let pair = self.outbox.entry(to).or_default();
             pair.last = pair.last.max(last);
+            pair.sent = pair.last;
             pair.known = true;
         }
         let pair = self.outbox.entry(to).or_default();
@@ -166,6 +204,56 @@ impl Shard {
         Ok(())
     }
 
+    /// Goes on with what the last owner sent and nobody acknowledged: the first of each pair at once, the others out of
+    /// the store as those are acknowledged.
+    pub(super) async fn recover_outbox(&mut self) -> Result<(), VerbError> {
+        let mut range = under(&key::all(Kind::Outbox));
+        loop {
+            let rows = self.scan(range.clone(), ROWS).await?;
+            for (row, value) in &rows {
+                let (Some(to), Some(n)) = (row.get(3..5), key::last_u64(row)) else { continue };
+                let to = ShardId(u16::from_be_bytes([to[0], to[1]]));
+                let goes = self.outbox.entry(to).or_default().restore(n);
+                let chunked = match wire::decode("outbox row", value)? {
+                    OutboxRow::Chunked { owner, seal, len } => Some((owner, seal, len)),
+                    OutboxRow::Whole(_) => None,
+                };
+                if let Some(pair) = self.outbox.get_mut(&to) {
+                    pair.open.insert(n, chunked);
+                }
+                if goes {
+                    let (envelope, _) = self.envelope(value).await?;
+                    self.effects.push_back(Effect::Send { to, n, envelope: Box::new(envelope) });
+                }
+            }
+            match rows.last() {
+                Some((last, _)) if rows.len() == ROWS => {
+                    let mut next = last.to_vec();
+                    next.push(0);
+                    range.start = next.into();
+                }
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Lets out what is kept back of a pair, as far as its window goes. What is not durable yet goes out with its commit.
+    async fn send_held(&mut self, to: ShardId) -> Result<(), VerbError> {
+        let Some(pair) = self.outbox.get(&to).filter(|pair| pair.held > pair.sent && pair.out() as u64 <= WINDOW / 2) else { return Ok(()) };
+        let room = usize::try_from(WINDOW).unwrap_or(usize::MAX).saturating_sub(pair.out());
+        let mut range = under(&key::outbox_to(to));
+        range.start = key::outbox(to, pair.sent + 1);
+        for (row, value) in self.wiring.store.scan(self.id, range, room).await? {
+            let Some(n) = key::last_u64(&row) else { continue };
+            let (envelope, _) = self.envelope(&value).await?;
+            if !self.outbox.get_mut(&to).is_some_and(|pair| pair.lets_out(n)) {
+                break;
+            }
+            self.wiring.send(to, Event::Envelope { from: self.id, to, n, envelope: Box::new(envelope) });
+        }
+        Ok(())
+    }
+
     /// Reads an envelope of the outbox.
     pub(super) async fn envelope(&self, value: &Bytes) -> Result<(Envelope, Chunked), VerbError> {
         match wire::decode("outbox row", value)? {
@@ -178,7 +266,7 @@ impl Shard {
     }
 
     /// The receiver has everything up to n.
-    pub(crate) fn acknowledged(&mut self, by: ShardId, n: u64) {
+    pub(crate) async fn acknowledged(&mut self, by: ShardId, n: u64) {
         let Some(pair) = self.outbox.get_mut(&by) else { return };
         let rest = pair.open.split_off(&(n + 1));
         let gone = std::mem::replace(&mut pair.open, rest);
@@ -203,6 +291,9 @@ impl Shard {
         if writes != Writes::default() {
             self.write(writes, Vec::new());
         }
+        if let Err(error) = self.send_held(by).await {
+            self.wiring.stop(error.message);
+        }
     }
 
     /// The receiver misses something after n: it is sent again.
@@ -210,9 +301,12 @@ impl Shard {
         let mut range = under(&key::outbox_to(by));
         range.start = key::outbox(by, n + 1);
         // What is not durable yet goes out with its commit, and not before.
-        let Ok(rows) = self.wiring.store.scan(self.id, range, 1_000).await else { return };
+        let Ok(rows) = self.wiring.store.scan(self.id, range, ROWS).await else { return };
         for (row, value) in rows {
             if let (Some(n), Ok((envelope, _))) = (key::last_u64(&row), self.envelope(&value).await) {
+                if let Some(pair) = self.outbox.get_mut(&by) {
+                    pair.lets_out(n);
+                }
                 self.wiring.send(by, Event::Envelope { from: self.id, to: by, n, envelope: Box::new(envelope) });
             }
         }
@@ -262,6 +356,18 @@ impl Shard {
                 self.take_start(run, &definition, input, context, reply_to, writes, effects).await
             }
             Envelope::Cancel { invocation, reason } => self.keep_cancel(invocation, reason, writes).await,
+            Envelope::Borrow { limit, from, life, throttle, report } => self.take_report(limit, (from, life), &throttle, report, writes, effects).await,
+            Envelope::Grant { limit, life, throttle, permits } => {
+                self.take_grant(&limit, life, &throttle, permits);
+                Ok(())
+            }
+            Envelope::StartChild { run, definition, input, context, parent } => {
+                self.take_child(run, &definition, (input, context), parent, writes, effects).await
+            }
+            Envelope::EnterLine(entering) => self.enter_line(entering, writes, effects).await,
+            Envelope::LeaveLine(leaving) => self.leave_line(leaving, writes, effects).await,
+            Envelope::Line { run, says } => self.take_line(run, says).await,
+            Envelope::CancelRun { run, reason } => self.keep_run_cancel(run, reason).await,
         }
     }
 
@@ -292,13 +398,18 @@ impl Shard {
         if !self.activate(id).await? {
             return Ok(());
         }
+        let first = matches!(outside, Outside::Cancel { .. } | Outside::Signal { .. });
         let missing = self.active.get(&id).is_some_and(|activation| activation.ready.is_none());
         let ready = if missing { Some(self.put_ready(writes, id)) } else { None };
         if let Some(activation) = self.active.get_mut(&id) {
             activation.ready = activation.ready.or(ready);
             activation.outside.push_back(outside);
         }
-        self.enqueue(id);
+        if first {
+            self.enqueue_first(id)
+        } else {
+            self.enqueue(id)
+        }
         Ok(())
     }
 

@@ -3,19 +3,25 @@
 mod accept;
 mod activate;
 mod advance;
+mod calls;
 mod decide;
 mod ending;
 mod erase;
 mod inspect;
 mod leftovers;
+mod limits;
 mod mail;
 mod names;
 mod outside;
 mod reads;
 mod redrive;
+mod rehearse;
+mod restart;
+mod rings;
 mod signal;
 mod timers;
 mod transition;
+mod turns;
 mod verify;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -42,9 +48,13 @@ use crate::idmap::{IdMap, IdSet};
 pub(crate) use crate::shard::activate::{Activation, Outside};
 use crate::shard::mail::Pair;
 pub use crate::shard::redrive::Redriven;
+pub(crate) use crate::shard::rings::Probe;
 pub(crate) use crate::shard::timers::Alarm;
 use crate::shard::timers::TimerQueue;
 use crate::wiring::Wiring;
+
+/// How many invocations move in one turn of a shard.
+const ADVANCED_PER_TURN: u32 = 256;
 
 /// Why a verb of the engine did not do what was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -114,6 +124,7 @@ pub(crate) enum Command {
     Retry { id: InvocationId, reply: Reply<()> },
     Erase { id: InvocationId, reply: Reply<()> },
     Tenant { id: InvocationId, reply: Reply<Option<String>> },
+    Rehearse { id: InvocationId, reply: Reply<Option<String>> },
     Why { id: InvocationId, reply: Reply<crate::why::Why> },
     Output { id: InvocationId, from: u64, reply: Reply<Vec<(u64, Bytes)>> },
     State { actor: ActorId, reply: Reply<Vec<(String, Bytes)>> },
@@ -124,6 +135,7 @@ pub(crate) enum Command {
     Redrive { id: InvocationId, tenant: String, input: Option<Bytes>, reply: Reply<Redriven> },
     Census { reply: Reply<crate::why::Census> },
     Run(crate::runs::RunCommand),
+    Schedule(crate::schedules::ScheduleCommand),
 }
 
 /// Whom a signal addresses.
@@ -198,8 +210,7 @@ pub(crate) struct Shard {
     /// How many activations there were.
     pub lives: u64,
     pub active: IdMap<InvocationId, Box<Activation>>,
-    pub runnable: VecDeque<InvocationId>,
-    pub queued: IdSet<InvocationId>,
+    pub runnable: turns::Turns,
     pub outbox: HashMap<ShardId, Pair>,
     pub taken: HashMap<ShardId, u64>,
     pub timers: TimerQueue,
@@ -209,6 +220,8 @@ pub(crate) struct Shard {
     pub barriers: VecDeque<(u64, Effect)>,
     pub effects: VecDeque<Effect>,
     pub runs: crate::runs::Runs,
+    /// What this shard lends, and what its tasks borrow.
+    pub limits: limits::Limits,
     /// Walks of `verify`, the first one under way.
     pub walks: VecDeque<Box<verify::Walk>>,
     /// What tasks gave while their invocation could not take it.
@@ -219,6 +232,16 @@ pub(crate) struct Shard {
     pub doomed: VecDeque<InvocationId>,
     pub live_ready: std::collections::BTreeSet<u64>,
     pub kept_ready: IdMap<InvocationId, u64>,
+    /// Holders that may wait for themselves: when they are looked at, and how often they were.
+    pub watched: IdMap<InvocationId, ((Millis, u64), u32)>,
+    /// The invocation that is being moved on: it is not in its place.
+    pub moving: Option<InvocationId>,
+    /// The children that suspended handlers join, by the number of their spawn.
+    pub joining: IdMap<InvocationId, Vec<u32>>,
+    /// Invocations that were running when the last owner ended, with their ready rows, and have not come back yet.
+    pub in_line: VecDeque<(InvocationId, u64)>,
+    /// Those that have, and are in memory since.
+    pub recovering: IdSet<InvocationId>,
     pub was_clean: bool,
     pub closed_clean: bool,
 }
@@ -249,8 +272,7 @@ impl Shard {
             touches: 0,
             lives: 0,
             active: Default::default(),
-            runnable: VecDeque::new(),
-            queued: Default::default(),
+            runnable: turns::Turns::default(),
             outbox: HashMap::new(),
             taken: HashMap::new(),
             timers: TimerQueue::default(),
@@ -259,12 +281,18 @@ impl Shard {
             barriers: VecDeque::new(),
             effects: VecDeque::new(),
             runs: crate::runs::Runs::default(),
+            limits: limits::Limits::default(),
             walks: VecDeque::new(),
             late: HashMap::new(),
             doomed: VecDeque::new(),
             revived: VecDeque::new(),
             live_ready: std::collections::BTreeSet::new(),
             kept_ready: Default::default(),
+            watched: Default::default(),
+            moving: None,
+            joining: Default::default(),
+            in_line: VecDeque::new(),
+            recovering: Default::default(),
             was_clean,
             closed_clean: false,
             head,
@@ -293,15 +321,7 @@ impl Shard {
     }
 
     async fn try_recover(&mut self) -> Result<(), VerbError> {
-        let rows = self.scan_all(&key::all(Kind::Outbox)).await?;
-        for (row, value) in rows {
-            let Some(to) = row.get(3..5) else { continue };
-            let to = ShardId(u16::from_be_bytes([to[0], to[1]]));
-            let Some(n) = key::last_u64(&row) else { continue };
-            let (envelope, chunked) = self.envelope(&value).await?;
-            self.outbox.entry(to).or_default().restore(n, chunked);
-            self.effects.push_back(Effect::Send { to, n, envelope: Box::new(envelope) });
-        }
+        self.recover_outbox().await?;
         self.recover_ready().await
     }
 
@@ -407,15 +427,19 @@ impl Shard {
 
     /// Whether nothing of this shard wants a turn now.
     pub(crate) fn calm(&self) -> bool {
-        self.effects.is_empty()
-            && self.runnable.is_empty()
-            && self.revived.is_empty()
-            && self.doomed.is_empty()
-            && self.next_due().is_none_or(|due| due > self.tick.wall)
+        !self.has_work() && self.next_due().is_none_or(|due| due > self.tick.wall)
+    }
+
+    /// Whether something of this shard moves by itself, time apart.
+    pub(crate) fn has_work(&self) -> bool {
+        !(self.effects.is_empty() && self.runnable.is_empty() && self.revived.is_empty() && self.doomed.is_empty())
+            || self.limits.has_reports()
+            || self.line_moves()
     }
 
     /// One turn: lets out what is durable, fires what is due, and polls what can move.
     pub(crate) async fn turn(&mut self) {
+        let mut advanced = 0;
         loop {
             while let Some(effect) = self.effects.pop_front() {
                 self.perform(effect);
@@ -428,15 +452,21 @@ impl Shard {
             while let Some(id) = self.doomed.pop_front() {
                 self.end_doomed(id).await;
             }
-            let mut budget = 64;
-            while budget > 0
-                && let Some(id) = self.runnable.pop_front()
-            {
-                self.queued.remove(&id);
-                self.advance(id).await;
-                budget -= 1;
+            if let Err(error) = self.recover_in_line().await {
+                self.in_line.clear();
+                self.wiring.stop(error.message);
             }
+            for _ in 0..64 {
+                let Some(id) = self.runnable.pop() else { break };
+                self.advance(id).await;
+                advanced += 1;
+            }
+            self.turn_limits().await;
             self.evict();
+            if advanced >= ADVANCED_PER_TURN {
+                // What this turn has decided goes to the disk, and what has come since is heard, before the next one.
+                break;
+            }
             if self.effects.is_empty() && self.runnable.is_empty() && !self.runs.performs() {
                 // A slice of a walk comes when nothing else is left of this turn; its answer is let out in this turn.
                 self.walk_on().await;
@@ -470,7 +500,7 @@ impl Shard {
             Effect::Accepted(id, life) => {
                 if let Some(activation) = self.active.get_mut(&id).filter(|activation| activation.life == life) {
                     activation.durable = true;
-                    self.enqueue(id);
+                    self.enqueue_start(id);
                 }
             }
             Effect::Deliver { id, life, number, given, at } => {
@@ -482,11 +512,15 @@ impl Shard {
             Effect::CancelDelivered { id, life, reason, at } => {
                 if let Some(activation) = self.active.get_mut(&id).filter(|activation| activation.life == life) {
                     activation.deliveries.push_back(activate::Delivery::Cancel { reason, at });
-                    self.enqueue(id);
+                    self.enqueue_first(id);
                 }
             }
             Effect::Begin { id, number } => self.begin_task(id, number),
             Effect::Send { to, n, envelope } => {
+                if !self.outbox.entry(to).or_default().lets_out(n) {
+                    // It goes out of the store, in its order.
+                    return;
+                }
                 self.wiring.send(to, crate::worker::Event::Envelope { from: self.id, to, n, envelope });
             }
             Effect::Acknowledge { to, n } => {
@@ -499,9 +533,22 @@ impl Shard {
 
     /// Puts an invocation in line for its turn.
     pub(crate) fn enqueue(&mut self, id: InvocationId) {
-        if self.queued.insert(id) {
-            self.runnable.push_back(id);
-        }
+        self.line_up(id, false);
+    }
+
+    /// The same for one that starts.
+    pub(crate) fn enqueue_start(&mut self, id: InvocationId) {
+        self.line_up(id, true);
+    }
+
+    fn line_up(&mut self, id: InvocationId, starts: bool) {
+        let tenant = self.active.get(&id).map_or("", |activation| activation.record.message.target.tenant.as_str());
+        self.runnable.push(tenant, id, starts);
+    }
+
+    /// Puts an invocation before all others: it is signalled, or told to end.
+    pub(crate) fn enqueue_first(&mut self, id: InvocationId) {
+        self.runnable.push_first(id);
     }
 
     /// Reads a payload, wherever it is.

@@ -29,6 +29,8 @@ pub(crate) enum Alarm {
     Attempt { invocation: InvocationId, number: u32, attempt: u32 },
     /// A handler that may leave memory.
     Suspend { invocation: InvocationId },
+    /// The holder of an actor that may wait for itself.
+    Ring { holder: InvocationId },
     /// The end of the time of an attempt of a run's task.
     Task { run: RunId, stage: u16, item: u32, attempt: u32 },
     /// A run that may leave memory.
@@ -169,7 +171,8 @@ impl Shard {
         let alarm = self.timers.alarms.first_key_value().map(|alarm| alarm.0.0);
         let runs = self.runs.next_due();
         let walk = (!self.walks.is_empty()).then_some(Millis(0));
-        [durable, alarm, runs, walk].into_iter().flatten().min()
+        let limits = self.limits.next_due();
+        [durable, alarm, runs, walk, limits].into_iter().flatten().min()
     }
 
     /// Takes what the clocks show in this turn.
@@ -247,6 +250,7 @@ impl Shard {
             Timer::Signal { actor, name, n } => self.signal_expired(actor, name, n, own).await,
             Timer::Leftovers { invocation } => self.leftovers_due(invocation, own).await,
             Timer::Chunks { owner } => self.chunks_due(owner, own).await,
+            Timer::Schedule { tenant, pipeline } => self.schedule_due(&tenant, &pipeline, own).await,
             Timer::Run { run, token } => {
                 let row = key::timer(at, number);
                 self.run_timer(run, token, row.clone()).await;
@@ -262,6 +266,7 @@ impl Shard {
         match alarm {
             Alarm::Attempt { invocation, number, attempt } => self.attempt_timed_out(invocation, number, attempt).await,
             Alarm::Suspend { invocation } => self.enqueue_suspend(invocation),
+            Alarm::Ring { holder } => self.look_for_ring(holder).await,
             Alarm::Task { run, stage, item, attempt } => self.run_task_late(run, stage, item, attempt),
             Alarm::RunRests { run } => self.run_rests(run),
         }

@@ -4,7 +4,7 @@ use selvedge_engine::exec::orphans_gone;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::rig::{Folder, needs, runs, until};
+use crate::rig::{Folder, needs, open, run, runs, shim, spec, task, until};
 
 /// A program with a child, a grandchild in a session of its own, and one that left its parent; all deaf to SIGTERM and to
 /// the end of their input. Their ids are in `pids`.
@@ -61,6 +61,22 @@ async fn after_kill_9_of_the_engine_its_exec_children_are_gone_before_the_retry_
         assert!(orphans_gone(&lock, Duration::from_secs(20)).await.unwrap());
         let left: Vec<&String> = pids.iter().filter(|pid| runs(pid)).collect();
         assert!(left.is_empty(), "still there: {left:?} of {pids:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_lock_file_that_cannot_be_held_is_named_with_what_to_do() {
+    let folder = Folder::new("no-lock");
+    let lock = folder.0.join("gone/exec.lock");
+    for persistent in [true, false] {
+        let mut spec = spec(&folder, persistent, &["cat"]);
+        spec.shim = Some(shim(Some(lock.clone())));
+        let told = run(&open(spec), task(&serde_json::json!(1))).await;
+        let error = told.error();
+        assert_eq!(error.error.code, "exec_start");
+        for words in [&*lock.to_string_lossy(), "No such file", "start selvedge again"] {
+            assert!(error.error.message.contains(words), "{words}: {}", error.error.message);
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Programs that are started once per task.
 
-use selvedge_engine::exec::{ExecPool, ExecSpec, ExecTask};
+use selvedge_engine::exec::{ExecPool, ExecSpec, ExecTask, Points};
 use selvedge_kernel::pipeline::definition::Variable;
 use serde_json::json;
 
@@ -146,7 +146,7 @@ async fn a_secret_reaches_the_program_and_nothing_that_is_kept() {
     ours.insert("THE_TOKEN".to_owned(), "sk-12345678-abc".to_owned());
     let spec = ExecSpec::new(&exec, vec!["tell".to_owned()], &ours, folder.0.clone());
     assert!(format!("{spec:?}").contains("Secret(env:THE_TOKEN)"), "its Debug form shows the reference");
-    let pool = ExecPool::open(spec, tokio::runtime::Handle::current()).unwrap();
+    let pool = ExecPool::open(spec, tokio::runtime::Handle::current(), Points::default()).unwrap();
     let lines = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let run = |input: &'static str| {
         let lines = lines.clone();
@@ -163,7 +163,7 @@ async fn a_secret_reaches_the_program_and_nothing_that_is_kept() {
 
     ours.remove("THE_TOKEN");
     let spec = ExecSpec::new(&exec, vec!["tell".to_owned()], &ours, folder.0.clone());
-    let pool = ExecPool::open(spec, tokio::runtime::Handle::current()).unwrap();
+    let pool = ExecPool::open(spec, tokio::runtime::Handle::current(), Points::default()).unwrap();
     let task = ExecTask { activity: "tell".to_owned(), attempt: 1, key: "k".to_owned(), deadline_ms: None, input: "1".into() };
     let failure = pool.run(task, |_| {}, |_| {}).await.unwrap_err();
     assert_eq!(failure.error.code, "secret_missing");

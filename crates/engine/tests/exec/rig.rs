@@ -1,7 +1,7 @@
 //! What the tests share: a folder, a spec, and a pool that hears what its tasks say.
 
 use bytes::Bytes;
-use selvedge_engine::exec::{ExecPool, ExecSpec, ExecTask, Shim};
+use selvedge_engine::exec::{ExecPool, ExecSpec, ExecTask, Points, Shim};
 use selvedge_kernel::error::AttemptError;
 use selvedge_kernel::pipeline::definition::Exec;
 use serde_json::Value;
@@ -60,7 +60,7 @@ pub fn spec(folder: &Folder, persistent: bool, command: &[&str]) -> ExecSpec {
 }
 
 pub fn open(spec: ExecSpec) -> ExecPool {
-    ExecPool::open(spec, tokio::runtime::Handle::current()).unwrap()
+    ExecPool::open(spec, tokio::runtime::Handle::current(), Points::default()).unwrap()
 }
 
 /// A persistent worker in Python of which the test writes what follows a task `t`; `say` writes a line and flushes.

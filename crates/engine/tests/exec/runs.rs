@@ -76,15 +76,19 @@ fn definition(folder: &Folder) -> Definition {
     definition
 }
 
-fn permit(action: Action, resource: Resource) -> Permit {
+pub fn permit(action: Action, resource: Resource) -> Permit {
     authorize(local("default", Millis(1)), action, resource, Millis(1)).unwrap()
 }
 
-fn work(id: RunId, action: Action) -> Permit {
+pub fn work(id: RunId, action: Action) -> Permit {
     permit(action, Resource::Work { tenant: "default".to_owned(), id: id.to_string() })
 }
 
 async fn open(model: &Model, folder: &Folder) -> Engine {
+    open_with(model, folder, Registry::default()).await
+}
+
+pub async fn open_with(model: &Model, folder: &Folder, mut registry: Registry) -> Engine {
     let env = Environment {
         clock: Clock::Wall(Arc::new(|| Millis(u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()))),
         random: Arc::new(|buffer| {
@@ -93,11 +97,10 @@ async fn open(model: &Model, folder: &Folder) -> Engine {
         }),
         observer: None,
     };
-    let mut registry = Registry::default();
     let tally = Transition { activity: "tally.add".to_owned(), retry: None, exec: exec(folder, &["python3", "tally.py"], true), timeout: Timeout::default() };
     let handlers = BTreeMap::from([("add".to_owned(), Handler::Transition(tally))]);
     registry.actors.insert("tally".to_owned(), ActorType { handlers, ..ActorType::default() });
-    let settings = ExecSettings { environment: std::env::vars().collect(), scratch: folder.0.clone(), shim: Some(shim(None)), log: None };
+    let settings = ExecSettings { environment: std::env::vars().collect(), scratch: folder.0.clone(), shim: Some(shim(None)), ..ExecSettings::default() };
     Engine::open(Arc::new(model.clone()), env, registry, Settings::default(), settings).await.unwrap()
 }
 

@@ -1,20 +1,25 @@
 //! Activities and their executors as they stand in a file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::policies::{retry, timeout};
+use super::policies::{retry, throttle, timeout};
+use super::scope::InScope;
 use crate::diagnostic::{Place, Report};
+use crate::egress::Allowed;
 use crate::fields::{Fields, boolean, shown, string, strings, whole};
 use crate::pipeline::definition::{Activity, Exec, Executor, Variable};
 use crate::pipeline::document::{Kind, Tree};
+use crate::pipeline::expression::Expression;
+use crate::pipeline::http;
+use crate::policy::Throttle;
 
 /// Executors of the design that this version has not.
-pub(crate) const LATER: [&str; 9] = ["http", "worker", "wasm", "queue", "llm", "redis", "logic_app", "throttle", "breaker"];
+pub(crate) const LATER: [&str; 7] = ["worker", "wasm", "queue", "llm", "redis", "logic_app", "breaker"];
 /// Fields that belong to `exec`.
 pub(crate) const OF_EXEC: [&str; 5] = ["processes", "persistent", "environment", "folder", "as_file"];
 
 /// `activities`: a mapping of names to activities.
-pub(crate) fn activities(report: &mut Report, tree: &Tree) -> BTreeMap<String, Activity> {
+pub(crate) fn activities(report: &mut Report, tree: &Tree, egress: &Egress<'_>) -> BTreeMap<String, Activity> {
     let mut found = BTreeMap::new();
     let Kind::Map(entries) = &tree.kind else {
         report.error(
@@ -30,7 +35,7 @@ pub(crate) fn activities(report: &mut Report, tree: &Tree) -> BTreeMap<String, A
             let fitting: String = entry.key.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).take(61).collect();
             report.error(entry.place, message, format!("write {}{fitting}", if fitting.starts_with(|c: char| c.is_ascii_alphabetic()) { "" } else { "x_" }));
         }
-        if let Some(activity) = activity(report, &entry.key, entry.place, &entry.value) {
+        if let Some(activity) = activity(report, &entry.key, entry.place, &entry.value, egress) {
             found.insert(entry.key.clone(), activity);
         }
     }
@@ -43,19 +48,65 @@ fn is_activity_name(text: &str) -> bool {
         && text.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-' | b'.'))
 }
 
-fn activity(report: &mut Report, name: &str, place: Place, tree: &Tree) -> Option<Activity> {
-    let mut fields = Fields::of(report, tree, format!("the activity `{}`", shown(name)), "write {exec: [program, argument]} or {native: true}")?;
+fn activity(report: &mut Report, name: &str, place: Place, tree: &Tree, egress: &Egress<'_>) -> Option<Activity> {
+    let mut fields =
+        Fields::of(report, tree, format!("the activity `{}`", shown(name)), "write {exec: [program, argument]}, {http: {url: …}} or {native: true}")?;
     fields.later(report, &LATER);
-    let executor = executor(report, &mut fields, name, place);
+    let executor = executor(report, &mut fields, name, place, egress);
     let retry = fields.get("retry").and_then(|entry| retry(report, &entry.value)).unwrap_or_default();
     let timeout = fields.get("timeout").and_then(|entry| timeout(report, &entry.value)).unwrap_or_default();
+    let throttle = fields.get("throttle").and_then(|entry| shared_throttle(report, &entry.value));
     fields.end(report);
-    Some(Activity { executor: executor?, retry, timeout })
+    Some(Activity { executor: executor?, retry, timeout, throttle })
 }
 
-/// What `exec` or `native` says, with the fields beside it.
-fn executor(report: &mut Report, fields: &mut Fields<'_>, name: &str, place: Place) -> Option<Executor> {
+/// `throttle` of an activity. Its key reads the task's input, whose fields are not known here, and nothing else.
+fn shared_throttle(report: &mut Report, tree: &Tree) -> Option<Throttle> {
+    let (stages, nullable, input) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+    let scope = InScope { input: &input, stages: &stages, upstream: None, own: None, nullable: &nullable, more: vec![("input".to_owned(), None)] };
+    if let Kind::Map(entries) = &tree.kind
+        && let Some(entry) = entries.iter().find(|entry| entry.key == "key")
+        && let Kind::Text(text) = &entry.value.kind
+        && let Ok(key) = Expression::compile(&text.value)
+        && key.roots().contains("run")
+    {
+        let hint = "give it to the task: write it in the `input` of the stage that calls this, and read it from `input` here";
+        report.error(entry.value.place, "`throttle.key` of an activity reads `run`, and the task's `input` is all that there is", hint);
+    }
+    throttle(report, tree, &scope)
+}
+
+/// What is known of what may be reached where a file is read.
+#[derive(Clone, Copy)]
+pub(crate) struct Egress<'a> {
+    /// What this file names.
+    pub(crate) here: &'a [Allowed],
+    /// What its manifest names; none where there may be one that is not known.
+    pub(crate) elsewhere: Option<&'a [Allowed]>,
+}
+
+/// What `exec`, `http` or `native` says, with the fields beside it.
+fn executor(report: &mut Report, fields: &mut Fields<'_>, name: &str, place: Place, egress: &Egress<'_>) -> Option<Executor> {
     let later = LATER.iter().any(|name| fields.peek(name).is_some());
+    let written: Vec<&str> = ["exec", "native", "http"].into_iter().filter(|executor| fields.peek(executor).is_some()).collect();
+    if let (Some(entry), ["http"]) = (fields.get("http"), written.as_slice()) {
+        for field in OF_EXEC {
+            fields.elsewhere(report, field, "belongs to `exec`, and this is `http`", "take it out");
+        }
+        return http::http(report, name, &entry.value, egress).map(Executor::Http);
+    }
+    if let [first, .., last] = written.as_slice() {
+        let at = fields.peek(last).map_or(place, |entry| entry.place);
+        report.error(
+            at,
+            format!("`{}` has {} executors: `{first}` and `{last}`", shown(name), if written.len() == 2 { "two" } else { "three" }),
+            "take one out",
+        );
+        for field in written.iter().chain(&OF_EXEC) {
+            fields.pass(field);
+        }
+        return None;
+    }
     match (fields.get("exec"), fields.get("native")) {
         (Some(command), None) => exec(report, fields, &command.value).map(Executor::Exec),
         (None, Some(entry)) => {
@@ -71,17 +122,13 @@ fn executor(report: &mut Report, fields: &mut Fields<'_>, name: &str, place: Pla
             }
             Some(Executor::Native)
         }
-        (Some(_), Some(entry)) => {
-            report.error(entry.place, format!("`{}` has two executors: `exec` and `native`", shown(name)), "take one out");
-            OF_EXEC.iter().for_each(|field| fields.pass(field));
-            None
-        }
-        (None, None) => {
+        // Two of them were refused above.
+        (Some(_), Some(_)) | (None, None) => {
             if !later {
                 report.error(
                     place,
                     format!("`{}` does not say where it runs", shown(name)),
-                    "write exec: [program, argument] for a program, native: true for a Rust function",
+                    "write exec: [program, argument] for a program, http: {url: …} for a request, native: true for a Rust function",
                 );
             }
             OF_EXEC.iter().for_each(|field| fields.pass(field));
@@ -143,10 +190,15 @@ fn environment(report: &mut Report, tree: &Tree) -> BTreeMap<String, Variable> {
 }
 
 fn secret(report: &mut Report, tree: &Tree) -> Option<Variable> {
+    reference(report, tree).map(|secret| Variable::Secret { secret })
+}
+
+/// A reference to a secret.
+pub(crate) fn reference(report: &mut Report, tree: &Tree) -> Option<String> {
     let text = string(report, "secret", tree)?;
     if text.strip_prefix("env:").or_else(|| text.strip_prefix("file:")).is_none_or(str::is_empty) {
         report.error(tree.place, format!("`{}` is no reference to a secret", shown(text)), "write {secret: env:NAME} or {secret: file:PATH}");
         return None;
     }
-    Some(Variable::Secret { secret: text.to_owned() })
+    Some(text.to_owned())
 }

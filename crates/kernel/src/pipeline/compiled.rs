@@ -4,10 +4,10 @@ use bytes::Bytes;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-use super::definition::{Call, Definition, Mode, OnFailure, SleepTime, Stage};
+use super::definition::{Call, Compensate, Definition, Mode, OnFailure, Quorum, Rest, SleepTime, Stage, Task};
 use super::expression::{Expression, ExpressionError};
 use super::template::Template;
-use crate::policy::{Retry, Timeout};
+use crate::policy::{Retry, Throttle, Timeout};
 
 /// A definition that cannot be run.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -24,12 +24,14 @@ pub enum CompileError {
         source: ExpressionError,
     },
     /// It says something that cannot be.
-    #[error("pipeline `{pipeline}`, {place}: {message}")]
+    #[error("pipeline `{pipeline}`, stage `{stage}`, `{field}`: {message}")]
     Meaning {
         /// Of which pipeline.
         pipeline: String,
+        /// In which stage.
+        stage: String,
         /// In which field.
-        place: String,
+        field: String,
         /// What is wrong, and what to write instead.
         message: String,
     },
@@ -62,6 +64,8 @@ impl Reads {
 pub enum CompiledCall {
     /// An activity.
     Activity(String),
+    /// Another pipeline.
+    Pipeline(String),
     /// A handler of an actor.
     Actor {
         /// The actor's type.
@@ -73,17 +77,58 @@ pub enum CompiledCall {
     },
 }
 
-/// What a stage's failure calls.
+/// A limit that a task shares with those of other runs.
 #[derive(Clone, Debug)]
-pub struct Fallback {
+pub struct SharedLimit {
+    /// `stage PIPELINE.STAGE` or `activity NAME`.
+    pub name: String,
+    /// What it limits to.
+    pub throttle: Throttle,
+    /// One limit for each of its values.
+    pub key: LimitKey,
+}
+
+/// What tells the limits of one name apart.
+#[derive(Clone, Debug)]
+pub enum LimitKey {
+    /// There is one.
+    None,
+    /// An expression in the scope of the task.
+    Task(Expression),
+    /// An expression whose only root is `input`, the task's.
+    Input(Expression),
+}
+
+impl SharedLimit {
+    /// The limit of an activity. Errors: its key does not compile.
+    pub fn of_activity(name: &str, throttle: &Throttle) -> Result<SharedLimit, ExpressionError> {
+        let key = match &throttle.key {
+            None => LimitKey::None,
+            Some(text) => LimitKey::Input(Expression::compile(text)?),
+        };
+        Ok(SharedLimit { name: format!("activity {name}"), throttle: throttle.clone(), key })
+    }
+}
+
+/// What a task calls, ready to run.
+#[derive(Clone, Debug)]
+pub struct CompiledTask {
     /// What.
     pub call: CompiledCall,
-    /// Its input, with `error` in scope; none gives the error itself.
+    /// Its input; none gives the item, the list or the error itself.
     pub input: Option<Template>,
     /// When to try again.
     pub retry: Retry,
     /// How long it may take.
     pub timeout: Timeout,
+    /// Whether the file says when to try again: else an activity that is registered says it.
+    pub retry_written: bool,
+    /// Whether the file says how long it may take.
+    pub timeout_written: bool,
+    /// What it shares with tasks of other runs.
+    pub limit: Option<SharedLimit>,
+    /// Whether the stage has a throttle: then the activity's is not asked.
+    pub throttle_written: bool,
 }
 
 /// A stage, ready to run.
@@ -91,12 +136,10 @@ pub struct Fallback {
 pub struct CompiledStage {
     /// Stages that must have ended.
     pub depends_on: Vec<u16>,
-    /// What its tasks call.
-    pub call: Option<CompiledCall>,
+    /// What its tasks call: none, one for all, one for each branch, or map and reduce.
+    pub tasks: Vec<CompiledTask>,
     /// Whether it runs.
     pub when: Option<Expression>,
-    /// Each task's input.
-    pub input: Option<Template>,
     /// Each task's output.
     pub output: Option<Template>,
     /// A scatter's list.
@@ -110,9 +153,13 @@ pub struct CompiledStage {
     /// When a sleep ends.
     pub until: Option<Template>,
     /// What a failure calls.
-    pub fallback: Option<Fallback>,
+    pub fallback: Option<CompiledTask>,
     /// A gather's stages.
     pub members: Vec<u16>,
+    /// So many of them have to give an output; none: all have to end.
+    pub quorum: Option<u32>,
+    /// The stage of the plan that undoes it.
+    pub undo: Option<u16>,
     /// Gathers with `where` or `group_by` over this stage, and its place among their stages.
     pub feeds: Vec<(u16, u16)>,
     /// What `when` reads.
@@ -123,10 +170,6 @@ pub struct CompiledStage {
     pub output_reads_group: bool,
     /// What is read for each task, before and after.
     pub task_reads: Reads,
-    /// When to try again.
-    pub retry: Retry,
-    /// How long a task may take.
-    pub timeout: Timeout,
 }
 
 impl CompiledStage {
@@ -146,8 +189,12 @@ pub struct Compiled {
     pub bytes: Bytes,
     /// Its version, as [`super::parse::version`] gave it when the file was read.
     pub version: String,
-    /// In the order of the definition.
+    /// What a run works on: the stages of the definition in their order, then one for each `compensate`.
+    pub plan: Vec<Stage>,
+    /// The stages of the plan, ready to run.
     pub stages: Vec<CompiledStage>,
+    /// By what runs stand in line, if they do.
+    pub line_key: Option<Expression>,
     /// The run's output.
     pub output: Option<Template>,
     /// What that reads.
@@ -166,9 +213,18 @@ impl Compiled {
         // Invariant: a definition consists of maps with string keys, strings and finite numbers; JSON has no error for these.
         let bytes = Bytes::from(serde_json::to_vec(&definition).unwrap_or_default());
         let compiler = Compiler { definition: &definition };
-        let mut stages = Vec::with_capacity(definition.stages.len());
+        let mut plan = definition.stages.clone();
+        let mut stages = Vec::with_capacity(plan.len());
         for stage in &definition.stages {
             stages.push(compiler.stage(stage)?);
+        }
+        for (of, stage) in definition.stages.iter().enumerate() {
+            if let Some(compensate) = &stage.compensate {
+                stages[of].undo = Some(plan.len() as u16);
+                let undo = undo(of as u16, stage, compensate);
+                stages.push(compiler.stage(&undo)?);
+                plan.push(undo);
+            }
         }
         for gather in 0..stages.len() {
             if stages[gather].indexed() {
@@ -178,22 +234,25 @@ impl Compiled {
             }
         }
         for (index, stage) in stages.iter().enumerate() {
-            if let Some(member) = stage.members.iter().find(|member| is_plain_gather(&definition.stages[usize::from(**member)])) {
-                let (name, other) = (&definition.stages[index].name, &definition.stages[usize::from(*member)].name);
+            if let Some(member) = stage.members.iter().find(|member| is_plain_gather(&plan[usize::from(**member)])) {
+                let (name, other) = (&plan[index].name, &plan[usize::from(*member)].name);
                 return Err(compiler.meaning(name, "stages", format!("`{other}` is a gather without a call: name the stages that it gathers")));
             }
+            if let Some(count) = stage.quorum {
+                compiler.quorum(index, count, &stages)?;
+            }
             if stage.feeds.len() > 32 {
-                let name = &definition.stages[index].name;
                 return Err(compiler.meaning(
-                    name,
+                    &plan[index].name,
                     "stages",
                     "it is gathered with `where` or `group_by` by more than 32 stages (limit: gathers = 32)".to_owned(),
                 ));
             }
         }
+        let line_key = compiler.expression("concurrency.key", definition.concurrency.as_ref().and_then(|concurrency| concurrency.key.as_ref()))?;
         let output = compiler.template("output", &definition.output)?;
         let output_reads = output.as_ref().map(|template| compiler.reads_of(&template.expressions())).unwrap_or_default();
-        Ok(Compiled { bytes, version, stages, output, output_reads, definition })
+        Ok(Compiled { bytes, version, plan, stages, line_key, output, output_reads, definition })
     }
 }
 
@@ -203,13 +262,33 @@ pub fn is_plain_gather(stage: &Stage) -> bool {
     matches!(stage.mode, Mode::Gather { .. }) && stage.call.is_none()
 }
 
+/// The stage that undoes another one: its tasks are the finished tasks of that stage, the last one first.
+fn undo(of: u16, stage: &Stage, compensate: &Compensate) -> Stage {
+    Stage {
+        name: format!("{}.compensate", stage.name),
+        mode: Mode::Undo { of },
+        call: Some(compensate.call.clone()),
+        depends_on: Vec::new(),
+        when: None,
+        input: compensate.input.clone(),
+        output: Value::Null,
+        retry: compensate.retry.clone(),
+        timeout: compensate.timeout.clone(),
+        // A key reads what is in scope of the stage's own tasks, and not here: the rest of it holds in this run.
+        throttle: stage.throttle.as_ref().map(|throttle| Throttle { key: None, ..throttle.clone() }),
+        compensate: None,
+        // What cannot be undone is reported, and the rest is undone all the same.
+        on_failure: OnFailure::Continue { max_failed: None },
+    }
+}
+
 struct Compiler<'a> {
     definition: &'a Definition,
 }
 
 impl Compiler<'_> {
     fn meaning(&self, stage: &str, field: &str, message: String) -> CompileError {
-        CompileError::Meaning { pipeline: self.definition.name.clone(), place: format!("stage `{stage}`, `{field}`"), message }
+        CompileError::Meaning { pipeline: self.definition.name.clone(), stage: stage.to_owned(), field: field.to_owned(), message }
     }
 
     fn wrong(&self, place: &str, source: ExpressionError) -> CompileError {
@@ -230,6 +309,7 @@ impl Compiler<'_> {
     fn call(&self, place: &str, call: &Call) -> Result<CompiledCall, CompileError> {
         Ok(match call {
             Call::Activity(name) => CompiledCall::Activity(name.clone()),
+            Call::Pipeline(name) => CompiledCall::Pipeline(name.clone()),
             Call::Actor { actor, key, handler } => {
                 let key = Template::compile(&Value::String(key.clone())).map_err(|error| self.wrong(place, error))?;
                 CompiledCall::Actor { actor: actor.clone(), key, handler: handler.clone() }
@@ -237,15 +317,88 @@ impl Compiler<'_> {
         })
     }
 
-    fn policies(&self, call: Option<&Call>) -> (Retry, Timeout) {
-        match call {
-            Some(Call::Activity(name)) => match self.definition.activities.get(name) {
+    /// What a task calls, with the policies of its stage, or else those of its activity.
+    fn task(&self, place: &str, call: &Call, input: &Value, retry: Option<&Retry>, timeout: Option<&Timeout>) -> Result<CompiledTask, CompileError> {
+        let (own_retry, own_timeout) = match call {
+            Call::Activity(name) => match self.definition.activities.get(name) {
                 Some(activity) => (activity.retry.clone(), activity.timeout.clone()),
                 None => (Retry::default(), Timeout::default()),
             },
-            // A message to an actor is retried by its own policy where it is handled; its answer is final.
-            Some(Call::Actor { .. }) | None => (Retry::none(), Timeout { attempt: None, total: None }),
+            // A message to an actor is retried by its own policy where it is handled, and a run by those of its stages:
+            // their answers are final.
+            Call::Actor { .. } | Call::Pipeline(_) => (Retry::none(), Timeout { attempt: None, total: None }),
+        };
+        Ok(CompiledTask {
+            call: self.call(&format!("{place}, `call`"), call)?,
+            input: self.template(&format!("{place}, `input`"), input)?,
+            retry: retry.cloned().unwrap_or(own_retry),
+            timeout: timeout.cloned().unwrap_or(own_timeout),
+            retry_written: retry.is_some(),
+            timeout_written: timeout.is_some(),
+            limit: self.activity_limit(call)?,
+            throttle_written: false,
+        })
+    }
+
+    fn tasks(&self, stage: &Stage) -> Result<Vec<CompiledTask>, CompileError> {
+        let place = format!("stage `{}`", stage.name);
+        let (retry, timeout) = (stage.retry.as_ref(), stage.timeout.as_ref());
+        match &stage.mode {
+            Mode::Fork { branches, .. } => {
+                if branches.is_empty() {
+                    return Err(self.meaning(&stage.name, "mode", "there is nothing to call: it needs one target or branch at least".to_owned()));
+                }
+                branches
+                    .iter()
+                    .map(|branch| {
+                        let place = format!("{place}, {}", branch.item);
+                        self.task(&place, &branch.call, &branch.input, retry, timeout)
+                    })
+                    .collect()
+            }
+            Mode::MapReduce { map, reduce, .. } => {
+                let task = |name: &str, task: &Task| self.task(&format!("{place}, `{name}`"), &task.call, &task.input, retry, timeout);
+                Ok(vec![task("map", map)?, task("reduce", reduce)?])
+            }
+            _ => stage.call.iter().map(|call| self.task(&place, call, &stage.input, retry, timeout)).collect(),
         }
+    }
+
+    /// The throttle of a stage with a key; one without is the run's own.
+    fn stage_limit(&self, stage: &Stage, throttle: &Throttle) -> Result<Option<SharedLimit>, CompileError> {
+        let place = format!("stage `{}`, `throttle.key`", stage.name);
+        let Some(key) = self.expression(&place, throttle.key.as_ref())? else { return Ok(None) };
+        let name = format!("stage {}.{}", self.definition.name, stage.name);
+        Ok(Some(SharedLimit { name, throttle: throttle.clone(), key: LimitKey::Task(key) }))
+    }
+
+    fn activity_limit(&self, call: &Call) -> Result<Option<SharedLimit>, CompileError> {
+        let Call::Activity(name) = call else { return Ok(None) };
+        let Some(throttle) = self.definition.activities.get(name).and_then(|activity| activity.throttle.as_ref()) else { return Ok(None) };
+        let limit = SharedLimit::of_activity(name, throttle);
+        limit.map(Some).map_err(|error| self.wrong(&format!("activity `{name}`, `throttle.key`"), error))
+    }
+
+    /// How many outputs a gather waits for, and what else may depend on stages that may be cancelled.
+    fn quorum(&self, gather: usize, count: u32, stages: &[CompiledStage]) -> Result<(), CompileError> {
+        let stage = &self.definition.stages[gather];
+        let members = &stages[gather].members;
+        if count == 0 || count as usize > members.len() {
+            let text = format!("`count` is {count}, and it gathers {} stages: write a number from 1 to {0}", members.len());
+            return Err(self.meaning(&stage.name, "wait", text));
+        }
+        let cancels = matches!(&stage.mode, Mode::Gather { rest: Rest::Cancel, .. });
+        let depends = |other: &&CompiledStage| members.iter().find(|member| other.depends_on.contains(member) || other.members.contains(member)).copied();
+        for (index, other) in stages.iter().enumerate().filter(|(index, _)| *index != gather) {
+            if let Some(member) = depends(&other) {
+                let (name, member) = (&self.definition.stages[index].name, &self.definition.stages[usize::from(member)].name);
+                let text = format!("`{name}` depends on `{member}`, which is cancelled here when others are first: let `{name}` depend on this stage instead");
+                if cancels {
+                    return Err(self.meaning(&stage.name, "wait", text));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn number(&self, stage: &Stage, field: &str, name: &str) -> Result<u16, CompileError> {
@@ -283,24 +436,17 @@ impl Compiler<'_> {
 
     fn stage(&self, stage: &Stage) -> Result<CompiledStage, CompileError> {
         let place = |field: &str| format!("stage `{}`, `{field}`", stage.name);
-        if stage.throttle.as_ref().is_some_and(|throttle| throttle.key.is_some()) {
-            return Err(self.meaning(&stage.name, "throttle.key", "only the throttle of the stage itself is there: leave `key` out".to_owned()));
-        }
         let mut depends_on = Vec::new();
         for name in &stage.depends_on {
             depends_on.push(self.number(stage, "depends_on", name)?);
         }
-        let call = stage.call.as_ref().map(|call| self.call(&place("call"), call)).transpose()?;
         let when = self.expression(&place("when"), stage.when.as_ref())?;
-        let input = self.template(&place("input"), &stage.input)?;
         let output = self.template(&place("output"), &stage.output)?;
-        let (retry, timeout) = self.policies(stage.call.as_ref());
         let mut compiled = CompiledStage {
             depends_on,
-            call,
+            tasks: self.tasks(stage)?,
             when_reads: self.reads_of(when.as_slice()),
             when,
-            input,
             output,
             over: None,
             keep: None,
@@ -309,20 +455,28 @@ impl Compiler<'_> {
             until: None,
             fallback: None,
             members: Vec::new(),
+            quorum: None,
+            undo: None,
             feeds: Vec::new(),
             begin_reads: Reads::default(),
             output_reads_group: false,
             task_reads: Reads::default(),
-            retry: stage.retry.clone().unwrap_or(retry),
-            timeout: stage.timeout.clone().unwrap_or(timeout),
         };
+        if let Some(throttle) = &stage.throttle {
+            let limit = self.stage_limit(stage, throttle)?;
+            for task in &mut compiled.tasks {
+                task.limit = limit.clone();
+                task.throttle_written = true;
+            }
+        }
         match &stage.mode {
-            Mode::Single | Mode::WaitSignal { .. } | Mode::Sleep(SleepTime::For(_)) => {}
+            Mode::Single | Mode::Fork { .. } | Mode::Undo { .. } | Mode::WaitSignal { .. } | Mode::Sleep(SleepTime::For(_)) => {}
+            Mode::MapReduce { over, .. } => compiled.over = self.expression(&place("over"), Some(over))?,
             Mode::Scatter { over, keep, .. } => {
                 compiled.over = self.expression(&place("over"), Some(over))?;
                 compiled.keep = self.expression(&place("where"), keep.as_ref())?;
             }
-            Mode::Gather { stages, keep, group_by, .. } => {
+            Mode::Gather { stages, keep, group_by, wait, .. } => {
                 for name in stages {
                     let member = self.number(stage, "stages", name)?;
                     compiled.members.push(member);
@@ -333,21 +487,23 @@ impl Compiler<'_> {
                 if compiled.members.is_empty() {
                     return Err(self.meaning(&stage.name, "stages", "a gather names at least one stage".to_owned()));
                 }
+                if let Quorum::Count(count) = wait {
+                    compiled.quorum = Some(*count);
+                    compiled.depends_on.retain(|other| !compiled.members.contains(other));
+                }
                 compiled.keep = self.expression(&place("where"), keep.as_ref())?;
                 compiled.group_by = self.expression(&place("group_by"), group_by.as_ref())?;
-                let reads = self.reads_of(&[compiled.keep.as_slice(), compiled.group_by.as_slice()].concat());
-                if !reads.named.is_empty() {
+                let fields = [("where", &compiled.keep), ("group_by", &compiled.group_by)];
+                if let Some((field, _)) = fields.into_iter().find(|(_, expression)| !self.reads_of(expression.as_slice()).named.is_empty()) {
                     let message = "in a gather, `where` and `group_by` are evaluated when an item ends: they read `item`, `input` and `run` only".to_owned();
-                    return Err(self.meaning(&stage.name, "group_by", message));
+                    return Err(self.meaning(&stage.name, field, message));
                 }
             }
             Mode::Approval { show, .. } => compiled.show = self.template(&place("show"), show)?,
             Mode::Sleep(SleepTime::Until(until)) => compiled.until = self.template(&place("until"), &Value::String(until.clone()))?,
         }
         if let OnFailure::Call { call, input } = &stage.on_failure {
-            let (retry, timeout) = self.policies(Some(call));
-            let call = self.call(&place("on_failure.call"), call)?;
-            compiled.fallback = Some(Fallback { call, input: self.template(&place("on_failure.input"), input)?, retry, timeout });
+            compiled.fallback = Some(self.task(&place("on_failure"), call, input, None, None)?);
         }
         let outputs: Vec<Expression> = compiled.output.iter().flat_map(|template| template.expressions()).collect();
         let reads_group = |read: &super::Read| read.root() == Some("group") && read.path.get(1).is_none_or(|(name, _)| name != "key");
@@ -357,13 +513,16 @@ impl Compiler<'_> {
             begin.extend(compiled.keep.iter().cloned());
         }
         begin.extend(compiled.show.iter().chain(&compiled.until).flat_map(|template| template.expressions()));
-        let mut task: Vec<Expression> = compiled.input.iter().chain(&compiled.output).flat_map(|template| template.expressions()).collect();
-        for call in compiled.call.iter().chain(compiled.fallback.iter().map(|fallback| &fallback.call)) {
-            if let CompiledCall::Actor { key, .. } = call {
+        let mut task: Vec<Expression> = compiled.output.iter().flat_map(|template| template.expressions()).collect();
+        for each in compiled.tasks.iter().chain(&compiled.fallback) {
+            task.extend(each.input.iter().flat_map(|template| template.expressions()));
+            if let CompiledCall::Actor { key, .. } = &each.call {
                 task.extend(key.expressions());
             }
+            if let Some(SharedLimit { key: LimitKey::Task(key), .. }) = &each.limit {
+                task.push(key.clone());
+            }
         }
-        task.extend(compiled.fallback.iter().filter_map(|fallback| fallback.input.as_ref()).flat_map(|template| template.expressions()));
         compiled.begin_reads = self.reads_of(&begin);
         compiled.task_reads = self.reads_of(&task);
         Ok(compiled)

@@ -3,16 +3,20 @@
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::activity::activities;
-use super::definition::Definition;
+use super::activity::{Egress, activities};
+use super::compiled::{CompileError, Compiled};
+use super::definition::{Concurrency, Definition, WhenFull};
 use super::document::{Kind, Tree, one_document};
+use super::expression::Expression;
+use super::scheduled::{check_input, schedule};
 use super::schema;
-use super::scope::{InScope, template};
+use super::scope::{InScope, expression, template};
 use super::stage::{self, Draft};
 use super::validate::{Shape, shape};
 use crate::diagnostic::{Diagnostic, Report};
-use crate::fields::{Fields, list, name, span, string};
-use crate::limit::Limits;
+use crate::egress::Allowed;
+use crate::fields::{Fields, list, name, span, string, whole, word};
+use crate::limit::{Limits, RUNS_AT_ONCE};
 
 /// The format that this version reads.
 pub const FORMAT: u64 = 1;
@@ -24,6 +28,10 @@ pub struct Known {
     pub activities: BTreeSet<String>,
     /// Types of actors, each with its handlers.
     pub actors: BTreeMap<String, BTreeSet<String>>,
+    /// Names of pipelines, if all of them are known.
+    pub pipelines: Option<BTreeSet<String>>,
+    /// What the manifest allows requests to reach.
+    pub egress: Vec<Allowed>,
 }
 
 /// Parses and validates one file. Gives the definition with warnings, or all errors, sorted by place.
@@ -39,6 +47,17 @@ pub fn parse_pipeline_among(file: &str, text: &str, known: Option<&Known>) -> Re
     report.end(definition)
 }
 
+/// The name that a file gives its pipeline, whatever else is wrong with it.
+#[must_use]
+pub fn name_of(text: &str) -> Option<String> {
+    let tree = one_document(&mut Report::new(""), text)?;
+    let Kind::Map(entries) = &tree.kind else { return None };
+    match &entries.iter().find(|entry| entry.key == "name")?.value.kind {
+        Kind::Text(text) => Some(text.value.clone()),
+        _ => None,
+    }
+}
+
 /// The same from a parsed document.
 pub fn parse_pipeline_tree(file: &str, tree: &Tree, known: Option<&Known>) -> Result<(Definition, Vec<Diagnostic>), Vec<Diagnostic>> {
     let mut report = Report::new(file);
@@ -49,7 +68,7 @@ pub fn parse_pipeline_tree(file: &str, tree: &Tree, known: Option<&Known>) -> Re
 fn definition(report: &mut Report, tree: &Tree, known: Option<&Known>) -> Option<Definition> {
     let mut fields = Fields::of(report, tree, "a pipeline", "its first line is selvedge: 1")?;
     format(report, &mut fields);
-    fields.later(report, &["attributes", "concurrency", "schedule"]);
+    fields.later(report, &["attributes"]);
     let name = fields.required(report, "name", "write name: my_pipeline").and_then(|entry| {
         let text = string(report, "name", &entry.value)?;
         name(report, "the pipeline", text, entry.value.place)
@@ -58,11 +77,16 @@ fn definition(report: &mut Report, tree: &Tree, known: Option<&Known>) -> Option
     let input_tree = fields.get("input").map(|entry| &entry.value);
     let input = input_tree.map(|tree| schema::input(report, tree)).unwrap_or_default();
     let input_names = schema::names(input_tree);
-    let activities = fields.get("activities").map(|entry| activities(report, &entry.value)).unwrap_or_default();
+    let egress = fields.get("egress").map(|entry| super::http::egress(report, &entry.value)).unwrap_or_default();
+    let reach = Egress { here: &egress, elsewhere: known.map(|known| known.egress.as_slice()) };
+    let activities = fields.get("activities").map(|entry| activities(report, &entry.value, &reach)).unwrap_or_default();
     // An activity with an error in it is still declared.
     let declared: BTreeSet<String> = schema::names(fields.peek("activities").map(|entry| &entry.value));
     let timeout = fields.get("timeout").and_then(|entry| span(report, "timeout", &entry.value));
     let retention = fields.get("retention").and_then(|entry| span(report, "retention", &entry.value));
+    let written = fields.get("schedule").map(|entry| schedule(report, entry));
+    let of_the_input = InScope { input: &input_names, stages: &BTreeMap::new(), upstream: None, own: None, nullable: &BTreeMap::new(), more: Vec::new() };
+    let concurrency = fields.get("concurrency").map(|entry| concurrency(report, &entry.value, &of_the_input));
     let output = fields.get("output");
     let stages = fields.required(report, "stages", "write stages: [{name: first, call: an_activity}]").and_then(|entry| list(report, "stages", &entry.value));
     if let Some(stages) = stages {
@@ -100,7 +124,7 @@ fn definition(report: &mut Report, tree: &Tree, known: Option<&Known>) -> Option
     }
     fields.end(report);
     let stages = done.into_iter().collect::<Option<Vec<_>>>()?;
-    Some(Definition {
+    let definition = Definition {
         version: None,
         name: name?,
         description,
@@ -108,10 +132,59 @@ fn definition(report: &mut Report, tree: &Tree, known: Option<&Known>) -> Option
         output: output.map_or(Value::Null, |entry| entry.value.to_value()),
         activities,
         timeout,
+        concurrency: match concurrency {
+            None => None,
+            Some(concurrency) => Some(concurrency?),
+        },
         retention,
         attributes: BTreeMap::new(),
+        schedule: written.as_ref().and_then(|written| Some(written.as_ref()?.spec.clone())),
         stages,
-    })
+        egress,
+    };
+    if let Some(written) = written.flatten() {
+        check_input(report, &written, &definition);
+    }
+    // What a start would refuse is refused here.
+    if !report.failed()
+        && let Err(error) = Compiled::new(definition.clone(), String::new())
+    {
+        let (place, message) = match error {
+            CompileError::Meaning { stage, field, message, .. } => {
+                let draft = drafts.iter().find(|draft| draft.name == stage);
+                (draft.map_or(tree.place, |draft| draft.place_of(&field)), format!("`{field}`: {message}"))
+            }
+            other => (tree.place, other.to_string()),
+        };
+        report.error(place, message, "");
+    }
+    Some(definition)
+}
+
+/// How many runs go at once.
+fn concurrency(report: &mut Report, tree: &Tree, scope: &InScope<'_>) -> Option<Concurrency> {
+    let hint = "write concurrency: {limit: 1, key: input.customer}";
+    let mut fields = Fields::of(report, tree, "`concurrency`", hint)?;
+    let limit = fields.required(report, "limit", hint).and_then(|entry| whole(report, "limit", &entry.value, 1..=RUNS_AT_ONCE as u64));
+    let key = fields.get("key").map(|entry| match &entry.value.kind {
+        Kind::Text(text) if Expression::compile(&text.value).is_ok_and(|key| key.roots().contains("stages")) => {
+            report.error(entry.value.place, "`key` is evaluated before any stage: it reads `input` and `run` only", hint);
+            None
+        }
+        _ => expression(report, "key", &entry.value, scope),
+    });
+    let when_full = fields.get("when_full").map_or(Some("wait"), |entry| word(report, "when_full", &entry.value, &["wait", "reject", "replace"]));
+    fields.end(report);
+    let when_full = match when_full? {
+        "reject" => WhenFull::Reject,
+        "replace" => WhenFull::Replace,
+        _ => WhenFull::Wait,
+    };
+    let key = match key {
+        None => None,
+        Some(key) => Some(key?),
+    };
+    Some(Concurrency { limit: limit? as u32, key, when_full })
 }
 
 fn format(report: &mut Report, fields: &mut Fields<'_>) {

@@ -1,7 +1,8 @@
 //! Policies as they stand in a file.
 
+use super::scope::{InScope, expression};
 use crate::diagnostic::Report;
-use crate::fields::{Fields, later, number, span, string, strings, whole, word};
+use crate::fields::{Fields, number, span, strings, whole, word};
 use crate::limit::Limits;
 use crate::pipeline::document::{Kind, Tree};
 use crate::policy::{Backoff, Rate, Retry, Throttle, Timeout};
@@ -92,8 +93,8 @@ pub(crate) fn waiting_timeout(report: &mut Report, tree: &Tree) -> Option<Timeou
     Some(Timeout { attempt: None, total })
 }
 
-/// `throttle` of a stage: `{concurrency, rate: {count, per}}`.
-pub(crate) fn throttle(report: &mut Report, tree: &Tree) -> Option<Throttle> {
+/// `throttle`: `{concurrency, rate: {count, per}, key}`. The key is an expression in `scope`.
+pub(crate) fn throttle(report: &mut Report, tree: &Tree, scope: &InScope<'_>) -> Option<Throttle> {
     let mut fields = Fields::of(report, tree, "`throttle`", "write throttle: {concurrency: 16}")?;
     let mut throttle = Throttle::default();
     if let Some(entry) = fields.get("concurrency") {
@@ -103,8 +104,7 @@ pub(crate) fn throttle(report: &mut Report, tree: &Tree) -> Option<Throttle> {
         throttle.rate = rate(report, &entry.value);
     }
     if let Some(entry) = fields.get("key") {
-        string(report, "key", &entry.value);
-        later(report, entry.place, "`key` of a throttle");
+        throttle.key = expression(report, "throttle.key", &entry.value, scope);
     }
     if fields.peek("concurrency").is_none() && fields.peek("rate").is_none() {
         report.error(tree.place, "`throttle` limits nothing", "write throttle: {concurrency: 16} or throttle: {rate: {count: 5, per: 1s}}");

@@ -14,15 +14,22 @@
 //! ended is dispatched again.
 
 mod begin;
+mod borrow;
+mod calls;
 mod close;
+mod compensate;
 mod control;
 mod dispatch;
 mod effects;
 mod end;
 mod gather;
+mod line;
 mod memory;
 mod outputs;
+mod quorum;
 mod read;
+mod reduce;
+mod retry;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -33,9 +40,10 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+pub use calls::{call_id, child_id};
 pub use effects::{
-    Answer, ApprovalChange, Ask, Command, Decider, Dispatch, Effects, LargePayload, Room, RowRequest, RunDamaged, RunInput, RunRefused, Supply, TimerChange,
-    Work,
+    Again, Answer, ApprovalChange, Ask, Command, Decider, Dispatch, Effects, LargePayload, Retry, Room, RowRequest, RunDamaged, RunInput, RunRefused, Supply,
+    TimerChange, Work,
 };
 pub use status::{Decision, RunStatus, StageStatus};
 pub use verify::{ChainDamage, ChainVerifier};
@@ -50,7 +58,7 @@ use crate::id::{Key, RunId};
 use crate::journal::{Hash32, SealKey, chain_start, seal};
 use crate::limit::{INLINE_BYTES, Limits};
 use crate::machine::{RUN, RunEvent, RunState, STAGE, StageEvent, StageState};
-use crate::record::run::{Happening, Header, Phase, Pinned, RunRow, StageHeader, Stored, definition_key, run_key, seal_key_key};
+use crate::record::run::{Annex, Happening, Header, Parent, Phase, Pinned, RunRow, StageHeader, Stored, annex_key, definition_key, run_key, seal_key_key};
 use crate::time::Millis;
 use memory::{StageDoc, StageMemory};
 use read::Readings;
@@ -72,6 +80,8 @@ pub struct Start {
     pub seal_key: SealKey,
     /// The limits in force.
     pub limits: Limits,
+    /// The run whose task it is.
+    pub parent: Option<Parent>,
 }
 
 /// The rows that a run is loaded from.
@@ -87,6 +97,8 @@ pub struct Loaded {
     pub compiled: Arc<Compiled>,
     /// The row of kind `SealKey`.
     pub seal_key: SealKey,
+    /// The row of kind `RunAnnex`, if there is one.
+    pub annex: Annex,
     /// The limits in force.
     pub limits: Limits,
 }
@@ -100,6 +112,8 @@ pub struct Run {
     seal_key: SealKey,
     header: Header,
     head: Hash32,
+    annex: Annex,
+    annex_changed: bool,
     input: Stored,
     input_doc: Option<Doc>,
     run_doc: Doc,
@@ -117,6 +131,12 @@ pub struct Run {
     dirty: bool,
     wake: Option<Millis>,
     turn: usize,
+    /// Of the last permit that was asked for.
+    asked: u64,
+    /// Whether its line was asked in this process.
+    asked_line: bool,
+    /// Whom it waits for in line, as its line said last.
+    line_holder: Option<RunId>,
 }
 
 /// Effects under way, and what they may still hold.
@@ -146,7 +166,7 @@ impl Run {
     /// beside them, and what [`Run::close`] gives.
     #[must_use]
     pub fn start(start: Start, now: Millis) -> (Run, Effects) {
-        let Start { id, tenant, compiled, input, context, seal_key, limits } = start;
+        let Start { id, tenant, compiled, input, context, seal_key, limits, parent } = start;
         let mut effects = Effects::default();
         let input_seal = seal(&seal_key, &input);
         let stored = if input.len() > INLINE_BYTES {
@@ -176,7 +196,9 @@ impl Run {
             ended_at: None,
         };
         let row = RunRow { header, head: chain_start(id.0, input_seal) };
-        let mut run = Run::load(Loaded { id, row, pinned, compiled, seal_key, limits });
+        let annex = Annex { parent, ..Annex::default() };
+        let mut run = Run::load(Loaded { id, row, pinned, compiled, seal_key, annex, limits });
+        run.annex_changed = parent.is_some();
         if let Some(large) = effects.payloads.first() {
             run.input_doc = Doc::parse(&large.bytes).ok();
         }
@@ -187,16 +209,17 @@ impl Run {
 
     /// The rows that [`Run::from_rows`] takes, in its order.
     #[must_use]
-    pub fn keys(id: RunId) -> [Key; 3] {
-        [run_key(id), definition_key(id), seal_key_key(id)]
+    pub fn keys(id: RunId) -> [Key; 4] {
+        [run_key(id), definition_key(id), seal_key_key(id), annex_key(id)]
     }
 
-    /// Decodes the rows under [`Run::keys`], compiles the pinned definition, and loads the run. `known` is a compiled
+    /// Decodes the rows under [`Run::keys`], of which the last may be missing, compiles the pinned definition, and loads the run. `known` is a compiled
     /// definition at hand: it is taken if it is the one that the run is pinned to.
-    pub fn from_rows(id: RunId, rows: [&[u8]; 3], known: Option<&Arc<Compiled>>, limits: Limits) -> Result<Run, RunDamaged> {
+    pub fn from_rows(id: RunId, rows: [&[u8]; 3], annex: Option<&[u8]>, known: Option<&Arc<Compiled>>, limits: Limits) -> Result<Run, RunDamaged> {
         let row: RunRow = crate::wire::decode("run", rows[0])?;
         let pinned: Pinned = crate::wire::decode("pinned definition", rows[1])?;
         let seal_key: SealKey = crate::wire::decode("seal key", rows[2])?;
+        let annex = annex.map_or(Ok(Annex::default()), |bytes| crate::wire::decode("annex", bytes))?;
         let compiled = match known {
             Some(known) if known.bytes == pinned.definition => known.clone(),
             _ => Arc::new(Compiled::from_bytes(&pinned.definition, pinned.version.clone())?),
@@ -204,13 +227,13 @@ impl Run {
         if compiled.stages.len() != row.header.stages.len() {
             return Err(RunDamaged::Missing { what: "a stage of the pinned definition".to_owned() });
         }
-        Ok(Run::load(Loaded { id, row, pinned, compiled, seal_key, limits }))
+        Ok(Run::load(Loaded { id, row, pinned, compiled, seal_key, annex, limits }))
     }
 
     /// A run as its rows say. What else it needs it asks for at its first [`Run::advance`].
     #[must_use]
     pub fn load(loaded: Loaded) -> Run {
-        let Loaded { id, row, pinned, compiled, seal_key, limits } = loaded;
+        let Loaded { id, row, pinned, compiled, seal_key, annex, limits } = loaded;
         let RunRow { header, head } = row;
         let input_doc = match &pinned.input {
             Stored::Inline(bytes) => Doc::parse(bytes).ok(),
@@ -219,7 +242,7 @@ impl Run {
         let facts =
             [("id", id.to_string()), ("pipeline", header.pipeline.clone()), ("version", pinned.version.clone()), ("started_at", header.started_at.to_string())];
         let run_doc = Doc::object(facts.iter().map(|(name, value)| (Arc::from(*name), Doc::string(value))).collect());
-        let definitions = compiled.definition.stages.iter();
+        let definitions = compiled.plan.iter();
         let stages = definitions.zip(&header.stages).map(|(stage, at)| StageMemory::new(stage.throttle.as_ref(), at)).collect();
         Run {
             id,
@@ -229,6 +252,8 @@ impl Run {
             seal_key,
             header,
             head,
+            annex,
+            annex_changed: false,
             input: pinned.input,
             input_doc,
             run_doc,
@@ -243,6 +268,9 @@ impl Run {
             dirty: false,
             wake: None,
             turn: 0,
+            asked: 0,
+            asked_line: false,
+            line_holder: None,
         }
     }
 
@@ -268,6 +296,12 @@ impl Run {
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header
+    }
+
+    /// The run whose task it is.
+    #[must_use]
+    pub fn parent(&self) -> Option<Parent> {
+        self.annex.parent
     }
 
     /// The chain value after the last [`Run::close`], and how many commits there were.
@@ -315,16 +349,13 @@ impl Run {
         }
         if self.header.state.ended() {
             out.effects.more = false;
-            self.unlist(&mut out);
         }
+        self.unlist(&mut out);
         out.effects.requests = self.readings.asked();
         out.effects
     }
 
     fn turn_once(&mut self, now: Millis, out: &mut Out) {
-        if self.header.state == RunState::Pending {
-            self.run_event(RunEvent::Start, None);
-        }
         if self.header.deadline.is_some_and(|deadline| deadline <= now) {
             let error = WorkError::new("deadline", "the time of the whole run (`timeout`) is up");
             self.fail_run(error, now, out);
@@ -334,9 +365,18 @@ impl Run {
             self.read_input();
             return;
         }
+        if !self.may_go(now, out) {
+            return;
+        }
+        if self.header.state == RunState::Pending {
+            self.run_event(RunEvent::Start, None);
+        }
         let mut stage_changed = false;
         loop {
-            let mut changed = false;
+            let mut changed = self.undo_next(now, out);
+            if self.header.state.ended() {
+                return;
+            }
             for stage in 0..self.stages.len() {
                 changed |= self.step(stage, now, out);
                 if self.header.state.ended() {
@@ -353,7 +393,7 @@ impl Run {
             }
         }
         self.dispatch_all(now, out);
-        if !self.header.state.ended() && !self.held() && self.header.stages.iter().all(|stage| stage.state.lets_on()) {
+        if !self.header.state.ended() && !self.held() && self.annex.ending.is_none() && self.all_ended() {
             self.complete_run(now, out);
         }
         if stage_changed {
@@ -367,8 +407,10 @@ impl Run {
         let held = self.held();
         match (at.state, at.phase) {
             (StageState::Pending, _) => {
-                let ready = !held && plan::ready(&self.compiled, stage, |other| self.header.stages[other].state);
+                let ready =
+                    !held && self.may_begin(stage) && plan::ready(&self.compiled, stage, |other| self.header.stages[other].state, |other| self.gave(other));
                 if ready {
+                    self.name_winners(stage);
                     self.stage_event(stage, StageEvent::Ready, None);
                 }
                 ready
@@ -398,13 +440,19 @@ impl Run {
         }
     }
 
+    /// Whether every stage of the definition has ended. One that is not needed any more was cancelled, or has failed unread.
+    fn all_ended(&self) -> bool {
+        let stages = &self.header.stages[..self.compiled.definition.stages.len()];
+        stages.iter().all(|stage| stage.state.ended())
+    }
+
     /// Whether nothing new may start.
     fn held(&self) -> bool {
         matches!(self.header.state, RunState::Paused | RunState::Blocked)
     }
 
     fn definition(&self, stage: usize) -> &Stage {
-        &self.compiled.definition.stages[stage]
+        &self.compiled.plan[stage]
     }
 
     fn run_event(&mut self, event: RunEvent, reason: Option<String>) {

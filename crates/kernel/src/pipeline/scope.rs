@@ -15,12 +15,13 @@ const RUN: &[&str] = &["id", "pipeline", "version", "started_at"];
 /// The fields of `stages.NAME`.
 const STAGE: &[&str] = &["status", "output", "failures", "attempts"];
 /// Roots that exist somewhere, and where; no `as` may take their names.
-pub(crate) const ROOTS: [(&str, &str); 9] = [
+pub(crate) const ROOTS: [(&str, &str); 10] = [
     ("input", "everywhere"),
     ("run", "everywhere"),
     ("stages", "everywhere"),
     ("item", "in a scatter, and in `where` and `group_by` of a gather"),
     ("index", "in a scatter"),
+    ("items", "in the `input` of `reduce` of a map_reduce"),
     ("group", "in `input` and `output` of a gather with `group_by`"),
     ("result", "in `output` of a stage"),
     ("output", "in `compensate`"),

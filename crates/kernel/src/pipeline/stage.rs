@@ -4,23 +4,23 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::definition::{Call, Combine, Fallback, MaxFailed, Mode, OnFailure, SleepTime, Stage};
+use super::definition::{Branch, Call, Combine, Compensate, Fallback, MaxFailed, Mode, OnFailure, Quorum, Rest, SleepTime, Stage, Task};
 use super::document::{Entry, Kind, Tree};
 use super::parse::Known;
 use super::policies::{retry, throttle, timeout, waiting_timeout};
 use super::scope::{InScope, ROOTS, expression, has_expression, template};
 use super::validate::Knot;
 use crate::diagnostic::{Place, Report};
-use crate::fields::{Fields, is_empty_list, later, name, shown, span, string, strings, whole, word};
+use crate::fields::{Fields, is_empty_list, list, name, shown, span, string, strings, whole, word};
 use crate::nearest::suggestion;
 use crate::policy::Span;
 
 /// The modes of this version.
-const MODES: [&str; 6] = ["single", "scatter", "gather", "approval", "sleep", "wait_signal"];
-/// The modes of the design that this version has not.
-const LATER_MODES: [&str; 3] = ["broadcast", "fork_join", "map_reduce"];
-/// Which field belongs to which modes, those of later modes included.
-const OF_MODE: [(&str, &[&str]); 24] = [
+const MODES: [&str; 9] = ["single", "scatter", "gather", "broadcast", "fork_join", "map_reduce", "approval", "sleep", "wait_signal"];
+/// The modes that always run something.
+const WORKS: [&str; 5] = ["single", "scatter", "broadcast", "fork_join", "map_reduce"];
+/// Which field belongs to which modes.
+const OF_MODE: [(&str, &[&str]); 25] = [
     ("over", &["scatter", "map_reduce"]),
     ("as", &["scatter", "map_reduce"]),
     ("where", &["scatter", "gather"]),
@@ -43,8 +43,9 @@ const OF_MODE: [(&str, &[&str]); 24] = [
     ("until", &["sleep"]),
     ("signal", &["wait_signal"]),
     ("call", &["single", "scatter", "gather"]),
-    ("throttle", &["single", "scatter", "gather"]),
-    ("retry", &["single", "scatter", "gather"]),
+    ("throttle", &["single", "scatter", "gather", "broadcast", "fork_join", "map_reduce"]),
+    ("retry", &["single", "scatter", "gather", "broadcast", "fork_join", "map_reduce"]),
+    ("compensate", &["single", "scatter", "gather", "broadcast", "fork_join", "map_reduce"]),
 ];
 
 /// A stage of which name, mode and dependencies are read.
@@ -56,6 +57,8 @@ pub(crate) struct Draft<'a> {
     fields: Fields<'a>,
     depends_on: Option<Vec<(String, Place)>>,
     gathers: Vec<(String, Place)>,
+    /// Its fields and where they stand.
+    written: Vec<(String, Place)>,
 }
 
 /// What calls are checked against.
@@ -72,7 +75,23 @@ impl Draft<'_> {
             (None, _) => None,
             (Some(written), _) => Some(self.gathers.iter().chain(written).cloned().collect()),
         };
-        Knot { name: self.name.clone(), place: self.place, written }
+        Knot { name: self.name.clone(), place: self.place, written, some_of: self.some_of() }
+    }
+
+    /// Stages of which only some have ended when this one starts.
+    fn some_of(&self) -> Vec<String> {
+        let some = self.mode == Some("gather")
+            && self.fields.peek("wait").is_some_and(|entry| match &entry.value.kind {
+                Kind::Text(text) => text.value == "any",
+                Kind::Map(_) => true,
+                _ => false,
+            });
+        if some && self.gathers.len() > 1 { self.gathers.iter().map(|(name, _)| name.clone()).collect() } else { Vec::new() }
+    }
+
+    /// The place of a field, or else of the stage.
+    pub(crate) fn place_of(&self, field: &str) -> Place {
+        self.written.iter().find(|(name, _)| name == field).map_or(self.place, |(_, place)| *place)
     }
 
     /// Why its output can be null, if it can.
@@ -121,7 +140,8 @@ pub(crate) fn draft<'a>(report: &mut Report, tree: &'a Tree) -> Option<Draft<'a>
     } else {
         Vec::new()
     };
-    Some(Draft { name: stage_name, place, mode, fields, depends_on, gathers })
+    let written = fields.places();
+    Some(Draft { name: stage_name, place, mode, fields, depends_on, gathers, written })
 }
 
 fn mode(report: &mut Report, fields: &mut Fields<'_>) -> Option<&'static str> {
@@ -130,11 +150,7 @@ fn mode(report: &mut Report, fields: &mut Fields<'_>) -> Option<&'static str> {
     if let Some(found) = MODES.into_iter().find(|mode| *mode == written) {
         return Some(found);
     }
-    if LATER_MODES.contains(&written) {
-        report.error(entry.value.place, format!("the mode `{written}` is not in this version of the format"), "use scatter, gather and plain stages instead");
-    } else {
-        report.error(entry.value.place, format!("there is no mode `{}`", shown(written)), suggestion(written, MODES));
-    }
+    report.error(entry.value.place, format!("there is no mode `{}`", shown(written)), suggestion(written, MODES));
     None
 }
 
@@ -142,7 +158,7 @@ fn mode(report: &mut Report, fields: &mut Fields<'_>) -> Option<&'static str> {
 pub(crate) fn finish(report: &mut Report, draft: &mut Draft<'_>, depends_on: Vec<String>, scope: &InScope<'_>, calls: &Calls<'_>) -> Option<Stage> {
     let fields = &mut draft.fields;
     let when = fields.get("when").and_then(|entry| expression(report, "when", &entry.value, scope));
-    fields.later(report, &["compensate", "breaker"]);
+    fields.later(report, &["breaker"]);
     let Some(mode) = draft.mode else {
         OF_MODE
             .iter()
@@ -154,11 +170,7 @@ pub(crate) fn finish(report: &mut Report, draft: &mut Draft<'_>, depends_on: Vec
     };
     for (field, modes) in OF_MODE {
         if !modes.contains(&mode) {
-            let others: Vec<&str> = modes.iter().copied().filter(|mode| MODES.contains(mode)).collect();
-            let hint = match others.join(" and ") {
-                others if others.is_empty() => "take it out".to_owned(),
-                others => format!("it belongs to {others}: write the mode you mean, or take it out"),
-            };
+            let hint = format!("it belongs to {}: write the mode you mean, or take it out", modes.join(" and "));
             fields.elsewhere(report, field, &format!("does not belong to the mode {mode}"), &hint);
         }
     }
@@ -172,13 +184,21 @@ pub(crate) fn finish(report: &mut Report, draft: &mut Draft<'_>, depends_on: Vec
             let call = if calls_something { Some(call(report, fields, &each, calls)) } else { None };
             (kind, call.unwrap_or(None))
         }
+        "broadcast" => (broadcast(report, fields, &each, calls), None),
+        "fork_join" => (fork_join(report, fields, &each, calls), None),
+        "map_reduce" => (map_reduce(report, fields, scope, &each, calls), None),
         "approval" => (approval(report, fields, scope), None),
         "sleep" => (sleep(report, fields, scope), None),
         _ => (wait_signal(report, fields), None),
     };
     let missing_call = matches!(mode, "single" | "scatter") && call.is_none();
-    let works = matches!(mode, "single" | "scatter") || calls_something;
+    let works = WORKS.contains(&mode) || calls_something;
     unfit(report, fields, mode, works);
+    if matches!(mode, "fork_join" | "map_reduce") {
+        let hint =
+            if mode == "fork_join" { "write it in each branch: {call: …, input: …}" } else { "write it in `map` and `reduce`: {call: …, input: …}" };
+        fields.elsewhere(report, "input", &format!("does not belong to the mode {mode}: each of its calls has its own"), hint);
+    }
     let input = optional(fields, "input");
     if let Some(entry) = input {
         template(report, "input", &entry.value, &each);
@@ -190,7 +210,8 @@ pub(crate) fn finish(report: &mut Report, draft: &mut Draft<'_>, depends_on: Vec
     let retry = fields.get("retry").and_then(|entry| retry(report, &entry.value));
     let timeout =
         fields.get("timeout").and_then(|entry| if mode == "wait_signal" { waiting_timeout(report, &entry.value) } else { timeout(report, &entry.value) });
-    let throttle = fields.get("throttle").and_then(|entry| throttle(report, &entry.value));
+    let throttle = fields.get("throttle").and_then(|entry| throttle(report, &entry.value, &each));
+    let undo = fields.get("compensate").map(|entry| compensate(report, &entry.value, scope, calls));
     let on_failure = fields.get("on_failure").map_or(Some(OnFailure::Fail), |entry| on_failure(report, &entry.value, &each, calls));
     std::mem::replace(fields, Fields::empty()).end(report);
     if missing_call {
@@ -207,6 +228,10 @@ pub(crate) fn finish(report: &mut Report, draft: &mut Draft<'_>, depends_on: Vec
         retry,
         timeout,
         throttle,
+        compensate: match undo {
+            None => None,
+            Some(undo) => Some(undo?),
+        },
         on_failure: on_failure?,
     })
 }
@@ -221,7 +246,7 @@ fn unfit(report: &mut Report, fields: &mut Fields<'_>, mode: &str, works: bool) 
         return;
     }
     if mode == "gather" {
-        for field in ["input", "retry", "timeout", "throttle"] {
+        for field in ["input", "retry", "timeout", "throttle", "compensate"] {
             fields.elsewhere(report, field, "needs a `call`: without one the gather runs nothing", "write call: an_activity, or take it out");
         }
         return;
@@ -242,7 +267,7 @@ fn unfit(report: &mut Report, fields: &mut Fields<'_>, mode: &str, works: bool) 
 /// What a task's own fields may read.
 fn task_scope<'s>(report: &mut Report, fields: &mut Fields<'_>, mode: &str, scope: &InScope<'s>) -> InScope<'s> {
     match mode {
-        "scatter" => {
+        "scatter" | "map_reduce" => {
             let mut each = scope.with("item", None).with("index", None);
             if let Some(entry) = fields.get("as")
                 && let Some(text) = string(report, "as", &entry.value)
@@ -274,18 +299,138 @@ fn gather(report: &mut Report, fields: &mut Fields<'_>, scope: &InScope<'_>, sta
     let item = scope.with("item", None);
     let keep = fields.get("where").and_then(|entry| expression(report, "where", &entry.value, &item));
     let group_by = fields.get("group_by").and_then(|entry| expression(report, "group_by", &entry.value, &item));
-    if let Some(entry) = fields.get("wait") {
-        match &entry.value.kind {
-            Kind::Text(text) if text.value == "all" => {}
-            Kind::Text(text) if text.value == "any" => later(report, entry.value.place, "`wait: any`"),
-            Kind::Map(inner) if inner.iter().any(|part| part.key == "count") => later(report, entry.value.place, "`wait: {count: …}`"),
-            _ => report.error(entry.value.place, "`wait` must be all", "write wait: all, or take it out"),
-        }
-    }
-    fields.later(report, &["rest"]);
+    let wait = match fields.get("wait") {
+        None => Some(Quorum::All),
+        Some(entry) => quorum(report, &entry.value, stages.len()),
+    };
+    let rest = rest(report, fields, wait == Some(Quorum::All), "wait: any or wait: {count: 2}");
     let combine = fields.get("combine").and_then(|entry| word(report, "combine", &entry.value, &["concat", "object"]));
     let combine = if combine == Some("object") { Combine::Object } else { Combine::Concat };
-    Some(Mode::Gather { stages: stages.iter().map(|(name, _)| name.clone()).collect(), keep, group_by, combine })
+    Some(Mode::Gather { stages: stages.iter().map(|(name, _)| name.clone()).collect(), keep, group_by, combine, wait: wait?, rest: rest? })
+}
+
+fn quorum(report: &mut Report, tree: &Tree, stages: usize) -> Option<Quorum> {
+    let hint = "write wait: all, wait: any or wait: {count: 2}";
+    match &tree.kind {
+        Kind::Text(text) if text.value == "all" => Some(Quorum::All),
+        Kind::Text(text) if text.value == "any" => Some(Quorum::Count(1)),
+        Kind::Map(_) => {
+            let mut fields = Fields::of(report, tree, "`wait`", hint)?;
+            let count = fields.required(report, "count", hint).and_then(|entry| whole(report, "count", &entry.value, 1..=stages.max(1) as u64));
+            fields.end(report);
+            Some(Quorum::Count(count? as u32))
+        }
+        _ => {
+            report.error(tree.place, "`wait` must be all, any or {count: …}", hint);
+            None
+        }
+    }
+}
+
+/// What becomes of those that come too late; `all` says that nobody does.
+fn rest(report: &mut Report, fields: &mut Fields<'_>, all: bool, needs: &str) -> Option<Rest> {
+    let Some(entry) = fields.get("rest") else { return Some(Rest::Cancel) };
+    if all {
+        report.error(entry.place, "`rest` says nothing here: all are waited for", format!("write {needs}, or take it out"));
+        return None;
+    }
+    match word(report, "rest", &entry.value, &["cancel", "run"])? {
+        "run" => Some(Rest::Run),
+        _ => Some(Rest::Cancel),
+    }
+}
+
+fn broadcast(report: &mut Report, fields: &mut Fields<'_>, scope: &InScope<'_>, calls: &Calls<'_>) -> Option<Mode> {
+    let hint = "write targets: [an_activity, another]";
+    let targets = fields.required(report, "targets", hint).and_then(|entry| list(report, "targets", &entry.value).map(|targets| (entry, targets)));
+    let first = fields.get("wait").map_or(Some("all"), |entry| word(report, "wait", &entry.value, &["all", "first"])).map(|word| word == "first");
+    let rest = rest(report, fields, first == Some(false), "wait: first");
+    let input = fields.peek("input").map_or(Value::Null, |entry| entry.value.to_value());
+    let (entry, targets) = targets?;
+    if targets.is_empty() {
+        report.error(entry.place, "`targets` names nothing to call", hint);
+    }
+    let mut branches = Vec::with_capacity(targets.len());
+    for tree in targets {
+        let call = target(report, tree, scope, calls);
+        branches.push(call.map(|call| Branch { item: tree.to_value(), call, input: input.clone() }));
+    }
+    Some(Mode::Fork { branches: branches.into_iter().collect::<Option<_>>()?, by_name: false, first: first?, rest: rest? })
+}
+
+fn fork_join(report: &mut Report, fields: &mut Fields<'_>, scope: &InScope<'_>, calls: &Calls<'_>) -> Option<Mode> {
+    let hint = "write branches: {one: {call: an_activity}, other: {call: another}}";
+    let entry = fields.required(report, "branches", hint)?;
+    let Kind::Map(entries) = &entry.value.kind else {
+        report.error(entry.value.place, format!("`branches` must be a mapping of names, it is {}", entry.value.type_name()), hint);
+        return None;
+    };
+    if entries.is_empty() {
+        report.error(entry.value.place, "`branches` has no branch", hint);
+    }
+    let mut branches = Vec::with_capacity(entries.len());
+    for entry in entries {
+        name(report, "the branch", &entry.key, entry.place);
+        let task = task(report, &format!("the branch `{}`", shown(&entry.key)), &entry.value, scope, calls);
+        branches.push(task.map(|task| Branch { item: Value::String(entry.key.clone()), call: task.call, input: task.input }));
+    }
+    Some(Mode::Fork { branches: branches.into_iter().collect::<Option<_>>()?, by_name: true, first: false, rest: Rest::Cancel })
+}
+
+fn map_reduce(report: &mut Report, fields: &mut Fields<'_>, scope: &InScope<'_>, each: &InScope<'_>, calls: &Calls<'_>) -> Option<Mode> {
+    let over = fields.required(report, "over", "write over: input.files").and_then(|entry| expression(report, "over", &entry.value, scope));
+    let item_as = fields.get("as").and_then(|entry| match &entry.value.kind {
+        Kind::Text(text) => Some(text.value.clone()),
+        _ => None,
+    });
+    let map = fields.required(report, "map", "write map: {call: an_activity}").and_then(|entry| task(report, "`map`", &entry.value, each, calls));
+    let items = scope.with("items", None);
+    let reduce = fields.required(report, "reduce", "write reduce: {call: an_activity}").and_then(|entry| task(report, "`reduce`", &entry.value, &items, calls));
+    Some(Mode::MapReduce { over: over?, item_as, map: map?, reduce: reduce? })
+}
+
+/// What one call of several calls: a name, or `{call, input}`.
+fn task(report: &mut Report, what: &str, tree: &Tree, scope: &InScope<'_>, calls: &Calls<'_>) -> Option<Task> {
+    if let Kind::Text(_) = &tree.kind {
+        return target(report, tree, scope, calls).map(|call| Task { call, input: Value::Null });
+    }
+    let mut fields = Fields::of(report, tree, what, "write {call: an_activity}")?;
+    let call = call(report, &mut fields, scope, calls);
+    let input = fields.get("input");
+    if let Some(entry) = input {
+        template(report, "input", &entry.value, scope);
+    }
+    fields.end(report);
+    Some(Task { call: call?, input: input.map_or(Value::Null, |entry| entry.value.to_value()) })
+}
+
+/// What undoes a task: a name, or `{call, input, retry, timeout}`.
+fn compensate(report: &mut Report, tree: &Tree, scope: &InScope<'_>, calls: &Calls<'_>) -> Option<Compensate> {
+    let scope = scope.with("output", None).with("item", None);
+    if let Kind::Text(_) = &tree.kind {
+        return target(report, tree, &scope, calls).map(|call| Compensate { call, input: Value::Null, retry: None, timeout: None });
+    }
+    let mut fields = Fields::of(report, tree, "`compensate`", "write compensate: {call: an_activity, input: {id: \"${output.id}\"}}")?;
+    let call = call(report, &mut fields, &scope, calls);
+    let input = fields.get("input");
+    if let Some(entry) = input {
+        template(report, "compensate.input", &entry.value, &scope);
+    }
+    let retry = fields.get("retry").map(|entry| retry(report, &entry.value));
+    let timeout = fields.get("timeout").map(|entry| timeout(report, &entry.value));
+    fields.end(report);
+    Some(Compensate {
+        call: call?,
+        input: input.map_or(Value::Null, |entry| entry.value.to_value()),
+        retry: match retry {
+            None => None,
+            Some(retry) => Some(retry?),
+        },
+        timeout: match timeout {
+            None => None,
+            Some(timeout) => Some(timeout?),
+        },
+    })
 }
 
 fn approval(report: &mut Report, fields: &mut Fields<'_>, scope: &InScope<'_>) -> Option<Mode> {
@@ -396,13 +541,27 @@ fn target(report: &mut Report, tree: &Tree, scope: &InScope<'_>, calls: &Calls<'
         return Some(Call::Activity(text.value.clone()));
     }
     if !matches!(tree.kind, Kind::Map(_)) {
-        report.error(tree.place, format!("`call` must name an activity or an actor, it is {}", tree.type_name()), "write call: an_activity");
+        report.error(tree.place, format!("`call` must name an activity, an actor or a pipeline, it is {}", tree.type_name()), "write call: an_activity");
         return None;
     }
     let mut fields = Fields::of(report, tree, "`call`", "write call: an_activity")?;
-    if let Some(entry) = fields.peek("pipeline") {
-        later(report, entry.place, "`call: {pipeline: …}`");
-        return None;
+    if let Some(entry) = fields.get("pipeline") {
+        for field in ["actor", "key", "handler"] {
+            fields.elsewhere(report, field, "belongs to the call of an actor, and this one calls a pipeline", "take one of them out");
+        }
+        fields.end(report);
+        let text = string(report, "pipeline", &entry.value)?;
+        name(report, "the pipeline", text, entry.value.place)?;
+        if let Some(known) = calls.known.and_then(|known| known.pipelines.as_ref())
+            && !known.contains(text)
+        {
+            let hint = match suggestion(text, known.iter().map(String::as_str)) {
+                hint if hint.is_empty() => "name its file under `pipelines` in app.yaml".to_owned(),
+                hint => hint,
+            };
+            report.error(entry.value.place, format!("there is no pipeline `{}`", shown(text)), hint);
+        }
+        return Some(Call::Pipeline(text.to_owned()));
     }
     let hint = "write call: {actor: stock, key: \"${input.sku}\", handler: reserve}";
     let mut part = |report: &mut Report, name: &str| {

@@ -53,13 +53,7 @@ impl Gate {
         let Some(rate) = self.policy.rate else {
             return Admission::Now;
         };
-        while let Some(&(end, count)) = self.window.front() {
-            if end.after(rate.per.0) > now {
-                break;
-            }
-            self.window.pop_front();
-            self.in_window -= u64::from(count);
-        }
+        self.slide(now);
         if self.in_window < u64::from(rate.count) {
             return Admission::Now;
         }
@@ -67,12 +61,50 @@ impl Gate {
         self.window.front().map_or(Admission::Now, |(end, _)| Admission::At(end.after(rate.per.0)))
     }
 
+    /// Starts that have left the window are forgotten.
+    fn slide(&mut self, now: Millis) {
+        let Some(rate) = self.policy.rate else { return };
+        while let Some(&(end, count)) = self.window.front() {
+            if end.after(rate.per.0) > now {
+                break;
+            }
+            self.window.pop_front();
+            self.in_window -= u64::from(count);
+        }
+    }
+
+    /// How many more may start while `running` run, if `promised` of them are still to be counted as starts.
+    pub fn free(&mut self, running: u32, promised: u32, now: Millis) -> u32 {
+        self.slide(now);
+        let places = self.policy.concurrency.map_or(u32::MAX, |most| most.saturating_sub(running));
+        let starts = self.policy.rate.map_or(u64::MAX, |rate| u64::from(rate.count).saturating_sub(self.in_window + u64::from(promised)));
+        places.min(u32::try_from(starts).unwrap_or(u32::MAX))
+    }
+
+    /// Whether no start is in the window.
+    pub fn is_empty(&mut self, now: Millis) -> bool {
+        self.slide(now);
+        self.policy.rate.is_none() || self.window.is_empty()
+    }
+
+    /// When the next start leaves the window.
+    pub fn next_leaves(&mut self, now: Millis) -> Option<Millis> {
+        self.slide(now);
+        let rate = self.policy.rate?;
+        self.window.front().map(|(end, _)| end.after(rate.per.0))
+    }
+
     /// Counts a start.
     pub fn started(&mut self, now: Millis) {
-        let Some(rate) = self.policy.rate else { return };
-        self.in_window += 1;
+        self.count(1, now);
+    }
+
+    /// Counts starts.
+    pub fn count(&mut self, starts: u32, now: Millis) {
+        let Some(rate) = self.policy.rate.filter(|_| starts > 0) else { return };
+        self.in_window += u64::from(starts);
         let width_ms = (u64::try_from(rate.per.0.as_millis()).unwrap_or(u64::MAX) / SLICES).max(1);
-        add(&mut self.window, width_ms, now, 1);
+        add(&mut self.window, width_ms, now, starts);
     }
 
     /// What the header of the run keeps, so that a restart does not forget starts.

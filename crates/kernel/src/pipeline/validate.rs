@@ -12,6 +12,8 @@ pub(crate) struct Knot {
     pub(crate) place: Place,
     /// As written: `depends_on` and the `stages` of a gather, each with its place. None: not written.
     pub(crate) written: Option<Vec<(String, Place)>>,
+    /// Those of them of which only some have ended when this stage starts.
+    pub(crate) some_of: Vec<String>,
 }
 
 /// What the dependencies come to.
@@ -80,9 +82,21 @@ pub(crate) fn shape(report: &mut Report, knots: &[Knot]) -> Shape {
     let mut sets: Vec<Vec<u64>> = vec![vec![0; knots.len().div_ceil(64)]; knots.len()];
     for index in order {
         let mut all = std::mem::take(&mut sets[index]);
-        for &before in &edges[index] {
+        let some = |before: &usize| knots[index].some_of.contains(&knots[*before].name);
+        for &before in edges[index].iter().filter(|before| !some(before)) {
             all[before / 64] |= 1 << (before % 64);
             all.iter_mut().zip(&sets[before]).for_each(|(all, more)| *all |= more);
+        }
+        // Whichever of them ended, what is upstream of all of them has.
+        let mut common: Option<Vec<u64>> = None;
+        for before in edges[index].iter().filter(|before| some(before)) {
+            match &mut common {
+                None => common = Some(sets[*before].clone()),
+                Some(common) => common.iter_mut().zip(&sets[*before]).for_each(|(common, set)| *common &= set),
+            }
+        }
+        if let Some(common) = common {
+            all.iter_mut().zip(&common).for_each(|(all, more)| *all |= more);
         }
         sets[index] = all;
     }

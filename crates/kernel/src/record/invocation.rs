@@ -32,6 +32,23 @@ pub enum Blocked {
         /// What was found.
         reason: String,
     },
+    /// Its handler is registered, but not in the version that accepted it.
+    Version {
+        /// The handler as `type.handler`.
+        handler: String,
+        /// The version that accepted it.
+        needs: u32,
+        /// The versions that this binary has.
+        has: Vec<u32>,
+    },
+}
+
+impl Blocked {
+    /// Whether another binary may be able to go on with it: it is looked at again when one starts.
+    #[must_use]
+    pub fn lacks_code(&self) -> bool {
+        matches!(self, Blocked::Missing { .. } | Blocked::Version { .. })
+    }
 }
 
 impl std::fmt::Display for Blocked {
@@ -50,6 +67,10 @@ impl std::fmt::Display for Blocked {
             ),
             Blocked::Crashes => {
                 out.write_str("the process ended ten times in a row while it ran: look at the log, then run `selvedge invocations retry`, or kill it")
+            }
+            Blocked::Version { handler, needs, has } => {
+                let has: Vec<String> = has.iter().map(|version| format!("@{version}")).collect();
+                write!(out, "needs {handler}@{needs}, this binary has {}: start one that has it, it is looked at again then", has.join(", "))
             }
             Blocked::Damaged { reason } => write!(out, "a payload of it cannot be read ({reason}): run `selvedge verify`"),
         }
@@ -134,6 +155,21 @@ pub struct Invocation {
     pub end: Option<End>,
     /// Entries and last chain value of the journal when it ended.
     pub journal: Option<(u32, Hash32)>,
+    /// The version of its handler that accepted it.
+    pub version: u32,
+    /// The invocation that it went on from, and the one that goes on for it.
+    pub restarts: Restarts,
+}
+
+/// The neighbours of an invocation among those that went on from one another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Restarts {
+    /// Whom it goes on for.
+    pub before: Option<crate::id::InvocationId>,
+    /// Who goes on for it.
+    pub after: Option<crate::id::InvocationId>,
+    /// BLAKE3 of the body that came under its idempotency key, if that was another one's.
+    pub body: Option<Hash32>,
 }
 
 /// An operation that left something behind before its result.

@@ -54,6 +54,8 @@ pub enum Kind {
     Sent = 22,
     /// invocation → the timer of a client's message that is not due yet. Leaves when it fires.
     Delayed = 23,
+    /// tenant, type, key → a lender: what a limit has given to which shard. Leaves when nothing is lent and its window is empty, or by time when nobody asks again.
+    Limit = 28,
     /// run → the run's header. Leaves by retention.
     Run = 32,
     /// run → the definition that the run is pinned to. Leaves by retention.
@@ -68,4 +70,12 @@ pub enum Kind {
     RunEvent = 37,
     /// run, n (u64) → a chain entry: the digest of one commit of the run. Leaves by retention.
     RunChain = 38,
+    /// run → whose child it is, what finished in which order, what is being undone. Leaves by retention.
+    RunAnnex = 39,
+    /// tenant, pipeline, key, n (u64) → a run that goes, or waits in line. Leaves at its end.
+    RunLine = 40,
+    /// tenant, pipeline, key, run → n of its place in line. Leaves at its end.
+    RunPlace = 41,
+    /// Shard-wide, tenant, pipeline → a schedule: what it says, when it fires next, what it did. Leaves when it is removed.
+    Schedule = 48,
 }

@@ -3,9 +3,14 @@
 use serde::{Deserialize, Serialize};
 
 use crate::auth::AuthorizationContext;
+use crate::calls::Link;
 use crate::error::WorkError;
-use crate::id::{ActorId, InvocationId, RunId};
+use crate::id::{ActorId, InvocationId, RunId, ShardId};
 use crate::journal::Payload;
+use crate::lend::{Life, Report};
+use crate::policy::Throttle;
+use crate::record::line::{Entering, LineSays};
+use crate::record::run::Parent;
 use crate::time::Millis;
 use crate::wire::{self, WireError};
 use bytes::Bytes;
@@ -56,8 +61,8 @@ pub struct Message {
     pub reply_to: Option<Peer>,
     /// The invocation whose child it is.
     pub parent: Option<InvocationId>,
-    /// The invocations that wait for it, the first caller first.
-    pub chain: Vec<InvocationId>,
+    /// The invocations that wait for it and the actors that they hold, the first caller first.
+    pub chain: Vec<Link>,
 }
 
 /// How an invocation ended, for whoever waits.
@@ -109,6 +114,61 @@ pub enum Envelope {
         invocation: InvocationId,
         /// Why.
         reason: String,
+    },
+    /// Start a run for a task of another run, unless it is there already.
+    StartChild {
+        /// Its id, which follows from the task.
+        run: RunId,
+        /// The definition, as JSON.
+        definition: Bytes,
+        /// The input, checked and with defaults filled in.
+        input: Bytes,
+        /// Who starts it.
+        context: AuthorizationContext,
+        /// Who waits for its end.
+        parent: Parent,
+    },
+    /// Ask for a place in a line.
+    EnterLine(Entering),
+    /// Give a place in a line back.
+    LeaveLine(Entering),
+    /// What a run is told by its line.
+    Line {
+        /// Which run.
+        run: RunId,
+        /// What.
+        says: LineSays,
+    },
+    /// Ask a run to end.
+    CancelRun {
+        /// Which.
+        run: RunId,
+        /// Why.
+        reason: String,
+    },
+    /// A borrower's report to the lender of a limit.
+    Borrow {
+        /// Which limit.
+        limit: ActorId,
+        /// Of which shard.
+        from: ShardId,
+        /// In which life of the owner.
+        life: Life,
+        /// What it limits to.
+        throttle: Throttle,
+        /// What has happened.
+        report: Report,
+    },
+    /// Permits of a limit.
+    Grant {
+        /// Which limit.
+        limit: ActorId,
+        /// In which life of the owner.
+        life: Life,
+        /// What it limits to.
+        throttle: Throttle,
+        /// How many.
+        permits: u32,
     },
 }
 

@@ -4,8 +4,10 @@ pub mod actor;
 pub mod invocation;
 pub mod key;
 pub mod kind;
+pub mod line;
 pub mod message;
 pub mod run;
+pub mod schedule;
 pub mod shard;
 
 use crate::id::Key;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 use super::kind::Kind;
+use super::message::Peer;
 use crate::auth::AuthorizationContext;
 use crate::error::WorkError;
 use crate::id::{ApprovalId, Key, RunId, push_part};
@@ -129,6 +130,12 @@ pub fn signal_key(run: RunId, name: &str, n: u64) -> Key {
     key.into()
 }
 
+/// run → [`Annex`].
+#[must_use]
+pub fn annex_key(run: RunId) -> Key {
+    base(Kind::RunAnnex, run).into()
+}
+
 /// The rows of one kind of one run.
 #[must_use]
 pub fn prefix(kind: Kind, run: RunId) -> Key {
@@ -221,6 +228,59 @@ pub struct RunRow {
     pub header: Header,
     /// The chain value of the commit that wrote this row.
     pub head: Hash32,
+}
+
+/// What a run knows beside its header: written by the commits that change it. A run to which none of this applies has
+/// no such row.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Annex {
+    /// Whose child it is.
+    pub parent: Option<Parent>,
+    /// Stages with something to undo, in the order in which they finished.
+    pub finished: Vec<u16>,
+    /// By gather that waits for a part of its stages: those that had given an output when it went on.
+    pub winners: BTreeMap<u16, Vec<u16>>,
+    /// How the run ends once all is undone.
+    pub ending: Option<Ending>,
+    /// Its place in the line of its pipeline.
+    pub line: Option<InLine>,
+    /// By stage that was started over: its rows count from this round on.
+    pub fresh: BTreeMap<u16, u32>,
+}
+
+/// Who waits for the end of a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Parent {
+    /// The task of the run that called it.
+    pub peer: Peer,
+    /// How many runs stand above it.
+    pub depth: u32,
+}
+
+/// The place of a run among those of its pipeline that do not go at once.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct InLine {
+    /// The value of `concurrency.key`, as text.
+    pub key: String,
+    /// Whether it may go.
+    pub admitted: bool,
+}
+
+/// An end that waits until what was done is undone.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Ending {
+    /// Whether somebody cancelled the run: else it failed.
+    pub cancelled: bool,
+    /// Who, or why.
+    pub reason: Option<String>,
+    /// Stages of the plan that undo others, in the order in which they run.
+    pub order: Vec<u16>,
+    /// How many of them have ended.
+    pub done: u32,
+    /// What could not be undone, as sentences; the first ten.
+    pub troubles: Vec<String>,
+    /// How much could not be undone.
+    pub failed: u64,
 }
 
 /// Somebody stopped the run for a while.
@@ -566,6 +626,7 @@ mod tests {
             let _ = wire::decode::<Event>("event", &bytes);
             let _ = wire::decode::<Piece>("items", &bytes);
             let _ = wire::decode::<Pinned>("pinned definition", &bytes);
+            let _ = wire::decode::<Annex>("annex", &bytes);
             let _ = parts_of_group_key(&bytes);
         }
     }

@@ -82,7 +82,9 @@ pub fn ledger_line(head: &mut ShardHead, id: RawId, run: bool, state: LedgerStat
 pub fn ledger_chain(previous: Hash32, line: &LedgerLine) -> Hash32 {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&previous.0);
-    hasher.update(&wire::encode(&(line.id, line.run, line.state, line.last, line.count, line.at, line.before)));
+    wire::encoded(&(line.id, line.run, line.state, line.last, line.count, line.at, line.before), |line| {
+        hasher.update(line);
+    });
     Hash32(*hasher.finalize().as_bytes())
 }
 
@@ -151,5 +153,12 @@ pub enum Timer {
         name: String,
         /// Its number.
         n: u64,
+    },
+    /// A fire of a schedule, or one that waits for the end of the run before it.
+    Schedule {
+        /// Whose.
+        tenant: String,
+        /// Which pipeline it starts.
+        pipeline: String,
     },
 }

@@ -6,5 +6,6 @@ mod broken;
 mod compliance;
 mod expressions;
 mod pipelines;
+mod schedules;
 mod settings;
 mod vocabulary;

@@ -84,8 +84,10 @@ fn calls_are_checked_against_what_exists_where_that_is_known() {
     let known = Known {
         activities: BTreeSet::from(["charge_card".to_owned()]),
         actors: BTreeMap::from([("stock".to_owned(), BTreeSet::from(["reserve".to_owned(), "release".to_owned()]))]),
+        pipelines: Some(BTreeSet::from(["totals".to_owned()])),
+        ..Known::default()
     };
-    let text = "selvedge: 1\nname: p\nactivities: {own: {native: true}}\nstages:\n  - {name: a, call: charge_cart}\n  - {name: b, call: own}\n  - {name: c, call: {actor: stok, key: x, handler: reserve}}\n  - {name: d, call: {actor: stock, key: x, handler: reserv}, on_failure: {call: zzz}}\n  - {name: e, call: charge_card}\n";
+    let text = "selvedge: 1\nname: p\nactivities: {own: {native: true}}\nstages:\n  - {name: a, call: charge_cart}\n  - {name: b, call: own}\n  - {name: c, call: {actor: stok, key: x, handler: reserve}}\n  - {name: d, call: {actor: stock, key: x, handler: reserv}, on_failure: {call: zzz}}\n  - {name: e, call: charge_card}\n  - {name: f, call: {pipeline: total}}\n  - {name: g, call: {pipeline: totals}}\n";
     let found = parse_pipeline_among("pipeline.yaml", text, Some(&known)).unwrap_err();
     insta::assert_snapshot!(listed(&found));
     assert!(parse_pipeline("pipeline.yaml", text).is_ok());

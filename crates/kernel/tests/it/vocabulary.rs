@@ -7,10 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use proptest::prelude::*;
 use selvedge_kernel::auth::{AuthorizationContext, Hop, Principal, PrincipalKind, RequestFacts};
+use selvedge_kernel::calls::Link;
 use selvedge_kernel::error::{AttemptError, WorkError};
-use selvedge_kernel::id::{ActorId, Hash16, InvocationId, RawId, RunId, effect_key};
+use selvedge_kernel::id::{ActorId, Hash16, InvocationId, RawId, RunId, ShardId, effect_key};
 use selvedge_kernel::journal::{Ending, Entry, Hash32, OpKind, Payload, SealKey, Signature, Verifier, chain_start, seal};
-use selvedge_kernel::policy::{Backoff, Retry, Span, Verdict, after_failure, delay};
+use selvedge_kernel::lend::{Life, Report};
+use selvedge_kernel::policy::{Backoff, Rate, Retry, Span, Throttle, Verdict, after_failure, delay};
 use selvedge_kernel::record::invocation::Begun;
 use selvedge_kernel::record::message::{Envelope, KeptReply, Message, OutboxRow, Outcome, Peer};
 use selvedge_kernel::record::shard::{ShardHead, Timer};
@@ -50,9 +52,13 @@ fn peer() -> impl Strategy<Value = Peer> {
     ]
 }
 
+fn link() -> impl Strategy<Value = Link> {
+    (raw_id(), actor_id(), "[a-z]{1,8}").prop_map(|(id, actor, handler)| Link { invocation: InvocationId(id), actor, handler })
+}
+
 fn message() -> impl Strategy<Value = Message> {
     let first = (raw_id(), actor_id(), "[a-z]{1,8}", prop::collection::vec(any::<u8>(), 0..200), context());
-    let second = (any::<Option<u32>>(), any::<Option<u64>>(), prop::option::of(peer()), prop::option::of(raw_id()), prop::collection::vec(raw_id(), 0..3));
+    let second = (any::<Option<u32>>(), any::<Option<u64>>(), prop::option::of(peer()), prop::option::of(raw_id()), prop::collection::vec(link(), 0..3));
     (first, second).prop_map(|((id, target, handler, input, context), (key, deadline, reply_to, parent, chain))| Message {
         id: InvocationId(id),
         target,
@@ -64,7 +70,14 @@ fn message() -> impl Strategy<Value = Message> {
         deadline: deadline.map(Millis),
         reply_to,
         parent: parent.map(InvocationId),
-        chain: chain.into_iter().map(InvocationId).collect(),
+        chain,
+    })
+}
+
+fn throttle() -> impl Strategy<Value = Throttle> {
+    (any::<Option<u32>>(), any::<Option<(u32, u32)>>(), any::<Option<String>>()).prop_map(|(concurrency, rate, key)| {
+        let rate = rate.map(|(count, per)| Rate { count, per: Span(Duration::from_millis(per.into())) });
+        Throttle { concurrency, rate, key }
     })
 }
 
@@ -78,6 +91,18 @@ fn envelope() -> impl Strategy<Value = Envelope> {
         (any::<u64>(), message()).prop_map(|(at, message)| Envelope::Later { at: Millis(at), message }),
         (peer(), raw_id(), outcome).prop_map(|(to, from, outcome)| Envelope::Reply { to, from: InvocationId(from), outcome }),
         (raw_id(), ".{0,20}").prop_map(|(id, reason)| Envelope::Cancel { invocation: InvocationId(id), reason }),
+        (actor_id(), any::<(u16, u64)>(), any::<(u32, u32, u32, u32)>(), throttle()).prop_map(
+            |(limit, (from, life), (want, started, ended, unused), throttle)| {
+                let report = Report { want, started, ended, unused };
+                Envelope::Borrow { limit, from: ShardId(from), life: Life(life), throttle, report }
+            }
+        ),
+        (actor_id(), any::<u64>(), any::<u32>(), throttle()).prop_map(|(limit, life, permits, throttle)| Envelope::Grant {
+            limit,
+            life: Life(life),
+            throttle,
+            permits
+        }),
     ]
 }
 

@@ -55,6 +55,9 @@ pub enum Noun {
     /// Look at runs, steer them, answer them
     #[command(subcommand)]
     Runs(Runs),
+    /// Look at schedules, pause, resume and fire them
+    #[command(subcommand)]
+    Schedules(Schedules),
     /// Talk to actors
     #[command(subcommand)]
     Actors(Actors),
@@ -74,6 +77,15 @@ pub enum Noun {
         /// For how long, as in 90s, 15m or 2h
         #[arg(long, value_name = "SPAN", default_value = "1h")]
         longer_than: Span,
+    },
+    /// Replay recorded journals with the code at hand, before a deploy: what would block, and why
+    Replay {
+        /// Those of actors of this type alone
+        #[arg(long = "type", value_name = "TYPE")]
+        kind: Option<String>,
+        /// Those of what is open, and of what came within this time, as in 90s, 2h or 7d
+        #[arg(long, value_name = "SPAN", default_value = "7d")]
+        since: Span,
     },
     /// Store, log, disk, clock, limits, executors, dead letters: what is right, and what to do about the rest
     Doctor,
@@ -129,6 +141,37 @@ pub enum Pipelines {
 }
 
 #[derive(Subcommand, Debug)]
+pub enum Schedules {
+    /// All schedules, with their next fires and what they did
+    List,
+    /// Why a schedule is where it is
+    Show {
+        /// The pipeline that it starts
+        pipeline: String,
+    },
+    /// Fire no more until it is resumed
+    Pause {
+        /// The pipeline that it starts
+        pipeline: String,
+    },
+    /// Fire again, from now on
+    Resume {
+        /// The pipeline that it starts
+        pipeline: String,
+    },
+    /// Fire now, whatever is under way
+    Fire {
+        /// The pipeline that it starts
+        pipeline: String,
+    },
+    /// Take it away, until a process opens the data directory with its pipeline again
+    Remove {
+        /// The pipeline that it starts
+        pipeline: String,
+    },
+}
+
+#[derive(Subcommand, Debug)]
 pub enum Runs {
     /// All runs, newest first
     List,
@@ -149,7 +192,16 @@ pub enum Runs {
     /// Go on after a pause
     Resume(RunId),
     /// Take up what failed or is blocked; what is finished stays finished
-    Retry(RunId),
+    Retry {
+        #[command(flatten)]
+        run: RunId,
+        /// Start this stage over, and every stage that depends on it
+        #[arg(long, value_name = "STAGE")]
+        from: Option<String>,
+        /// Run only failed tasks again, those that `continue` has passed over among them; what depends on them starts over
+        #[arg(long)]
+        failed_only: bool,
+    },
     /// Say yes to an approval
     Approve(Decision),
     /// Say no to an approval

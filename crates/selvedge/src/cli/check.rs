@@ -3,13 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use selvedge_kernel::diagnostic::Diagnostic;
+use selvedge_kernel::pipeline::definition::Definition;
+use selvedge_kernel::schedule::{Schedule, next, shown};
 use serde_json::json;
 
 use crate::app::App;
 
 use super::args::{Common, Output, Pipelines};
 use super::exit::{Code, Stop};
-use super::print;
+use super::{happened, print};
 
 /// The manifest of a command: as named, else beside the pipeline, else in the current folder.
 pub fn manifest_of(common: &Common, pipeline: Option<&Path>) -> Option<PathBuf> {
@@ -63,7 +65,7 @@ pub fn pipelines(common: &Common, app: App, verb: Pipelines) -> Result<Code, Sto
         };
         let right: Vec<_> = checked
             .iter()
-            .map(|(file, definition, version)| json!({ "file": file, "name": definition.name, "version": version, "stages": definition.stages.len() }))
+            .map(|(file, definition, version)| json!({ "file": file, "name": definition.name, "version": version, "stages": definition.stages.len(), "fires": fires(definition) }))
             .collect();
         print::say(&print::pretty(&json!({ "ok": right, "errors": shown(&errors), "warnings": shown(&warnings) })))?;
         return Ok(if errors.is_empty() { Code::Done } else { Code::Configuration });
@@ -73,6 +75,9 @@ pub fn pipelines(common: &Common, app: App, verb: Pipelines) -> Result<Code, Sto
     }
     for (file, definition, version) in &checked {
         print::say(&format!("{}: `{}` is right: {}, version {version}", file.display(), definition.name, count(definition.stages.len(), "stage")))?;
+        for (index, fire) in fires(definition).iter().enumerate() {
+            print::say(&format!("  {} {fire}", if index == 0 { "would fire" } else { "          " }))?;
+        }
     }
     match errors.len() {
         0 => Ok(Code::Done),
@@ -81,6 +86,12 @@ pub fn pipelines(common: &Common, app: App, verb: Pipelines) -> Result<Code, Sto
             Err(Stop::new(Code::Configuration, format!("{}\n{}", count(more, "error"), listed.join("\n"))))
         }
     }
+}
+
+/// The next five fires of its schedule, as the clock of its zone shows them.
+fn fires(definition: &Definition) -> Vec<String> {
+    let Some(Ok(schedule)) = definition.schedule.clone().map(Schedule::new) else { return Vec::new() };
+    next(&schedule, happened::now(), 5).into_iter().map(|fire| shown(&schedule, fire)).collect()
 }
 
 /// `1 stage`, `2 stages`

@@ -60,9 +60,13 @@ fn times(number: u32) -> String {
 
 /// How long ago a time was.
 pub fn age(at: &Value) -> String {
+    at.as_u64().map_or_else(String::new, |at| span(now().since(Millis(at))))
+}
+
+/// What the clock on the wall shows.
+pub fn now() -> Millis {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now = Millis(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
-    at.as_u64().map_or_else(String::new, |at| span(now.since(Millis(at))))
+    Millis(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// A span of time, as short as people say it.

@@ -12,9 +12,11 @@ mod happened;
 mod letters;
 mod print;
 mod progress;
+mod replay;
 mod run;
 mod runs;
 mod said;
+mod schedules;
 mod settings;
 mod slots;
 mod started;
@@ -73,11 +75,13 @@ async fn perform(cli: Cli, app: App) -> Result<Code, Stop> {
         Noun::Pipelines(verb) => check::pipelines(&common, app, verb),
         Noun::Actors(verb) => actors::actors(&common, app, verb).await,
         Noun::Invocations(verb) => actors::invocations(&common, app, verb).await,
+        Noun::Schedules(verb) => schedules::schedules(&common, app, verb).await,
         Noun::Why { id } => actors::why(&common, app, id).await,
         Noun::Approvals(Approvals::List) => runs::approvals(&common, app).await,
         Noun::Approvals(Approvals::Approve(decision)) => runs::runs(&common, app, Runs::Approve(decision)).await,
         Noun::Approvals(Approvals::Reject(decision)) => runs::runs(&common, app, Runs::Reject(decision)).await,
         Noun::Stuck { longer_than } => stuck::stuck(&common, app, longer_than.0).await,
+        Noun::Replay { kind, since } => replay::replay(&common, app, kind, since.0).await,
         Noun::Doctor => doctor::doctor(&common, app).await,
         Noun::DeadLetters(verb) => letters::dead_letters(&common, app, verb).await,
         Noun::Verify(verb) => verify::verify(&common, app, verb).await,

@@ -23,7 +23,16 @@ pub async fn runs(common: &Common, app: App, verb: Runs) -> Result<Code, Stop> {
         Runs::Cancel { run, reason } => (Request::SteerRun { id: run.id, steer: Steer::Cancel { reason } }, "it ends as cancelled".to_owned()),
         Runs::Pause(run) => (Request::SteerRun { id: run.id, steer: Steer::Pause }, "it starts nothing new; `selvedge runs resume` lets it go on".to_owned()),
         Runs::Resume(run) => (Request::SteerRun { id: run.id, steer: Steer::Resume }, "it goes on".to_owned()),
-        Runs::Retry(run) => (Request::SteerRun { id: run.id, steer: Steer::Retry }, "what failed or was blocked is taken up again".to_owned()),
+        Runs::Retry { run, from: None, failed_only: false } => {
+            (Request::SteerRun { id: run.id, steer: Steer::Retry }, "what failed or was blocked is taken up again".to_owned())
+        }
+        Runs::Retry { run, from, failed_only } => {
+            let what = match &from {
+                Some(stage) => format!("it goes on from `{stage}`"),
+                None => "failed tasks run again".to_owned(),
+            };
+            (Request::SteerRun { id: run.id, steer: Steer::RetryMore { from, failed_only } }, what)
+        }
         Runs::Approve(decision) => decide(decision, Answer::Approve),
         Runs::Reject(decision) => decide(decision, Answer::Reject),
         Runs::Signal { run, name, data, idempotency_key } => {

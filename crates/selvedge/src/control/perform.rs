@@ -18,6 +18,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::runs::Runs;
+use super::schedules::Schedules;
 use super::{Invoke, Problem, Request};
 
 /// What a data directory is worked with by the process that holds it.
@@ -93,6 +94,9 @@ pub async fn perform(desk: &Desk, request: Request) -> Result<Value, Problem> {
         Request::SteerRun { id, steer } => Runs(asker).steer(&id, steer).await,
         Request::Decide { id, stage, answer, by, comment } => Runs(asker).decide(&id, stage, answer, &by, &comment).await,
         Request::SignalRun { id, name, payload, idempotency_key } => Runs(asker).signal(&id, &name, payload, idempotency_key).await,
+        Request::Schedules => Schedules(asker).list().await,
+        Request::Schedule { pipeline } => Schedules(asker).show(&pipeline).await,
+        Request::SteerSchedule { pipeline, steer } => Schedules(asker).steer(&pipeline, steer).await,
         Request::DeadLetters => asker.dead_letters().await,
         Request::DeadLetter { id } => asker.dead_letter(&id).await,
         Request::Redrive { id, input } => asker.redrive(&id, input).await,

@@ -1,9 +1,10 @@
 //! The verbs on runs.
 
-use selvedge_engine::{RunControl, RunEnd, RunSummary};
+use selvedge_engine::{Again, Retry, RunControl, RunEnd, RunSummary};
 use selvedge_kernel::auth::{Action, Resource};
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::id::{IdError, RunId};
+use selvedge_kernel::limit::CALL_DEPTH;
 use selvedge_kernel::machine::{RunState, StageState};
 use selvedge_kernel::pipeline::run::{Decision as Answered, RunStatus};
 use selvedge_kernel::record::run::{Event, Happening};
@@ -63,8 +64,16 @@ impl Runs<'_> {
     pub(super) async fn why(&self, id: &str) -> Result<Value, Problem> {
         let status = self.status(id).await?;
         let reason = self.past(id, &status).await?.reason;
-        let sentence = ended_because(&status, reason.as_deref());
-        Ok(json!({ "id": id, "sentence": sentence, "status": status.state, "waiting": status.waiting, "last_error": status.error }))
+        let mut told = ended_because(&status, reason.as_deref());
+        // What it waits for, to the end: runs above runs are bounded by the depth of calls.
+        let mut next = waited_for(&status);
+        for _ in 0..CALL_DEPTH {
+            let Some(run) = next else { break };
+            let Ok(below) = self.status(&run.to_string()).await else { break };
+            told = format!("{told} {}", sentence(&below));
+            next = waited_for(&below);
+        }
+        Ok(json!({ "id": id, "sentence": told, "status": status.state, "waiting": status.waiting, "last_error": status.error }))
     }
 
     /// What of a run stands in its events alone: the reason of a cancel, and the tasks that failed.
@@ -114,6 +123,7 @@ impl Runs<'_> {
             Steer::Pause => RunControl::Pause,
             Steer::Resume => RunControl::Resume,
             Steer::Retry => RunControl::RetryFailed,
+            Steer::RetryMore { from, failed_only } => RunControl::Retry(Retry { from, tasks: if failed_only { Again::Failed } else { Again::All } }),
         };
         self.0.engine.run_control(self.0.work(Action::Control, id)?, run_id(id)?, control).await?;
         Ok(Value::Null)
@@ -148,6 +158,15 @@ impl Runs<'_> {
         self.0.engine.run_signal(self.0.work(Action::Signal, id)?, run_id(id)?, name, text_of(payload)?, key).await?;
         Ok(Value::Null)
     }
+}
+
+/// The first run that a run waits for.
+fn waited_for(status: &RunStatus) -> Option<RunId> {
+    status.waiting.iter().find_map(|waits| match waits {
+        Waiting::ChildRun { run, .. } => Some(*run),
+        Waiting::RunLimit { holder, .. } => Some(*holder),
+        _ => None,
+    })
 }
 
 /// Failed tasks that are shown.

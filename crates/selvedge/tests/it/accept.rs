@@ -98,8 +98,10 @@ async fn no_step_starts_and_no_id_goes_out_before_the_acceptance_is_durable() {
     }
     tokio::time::sleep(Duration::from_millis(5)).await;
     assert!(engine.effects().is_empty() && !sent.is_finished());
+    engine.model().set_stopped(Some("the power is gone"));
     engine.model().drop_held();
     assert!(sent.await.unwrap().is_err(), "what was not acknowledged may be lost, and is not acknowledged");
+    engine.model().set_stopped(None);
     engine.kill_and_reopen().await.unwrap();
     engine.settle().await;
     assert!(engine.effects().is_empty());

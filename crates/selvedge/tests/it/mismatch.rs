@@ -109,8 +109,6 @@ async fn a_missing_handler_is_parked_and_found_again_after_a_deploy() {
     engine.advance(HOUR).await;
     assert!(kit::sentence(&engine, id).await.contains("subject.go, which this binary does not have"));
     engine.deploy(program(&["step a", "sleep"], &notes)).await.unwrap();
-    engine.settle().await;
-    kit::retry(&engine, id).await;
     assert_eq!(engine.local().result::<String>(id).await.unwrap(), "a");
 }
 

@@ -22,7 +22,7 @@ const SETTLED: Signal<Value> = Signal::new("settled");
 /// Items that were started, in order.
 type Started = Arc<Mutex<Vec<u64>>>;
 
-fn parse(text: &str) -> Definition {
+pub fn parse(text: &str) -> Definition {
     match selvedge::pipeline("test.yaml", text) {
         Ok((definition, _)) => definition,
         Err(wrong) => panic!("{}", selvedge_kernel::diagnostic::listed(&wrong)),
@@ -70,16 +70,16 @@ fn doubler(started: &Started, throttle: &str) -> App {
         .pipeline(doubles(throttle))
 }
 
-async fn start(engine: &test::Engine, pipeline: &str, input: Value) -> Run {
+pub async fn start(engine: &test::Engine, pipeline: &str, input: Value) -> Run {
     engine.local().start(pipeline, input).await.unwrap()
 }
 
-async fn state(engine: &test::Engine, id: RunId) -> RunState {
+pub async fn state(engine: &test::Engine, id: RunId) -> RunState {
     engine.local().run(id).status().await.unwrap().state
 }
 
 /// Waits for the end, moving the clock as long as the run waits.
-async fn end(engine: &test::Engine, id: RunId) -> Result<Value, RunError> {
+pub async fn end(engine: &test::Engine, id: RunId) -> Result<Value, RunError> {
     for _ in 0..20_000 {
         if state(engine, id).await.ended() {
             return engine.local().run(id).result().await;
@@ -90,7 +90,7 @@ async fn end(engine: &test::Engine, id: RunId) -> Result<Value, RunError> {
 }
 
 /// Waits until the status fits, with the clock standing still.
-async fn until(engine: &test::Engine, id: RunId, what: &str, fits: impl Fn(&selvedge::run::RunStatus) -> bool) {
+pub async fn until(engine: &test::Engine, id: RunId, what: &str, fits: impl Fn(&selvedge::run::RunStatus) -> bool) {
     for _ in 0..5_000 {
         if fits(&engine.local().run(id).status().await.unwrap()) {
             return;
@@ -100,7 +100,7 @@ async fn until(engine: &test::Engine, id: RunId, what: &str, fits: impl Fn(&selv
     panic!("never {what}: {:#?}", engine.local().run(id).status().await.unwrap());
 }
 
-async fn sound(engine: &test::Engine) {
+pub async fn sound(engine: &test::Engine) {
     engine.settle().await;
     let faults = engine.verify().await;
     assert!(faults.is_empty(), "{faults:#?}");

@@ -49,3 +49,27 @@ fn shard_count_of_an_existing_store_stays() {
     let store = EmbeddedStore::open(&place.data(), small()).unwrap();
     assert_eq!(store.meta().shards, 8);
 }
+
+#[test]
+fn lock_of_a_process_that_is_gone_is_waited_for_while_a_child_of_it_starts() {
+    let place = Place::new("afterlife");
+    let first = EmbeddedStore::open(&place.data(), small()).unwrap();
+    wait(first.close()).unwrap();
+    drop(first);
+    let mut gone = std::process::Command::new("true").spawn().unwrap();
+    gone.wait().unwrap();
+    let file = place.data().join("lock");
+    std::fs::write(&file, format!("pid {}\nsince then\ncommand selvedge run\n", gone.id())).unwrap();
+    // A copy of its lock, as a child between fork and exec has one.
+    let copy = std::fs::File::open(&file).unwrap();
+    copy.lock().unwrap();
+    let (held, holds) = std::sync::mpsc::channel();
+    let child = std::thread::spawn(move || {
+        held.send(()).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        drop(copy);
+    });
+    holds.recv().unwrap();
+    EmbeddedStore::open(&place.data(), small()).unwrap();
+    child.join().unwrap();
+}

@@ -56,6 +56,7 @@ impl Run {
         };
         match runs {
             Ok(true) => {
+                self.cancel_losers(stage, out);
                 self.stage_event(stage, StageEvent::Start, None);
                 self.header.stages[stage].since = now;
             }
@@ -79,15 +80,20 @@ impl Run {
     fn try_begin(&mut self, stage: usize, now: Millis, out: &mut Out) -> Result<bool, WorkError> {
         let compiled = self.compiled.clone();
         let plan = &compiled.stages[stage];
-        let definition = &compiled.definition.stages[stage];
+        let definition = &compiled.plan[stage];
         let phase = match &definition.mode {
             Mode::Single => Phase::Tasks,
-            Mode::Scatter { .. } => Phase::Items,
+            Mode::Scatter { .. } | Mode::Fork { .. } | Mode::MapReduce { .. } => Phase::Items,
+            Mode::Undo { of } => {
+                self.header.stages[stage].total = self.undo_total(usize::from(*of));
+                Phase::Tasks
+            }
             Mode::Gather { group_by, .. } => {
+                self.check_quorum(stage)?;
                 if let Some(defect) = self.header.stages[stage].defect.clone() {
                     return Err(defect);
                 }
-                if plan.call.is_none() {
+                if plan.tasks.is_empty() {
                     self.complete_stage(stage);
                     return Ok(true);
                 }
@@ -138,7 +144,7 @@ impl Run {
         };
         let at = &mut self.header.stages[stage];
         at.phase = phase;
-        if phase != Phase::Items {
+        if phase != Phase::Items && !matches!(definition.mode, Mode::Undo { .. }) {
             at.total = 1;
         }
         self.stages[stage].loaded = true;
@@ -190,6 +196,7 @@ impl Run {
         };
         let keep = if plan.members.is_empty() { plan.keep.as_ref() } else { None };
         let name = self.item_name(stage).map(str::to_owned);
+        let reduces = matches!(compiled.plan[stage].mode, Mode::MapReduce { .. });
         let mut looked_at = 0;
         while expansion.at < expansion.list.len() {
             if looked_at >= TURN_ITEMS || !out.fits(PIECE_ROW_BYTES) {
@@ -233,7 +240,7 @@ impl Run {
             self.store_piece(stage, &mut expansion, out);
         }
         let at = &mut self.header.stages[stage];
-        at.total = expansion.kept;
+        at.total = if reduces { super::reduce::tasks(expansion.kept) } else { expansion.kept };
         at.phase = Phase::Tasks;
         self.stages[stage].loaded = true;
         self.touched.insert(stage as u16);
@@ -261,6 +268,9 @@ impl Run {
         let compiled = self.compiled.clone();
         let plan = &compiled.stages[stage];
         let limit = self.limits.scatter_items;
+        if let Mode::Fork { branches, .. } = &compiled.plan[stage].mode {
+            return Ok(Some(branches.iter().map(|branch| Doc::from_value(&branch.item)).collect()));
+        }
         let list = match &plan.over {
             Some(over) => {
                 let value = over.eval(scope).map_err(|error| expression_error("`over`", &error))?;
@@ -291,7 +301,7 @@ impl Run {
     /// The second name of a scatter's item.
     pub(super) fn item_name(&self, stage: usize) -> Option<&str> {
         match &self.definition(stage).mode {
-            Mode::Scatter { item_as, .. } => item_as.as_deref(),
+            Mode::Scatter { item_as, .. } | Mode::MapReduce { item_as, .. } => item_as.as_deref(),
             _ => None,
         }
     }

@@ -11,7 +11,7 @@ use crate::journal::{Hash32, SealKey, seal};
 use crate::machine::{ApprovalState, RunEvent, RunState, StageState, TaskState};
 use crate::pipeline::definition::Mode;
 use crate::ports::Put;
-use crate::record::run::{ChainRow, Event, Header, Phase, Progress, Wait, chain_key, event_key, run_key};
+use crate::record::run::{ChainRow, Event, Header, Phase, Progress, Wait, annex_key, chain_key, event_key, run_key};
 use crate::time::Millis;
 use crate::wire;
 
@@ -73,8 +73,8 @@ fn last_of_each_key(effects: &mut Effects) {
 }
 
 impl Run {
-    /// Closes a commit that holds `effects`, all that this run gave since the last one: adds at most four rows (header,
-    /// event, chain entry, an event that is too old) and says what becomes of the run's timer row in the same commit.
+    /// Closes a commit that holds `effects`, all that this run gave since the last one: adds at most five rows (header,
+    /// event, chain entry, annex, an event that is too old) and says what becomes of the run's timer row in the same commit.
     /// Not needed while [`Run::is_dirty`] is false and there is nothing to write.
     #[must_use]
     pub fn close(&mut self, effects: &mut Effects, now: Millis) -> TimerChange {
@@ -86,6 +86,9 @@ impl Run {
             }
         }
         let timer = self.move_timer();
+        if std::mem::take(&mut self.annex_changed) {
+            effects.put(annex_key(self.id), wire::encode(&self.annex));
+        }
         let number = self.header.commits;
         self.header.commits += 1;
         let touched = std::mem::take(&mut self.touched);
@@ -116,7 +119,7 @@ impl Run {
 
     /// `running` while a task runs or can run, `waiting` while only times, people and signals are left.
     pub(super) fn rest_or_wake(&mut self) {
-        let active = !self.readings.is_idle() || (0..self.stages.len()).any(|stage| self.is_active(stage));
+        let active = self.in_line() || !self.readings.is_idle() || (0..self.stages.len()).any(|stage| self.is_active(stage));
         match self.header.state {
             RunState::Running if !active => self.run_event(RunEvent::Wait, None),
             RunState::Waiting if active => self.run_event(RunEvent::Wake, None),
@@ -137,7 +140,9 @@ impl Run {
                 },
                 _ => false,
             },
-            (StageState::Running, Phase::Tasks) => !memory.loaded || memory.running > 0 || !memory.due.is_empty() || at.cursor < at.total || at.low == at.total,
+            (StageState::Running, Phase::Tasks) => {
+                !memory.loaded || memory.running > 0 || !memory.due.is_empty() || memory.borrows() || at.cursor < at.total || at.low == at.total
+            }
             (StageState::Running, Phase::Fallback) => {
                 let slot = memory.fallback.as_ref();
                 slot.is_none_or(|slot| slot.state != TaskState::Queued || slot.again.is_none())

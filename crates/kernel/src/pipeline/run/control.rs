@@ -1,10 +1,9 @@
 //! What comes from outside: ends, signals, answers, and the verbs of people.
 
-use super::effects::{Effects, Room, RunInput, RunRefused};
-use super::memory::StageMemory;
+use super::effects::{Again, Effects, Retry, Room, RunInput, RunRefused};
 use super::{Out, Run};
-use crate::machine::{RUN, RunEvent, RunState, StageEvent, StageState, TaskEvent};
-use crate::record::run::{Paused, Phase, StageHeader};
+use crate::machine::{RUN, RunEvent, RunState, TaskEvent};
+use crate::record::run::Paused;
 use crate::time::Millis;
 
 impl Run {
@@ -20,6 +19,7 @@ impl Run {
                 self.answered((usize::from(stage), item, attempt), result, now, &mut out);
             }
             RunInput::NoExecutor { stage, item, attempt, reason } => self.no_executor((usize::from(stage), item, attempt), reason),
+            RunInput::Admitted { stage, item, number } => self.admitted(usize::from(stage), item, number),
             RunInput::Unblock => {
                 if self.header.blocked.take().is_some() {
                     self.dirty = true;
@@ -28,6 +28,7 @@ impl Run {
                     }
                 }
             }
+            RunInput::Line(says) => self.line_says(says, now, &mut out),
             RunInput::TimerFired => {
                 if self.header.timer.is_some_and(|at| at <= now) {
                     self.dirty = true;
@@ -37,6 +38,11 @@ impl Run {
             RunInput::Decision { approval, decider, answer, comment } => self.decision(approval, (decider, answer), comment, now)?,
             RunInput::Cancel { by } => {
                 RUN.next(self.header.state, RunEvent::Cancel)?;
+                match &self.annex.ending {
+                    Some(ending) if !ending.cancelled => return Err(RunRefused::Compensating { done: ending.done, all: ending.order.len() }),
+                    Some(_) => return Ok(out.effects),
+                    None => {}
+                }
                 self.end_run(RunEvent::Cancel, Some(format!("cancelled by {by}")), now, &mut out);
             }
             RunInput::Pause { by } => {
@@ -52,10 +58,8 @@ impl Run {
                     self.run_event(RunEvent::Block, Some(reason));
                 }
             }
-            RunInput::RetryFailed => {
-                RUN.next(self.header.state, RunEvent::Retry)?;
-                self.retry_failed(now);
-            }
+            RunInput::RetryFailed => self.retry(&Retry { from: None, tasks: Again::All }, now)?,
+            RunInput::Retry(retry) => self.retry(&retry, now)?,
         }
         out.effects.requests = self.readings.asked();
         Ok(out.effects)
@@ -80,35 +84,5 @@ impl Run {
             self.run_event(RunEvent::Block, Some(reason.clone()));
         }
         self.header.blocked = Some(reason);
-    }
-
-    /// Everything that did not end well starts over; what ended well is found in its rows and stays.
-    fn retry_failed(&mut self, now: Millis) {
-        self.run_event(RunEvent::Retry, None);
-        self.header.error = None;
-        self.header.ended_at = None;
-        self.header.paused = None;
-        self.header.blocked = None;
-        self.header.deadline = self.compiled.definition.timeout.map(|span| now.after(span.0));
-        for stage in 0..self.stages.len() {
-            if !matches!(self.header.stages[stage].state, StageState::Failed | StageState::Cancelled) {
-                continue;
-            }
-            self.stage_event(stage, StageEvent::Retry, None);
-            let compiled = self.compiled.clone();
-            let at = &mut self.header.stages[stage];
-            let began = at.phase != Phase::Begin;
-            *at = StageHeader {
-                state: at.state,
-                pieces: std::mem::take(&mut at.pieces),
-                visited: at.visited.max(at.cursor),
-                round: at.round + u32::from(began),
-                defect: at.defect.take(),
-                window: std::mem::take(&mut at.window),
-                ..StageHeader::default()
-            };
-            let throttle = compiled.definition.stages[stage].throttle.as_ref();
-            self.stages[stage] = StageMemory::new(throttle, &self.header.stages[stage]);
-        }
     }
 }

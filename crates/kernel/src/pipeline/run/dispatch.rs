@@ -12,7 +12,7 @@ use crate::error::WorkError;
 use crate::id::{ActorId, effect_key};
 use crate::limit::TASK_INPUT_BYTES;
 use crate::machine::{StageState, TaskEvent, TaskState};
-use crate::pipeline::compiled::CompiledCall;
+use crate::pipeline::compiled::{Compiled, CompiledCall, CompiledTask};
 use crate::pipeline::definition::Mode;
 use crate::pipeline::expression::{Doc, Scope};
 use crate::pipeline::throttle::Admission;
@@ -27,9 +27,11 @@ const TURN_STARTS: usize = 64;
 const IN_FLIGHT_BYTES: u64 = 32 * 1024 * 1024;
 
 /// What a task needs to start.
-enum Prepared {
+pub(super) enum Prepared {
     /// Rows are on their way.
     Waits,
+    /// There is nothing to undo.
+    Nothing,
     /// All there.
     Ready(Work, Bytes),
 }
@@ -70,22 +72,38 @@ impl Run {
             self.read_slots(stage);
             return Ok(());
         }
-        if self.held() {
-            return Ok(());
-        }
         let compiled = self.compiled.clone();
         let Some(scope) = self.scope(&compiled.stages[stage].task_reads)? else {
             return Ok(());
         };
+        if self.held() {
+            self.give_back(stage, out);
+            return self.learn_calls(stage, &scope);
+        }
         let mut room = self.limits.run_tasks.saturating_sub(self.running());
         while self.runs(stage) && room > 0 {
             if *starts == 0 || out.full() {
                 out.effects.more = true;
                 return Ok(());
             }
-            let Some(item) = self.next_item(stage) else {
+            let admitted = self.stages[stage].admitted.first().copied();
+            let Some(item) = admitted.or_else(|| self.next_item(stage)) else {
                 return Ok(());
             };
+            if admitted.is_none()
+                && let Some(limit) = self.task_of(&compiled, stage, item).and_then(|task| task.limit.as_ref())
+            {
+                match self.borrow(stage, item, limit, &scope, out) {
+                    Ok(true) => {}
+                    Ok(false) => return Ok(()),
+                    Err(error) => {
+                        self.stages[stage].due.remove(&item);
+                        self.end_slot(stage, item, Outcome::Failed { error, output: Bytes::from_static(b"null") }, now, out);
+                    }
+                }
+                *starts -= 1;
+                continue;
+            }
             let memory = &mut self.stages[stage];
             match memory.gate.admit(memory.running, now) {
                 Admission::Now => {}
@@ -101,6 +119,11 @@ impl Run {
             };
             match prepared {
                 Ok(Prepared::Waits) => return Ok(()),
+                Ok(Prepared::Nothing) => {
+                    self.release(stage, item, out);
+                    self.pass_over(stage, item);
+                    *starts -= 1;
+                }
                 Ok(Prepared::Ready(work, input)) => {
                     let in_flight: u64 = self.stages.iter().map(|memory| memory.in_flight_bytes).sum();
                     if in_flight > 0 && in_flight + input.len() as u64 > IN_FLIGHT_BYTES {
@@ -113,6 +136,7 @@ impl Run {
                 }
                 Err(error) => {
                     self.stages[stage].due.remove(&item);
+                    self.release(stage, item, out);
                     self.end_slot(stage, item, Outcome::Failed { error, output: Bytes::from_static(b"null") }, now, out);
                     // Failed before its start: another turn goes on, so that one turn stays bounded.
                     *starts -= 1;
@@ -125,8 +149,9 @@ impl Run {
     /// The next task that can start; moves the cursor over those that ended before a retry of the run.
     fn next_item(&mut self, stage: usize) -> Option<u32> {
         if self.header.stages[stage].phase == Phase::Fallback {
-            let queued = self.stages[stage].fallback.as_ref().is_some_and(|slot| slot.state == TaskState::Queued && slot.again.is_none());
-            return queued.then_some(FALLBACK_ITEM);
+            let memory = &self.stages[stage];
+            let queued = memory.fallback.as_ref().is_some_and(|slot| slot.state == TaskState::Queued && slot.again.is_none());
+            return (queued && !memory.asked.contains_key(&FALLBACK_ITEM)).then_some(FALLBACK_ITEM);
         }
         loop {
             if let Some(item) = self.stages[stage].due.first() {
@@ -137,6 +162,10 @@ impl Run {
             if item >= at.total || u64::from(item - at.low) >= self.limits.scatter_window {
                 return None;
             }
+            if !self.children_ended(stage, item) {
+                return None;
+            }
+            let at = &self.header.stages[stage];
             let memory = &mut self.stages[stage];
             let slot = if item < at.visited {
                 if item >= memory.old_to {
@@ -163,11 +192,17 @@ impl Run {
         let Some(row) = self.stages[stage].old.remove(&item) else {
             return Slot::new();
         };
+        // What was reduced from outputs of which some were missing is reduced again.
+        if super::reduce::is_reduce(&self.compiled.plan[stage], at, item) && at.round != row.round {
+            return Slot { attempts: row.attempts, earlier: row.attempts, ..Slot::new() };
+        }
         let slot = Slot::from_row(&row, at.round);
         if slot.ended() {
             at.done += 1;
             at.attempts += u64::from(row.attempts);
-            if let crate::record::run::TaskEnd::Completed { output } = &row.end {
+            if let crate::record::run::TaskEnd::Completed { output } = &row.end
+                && !matches!(self.compiled.plan[stage].mode, Mode::MapReduce { .. })
+            {
                 at.output_bytes += output.len();
             }
             self.touched.insert(stage as u16);
@@ -187,15 +222,21 @@ impl Run {
         }
         let grouped = match self.definition(stage).mode {
             Mode::Scatter { .. } => false,
+            Mode::MapReduce { .. } => super::reduce::is_reduce(self.definition(stage), &self.header.stages[stage], item),
             Mode::Gather { group_by: Some(_), .. } => true,
             _ => return Ok(Some(scope)),
         };
+        let reduces = grouped && matches!(self.definition(stage).mode, Mode::MapReduce { .. });
         let Some(bytes) = self.item_bytes(stage, item) else {
             return Ok(None);
         };
         if grouped {
             let Some(group) = self.stages[stage].groups.get(&item).cloned() else {
-                self.read_group(stage, item, &bytes)?;
+                if reduces {
+                    self.read_children(stage, item);
+                } else {
+                    self.read_group(stage, item, &bytes)?;
+                }
                 return Ok(None);
             };
             if group.is_null() {
@@ -206,7 +247,7 @@ impl Run {
                 );
                 return Err(WorkError::new("limit", text));
             }
-            scope.set("group", group);
+            scope.set(if reduces { "items" } else { "group" }, group);
             return Ok(Some(scope));
         }
         let value = Doc::parse(&bytes).map_err(|error| expression_error("item", &error))?;
@@ -220,6 +261,23 @@ impl Run {
 
     /// An item as JSON: none while its piece is on its way.
     pub(super) fn item_bytes(&mut self, stage: usize, item: u32) -> Option<Bytes> {
+        match self.definition(stage).mode {
+            Mode::Undo { of } => {
+                let original = self.undone_item(stage, item);
+                return if self.definition(usize::from(of)).has_items() {
+                    self.item_bytes(usize::from(of), original)
+                } else {
+                    Some(Bytes::from_static(b"null"))
+                };
+            }
+            Mode::Fork { ref branches, .. } => return branches.get(item as usize).map(|branch| Doc::from_value(&branch.item).to_bytes()),
+            Mode::MapReduce { .. } => {
+                if let Some(place) = super::reduce::place(super::reduce::mapped(&self.header.stages[stage]), item) {
+                    return Some(Bytes::from(format!("{{\"level\":{},\"n\":{}}}", place.level, place.n)));
+                }
+            }
+            _ => {}
+        }
         let pieces = &self.header.stages[stage].pieces;
         let piece = pieces.partition_point(|end| *end <= item);
         let first = if piece == 0 { 0 } else { pieces[piece - 1] };
@@ -230,17 +288,21 @@ impl Run {
         None
     }
 
-    fn prepare(&mut self, stage: usize, item: u32, base: &Scope) -> Result<Prepared, WorkError> {
-        let Some(scope) = self.task_scope(stage, item, base)? else {
+    pub(super) fn prepare(&mut self, stage: usize, item: u32, base: &Scope) -> Result<Prepared, WorkError> {
+        let Some(mut scope) = self.task_scope(stage, item, base)? else {
             return Ok(Prepared::Waits);
         };
+        if let Mode::Undo { .. } = self.definition(stage).mode {
+            match self.undo_scope(stage, item, &mut scope)? {
+                None => return Ok(Prepared::Waits),
+                Some(false) => return Ok(Prepared::Nothing),
+                Some(true) => {}
+            }
+        }
         let compiled = self.compiled.clone();
-        let plan = &compiled.stages[stage];
-        let (call, template) = match (&plan.fallback, item) {
-            (Some(fallback), FALLBACK_ITEM) => (&fallback.call, &fallback.input),
-            _ => (plan.call.as_ref().ok_or_else(|| WorkError::new("definition", "the stage has no `call`"))?, &plan.input),
-        };
-        let input = match template {
+        let task = self.task_of(&compiled, stage, item).ok_or_else(|| WorkError::new("definition", "the stage has no `call`"))?;
+        let call = &task.call;
+        let input = match &task.input {
             Some(template) => template.eval_doc(&scope).map_err(|error| expression_error("`input`", &error))?.to_bytes(),
             None => match self.plain_input(stage, item, &scope)? {
                 Some(input) => input,
@@ -253,6 +315,7 @@ impl Run {
         }
         let work = match call {
             CompiledCall::Activity(name) => Work::Activity { name: name.clone() },
+            CompiledCall::Pipeline(name) => Work::Pipeline { name: name.clone() },
             CompiledCall::Actor { actor, key, handler } => {
                 let key = key.eval_doc(&scope).map_err(|error| expression_error("`key`", &error))?;
                 if key.is_null() {
@@ -272,6 +335,12 @@ impl Run {
         } else {
             match &self.definition(stage).mode {
                 Mode::Scatter { .. } => "item",
+                Mode::MapReduce { .. } if super::reduce::is_reduce(self.definition(stage), &self.header.stages[stage], item) => "items",
+                Mode::MapReduce { .. } => "item",
+                Mode::Undo { .. } => {
+                    let part = |root: &str| (Arc::from(root), scope.get(root).cloned().unwrap_or_else(Doc::null));
+                    return Ok(Some(Doc::object(vec![part("item"), part("output")]).to_bytes()));
+                }
                 Mode::Gather { group_by: Some(_), .. } => "group",
                 Mode::Gather { .. } => return Ok(self.gather(stage)?.map(|doc| doc.to_bytes())),
                 _ => return Ok(Some(Bytes::from_static(b"null"))),
@@ -285,6 +354,7 @@ impl Run {
         let keeps_group = self.compiled.stages[stage].output_reads_group;
         let memory = &mut self.stages[stage];
         memory.due.remove(&item);
+        memory.admitted.remove(&item);
         if !keeps_group {
             memory.groups.remove(&item);
         }
@@ -297,6 +367,7 @@ impl Run {
         };
         slot.take(TaskEvent::Start);
         slot.again = None;
+        slot.sent_before = false;
         slot.attempts += 1;
         slot.input_bytes = input.len() as u64;
         let first = *slot.first_at.get_or_insert(now);
@@ -304,17 +375,30 @@ impl Run {
         let attempt_ms = timeout.attempt.map(|span| u64::try_from(span.0.as_millis()).unwrap_or(u64::MAX));
         let timeout_ms = [attempt_ms, left].into_iter().flatten().min();
         let attempt = slot.attempts;
-        let key = effect_key(self.id.0, &[self.definition(stage).name.as_bytes(), &item.to_be_bytes()]);
+        let (name, place, fresh) = (self.definition(stage).name.as_bytes(), item.to_be_bytes(), self.fresh(stage).to_be_bytes());
+        // What is started over is another effect: whoever keeps the old key would give the old answer.
+        let key = if fresh == [0; 4] { effect_key(self.id.0, &[name, &place]) } else { effect_key(self.id.0, &[name, &place, &fresh]) };
         out.effects.commands.push(Command::Dispatch(Dispatch { stage: stage as u16, item, attempt, work, input, key, timeout_ms }));
         self.dirty = true;
     }
 
     pub(super) fn timeout_of(&self, stage: usize, item: u32) -> Timeout {
-        let plan = &self.compiled.stages[stage];
-        match (&plan.fallback, item) {
-            (Some(fallback), FALLBACK_ITEM) => fallback.timeout.clone(),
-            _ => plan.timeout.clone(),
+        let compiled = self.compiled.clone();
+        self.task_of(&compiled, stage, item).map_or(Timeout { attempt: None, total: None }, |task| task.timeout.clone())
+    }
+
+    /// What a task calls.
+    pub(super) fn task_of<'a>(&self, compiled: &'a Compiled, stage: usize, item: u32) -> Option<&'a CompiledTask> {
+        let plan = &compiled.stages[stage];
+        if item == FALLBACK_ITEM {
+            return plan.fallback.as_ref();
         }
+        let which = match compiled.plan[stage].mode {
+            Mode::Fork { .. } => item as usize,
+            Mode::MapReduce { .. } => usize::from(super::reduce::is_reduce(&compiled.plan[stage], &self.header.stages[stage], item)),
+            _ => 0,
+        };
+        plan.tasks.get(which)
     }
 }
 

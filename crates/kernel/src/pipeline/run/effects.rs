@@ -7,7 +7,9 @@ use crate::error::{AttemptError, WorkError};
 use crate::id::{ActorId, ApprovalId, Key};
 use crate::journal::Hash32;
 use crate::machine::RunState;
+use crate::policy::Throttle;
 use crate::ports::Put;
+use crate::record::line::{Entering, LineSays};
 use crate::record::run::Stored;
 use crate::time::Millis;
 
@@ -47,8 +49,19 @@ pub enum RunInput {
         /// What is missing, as a sentence.
         reason: String,
     },
+    /// A permit of a shared limit has come for a task.
+    Admitted {
+        /// Of which stage.
+        stage: u16,
+        /// Of which item.
+        item: u32,
+        /// Which [`Command::Borrow`] it answers.
+        number: u64,
+    },
     /// What was missing may be back.
     Unblock,
+    /// What the line of its pipeline says.
+    Line(LineSays),
     /// The run's timer fired.
     TimerFired,
     /// A signal from outside.
@@ -83,6 +96,28 @@ pub enum RunInput {
     Resume,
     /// Run what failed, or was cancelled, again; finished tasks stay.
     RetryFailed,
+    /// The same, and more of it.
+    Retry(Retry),
+}
+
+/// What is run again beside what failed or was cancelled.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Retry {
+    /// This stage, and every stage that depends on it, starts over.
+    pub from: Option<String>,
+    /// Of what.
+    pub tasks: Again,
+}
+
+/// Which tasks of a stage that is run again run again.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Again {
+    /// All of them.
+    #[default]
+    All,
+    /// Those that failed: of the stage that is named, else of every stage, those that `on_failure: continue` has passed
+    /// over among them. What depends on such a stage starts over.
+    Failed,
 }
 
 /// Who answers an approval.
@@ -213,10 +248,39 @@ pub enum ApprovalChange {
 pub enum Command {
     /// Start an attempt.
     Dispatch(Dispatch),
+    /// Ask for a permit of a shared limit; [`RunInput::Admitted`] answers. It goes back when the attempt ends.
+    Borrow {
+        /// For which stage.
+        stage: u16,
+        /// For which item.
+        item: u32,
+        /// Names it in its answer.
+        number: u64,
+        /// Which limit.
+        limit: ActorId,
+        /// What it limits to.
+        throttle: Throttle,
+    },
+    /// Give back permits whose attempts have not started, and ask for none.
+    GiveBack {
+        /// Of which stage.
+        stage: u16,
+        /// Of which item; none: of all.
+        item: Option<u32>,
+    },
     /// Stop every attempt of a stage that runs; their ends are not waited for.
     AbortStage {
         /// Which stage.
         stage: u16,
+    },
+    /// Ask the line of its pipeline for its place: again after a restart.
+    EnterLine(Entering),
+    /// Cancel calls that an earlier process may have made and this one did not make again.
+    CancelCalls {
+        /// Of which stage.
+        stage: u16,
+        /// Items, the attempt of each, and whom it called.
+        calls: Vec<(u32, u32, Work)>,
     },
     /// The run has ended.
     RunEnded {
@@ -262,6 +326,11 @@ pub enum Work {
         target: ActorId,
         /// Which handler.
         handler: String,
+    },
+    /// A run of another pipeline.
+    Pipeline {
+        /// Its name.
+        name: String,
     },
 }
 
@@ -351,6 +420,25 @@ pub enum RunRefused {
         /// Who may.
         assignees: Vec<String>,
     },
+    /// It fails, and what it did is being undone.
+    #[error("the run has failed and undoes what it did ({done} of {all} stages): wait for its end, or mend what its compensation waits for")]
+    Compensating {
+        /// Stages undone.
+        done: u32,
+        /// Of so many.
+        all: usize,
+    },
+    /// It has no such stage.
+    #[error("the run has no stage `{name}`; it has {}", known.join(", "))]
+    NoStage {
+        /// Which.
+        name: String,
+        /// Those that it has.
+        known: Vec<String>,
+    },
+    /// What it did was undone.
+    #[error("what the run did was undone by its compensation: start a new run instead")]
+    Compensated,
     /// Too many signals are kept.
     #[error("the run keeps {kept} signals that no stage has taken (limit: signals = {kept}): wait until it takes some, or cancel it")]
     Signals {

@@ -11,9 +11,9 @@ use crate::error::{AttemptError, WorkError};
 use crate::journal::seal;
 use crate::limit::INLINE_BYTES;
 use crate::machine::{APPROVAL, ApprovalEvent, RunEvent, StageEvent, StageState, TaskEvent, TaskState};
-use crate::pipeline::definition::{MaxFailed, Mode, OnFailure};
+use crate::pipeline::definition::{MaxFailed, Mode, OnFailure, Rest};
 use crate::pipeline::expression::{Doc, Scope};
-use crate::policy::{Verdict, after_failure};
+use crate::policy::{Retry, Verdict, after_failure};
 use crate::record::run::{FALLBACK_ITEM, FailedAttempt, Happening, Phase, Stored, TaskEnd, TaskRow, Wait, group_key, task_key};
 use crate::time::Millis;
 use crate::wire;
@@ -98,6 +98,8 @@ impl Run {
             let memory = &mut self.stages[stage];
             memory.running += 1;
             memory.due.remove(&item);
+            memory.asked.remove(&item);
+            memory.admitted.remove(&item);
             if let Some(again) = again {
                 memory.retries.remove(&(again, item));
             }
@@ -127,6 +129,9 @@ impl Run {
         let Some(output) = &plan.output else {
             return Ok(result);
         };
+        if !super::reduce::gives_output(self.definition(stage), &self.header.stages[stage], item) {
+            return Ok(result);
+        }
         let value = Doc::parse(&result).map_err(|error| expression_error("result", &error))?;
         // Invariant: what `output` reads was there when the task started, and stays while its stage runs.
         let base = self.scope(&plan.task_reads)?.unwrap_or_else(Scope::new);
@@ -164,11 +169,7 @@ impl Run {
         self.note_failure(stage, item, &failure.error, now);
         let timeout = self.timeout_of(stage, item);
         let compiled = self.compiled.clone();
-        let plan = &compiled.stages[stage];
-        let policy = match (&plan.fallback, item) {
-            (Some(fallback), FALLBACK_ITEM) => &fallback.retry,
-            _ => &plan.retry,
-        };
+        let policy = self.task_of(&compiled, stage, item).map_or_else(Retry::none, |task| task.retry.clone());
         let at = &self.header.stages[stage];
         let (low, round) = (at.low, at.round);
         let seed = self.seed(stage, item);
@@ -177,7 +178,7 @@ impl Run {
         };
         let attempts = slot.attempts.saturating_sub(slot.earlier);
         let past = |at: Millis| timeout.total.is_some_and(|total| slot.first_at.is_some_and(|first| at >= first.after(total.0)));
-        let error = match after_failure(attempts, &failure, policy, seed) {
+        let error = match after_failure(attempts, &failure, &policy, seed) {
             Verdict::Again { delay } if !past(now.after(delay)) => {
                 let again = now.after(delay);
                 slot.take(TaskEvent::Again);
@@ -257,29 +258,34 @@ impl Run {
         self.dirty = true;
         match outcome {
             Outcome::Completed(bytes) => {
-                self.index_item(stage, item, &bytes, out);
+                let gives = super::reduce::gives_output(self.definition(stage), &self.header.stages[stage], item);
+                if gives {
+                    self.index_item(stage, item, &bytes, out);
+                }
                 let at = &mut self.header.stages[stage];
                 if item != FALLBACK_ITEM {
                     at.done += 1;
                 }
                 at.attempts += u64::from(attempts);
-                at.output_bytes += bytes.len() as u64;
-                if at.total == 1
-                    && bytes.len() <= INLINE_BYTES
-                    && !matches!(self.definition(stage).mode, Mode::Scatter { .. } | Mode::Gather { group_by: Some(_), .. })
-                {
+                if gives {
+                    at.output_bytes += bytes.len() as u64;
+                }
+                if at.total == 1 && bytes.len() <= INLINE_BYTES && !self.definition(stage).has_items() {
                     self.stages[stage].only = Some(bytes.clone());
                 }
                 let output = self.store(bytes, out);
                 let row = row_of(&slot, round, now, TaskEnd::Completed { output });
                 out.effects.put(task_key(self.id, number, item), wire::encode(&row));
+                if item != FALLBACK_ITEM && self.definition(stage).takes_first() {
+                    if !matches!(self.definition(stage).mode, Mode::Fork { rest: Rest::Run, .. }) {
+                        self.abort(stage, out);
+                    }
+                    self.complete_stage(stage);
+                }
             }
             Outcome::Failed { error, output } => {
                 let error = bounded(error);
-                let value = match self.definition(stage).mode {
-                    Mode::Scatter { .. } | Mode::Gather { group_by: Some(_), .. } if item != FALLBACK_ITEM => self.item_bytes(stage, item),
-                    _ => None,
-                };
+                let value = if item != FALLBACK_ITEM && self.definition(stage).has_items() { self.item_bytes(stage, item) } else { None };
                 let value = self.store(value.unwrap_or_else(|| Bytes::from_static(b"null")), out);
                 let at = &mut self.header.stages[stage];
                 if item != FALLBACK_ITEM {
@@ -315,10 +321,12 @@ impl Run {
             return;
         }
         let value = Doc::parse(bytes).unwrap_or_else(|_| Doc::null());
+        // Of a stage that was started over the row says in which round it was written.
+        let row = if self.fresh(stage) == 0 { Bytes::from_static(&[wire::VERSION]) } else { wire::encode(&self.header.stages[stage].round) };
         for (gather, place) in feeds {
             match self.group_of(usize::from(*gather), item, &value) {
                 Ok(None) => {}
-                Ok(Some(group)) => out.effects.put(group_key(self.id, *gather, group.as_bytes(), *place, item), Bytes::from_static(&[wire::VERSION])),
+                Ok(Some(group)) => out.effects.put(group_key(self.id, *gather, group.as_bytes(), *place, item), row.clone()),
                 Err(error) => {
                     let text = format!("stage `{}`: {}", self.definition(stage).name, error.message);
                     self.header.stages[usize::from(*gather)].defect.get_or_insert(WorkError::new(error.code, text));
@@ -331,7 +339,12 @@ impl Run {
         let compiled = self.compiled.clone();
         let at = &self.header.stages[stage];
         let (failed, total) = (u64::from(at.failed), u64::from(at.total));
-        match &compiled.definition.stages[stage].on_failure {
+        if let Mode::Undo { .. } = compiled.plan[stage].mode {
+            self.note_trouble(stage, item, &error);
+        }
+        match &compiled.plan[stage].on_failure {
+            // One of several is enough: they fail when the last of them has failed.
+            _ if item != FALLBACK_ITEM && compiled.plan[stage].takes_first() && failed < total => {}
             _ if item == FALLBACK_ITEM => self.fail_stage(stage, error, now, out),
             OnFailure::Fail => self.fail_stage(stage, error, now, out),
             OnFailure::Continue { max_failed } => {
@@ -360,17 +373,22 @@ impl Run {
         }
     }
 
-    fn abort(&mut self, stage: usize, out: &mut Out) {
-        if self.stages[stage].running > 0 {
+    pub(super) fn abort(&mut self, stage: usize, out: &mut Out) {
+        self.cancel_calls(stage, out);
+        let memory = &mut self.stages[stage];
+        if memory.running > 0 || memory.borrows() {
             out.effects.commands.push(Command::AbortStage { stage: stage as u16 });
-            self.stages[stage].running = 0;
-            self.stages[stage].in_flight_bytes = 0;
+            memory.running = 0;
+            memory.in_flight_bytes = 0;
+            memory.asked.clear();
+            memory.admitted.clear();
         }
     }
 
     /// The stage has its output.
     pub(super) fn complete_stage(&mut self, stage: usize) {
         self.stage_event(stage, StageEvent::Complete, None);
+        self.note_finished(stage);
         let memory = &mut self.stages[stage];
         memory.clear();
         let only = memory.only.take();
@@ -388,9 +406,18 @@ impl Run {
     /// The stage fails, and the run with it.
     pub(super) fn fail_stage(&mut self, stage: usize, error: WorkError, now: Millis, out: &mut Out) {
         let error = bounded(error);
+        let unread = self.is_loser(stage);
         self.stage_event(stage, StageEvent::Fail, Some(error.to_string()));
         self.header.stages[stage].error = Some(error.clone());
         self.abort(stage, out);
+        if unread {
+            return;
+        }
+        if let Mode::Undo { .. } = self.definition(stage).mode {
+            self.note_trouble(stage, FALLBACK_ITEM, &error);
+            self.stages[stage].clear();
+            return;
+        }
         let text = format!("stage `{}`: {}", self.definition(stage).name, error.message);
         self.fail_run(WorkError::new(error.code, text), now, out);
     }
@@ -430,16 +457,14 @@ impl Run {
         // A waiting or paused run whose last stage has ended completes from `running`.
         if matches!(event, RunEvent::Complete) {
             self.run_event(RunEvent::Wake, None);
+        } else if self.annex.ending.is_none() && self.begin_undoing(event, reason.clone(), out) {
+            return;
         }
         self.run_event(event, reason);
         for stage in 0..self.stages.len() {
-            self.abort(stage, out);
-            self.withdraw(stage);
-            if !self.header.stages[stage].state.ended() {
-                self.stage_event(stage, StageEvent::Cancel, None);
+            if stage < self.compiled.definition.stages.len() || self.header.stages[stage].state != StageState::Pending {
+                self.drop_stage(stage, out);
             }
-            self.stages[stage].clear();
-            self.readings.forget(stage as u16);
         }
         self.docs.clear();
         self.gathered.clear();
@@ -449,6 +474,17 @@ impl Run {
         let ended = Command::RunEnded { state: self.header.state, output: self.header.output.clone(), error: self.header.error.clone() };
         out.effects.commands.push(ended);
         self.dirty = true;
+    }
+
+    /// Nothing of a stage runs or waits any more; one that has not ended is cancelled.
+    pub(super) fn drop_stage(&mut self, stage: usize, out: &mut Out) {
+        self.abort(stage, out);
+        self.withdraw(stage);
+        if !self.header.stages[stage].state.ended() {
+            self.stage_event(stage, StageEvent::Cancel, None);
+        }
+        self.stages[stage].clear();
+        self.readings.forget(stage as u16);
     }
 
     fn withdraw(&mut self, stage: usize) {
@@ -461,7 +497,7 @@ impl Run {
 
     /// Takes approvals that nobody will answer off the list, as many as fit.
     pub(super) fn unlist(&mut self, out: &mut Out) {
-        for at in &mut self.header.stages {
+        for at in self.header.stages.iter_mut().filter(|at| at.state.ended()) {
             let Some(Wait::Approval { id, listed, .. }) = &mut at.wait else { continue };
             if !*listed {
                 continue;
@@ -481,7 +517,7 @@ fn row_of(slot: &Slot, round: u32, now: Millis, end: TaskEnd) -> TaskRow {
     TaskRow { round, attempts: slot.attempts, earlier: slot.earlier, first_at: slot.first_at.unwrap_or(now), at: now, failures: slot.failures.clone(), end }
 }
 
-fn bounded(mut error: WorkError) -> WorkError {
+pub(super) fn bounded(mut error: WorkError) -> WorkError {
     if error.message.len() > MESSAGE_BYTES {
         let cut = (0..=MESSAGE_BYTES).rev().find(|at| error.message.is_char_boundary(*at)).unwrap_or(0);
         error.message.truncate(cut);

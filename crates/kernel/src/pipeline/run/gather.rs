@@ -36,7 +36,8 @@ impl Run {
         }
         let compiled = self.compiled.clone();
         let members = &compiled.stages[stage].members;
-        let bytes: u64 = members.iter().map(|member| self.header.stages[usize::from(*member)].output_bytes).sum();
+        let read = self.read_members(stage);
+        let bytes: u64 = read.iter().map(|member| self.header.stages[usize::from(*member)].output_bytes).sum();
         if bytes > EXPRESSION_INPUT_BYTES as u64 {
             let name = &self.definition(stage).name;
             let text =
@@ -44,7 +45,7 @@ impl Run {
             return Err(WorkError::new("limit", text));
         }
         let mut there = true;
-        for member in members {
+        for member in &read {
             there &= self.ensure_outputs(usize::from(*member))?;
         }
         let indexed = compiled.stages[stage].indexed();
@@ -55,10 +56,10 @@ impl Run {
         if !there {
             return Ok(None);
         }
-        let Mode::Gather { combine, group_by, .. } = &compiled.definition.stages[stage].mode else {
+        let Mode::Gather { combine, group_by, .. } = &compiled.plan[stage].mode else {
             return Ok(Some(Doc::null()));
         };
-        let name = |member: u16| Arc::from(compiled.definition.stages[usize::from(member)].name.as_str());
+        let name = |member: u16| Arc::from(compiled.plan[usize::from(member)].name.as_str());
         let rows = self.index.remove(&(stage as u16)).unwrap_or_default();
         let doc = if group_by.is_some() {
             let mut groups: Vec<(String, Vec<Doc>)> = Vec::new();
@@ -85,7 +86,7 @@ impl Run {
                     by_member[usize::from(*place)].push(self.member_item(members[usize::from(*place)], *item));
                 }
             } else {
-                for (place, member) in members.iter().enumerate() {
+                for (place, member) in members.iter().enumerate().filter(|(_, member)| read.contains(member)) {
                     if let Some(doc) = self.docs.get(member) {
                         let kept = doc.items.iter().enumerate().filter(|(item, _)| !doc.failed.contains(&(*item as u32)));
                         by_member[place].extend(kept.map(|(_, value)| value.clone()));
@@ -100,7 +101,14 @@ impl Run {
                         (false, None) => Doc::null(),
                         (true, last) => Doc::list(items.into_iter().chain(last).collect()),
                     };
-                    Doc::object(members.iter().zip(by_member).map(|(member, items)| (name(*member), one(*member, items))).collect())
+                    Doc::object(
+                        members
+                            .iter()
+                            .zip(by_member)
+                            .filter(|(member, _)| read.contains(member))
+                            .map(|(member, items)| (name(*member), one(*member, items)))
+                            .collect(),
+                    )
                 }
             }
         };
@@ -110,17 +118,16 @@ impl Run {
 
     /// Whether the output of a stage is a list of the outputs of its tasks.
     fn is_wide(&self, stage: usize) -> bool {
-        let wide = matches!(self.definition(stage).mode, Mode::Scatter { .. } | Mode::Gather { group_by: Some(_), .. });
-        wide && self.header.stages[stage].phase != Phase::Fallback
+        self.definition(stage).is_wide() && self.header.stages[stage].phase != Phase::Fallback
     }
 
     fn member_item(&self, member: u16, item: u32) -> Doc {
-        let at = if item == FALLBACK_ITEM { 0 } else { item as usize };
+        let at = if item == FALLBACK_ITEM || !self.definition(usize::from(member)).is_wide() { 0 } else { item as usize };
         self.docs.get(&member).and_then(|doc| doc.items.get(at)).cloned().unwrap_or_else(Doc::null)
     }
 
     pub(super) fn gathered_failures(&self, stage: usize) -> Doc {
-        let members = &self.compiled.stages[stage].members;
+        let members = self.read_members(stage);
         let failures = members.iter().filter_map(|member| self.docs.get(member)).filter_map(|doc| doc.failures.as_list()).flatten();
         Doc::list(failures.collect())
     }
@@ -132,10 +139,10 @@ impl Run {
     }
 
     pub(super) fn take_index(&mut self, stage: u16, found: &mut Vec<(String, u16, u32)>, rows: &[(Key, Bytes)]) -> Result<Option<Ask>, RunDamaged> {
-        for (key, _) in rows {
+        for (key, value) in rows {
             let malformed = || RunDamaged::Missing { what: format!("a well-formed index row of stage {stage}") };
             let (group, place, item) = parts_of_group_key(key).ok_or_else(malformed)?;
-            if self.is_member_item(stage, place, item) {
+            if self.is_member_item(stage, place, item) && self.is_of_now(stage, place, value)? {
                 found.push((String::from_utf8_lossy(group).into_owned(), place, item));
             }
         }
@@ -152,7 +159,15 @@ impl Run {
     /// Whether an index row counts: when a fallback gave a stage's output, what its tasks gave before does not.
     fn is_member_item(&self, gather: u16, place: u16, item: u32) -> bool {
         let member = self.compiled.stages[usize::from(gather)].members.get(usize::from(place));
-        member.is_some_and(|member| (self.header.stages[usize::from(*member)].phase == Phase::Fallback) == (item == FALLBACK_ITEM))
+        let reads = |member: &u16| self.compiled.stages[usize::from(gather)].quorum.is_none() || self.read_members(usize::from(gather)).contains(member);
+        member.is_some_and(|member| reads(member) && (self.header.stages[usize::from(*member)].phase == Phase::Fallback) == (item == FALLBACK_ITEM))
+    }
+
+    /// Whether an index row was written since the gathered stage was started over, if it was.
+    fn is_of_now(&self, gather: u16, place: u16, value: &[u8]) -> Result<bool, RunDamaged> {
+        let member = self.compiled.stages[usize::from(gather)].members.get(usize::from(place));
+        let fresh = member.map_or(0, |member| self.fresh(usize::from(*member)));
+        Ok(fresh == 0 || (value.len() > 1 && decode::<u32>("round of an index row", value)? >= fresh))
     }
 
     /// Asks for the members of a group; `key` is its JSON text.
@@ -164,6 +179,16 @@ impl Run {
         let members = Members { key: doc, text, keys: Vec::new(), at: 0, items: Vec::new(), large: VecDeque::new(), bytes: 0 };
         self.readings.begin(Target::Group(number, item), Progress::Group(members), ask);
         Ok(())
+    }
+
+    /// Asks for the outputs that one task reduces.
+    pub(super) fn read_children(&mut self, stage: usize, item: u32) {
+        let number = stage as u16;
+        let Some(place) = super::reduce::place(super::reduce::mapped(&self.header.stages[stage]), item) else { return };
+        let keys: Vec<Key> = place.children.map(|child| task_key(self.id, number, child)).collect();
+        let members =
+            Members { key: Doc::null(), text: String::new(), keys: keys.clone(), at: keys.len(), items: Vec::new(), large: VecDeque::new(), bytes: 0 };
+        self.readings.begin(Target::Group(number, item), Progress::Group(members), Ask::Get(keys));
     }
 
     fn group_range(&self, stage: u16, text: &str) -> Range<Key> {
@@ -194,11 +219,11 @@ impl Run {
                 }
             }
             Supply::Rows(rows) => {
-                for (key, _) in &rows {
+                for (key, value) in &rows {
                     let Some((_, place, row)) = parts_of_group_key(key) else {
                         continue;
                     };
-                    if self.is_member_item(stage, place, row) {
+                    if self.is_member_item(stage, place, row) && self.is_of_now(stage, place, value)? {
                         let member = self.compiled.stages[usize::from(stage)].members[usize::from(place)];
                         members.keys.push(task_key(self.id, member, row));
                     }
@@ -218,12 +243,13 @@ impl Run {
             members.at = to;
             return Ok(Some(Ask::Get(keys)));
         }
+        let reduces = matches!(self.definition(usize::from(stage)).mode, Mode::MapReduce { .. });
         let doc = if over {
             // Null stands for a group that is too large; its task fails with the limit's name.
             Doc::null()
         } else {
             let items = Doc::list(std::mem::take(&mut members.items));
-            Doc::object(vec![(Arc::from("key"), members.key.clone()), (Arc::from("items"), items)])
+            if reduces { items } else { Doc::object(vec![(Arc::from("key"), members.key.clone()), (Arc::from("items"), items)]) }
         };
         self.stages[usize::from(stage)].groups.insert(item, doc);
         Ok(None)

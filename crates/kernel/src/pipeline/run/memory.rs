@@ -4,6 +4,7 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::effects::Work;
+use crate::id::ActorId;
 use crate::machine::{StageState, TASK, TaskEvent, TaskState};
 use crate::pipeline::expression::Doc;
 use crate::pipeline::throttle::Gate;
@@ -23,11 +24,13 @@ pub(super) struct Slot {
     pub failures: Vec<FailedAttempt>,
     /// Of the attempt that runs.
     pub input_bytes: u64,
+    /// Whether its next attempt may have been started by an earlier process.
+    pub sent_before: bool,
 }
 
 impl Slot {
     pub fn new() -> Slot {
-        Slot { state: TaskState::Queued, again: None, attempts: 0, earlier: 0, first_at: None, failures: Vec::new(), input_bytes: 0 }
+        Slot { state: TaskState::Queued, again: None, attempts: 0, earlier: 0, first_at: None, failures: Vec::new(), input_bytes: 0, sent_before: false }
     }
 
     /// Moves on if the machine of a task lets it.
@@ -51,6 +54,7 @@ impl Slot {
             first_at: Some(row.first_at),
             failures: row.failures.clone(),
             input_bytes: 0,
+            sent_before: false,
         };
         match &row.end {
             TaskEnd::Completed { .. } => slot.state = TaskState::Completed,
@@ -118,6 +122,14 @@ pub(super) struct StageMemory {
     pub prepared: Option<(u32, Work, Bytes)>,
     /// Members of groups, read for tasks about to start.
     pub groups: BTreeMap<u32, Doc>,
+    /// Tasks that wait for a permit of a shared limit: the number under which it was asked for, and which limit.
+    pub asked: BTreeMap<u32, (u64, ActorId)>,
+    /// Tasks with a permit, about to start.
+    pub admitted: BTreeSet<u32>,
+    /// Whom tasks may have called in an earlier process.
+    pub sent: BTreeMap<u32, Work>,
+    /// The rows of the undone stage that `old` holds.
+    pub page: Option<u32>,
     /// The output of the stage's only task, if it ended in this process and is small.
     pub only: Option<Bytes>,
 }
@@ -133,15 +145,24 @@ impl StageMemory {
             retries: BTreeSet::new(),
             running: 0,
             in_flight_bytes: 0,
-            gate: Gate::new(throttle.cloned().unwrap_or_default(), &header.window),
+            gate: Gate::new(throttle.filter(|throttle| throttle.key.is_none()).cloned().unwrap_or_default(), &header.window),
             pieces: BTreeMap::new(),
             expansion: None,
             old: BTreeMap::new(),
             old_to: 0,
             prepared: None,
             groups: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            admitted: BTreeSet::new(),
+            sent: BTreeMap::new(),
+            page: None,
             only: None,
         }
+    }
+
+    /// Whether a task waits for a permit, or has one and has not started.
+    pub fn borrows(&self) -> bool {
+        !self.asked.is_empty() || !self.admitted.is_empty()
     }
 
     /// Forgets tasks; starts counted by the throttle stay counted.
@@ -158,5 +179,9 @@ impl StageMemory {
         self.old_to = 0;
         self.prepared = None;
         self.groups = BTreeMap::new();
+        self.asked = BTreeMap::new();
+        self.admitted = BTreeSet::new();
+        self.sent = BTreeMap::new();
+        self.page = None;
     }
 }

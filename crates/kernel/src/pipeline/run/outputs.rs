@@ -13,7 +13,7 @@ use crate::journal::Hash32;
 use crate::limit::EXPRESSION_INPUT_BYTES;
 use crate::machine::StageState;
 use crate::pipeline::compiled::{Reads, is_plain_gather};
-use crate::pipeline::definition::{Combine, Mode};
+use crate::pipeline::definition::Mode;
 use crate::pipeline::expression::Doc;
 use crate::ports::after_prefix;
 use crate::record::run::{FALLBACK_ITEM, Phase, Piece, Stored, TaskEnd, TaskRow, item_of_task_key, items_key, task_key};
@@ -27,6 +27,20 @@ pub(super) struct Outputs {
     large: VecDeque<(Place, Hash32, u64)>,
     pieces: u32,
     keys: Vec<Doc>,
+    /// Whose output alone counts.
+    only: Only,
+}
+
+/// Whose outputs count.
+#[derive(Clone, Copy, Debug, Default)]
+enum Only {
+    /// All.
+    #[default]
+    All,
+    /// That of the only task that has one.
+    Any,
+    /// That of one task.
+    Item(u32),
 }
 
 /// Where a payload belongs.
@@ -95,9 +109,18 @@ impl Run {
             );
             return Err(WorkError::new("limit", text));
         }
-        let total = self.header.stages[stage].total as usize;
-        let outputs = Outputs { items: vec![Doc::null(); total], ..Outputs::default() };
-        let range = task_key(self.id, number, 0)..self.after_tasks(number);
+        let at = &self.header.stages[stage];
+        let (total, failed) = (at.total, at.failed);
+        let only = match self.definition(stage).mode {
+            Mode::MapReduce { .. } => Only::Item(total.saturating_sub(1)),
+            Mode::Fork { first: true, .. } => Only::Any,
+            _ => Only::All,
+        };
+        let places = if matches!(only, Only::All) { total } else { total.min(1) } as usize;
+        let outputs = Outputs { items: vec![Doc::null(); places], only, ..Outputs::default() };
+        // Where nothing failed, the rows of a `map_reduce` before the last one say nothing.
+        let first = if matches!(only, Only::Item(_)) && failed == 0 { total.saturating_sub(1) } else { 0 };
+        let range = task_key(self.id, number, first)..self.after_tasks(number);
         self.readings.begin(Target::Outputs(number), Progress::Outputs(outputs), Ask::Scan { range, limit: PAGE_ROWS });
         Ok(false)
     }
@@ -129,13 +152,23 @@ impl Run {
                         continue;
                     };
                     let row: TaskRow = decode("task", value)?;
+                    if !self.counts(usize::from(stage), &row) {
+                        continue;
+                    }
                     match row.end {
-                        TaskEnd::Completed { .. } if fell_back && item != FALLBACK_ITEM => {}
+                        TaskEnd::Completed { .. } if item != FALLBACK_ITEM && (fell_back || !outputs.counts(item)) => {}
                         TaskEnd::Completed { output: Stored::Inline(bytes) } => outputs.set(item, parse("an output", &bytes)?),
                         TaskEnd::Completed { output: Stored::Chunked { seal, len } } => outputs.large.push_back((Place::Output(item), seal, len)),
                         TaskEnd::Failed { error, item: value, output } if item != FALLBACK_ITEM => {
-                            outputs.failed.insert(item);
-                            outputs.set(item, parse("an output", &output)?);
+                            match outputs.only {
+                                Only::All => {
+                                    outputs.failed.insert(item);
+                                    outputs.set(item, parse("an output", &output)?);
+                                }
+                                Only::Item(only) if only == item => drop(outputs.failed.insert(0)),
+                                Only::Any if at.failed == at.total => drop(outputs.failed.insert(0)),
+                                _ => {}
+                            }
                             let value = match value {
                                 Stored::Inline(bytes) => parse("an item", &bytes)?,
                                 Stored::Chunked { seal, len } => {
@@ -156,13 +189,12 @@ impl Run {
         if let Some((_, seal, len)) = outputs.large.front() {
             return Ok(Some(Ask::Payload { seal: *seal, len: *len }));
         }
-        let mode = &self.definition(usize::from(stage)).mode;
-        let by_key = matches!(mode, Mode::Gather { group_by: Some(_), combine: Combine::Object, .. });
+        let by_key = self.definition(usize::from(stage)).by_key();
         if by_key && !fell_back && (outputs.pieces as usize) < self.header.stages[usize::from(stage)].pieces.len() {
             outputs.pieces += 1;
             return Ok(Some(Ask::Get(vec![items_key(self.id, stage, outputs.pieces - 1)])));
         }
-        let wide = matches!(mode, Mode::Scatter { .. } | Mode::Gather { group_by: Some(_), .. });
+        let wide = self.definition(usize::from(stage)).is_wide();
         let items = std::mem::take(&mut outputs.items);
         let doc = match outputs.fallback.take() {
             Some(output) if fell_back => StageDoc { items: vec![output.clone()], failed: BTreeSet::new(), output, failures: Doc::null() },
@@ -202,7 +234,9 @@ impl Run {
             }
         }
         for (index, at) in self.header.stages.iter().enumerate() {
-            let runs_on_it = at.state == StageState::Running && !self.compiled.stages[index].members.is_empty() && self.compiled.stages[index].input.is_none();
+            let runs_on_it = at.state == StageState::Running
+                && !self.compiled.stages[index].members.is_empty()
+                && self.compiled.stages[index].tasks.first().is_some_and(|task| task.input.is_none());
             if runs_on_it && !self.gathered.contains_key(&(index as u16)) {
                 wanted.extend(&self.compiled.stages[index].members);
             }
@@ -217,8 +251,18 @@ impl Outputs {
     fn set(&mut self, item: u32, value: Doc) {
         if item == FALLBACK_ITEM {
             self.fallback = Some(value);
-        } else if let Some(place) = self.items.get_mut(item as usize) {
-            *place = value;
+        } else {
+            let place = if matches!(self.only, Only::All) { item as usize } else { 0 };
+            if let Some(place) = self.items.get_mut(place) {
+                *place = value;
+            }
+        }
+    }
+
+    fn counts(&self, item: u32) -> bool {
+        match self.only {
+            Only::All | Only::Any => true,
+            Only::Item(only) => only == item,
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::id::Key;
 use crate::machine::TaskState;
 use crate::pipeline::definition::Mode;
 use crate::pipeline::expression::Doc;
-use crate::record::run::{FALLBACK_ITEM, Phase, Piece, Stored, item_of_task_key, items_key, signal_key, task_key};
+use crate::record::run::{FALLBACK_ITEM, Phase, Piece, Stored, TaskRow, item_of_task_key, items_key, signal_key, task_key};
 use crate::wire;
 
 /// Rows of one page: a row may hold 64 KiB.
@@ -36,8 +36,12 @@ pub(super) enum Target {
     Outputs(u16),
     /// The index of a gather.
     Index(u16),
-    /// The members of one group.
+    /// The members of one group, or the outputs that are reduced.
     Group(u16, u32),
+    /// Rows of a stage that is undone.
+    Undone(u16, u32),
+    /// An output of a stage that is undone.
+    UndoneOutput(u16, u32),
     /// The first kept signal for a stage.
     Signal(u16),
 }
@@ -86,7 +90,13 @@ impl Readings {
     /// Answers to what a stage asked for its own tasks are dropped from now on.
     pub fn forget(&mut self, stage: u16) {
         let of_stage = |target: &Target| match target {
-            Target::Slots(of) | Target::Old(of) | Target::Piece(of, _) | Target::Group(of, _) | Target::Signal(of) => *of == stage,
+            Target::Slots(of)
+            | Target::Old(of)
+            | Target::Piece(of, _)
+            | Target::Group(of, _)
+            | Target::Signal(of)
+            | Target::Undone(of, _)
+            | Target::UndoneOutput(of, _) => *of == stage,
             Target::Input | Target::Outputs(_) | Target::Index(_) => false,
         };
         self.progress.retain(|target, _| !of_stage(target));
@@ -123,12 +133,13 @@ impl Run {
             }
             (Target::Slots(stage), _, Supply::Rows(rows)) => self.take_slots(usize::from(*stage), &rows),
             (Target::Old(stage), _, Supply::Rows(rows)) => {
-                let memory = &mut self.stages[usize::from(*stage)];
                 for (key, value) in &rows {
-                    if let Some(item) = item_of_task_key(key) {
-                        memory.old.insert(item, decode("task", value)?);
+                    let row = decode("task", value)?;
+                    if let Some(item) = item_of_task_key(key).filter(|_| self.counts(usize::from(*stage), &row)) {
+                        self.stages[usize::from(*stage)].old.insert(item, row);
                     }
                 }
+                let memory = &mut self.stages[usize::from(*stage)];
                 memory.old_to = memory.old_to.saturating_add(PAGE_ROWS as u32).min(self.header.stages[usize::from(*stage)].visited);
                 Ok(None)
             }
@@ -143,6 +154,12 @@ impl Run {
             (Target::Index(stage), Progress::Index(found), Supply::Rows(rows)) => self.take_index(*stage, found, &rows),
             (Target::Group(stage, item), Progress::Group(members), supply) => self.take_members(*stage, *item, members, supply),
             (Target::Signal(stage), _, supply) => self.take_signal(*stage, supply),
+            (Target::Undone(stage, page), _, Supply::Rows(rows)) => self.take_undone(*stage, *page, &rows),
+            (Target::UndoneOutput(stage, item), _, Supply::Payload(bytes)) => {
+                let output = parse("an output", &bytes)?;
+                self.stages[usize::from(*stage)].groups.insert(*item, output);
+                Ok(None)
+            }
             _ => Err(RunDamaged::Missing { what: "an answer of the kind that was asked for".to_owned() }),
         }
     }
@@ -169,17 +186,19 @@ impl Run {
     }
 
     fn take_slots(&mut self, stage: usize, rows: &[(Key, Bytes)]) -> Result<Option<Ask>, RunDamaged> {
+        let fresh = self.fresh(stage);
         let at = &self.header.stages[stage];
         let memory = &mut self.stages[stage];
         if at.phase == Phase::Fallback {
-            let slot = match rows.first() {
-                Some((_, value)) => Slot::from_row(&decode("task", value)?, at.round),
-                None => Slot::new(),
+            let row: Option<TaskRow> = match rows.first() {
+                Some((_, value)) => Some(decode("task", value)?),
+                None => None,
             };
+            let slot = row.filter(|row| row.round >= fresh).map_or_else(Slot::new, |row| Slot::from_row(&row, at.round));
             if let (TaskState::Queued, Some(again)) = (slot.state, slot.again) {
                 memory.retries.insert((again, FALLBACK_ITEM));
             }
-            memory.fallback = Some(slot);
+            memory.fallback = Some(Slot { sent_before: slot.state == TaskState::Queued, ..slot });
             memory.loaded = true;
             return Ok(None);
         }
@@ -189,7 +208,10 @@ impl Run {
                 continue;
             };
             last = Some(item);
-            memory.old.insert(item, decode("task", value)?);
+            let row: TaskRow = decode("task", value)?;
+            if row.round >= fresh {
+                memory.old.insert(item, row);
+            }
         }
         if let (Some(last), true) = (last, rows.len() >= PAGE_ROWS) {
             let number = stage as u16;
@@ -230,7 +252,7 @@ impl Run {
     }
 
     fn take_signal(&mut self, stage: u16, supply: Supply) -> Result<Option<Ask>, RunDamaged> {
-        let Mode::WaitSignal { signal } = &self.compiled.definition.stages[usize::from(stage)].mode else {
+        let Mode::WaitSignal { signal } = &self.compiled.plan[usize::from(stage)].mode else {
             return Ok(None);
         };
         let Some(first) = self.header.signals.get(signal).and_then(|kept| kept.first()).copied() else {
@@ -253,10 +275,11 @@ impl Run {
 }
 
 fn push_slot(memory: &mut super::memory::StageMemory, item: u32, round: u32) {
-    let slot = match memory.old.remove(&item) {
+    let mut slot = match memory.old.remove(&item) {
         Some(row) => Slot::from_row(&row, round),
         None => Slot::new(),
     };
+    slot.sent_before = slot.state == TaskState::Queued;
     match (slot.state, slot.again) {
         (TaskState::Queued, Some(again)) => {
             memory.retries.insert((again, item));

@@ -2,13 +2,21 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Run;
+use std::collections::BTreeSet;
+
+use super::memory::StageMemory;
+use super::{Run, child_id};
 use crate::error::WorkError;
-use crate::machine::{ApprovalState, RunState, StageState};
+use crate::id::RunId;
+use crate::machine::{ApprovalState, RunState, StageState, TaskState};
+use crate::pipeline::compiled::CompiledCall;
 use crate::pipeline::definition::Mode;
-use crate::record::run::{Phase, Stored, Wait};
+use crate::record::run::{FALLBACK_ITEM, Phase, StageHeader, Stored, Wait};
 use crate::time::Millis;
 use crate::waiting::Waiting;
+
+/// Shared limits that one stage says it waits for.
+const LIMITS_SHOWN: usize = 16;
 
 /// A run as `runs show` and `why` print it.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -80,7 +88,9 @@ impl Run {
     #[must_use]
     pub fn status(&self) -> RunStatus {
         let header = &self.header;
-        let stages = self.stages.iter().zip(&header.stages).enumerate().map(|(stage, (memory, at))| StageStatus {
+        let real = self.compiled.definition.stages.len();
+        let shown = |(stage, (_, at)): &(usize, (&StageMemory, &StageHeader))| *stage < real || at.state != StageState::Pending;
+        let stages = self.stages.iter().zip(&header.stages).enumerate().filter(shown).map(|(stage, (memory, at))| StageStatus {
             name: self.definition(stage).name.clone(),
             state: at.state,
             total: at.total,
@@ -128,6 +138,9 @@ impl Run {
         if let Some(reason) = &header.blocked {
             waiting.push(Waiting::Blocked { reason: reason.clone() });
         }
+        if let (true, Some(line), Some(holder)) = (self.in_line(), &self.annex.line, self.line_holder) {
+            waiting.push(Waiting::RunLimit { key: line.key.clone(), holder });
+        }
         for stage in 0..self.stages.len() {
             if header.stages[stage].state == StageState::Running {
                 self.stage_waits(stage, &mut waiting);
@@ -137,6 +150,16 @@ impl Run {
             waiting.push(if self.dirty { Waiting::Commit } else { Waiting::Turn { position: 0 } });
         }
         waiting
+    }
+
+    /// The runs that tasks of a stage wait for, the first ten.
+    fn children(&self, stage: usize) -> Vec<RunId> {
+        let (at, memory) = (&self.header.stages[stage], &self.stages[stage]);
+        let slots =
+            memory.slots.iter().enumerate().map(|(place, slot)| (at.low + place as u32, slot)).chain(memory.fallback.iter().map(|slot| (FALLBACK_ITEM, slot)));
+        let calls = |item: u32| self.task_of(&self.compiled, stage, item).is_some_and(|task| matches!(task.call, CompiledCall::Pipeline(_)));
+        let running = slots.filter(|(item, slot)| slot.state == TaskState::Running && calls(*item));
+        running.take(10).map(|(item, slot)| child_id(self.id, &self.header.tenant, (stage as u16, item, slot.attempts), at.round)).collect()
     }
 
     fn stage_waits(&self, stage: usize, waiting: &mut Vec<Waiting>) {
@@ -154,6 +177,9 @@ impl Run {
                 waiting.push(Waiting::Approval { stage: name, assignees, expires: *expires });
             }
             (Phase::Tasks | Phase::Fallback, _) => {
+                for child in self.children(stage) {
+                    waiting.push(Waiting::ChildRun { stage: name.clone(), run: child });
+                }
                 if memory.running > 0 {
                     waiting.push(Waiting::Tasks { stage: name.clone(), done: u64::from(at.done), total: u64::from(at.total) });
                 }
@@ -166,6 +192,8 @@ impl Run {
                     let attempt = slot.map_or(1, |slot| slot.attempts + 1);
                     waiting.push(Waiting::RetryAt { name: format!("{name}[{item}]"), attempt, at: *again, last_error });
                 }
+                let limits: BTreeSet<&str> = memory.asked.values().map(|(_, limit)| limit.key.as_str()).collect();
+                waiting.extend(limits.into_iter().take(LIMITS_SHOWN).map(|limit| Waiting::Throttle { limit: limit.to_owned(), position: 0 }));
                 if self.wake.is_some() && self.definition(stage).throttle.is_some() {
                     let position = u64::from(at.total - at.cursor) + memory.due.len() as u64;
                     waiting.push(Waiting::Throttle { limit: format!("stage `{name}`"), position });

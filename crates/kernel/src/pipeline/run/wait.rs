@@ -89,7 +89,7 @@ impl Run {
     /// The first kept signal of a stage: none if there is none, `Some(None)` while it is read.
     fn take_kept_signal(&mut self, stage: usize, out: &mut Out) -> Option<Option<Bytes>> {
         let compiled = self.compiled.clone();
-        let Mode::WaitSignal { signal } = &compiled.definition.stages[stage].mode else {
+        let Mode::WaitSignal { signal } = &compiled.plan[stage].mode else {
             return None;
         };
         let first = *self.header.signals.get(signal)?.first()?;
@@ -186,7 +186,7 @@ impl Run {
     /// Lets an approval expire, and gives its outcome once it is decided.
     fn look_at_approval(&mut self, stage: usize, now: Millis, out: &mut Out) -> Option<Outcome> {
         let compiled = self.compiled.clone();
-        let definition = &compiled.definition.stages[stage];
+        let definition = &compiled.plan[stage];
         let Mode::Approval { expires: span, fallback, escalate_to, .. } = &definition.mode else {
             return None;
         };

@@ -6,14 +6,14 @@ use serde_json::{Value, json};
 use super::world::{World, echo, graph, json_bytes, permanent, pipeline, scatter, seconds, stage};
 use crate::machine::{RunState, StageState};
 use crate::pipeline::compiled::Compiled;
-use crate::pipeline::definition::{Combine, Mode, OnFailure};
+use crate::pipeline::definition::{Combine, Mode, OnFailure, Quorum, Rest};
 use crate::pipeline::run::{Dispatch, RunInput};
 use crate::policy::{Rate, Throttle};
 use crate::record::run::task_key;
 
 fn gather(name: &str, stages: &[&str]) -> crate::pipeline::definition::Stage {
     let stages = stages.iter().map(|stage| (*stage).to_owned()).collect();
-    stage(name, Mode::Gather { stages, keep: None, group_by: None, combine: Combine::Concat })
+    stage(name, Mode::Gather { stages, keep: None, group_by: None, combine: Combine::Concat, wait: Quorum::All, rest: Rest::Cancel })
 }
 
 #[test]

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::world::{World, graph, json_bytes, passing, permanent, seconds, stage};
 use crate::error::AttemptError;
 use crate::machine::RunState;
-use crate::pipeline::definition::{Call, Combine, Definition, MaxFailed, Mode, OnFailure, SleepTime};
+use crate::pipeline::definition::{Branch, Call, Combine, Definition, MaxFailed, Mode, OnFailure, Quorum, Rest, SleepTime, Task};
 use crate::pipeline::run::{Dispatch, RunInput, Work};
 use crate::policy::{Rate, Throttle};
 
@@ -16,6 +16,8 @@ enum Kind {
     Single { reads: Option<usize> },
     Scatter { over: Option<usize>, keep: bool },
     Gather { members: Vec<usize>, keep: bool, group: bool, object: bool, call: bool },
+    Fork { branches: usize, by_name: bool },
+    MapReduce { over: Option<usize> },
     Sleep,
 }
 
@@ -95,10 +97,25 @@ fn definition(specs: &[Spec]) -> Definition {
                     keep: keep.then(|| "item.h >= `2`".to_owned()),
                     group_by: group.then(|| "item.h".to_owned()),
                     combine: if *object { Combine::Object } else { Combine::Concat },
+                    wait: Quorum::All,
+                    rest: Rest::Cancel,
                 };
                 let mut one = stage(&name(index), mode);
                 one.call = call.then(|| Call::Activity("work".to_owned()));
                 one
+            }
+            Kind::Fork { branches, by_name } => {
+                let branch = |n: usize| {
+                    let input = json!({ "b": n, "n": "${input.n}", "i": index });
+                    Branch { item: json!(format!("b{n}")), call: Call::Activity("work".to_owned()), input }
+                };
+                stage(&name(index), Mode::Fork { branches: (0..*branches).map(branch).collect(), by_name: *by_name, first: false, rest: Rest::Cancel })
+            }
+            Kind::MapReduce { over } => {
+                let over = over.map_or("input.list".to_owned(), |other| format!("stages.{}.output", name(other)));
+                let task = |input: Value| Task { call: Call::Activity("work".to_owned()), input };
+                let (map, reduce) = (task(json!({ "x": "${item}", "i": index })), task(json!({ "all": "${items}", "i": index })));
+                stage(&name(index), Mode::MapReduce { over, item_as: None, map, reduce })
             }
             Kind::Sleep => stage(&name(index), Mode::Sleep(SleepTime::For(seconds(5)))),
         };
@@ -173,6 +190,16 @@ fn expect(specs: &[Spec], input: &Value) -> Option<Vec<Outcome>> {
                 let kept = list.iter().filter(|item| !*keep || item.get("h") != Some(&json!(3)));
                 kept.enumerate().map(|(at, item)| (item.clone(), json!({ "x": item, "at": at, "i": index }))).collect()
             }
+            Kind::Fork { branches, by_name } => {
+                by_key = *by_name;
+                keys = (0..*branches).map(|n| json!(format!("b{n}"))).collect();
+                (0..*branches).map(|n| (json!(format!("b{n}")), json!({ "b": n, "n": input["n"], "i": index }))).collect()
+            }
+            Kind::MapReduce { over } => {
+                wide = false;
+                let list = over.map_or(&input["list"], |other| &done[other].output);
+                list.as_array()?.iter().map(|item| (item.clone(), json!({ "x": item, "i": index }))).collect()
+            }
             Kind::Gather { members, keep, group, object, call } => {
                 let mut items: Vec<(usize, Value)> = Vec::new();
                 for member in members {
@@ -231,11 +258,23 @@ fn expect(specs: &[Spec], input: &Value) -> Option<Vec<Outcome>> {
         };
         let mut outcome = plain(Value::Null, Vec::new());
         let mut outputs = Vec::new();
-        for (at, (item, input)) in tasks.iter().enumerate() {
+        let mut tasks = tasks;
+        let (mapped, reduces) = (tasks.len(), matches!(spec.kind, Kind::MapReduce { .. }));
+        let mut at = 0;
+        while at < tasks.len() || (reduces && at == mapped && mapped > 0) {
+            if reduces && at == mapped {
+                let all = std::mem::take(&mut outcome.items);
+                outputs.clear();
+                tasks.push((json!({ "level": 1, "n": 0 }), json!({ "all": all, "i": index })));
+            }
+            let (item, input) = &tasks[at];
+            at += 1;
+            let at = at - 1;
+            let gives = !reduces || at == mapped;
             outcome.attempts += attempts(input);
             match work(input, 2) {
                 Ok(result) => {
-                    let output = if spec.reshape { json!({ "h": result["h"], "of": index }) } else { result };
+                    let output = if spec.reshape && gives { json!({ "h": result["h"], "of": index }) } else { result };
                     outcome.items.push(output.clone());
                     outputs.push(output);
                 }
@@ -248,7 +287,8 @@ fn expect(specs: &[Spec], input: &Value) -> Option<Vec<Outcome>> {
         }
         let failed = outcome.failures.len();
         outcome.output = if by_key {
-            Value::Object(keys.iter().map(|key| key.to_string()).zip(outputs).collect())
+            let key = |key: &Value| key.as_str().map_or_else(|| key.to_string(), str::to_owned);
+            Value::Object(keys.iter().map(key).zip(outputs).collect())
         } else if wide {
             Value::Array(outputs)
         } else {
@@ -271,12 +311,12 @@ fn expect(specs: &[Spec], input: &Value) -> Option<Vec<Outcome>> {
 }
 
 fn is_wide(spec: &Spec) -> bool {
-    matches!(spec.kind, Kind::Scatter { .. } | Kind::Gather { group: true, .. })
+    matches!(spec.kind, Kind::Scatter { .. } | Kind::Fork { .. } | Kind::Gather { group: true, .. })
 }
 
 /// Raw numbers become a graph in which stages refer to earlier ones alone.
 fn specs() -> impl Strategy<Value = Vec<Spec>> {
-    let raw = (0u8..10, any::<u32>(), any::<[bool; 5]>(), 0u8..6, 0u8..4, 0u8..8);
+    let raw = (0u8..14, any::<u32>(), any::<[bool; 5]>(), 0u8..6, 0u8..4, 0u8..8);
     prop::collection::vec(raw, 1..8).prop_map(|raw| {
         let mut specs: Vec<Spec> = Vec::new();
         for (index, (kind, bits, flags, on_failure, throttle, when)) in raw.into_iter().enumerate() {
@@ -291,10 +331,12 @@ fn specs() -> impl Strategy<Value = Vec<Spec>> {
                     members.dedup();
                     if members.is_empty() { Kind::Sleep } else { Kind::Gather { members, keep: flags[1], group: flags[2], object: flags[3], call: flags[4] } }
                 }
-                _ => Kind::Sleep,
+                9 => Kind::Sleep,
+                10 | 11 => Kind::Fork { branches: 1 + (bits as usize >> 20) % 4, by_name: flags[1] },
+                _ => Kind::MapReduce { over: if flags[1] { pick(10) } else { None } },
             };
             match &kind {
-                Kind::Single { reads: Some(other) } | Kind::Scatter { over: Some(other), .. } => deps.push(*other),
+                Kind::Single { reads: Some(other) } | Kind::MapReduce { over: Some(other) } | Kind::Scatter { over: Some(other), .. } => deps.push(*other),
                 Kind::Gather { members, .. } => deps.extend(members),
                 _ => {}
             }

@@ -8,7 +8,7 @@ use super::world::{World, actor_of, echo, graph, json_bytes, passing, permanent,
 use crate::error::AttemptError;
 use crate::limit::Limits;
 use crate::machine::{RunState, StageState};
-use crate::pipeline::definition::{Call, Combine, MaxFailed, Mode, OnFailure, Stage};
+use crate::pipeline::definition::{Call, Combine, MaxFailed, Mode, OnFailure, Quorum, Rest, Stage};
 use crate::pipeline::run::{Dispatch, Work};
 use crate::policy::{Backoff, Rate, Retry, Throttle, Timeout};
 
@@ -18,7 +18,7 @@ fn input_of(dispatch: &Dispatch) -> Value {
 
 fn gather(stages: &[&str], keep: Option<&str>, group_by: Option<&str>, combine: Combine) -> Stage {
     let stages = stages.iter().map(|stage| (*stage).to_owned()).collect();
-    stage("all", Mode::Gather { stages, keep: keep.map(str::to_owned), group_by: group_by.map(str::to_owned), combine })
+    stage("all", Mode::Gather { stages, keep: keep.map(str::to_owned), group_by: group_by.map(str::to_owned), combine, wait: Quorum::All, rest: Rest::Cancel })
 }
 
 fn result_of(definition: crate::pipeline::definition::Definition, input: Value) -> Value {

@@ -19,6 +19,7 @@ use crate::pipeline::run::{ApprovalChange, Ask, ChainVerifier, Command, Dispatch
 use crate::policy::{Retry, Span, Timeout};
 use crate::ports::after_prefix;
 use crate::record::kind::Kind;
+use crate::record::line::Entering;
 use crate::record::run::{ChainRow, Event, RunRow, Stored, TaskEnd, TaskRow, prefix, run_key, task_key};
 use crate::time::Millis;
 use crate::wire;
@@ -38,6 +39,7 @@ pub fn stage(name: &str, mode: Mode) -> Stage {
         retry: None,
         timeout: None,
         throttle: None,
+        compensate: None,
         on_failure: OnFailure::Fail,
     }
 }
@@ -59,7 +61,7 @@ pub fn pipeline(mut stages: Vec<Stage>) -> Definition {
 /// Stages without `depends_on` depend on none.
 pub fn graph(stages: Vec<Stage>) -> Definition {
     let retry = Retry::fixed(3, Duration::from_secs(1));
-    let activity = Activity { executor: Executor::Native, retry, timeout: Timeout::default() };
+    let activity = Activity { executor: Executor::Native, retry, timeout: Timeout::default(), throttle: None };
     Definition {
         version: None,
         name: "test".to_owned(),
@@ -68,9 +70,12 @@ pub fn graph(stages: Vec<Stage>) -> Definition {
         output: Value::Null,
         activities: BTreeMap::from([("work".to_owned(), activity)]),
         timeout: None,
+        concurrency: None,
         retention: None,
         attributes: BTreeMap::new(),
+        schedule: None,
         stages,
+        egress: Vec::new(),
     }
 }
 
@@ -111,6 +116,12 @@ pub struct World {
     /// Every attempt that was ever started.
     pub started: Vec<Dispatch>,
     pub approvals: Vec<ApprovalChange>,
+    /// What was asked of shared limits, and given back.
+    pub borrows: Vec<Command>,
+    /// Calls whose end was asked for although this process had not made them.
+    /// Places in line that were asked for.
+    pub entering: Vec<Entering>,
+    pub cancelled: Vec<(u16, u32, u32, Work)>,
     /// The run's timer row.
     pub timer: Option<Millis>,
     /// What of it is in memory: gone when it fired, until it is set again or the row is read after a kill.
@@ -143,7 +154,7 @@ impl World {
         let input_seal = seal(&seal_key, &input);
         let now = Millis(1_800_000_000_000);
         let context = auth::local("default", now);
-        let start = Start { id, tenant: "default".to_owned(), compiled: compiled.clone(), input, context, seal_key, limits };
+        let start = Start { id, tenant: "default".to_owned(), compiled: compiled.clone(), input, context, seal_key, limits, parent: None };
         let (run, effects) = Run::start(start, now);
         let mut world = World {
             run,
@@ -153,6 +164,9 @@ impl World {
             running: Vec::new(),
             started: Vec::new(),
             approvals: Vec::new(),
+            borrows: Vec::new(),
+            entering: Vec::new(),
+            cancelled: Vec::new(),
             timer: None,
             armed: None,
             commits: 0,
@@ -176,15 +190,16 @@ impl World {
     }
 
     pub fn index(&self, stage: &str) -> usize {
-        self.compiled.definition.stages.iter().position(|other| other.name == stage).unwrap()
+        self.compiled.plan.iter().position(|other| other.name == stage).unwrap()
     }
 
     /// Drops the run and loads it from its rows.
     pub fn kill(&mut self) {
         self.kills += 1;
         self.running.clear();
-        let rows = Run::keys(self.id).map(|key| self.rows[&key].clone());
-        self.run = Run::from_rows(self.id, [&rows[0], &rows[1], &rows[2]], None, self.limits).unwrap();
+        let rows = Run::keys(self.id).map(|key| self.rows.get(&key).cloned());
+        let [row, definition, seal_key] = [0, 1, 2].map(|at: usize| rows[at].clone().unwrap());
+        self.run = Run::from_rows(self.id, [&row, &definition, &seal_key], rows[3].as_deref(), None, self.limits).unwrap();
         assert_eq!(self.run.compiled().version, self.compiled.version);
         assert_eq!(self.timer, self.run.header().timer);
         self.armed = self.timer;
@@ -244,11 +259,15 @@ impl World {
                     self.started.push(dispatch.clone());
                     self.running.push(dispatch);
                 }
+                Command::Borrow { .. } | Command::GiveBack { .. } => self.borrows.push(command),
                 Command::AbortStage { stage } => self.running.retain(|dispatch| dispatch.stage != stage),
+                Command::EnterLine(entering) => self.entering.push(entering),
+                Command::CancelCalls { stage, calls } => self.cancelled.extend(calls.into_iter().map(|(item, attempt, work)| (stage, item, attempt, work))),
                 Command::RunEnded { state, output, error } => {
                     assert!(state.ended());
                     assert_eq!(output.is_some(), state == RunState::Completed);
-                    assert_eq!(error.is_some(), state == RunState::Failed);
+                    assert!(error.is_some() == (state == RunState::Failed) || state == RunState::Cancelled);
+                    self.running.retain(|dispatch| self.compiled.plan[usize::from(dispatch.stage)].takes_first());
                 }
             }
         }
@@ -264,9 +283,11 @@ impl World {
     fn check_start(&self, dispatch: &Dispatch) {
         let header = self.run.header();
         let stage = usize::from(dispatch.stage);
-        if let Some(row) = self.task(stage, dispatch.item) {
+        if let Some(row) = self.task(stage, dispatch.item).filter(|row| self.run.counts(stage, row)) {
+            let reduces = matches!(self.compiled.plan[stage].mode, Mode::MapReduce { .. }) && row.round != header.stages[stage].round;
             let ended = match row.end {
-                TaskEnd::Completed { .. } => true,
+                // What was reduced before a retry of the run may have been reduced from less.
+                TaskEnd::Completed { .. } => !reduces,
                 TaskEnd::Failed { .. } => row.round == header.stages[stage].round,
                 TaskEnd::Again { at } => {
                     assert!(row.round != header.stages[stage].round || at <= self.now, "started before its delay");
@@ -279,7 +300,7 @@ impl World {
             assert!(header.stages[usize::from(*other)].state.lets_on(), "stage {stage} starts before stage {other} has ended");
         }
         assert!(!self.running.iter().any(|other| other.stage == dispatch.stage && other.item == dispatch.item));
-        if let Some(most) = self.compiled.definition.stages[stage].throttle.as_ref().and_then(|throttle| throttle.concurrency) {
+        if let Some(most) = self.compiled.plan[stage].throttle.as_ref().filter(|throttle| throttle.key.is_none()).and_then(|throttle| throttle.concurrency) {
             let running = self.running.iter().filter(|other| other.stage == dispatch.stage).count();
             assert!(running < most as usize, "{running} already run");
         }
@@ -454,7 +475,7 @@ impl World {
             let row: ChainRow = wire::decode("chain entry", value).unwrap();
             verifier.entry(number, row)?;
         }
-        let kinds = [Kind::SealKey, Kind::RunDefinition, Kind::RunItems, Kind::RunTask, Kind::RunGroup, Kind::RunEvent, Kind::InvocationSignal];
+        let kinds = [Kind::SealKey, Kind::RunDefinition, Kind::RunAnnex, Kind::RunItems, Kind::RunTask, Kind::RunGroup, Kind::RunEvent, Kind::InvocationSignal];
         for (key, value) in kinds.into_iter().flat_map(|kind| self.of_kind(kind)) {
             verifier.row(key, value)?;
         }
@@ -479,6 +500,6 @@ pub fn echo(dispatch: &Dispatch) -> Result<Bytes, AttemptError> {
 pub fn actor_of(dispatch: &Dispatch) -> Option<&ActorId> {
     match &dispatch.work {
         Work::Actor { target, .. } => Some(target),
-        Work::Activity { .. } => None,
+        Work::Activity { .. } | Work::Pipeline { .. } => None,
     }
 }

@@ -1,0 +1,140 @@
+//! Runs that are tasks of other runs: started, answered and cancelled by message, each exactly once.
+
+use bytes::Bytes;
+use selvedge_kernel::auth::AuthorizationContext;
+use selvedge_kernel::error::{AttemptError, Consequence, WorkError};
+use selvedge_kernel::id::{InvocationId, RunId};
+use selvedge_kernel::journal::Payload;
+use selvedge_kernel::limit::CALL_DEPTH;
+use selvedge_kernel::machine::RunState;
+use selvedge_kernel::pipeline::run::{LargePayload, Run, RunInput, child_id};
+use selvedge_kernel::record::Writes;
+use selvedge_kernel::record::message::{Envelope, Outcome, Peer};
+use selvedge_kernel::record::run::{Parent, Stored};
+
+use super::accept::{checked_input, compiled};
+use super::{Doing, NewRun, Task};
+use crate::shard::{Effect, Shard, VerbError};
+
+impl Shard {
+    /// Starts a run for a task; its end is the end of the attempt.
+    pub(super) async fn start_child(&mut self, run: RunId, task: (u16, u32, u32), round: u32, name: &str, input: &Bytes) -> Result<(), VerbError> {
+        let (stage, item, attempt) = task;
+        let Some(active) = self.runs.active.get(&run) else { return Ok(()) };
+        let Some(definition) = self.wiring.registry.pipelines.get(name).cloned() else {
+            let reason = format!("there is no pipeline `{name}` here: name its file under `pipelines` in app.yaml, or register it, and start again");
+            self.limits.done((run, stage, item));
+            self.runs.tell(run, RunInput::NoExecutor { stage, item, attempt, reason });
+            return Ok(());
+        };
+        let depth = active.run.parent().map_or(0, |parent| parent.depth) + 1;
+        let checked = if depth as usize > CALL_DEPTH {
+            let text = format!(
+                "`{name}` would be the {depth}th run that waits for one below it (limit: call_depth = {CALL_DEPTH}): it calls itself, or is nested too deep"
+            );
+            Err(WorkError::new("limit: call depth", text))
+        } else {
+            checked_input(&definition, input).map_err(|error| WorkError::new(error.code, error.message))
+        };
+        let input = match checked {
+            Ok(input) => input,
+            Err(error) => {
+                let result = Err(AttemptError { error, retryable: false, retry_after_ms: None });
+                self.runs.tell(run, RunInput::TaskEnded { stage, item, attempt, result });
+                return Ok(());
+            }
+        };
+        let tenant = active.run.header().tenant.clone();
+        let stage_name = active.run.compiled().plan.get(usize::from(stage)).map_or("", |stage| &stage.name);
+        let context = active.run.context().through(&run.actor(&tenant), stage_name);
+        let child = child_id(run, &tenant, task, round);
+        self.runs.tasks.insert((run, stage, item), Task { attempt, alarm: None, work: Doing::Child(child) });
+        let definition = Bytes::from(serde_json::to_vec(&definition).unwrap_or_default());
+        let parent = Parent { peer: Peer::Task { run, stage, item, attempt }, depth };
+        let mut writes = Writes::default();
+        let mut effects = Vec::new();
+        let to = child.0.hash.shard(self.wiring.shards);
+        self.send(to, run.0, Envelope::StartChild { run: child, definition, input, context, parent }, &mut writes, &mut effects).await?;
+        self.write(writes, effects);
+        Ok(())
+    }
+
+    /// Takes the start of a run from a task of another one. Only what keeps it from being accepted is answered now.
+    pub(crate) async fn take_child(
+        &mut self,
+        run: RunId,
+        definition: &Bytes,
+        (input, context): (Bytes, AuthorizationContext),
+        parent: Parent,
+        writes: &mut Writes,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), VerbError> {
+        let definition = serde_json::from_slice(definition).map_err(|error| VerbError::new(Consequence::FixInput, "definition", error.to_string()));
+        let accepted = match definition.and_then(|definition| compiled(&self.wiring.registry, definition)) {
+            Ok(compiled) => {
+                let tenant = context.principal.tenant.clone();
+                self.accept_run(NewRun { id: run, tenant, compiled, input, context, parent: Some(parent) }).await
+            }
+            Err(error) => Err(error),
+        };
+        match accepted {
+            Ok(_) => Ok(()),
+            Err(error) if error.consequence == Consequence::Stop => Err(error),
+            Err(error) => self.reply(parent.peer, InvocationId(run.0), Outcome::Error(WorkError::new(error.code, error.message)), writes, effects).await,
+        }
+    }
+
+    /// The end of a run is the answer to the task that waits for it, in the commit that ends it.
+    pub(super) async fn answer_parent(&mut self, run: &Run, large: &[LargePayload], writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
+        let Some(parent) = run.parent() else { return Ok(()) };
+        let (id, header) = (run.id(), run.header());
+        let outcome = match (header.state, &header.output) {
+            (RunState::Completed, Some(Stored::Inline(bytes))) => Outcome::Value(bytes.clone()),
+            (RunState::Completed, Some(Stored::Chunked { seal, len })) => match large.iter().find(|large| large.seal == *seal) {
+                Some(large) => Outcome::Value(large.bytes.clone()),
+                None => Outcome::Value(self.payload(id.0, *seal, &Payload::Chunked { len: *len }).await?),
+            },
+            (RunState::Completed, None) => Outcome::Value(Bytes::from_static(b"null")),
+            (RunState::Cancelled, _) => Outcome::Error(WorkError::new("cancelled", format!("{id} of `{}` was cancelled", header.pipeline))),
+            _ => {
+                let error = header.error.clone().unwrap_or_else(|| WorkError::new("unknown", "it failed"));
+                Outcome::Error(WorkError::new(error.code, format!("{id} of `{}`: {}", header.pipeline, error.message)))
+            }
+        };
+        self.reply(parent.peer, InvocationId(id.0), outcome, writes, effects).await
+    }
+
+    /// Asks a run that a task started to end.
+    pub(super) async fn cancel_child(&mut self, run: RunId, child: RunId) -> Result<(), VerbError> {
+        let mut writes = Writes::default();
+        let mut effects = Vec::new();
+        let to = child.0.hash.shard(self.wiring.shards);
+        self.send(to, run.0, Envelope::CancelRun { run: child, reason: format!("{run}, whose task it is") }, &mut writes, &mut effects).await?;
+        self.write(writes, effects);
+        Ok(())
+    }
+
+    /// Ends a run because the one above it needs it no more; one that is gone or has ended stays as it is.
+    pub(crate) async fn keep_run_cancel(&mut self, id: RunId, reason: String) -> Result<(), VerbError> {
+        self.apply_to_run(id, RunInput::Cancel { by: reason }).await
+    }
+
+    /// Gives a run what a message brings, in a commit before the one that raises the message's mark: if it comes twice,
+    /// the second one changes nothing. One that is gone, or does not take it, stays as it is.
+    pub(super) async fn apply_to_run(&mut self, id: RunId, input: RunInput) -> Result<(), VerbError> {
+        match self.activate_run(id).await {
+            Ok(()) => {}
+            Err(error) if matches!(error.code.as_str(), "unknown_run" | "store_damaged") => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        let Some(mut active) = self.runs.active.remove(&id) else { return Ok(()) };
+        let now = self.now();
+        match active.run.apply(input, now) {
+            Ok(effects) => self.move_on(active, effects).await,
+            Err(_) => {
+                self.keep(active);
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! What a fire does: it looks at the run before, starts the next one, and marks the record.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use selvedge_kernel::auth::{Action, Resource, authorize};
+use selvedge_kernel::error::{Consequence, WorkError};
+use selvedge_kernel::id::RunId;
+use selvedge_kernel::pipeline::run::RunInput;
+use selvedge_kernel::record::schedule::{ScheduleRecord, actor, run_of};
+use selvedge_kernel::schedule::{OnOverlap, Overlap, UnderWay, due, on_overlap};
+use selvedge_kernel::time::Millis;
+use tokio::sync::oneshot;
+
+use super::shard::schedule_of;
+use super::{Mark, ScheduleCommand};
+use crate::engine::InFlight;
+use crate::runs::accept::{checked_input, compiled, unknown_pipeline};
+use crate::runs::{NewRun, RunCommand};
+use crate::shard::{Command, Reply, VerbError};
+use crate::wiring::Wiring;
+use crate::worker::Event;
+
+/// One timer of a schedule that was due.
+pub(super) struct Job {
+    pub wiring: Arc<Wiring>,
+    pub record: ScheduleRecord,
+    pub now: Millis,
+    /// Whether it is for the fire that waits for the end of the run under way.
+    pub buffered: bool,
+}
+
+/// Counts as something that moves by itself, for whoever waits until nothing does.
+struct Moving(Arc<AtomicU64>);
+
+impl Moving {
+    fn new(pending: &Arc<AtomicU64>) -> Moving {
+        pending.fetch_add(1, Ordering::SeqCst);
+        Moving(pending.clone())
+    }
+}
+
+impl Drop for Moving {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Job {
+    /// What is to be polled until it ends; it counts as moving from now on.
+    pub(super) fn begin(self) -> impl Future<Output = ()> + Send {
+        let moving = Moving::new(&self.wiring.pending);
+        self.run(moving)
+    }
+
+    async fn run(self, moving: Moving) {
+        if self.buffered {
+            // How long the run before takes is its own matter.
+            drop(moving);
+            let done = self.after_the_run_before().await;
+            return self.mark(done).await;
+        }
+        let done = self.fire().await;
+        self.mark(done).await;
+        drop(moving);
+    }
+
+    async fn mark(&self, done: Result<Mark, VerbError>) {
+        // An error here is that of an engine that ends: the timer's row is there, and its next owner fires.
+        if let Ok(mark) = done {
+            let _ = mark_record(&self.wiring, &self.record, mark).await;
+        }
+    }
+
+    async fn fire(&self) -> Result<Mark, VerbError> {
+        let record = &self.record;
+        let mut mark = Mark { timer: record.timer, ..Mark::default() };
+        let schedule = match schedule_of(record) {
+            Ok(schedule) => schedule,
+            Err(error) => return Ok(Mark { error: Some(WorkError::new(error.code, error.message)), ..mark }),
+        };
+        let found = due(&schedule, &record.pipeline, record.last, self.now);
+        mark.until = found.until;
+        mark.counts.missed = found.missed;
+        let overlap = schedule.spec().overlap;
+        let (mut under_way, mut waits) = (record.under_way, record.buffered.is_some());
+        for fire in found.fire {
+            let open = match under_way {
+                Some(run) if overlap != Overlap::Allow => self.is_open(run).await?,
+                _ => false,
+            };
+            let state = match (open, waits) {
+                (false, false) => UnderWay::Nothing,
+                (_, true) => UnderWay::OneAndBuffered,
+                (true, false) => UnderWay::One,
+            };
+            match on_overlap(state, overlap) {
+                OnOverlap::Skip => mark.counts.overlapped += 1,
+                OnOverlap::Buffer => {
+                    mark.buffered = Some(fire);
+                    waits = true;
+                }
+                decision @ (OnOverlap::Start | OnOverlap::CancelAndStart) => {
+                    if let (OnOverlap::CancelAndStart, Some(run)) = (decision, under_way) {
+                        self.cancel(run, fire).await?;
+                    }
+                    start(&self.wiring, record, fire, &mut mark).await?;
+                    under_way = mark.started.or(under_way);
+                }
+            }
+        }
+        Ok(mark)
+    }
+
+    /// Waits for the end of the run under way, and starts what waits for it.
+    async fn after_the_run_before(&self) -> Result<Mark, VerbError> {
+        let mut mark = Mark { unbuffered: self.record.buffered, ..Mark::default() };
+        if let Some(run) = self.record.under_way {
+            let tenant = self.record.tenant.clone();
+            match ask_run(&self.wiring, run, |reply| RunCommand::Wait { id: run, tenant, reply }).await {
+                Err(error) if error.code == "closed" => return Err(error),
+                // It has ended, or is gone, or goes no further.
+                _ => {}
+            }
+        }
+        if let Some(fire) = self.record.buffered {
+            start(&self.wiring, &self.record, fire, &mut mark).await?;
+        }
+        Ok(mark)
+    }
+
+    async fn is_open(&self, run: RunId) -> Result<bool, VerbError> {
+        let tenant = self.record.tenant.clone();
+        match ask_run(&self.wiring, run, |reply| RunCommand::Status { id: run, tenant, reply }).await {
+            Ok(status) => Ok(!status.state.ended()),
+            Err(error) if error.code == "closed" => Err(error),
+            Err(_) => Ok(false),
+        }
+    }
+
+    async fn cancel(&self, run: RunId, fire: Millis) -> Result<(), VerbError> {
+        let tenant = self.record.tenant.clone();
+        let input = RunInput::Cancel { by: format!("the schedule, for its fire at {fire}") };
+        match ask_run(&self.wiring, run, |reply| RunCommand::Tell { id: run, tenant, input, reply }).await {
+            Err(error) if error.code == "closed" => Err(error),
+            // It may have ended meanwhile.
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Starts the run of a fire, and takes note of it in the mark. Errors: an engine that ends; any other is noted.
+pub(super) async fn start(wiring: &Arc<Wiring>, record: &ScheduleRecord, fire: Millis, mark: &mut Mark) -> Result<(), VerbError> {
+    match try_start(wiring, record, fire).await {
+        Ok(run) => {
+            mark.started = Some(run);
+            mark.counts.started += 1;
+            Ok(())
+        }
+        Err(error) if matches!(error.consequence, Consequence::Retry | Consequence::Stop) => Err(error),
+        Err(error) => {
+            mark.counts.failed += 1;
+            mark.error = Some(WorkError::new(error.code, format!("the fire at {fire} started nothing: {}", error.message)).bounded());
+            Ok(())
+        }
+    }
+}
+
+async fn try_start(wiring: &Arc<Wiring>, record: &ScheduleRecord, fire: Millis) -> Result<RunId, VerbError> {
+    let (tenant, name) = (record.tenant.clone(), record.pipeline.clone());
+    // Whoever stored it is asked for again at each fire.
+    let resource = Resource::Pipeline { tenant: tenant.clone(), name: name.clone() };
+    let permit = authorize(record.context.clone(), Action::Start, resource, wiring.env.clock.now())
+        .map_err(|denied| VerbError::new(Consequence::NotPermitted, "denied", denied.to_string()))?;
+    let definition = wiring.registry.pipelines.get(&name).cloned().ok_or_else(|| unknown_pipeline(&wiring.registry, &name))?;
+    let schedule = schedule_of(record)?;
+    let input = serde_json::to_vec(&schedule.spec().input).map_err(|error| VerbError::new(Consequence::FixInput, "input", error.to_string()))?;
+    let input = checked_input(&definition, &input.into())?;
+    let compiled = compiled(&wiring.registry, definition)?;
+    let id = run_of(&tenant, &name, fire);
+    let new = Box::new(NewRun { id, tenant, compiled, input, context: permit.into_context(), parent: None });
+    ask_run(wiring, id, |reply| RunCommand::Start { new, reply }).await
+}
+
+/// Writes what was done into the record.
+pub(super) async fn mark_record(wiring: &Arc<Wiring>, record: &ScheduleRecord, mark: Mark) -> Result<(), VerbError> {
+    let shard = wiring.shard_of(&actor(&record.tenant, &record.pipeline));
+    let (tenant, pipeline, mark) = (record.tenant.clone(), record.pipeline.clone(), Box::new(mark));
+    let (reply, answer) = oneshot::channel();
+    // One question at a time for each schedule: it is not refused.
+    let held = InFlight::again(wiring);
+    wiring.send(shard, Event::Command(shard, Command::Schedule(ScheduleCommand::Mark { tenant, pipeline, mark, reply }), held));
+    answer.await.unwrap_or_else(|_| Err(VerbError::closed(wiring.stop_reason())))
+}
+
+async fn ask_run<T>(wiring: &Arc<Wiring>, run: RunId, command: impl FnOnce(Reply<T>) -> RunCommand) -> Result<T, VerbError> {
+    let shard = run.0.hash.shard(wiring.shards);
+    let (reply, answer) = oneshot::channel();
+    // One question at a time for each schedule: it is not refused.
+    let held = InFlight::again(wiring);
+    wiring.send(shard, Event::Command(shard, Command::Run(command(reply)), held));
+    answer.await.unwrap_or_else(|_| Err(VerbError::closed(wiring.stop_reason())))
+}

@@ -1,0 +1,91 @@
+//! Permits of limits that are shared with other runs: asked for before a task starts, given back when nothing starts.
+
+use super::begin::expression_error;
+use super::dispatch::Prepared;
+use super::effects::Command;
+use super::{Out, Run};
+use crate::error::WorkError;
+use crate::id::ActorId;
+use crate::lend;
+use crate::limit::KEY_PART_BYTES;
+use crate::pipeline::compiled::{LimitKey, SharedLimit};
+use crate::pipeline::expression::{Doc, Scope};
+use crate::record::run::FALLBACK_ITEM;
+
+impl Run {
+    /// Asks for a permit for a task, which stands aside until it has one, so that those behind it can go on. False
+    /// while rows are on their way.
+    pub(super) fn borrow(&mut self, stage: usize, item: u32, limit: &SharedLimit, base: &Scope, out: &mut Out) -> Result<bool, WorkError> {
+        let key = match &limit.key {
+            LimitKey::None => None,
+            LimitKey::Task(key) => {
+                let Some(scope) = self.task_scope(stage, item, base)? else { return Ok(false) };
+                Some(key.eval(&scope))
+            }
+            LimitKey::Input(key) => {
+                let input = match self.prepare(stage, item, base)? {
+                    Prepared::Ready(_, input) => input,
+                    Prepared::Waits => return Ok(false),
+                    Prepared::Nothing => {
+                        self.pass_over(stage, item);
+                        return Ok(true);
+                    }
+                };
+                let mut scope = Scope::new();
+                scope.set("input", Doc::parse(&input).map_err(|error| expression_error("input", &error))?);
+                Some(key.eval(&scope))
+            }
+        };
+        let name = match key {
+            None => limit.name.clone(),
+            Some(key) => {
+                let key = key.map_err(|error| expression_error("`throttle.key`", &error))?;
+                if key.is_null() {
+                    return Err(WorkError::new("expression", format!("`throttle.key` of {} is null: it names no limit", limit.name)));
+                }
+                let text = key.text();
+                if text.len() > KEY_PART_BYTES {
+                    let text = format!("`throttle.key` of {} gives {} bytes (limit: key_part = {KEY_PART_BYTES}): make it shorter", limit.name, text.len());
+                    return Err(WorkError::new("limit", text));
+                }
+                format!("{}[{text}]", limit.name)
+            }
+        };
+        let limit_id = ActorId { tenant: self.header.tenant.clone(), kind: lend::KIND.to_owned(), key: name };
+        self.asked += 1;
+        let memory = &mut self.stages[stage];
+        memory.due.remove(&item);
+        memory.asked.insert(item, (self.asked, limit_id.clone()));
+        let (number, throttle) = (self.asked, limit.throttle.clone());
+        out.effects.commands.push(Command::Borrow { stage: stage as u16, item, number, limit: limit_id, throttle });
+        Ok(true)
+    }
+
+    /// A permit has come: the task is the next one to start. One that was asked for and is not needed any more is not
+    /// taken; whoever keeps it gives it back.
+    pub(super) fn admitted(&mut self, stage: usize, item: u32, number: u64) {
+        let Some(memory) = self.stages.get_mut(stage) else { return };
+        if memory.asked.get(&item).is_some_and(|asked| asked.0 == number) {
+            memory.asked.remove(&item);
+            memory.admitted.insert(item);
+        }
+    }
+
+    /// Nothing may start: a task that waits holds no permit, and asks again later.
+    pub(super) fn give_back(&mut self, stage: usize, out: &mut Out) {
+        let memory = &mut self.stages[stage];
+        if !memory.borrows() {
+            return;
+        }
+        let waiting = std::mem::take(&mut memory.asked).into_keys().chain(std::mem::take(&mut memory.admitted));
+        memory.due.extend(waiting.filter(|item| *item != FALLBACK_ITEM));
+        out.effects.commands.push(Command::GiveBack { stage: stage as u16, item: None });
+    }
+
+    /// A task that had a permit ends before it has started.
+    pub(super) fn release(&mut self, stage: usize, item: u32, out: &mut Out) {
+        if self.stages[stage].admitted.remove(&item) {
+            out.effects.commands.push(Command::GiveBack { stage: stage as u16, item: Some(item) });
+        }
+    }
+}

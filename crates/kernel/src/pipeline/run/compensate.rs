@@ -1,0 +1,194 @@
+//! What was done is undone when the run fails or is cancelled: stage by stage, the last one first, each by a stage of the
+//! plan whose tasks are the finished tasks of the stage that it undoes, in reverse order. They are dispatched, retried,
+//! throttled and taken up after a crash as all others are.
+
+use bytes::Bytes;
+
+use super::effects::{Ask, RunDamaged};
+use super::end::bounded;
+use super::read::{PAGE_ROWS, Progress, Target, decode};
+use super::{Out, Run};
+use crate::error::WorkError;
+use crate::id::Key;
+use crate::machine::{RunEvent, RunState, TaskEvent};
+use crate::pipeline::definition::Mode;
+use crate::pipeline::expression::{Doc, Scope};
+use crate::record::run::{Ending, FALLBACK_ITEM, Happening, Stored, TaskEnd, item_of_task_key, task_key};
+use crate::time::Millis;
+
+/// What could not be undone and is told one by one.
+const TOLD: usize = 10;
+
+impl Run {
+    /// Remembers that a stage finished, if something undoes it.
+    pub(super) fn note_finished(&mut self, stage: usize) {
+        if self.compiled.stages[stage].undo.is_some() && !self.annex.finished.contains(&(stage as u16)) {
+            self.annex.finished.push(stage as u16);
+            self.annex_changed = true;
+        }
+    }
+
+    /// The stages of the plan that undo what was done: those that were at work first, then the finished ones, the last
+    /// one first.
+    fn to_undo(&self) -> Vec<u16> {
+        let began = |stage: usize| self.header.stages[stage].cursor.max(self.header.stages[stage].visited) > 0;
+        let at_work = (0..self.compiled.definition.stages.len()).rev().filter(|stage| began(*stage) && !self.annex.finished.contains(&(*stage as u16)));
+        let finished = self.annex.finished.iter().rev().map(|stage| usize::from(*stage)).filter(|stage| began(*stage));
+        at_work.chain(finished).filter_map(|stage| self.compiled.stages[stage].undo).collect()
+    }
+
+    /// Begins to undo; false if there is nothing to undo, and the run can end at once.
+    pub(super) fn begin_undoing(&mut self, event: RunEvent, reason: Option<String>, out: &mut Out) -> bool {
+        let order = self.to_undo();
+        if order.is_empty() {
+            return false;
+        }
+        for stage in 0..self.compiled.definition.stages.len() {
+            self.drop_stage(stage, out);
+        }
+        match self.header.state {
+            RunState::Paused => self.run_event(RunEvent::Resume, None),
+            RunState::Blocked => self.run_event(RunEvent::Unblock, None),
+            RunState::Waiting => self.run_event(RunEvent::Wake, None),
+            _ => {}
+        }
+        (self.header.paused, self.header.blocked, self.header.deadline) = (None, None, None);
+        let why = reason.clone().unwrap_or_default();
+        self.happened.push(Happening::Run { state: self.header.state, reason: Some(format!("undoes what {} stages did: {why}", order.len())) });
+        let cancelled = event == RunEvent::Cancel;
+        self.annex.ending = Some(Ending { cancelled, reason, order, done: 0, troubles: Vec::new(), failed: 0 });
+        self.annex_changed = true;
+        self.dirty = true;
+        true
+    }
+
+    /// Whether a stage may begin: while a run undoes, only the one whose turn it is.
+    pub(super) fn may_begin(&self, stage: usize) -> bool {
+        match &self.annex.ending {
+            None => stage < self.compiled.definition.stages.len(),
+            Some(ending) => ending.order.get(ending.done as usize) == Some(&(stage as u16)),
+        }
+    }
+
+    /// Goes on to the next stage to undo, and ends the run after the last one.
+    pub(super) fn undo_next(&mut self, now: Millis, out: &mut Out) -> bool {
+        let held = self.held();
+        let Some(ending) = &mut self.annex.ending else { return false };
+        let over = ending.order.get(ending.done as usize).is_none_or(|stage| self.header.stages[usize::from(*stage)].state.ended());
+        if !over || held {
+            return false;
+        }
+        if (ending.done as usize) < ending.order.len() {
+            ending.done += 1;
+            self.annex_changed = true;
+            self.dirty = true;
+            return true;
+        }
+        let Ending { cancelled, reason, troubles, failed, .. } = ending.clone();
+        if failed > 0 {
+            let text = format!("{failed} of what it did could not be undone, see to it by hand: {}", troubles.join("; "));
+            let error = match self.header.error.take() {
+                Some(error) if !cancelled => WorkError::new(error.code, format!("{}; and {text}", error.message)),
+                _ => WorkError::new("compensation", text),
+            };
+            self.header.error = Some(error);
+        }
+        let event = if cancelled { RunEvent::Cancel } else { RunEvent::Fail };
+        let reason = if cancelled { reason } else { self.header.error.as_ref().map(ToString::to_string).or(reason) };
+        self.end_run(event, reason, now, out);
+        true
+    }
+
+    /// Keeps that something could not be undone.
+    pub(super) fn note_trouble(&mut self, stage: usize, item: u32, error: &WorkError) {
+        let Mode::Undo { of } = self.definition(stage).mode else { return };
+        let name = self.definition(usize::from(of)).name.clone();
+        let wide = self.definition(usize::from(of)).has_items();
+        let place = if item == FALLBACK_ITEM || !wide { String::new() } else { format!(", item {}", self.undone_item(stage, item)) };
+        if let Some(ending) = &mut self.annex.ending {
+            ending.failed += 1;
+            if ending.troubles.len() < TOLD {
+                ending.troubles.push(bounded(WorkError::new("", format!("stage `{name}`{place}: {error}"))).message);
+            }
+            self.annex_changed = true;
+        }
+    }
+
+    /// How many tasks of a stage may have finished.
+    pub(super) fn undo_total(&self, of: usize) -> u32 {
+        let at = &self.header.stages[of];
+        let began = at.cursor.max(at.visited);
+        match self.definition(of).mode {
+            // What was mapped is undone; what reduces gives nothing but its output.
+            Mode::MapReduce { .. } => began.min(super::reduce::mapped(at)),
+            _ => began,
+        }
+    }
+
+    /// The task that a task undoes: the last one first.
+    pub(super) fn undone_item(&self, stage: usize, item: u32) -> u32 {
+        self.header.stages[stage].total.saturating_sub(1).saturating_sub(item)
+    }
+
+    /// Sets `item` and `output` of the task that is undone: none while rows are on their way, false if it never finished.
+    pub(super) fn undo_scope(&mut self, stage: usize, item: u32, scope: &mut Scope) -> Result<Option<bool>, WorkError> {
+        let Mode::Undo { of } = self.definition(stage).mode else { return Ok(Some(true)) };
+        let original = self.undone_item(stage, item);
+        let page = original / PAGE_ROWS as u32;
+        if self.stages[stage].page != Some(page) {
+            let first = page * PAGE_ROWS as u32;
+            let range = task_key(self.id, of, first)..task_key(self.id, of, first.saturating_add(PAGE_ROWS as u32));
+            self.readings.begin(Target::Undone(stage as u16, page), Progress::Plain, Ask::Scan { range, limit: PAGE_ROWS });
+            return Ok(None);
+        }
+        let Some(TaskEnd::Completed { output }) = self.stages[stage].old.get(&original).map(|row| row.end.clone()) else {
+            return Ok(Some(false));
+        };
+        let output = match output {
+            Stored::Inline(bytes) => Doc::parse(&bytes).map_err(|error| super::begin::expression_error("output", &error))?,
+            Stored::Chunked { seal, len } => {
+                let Some(output) = self.stages[stage].groups.get(&item).cloned() else {
+                    self.readings.begin(Target::UndoneOutput(stage as u16, item), Progress::Plain, Ask::Payload { seal, len });
+                    return Ok(None);
+                };
+                output
+            }
+        };
+        let Some(bytes) = self.item_bytes(stage, item) else { return Ok(None) };
+        // Pieces far behind this one are not needed any more, but for a task that is tried again.
+        let pieces = &mut self.stages[usize::from(of)].pieces;
+        while pieces.len() > 12 {
+            pieces.pop_last();
+        }
+        scope.set("item", Doc::parse(&bytes).map_err(|error| super::begin::expression_error("item", &error))?);
+        scope.set("output", output);
+        Ok(Some(true))
+    }
+
+    pub(super) fn take_undone(&mut self, stage: u16, page: u32, rows: &[(Key, Bytes)]) -> Result<Option<Ask>, RunDamaged> {
+        let memory = &mut self.stages[usize::from(stage)];
+        memory.old.clear();
+        memory.page = Some(page);
+        for (key, value) in rows {
+            if let Some(item) = item_of_task_key(key) {
+                memory.old.insert(item, decode("task", value)?);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Ends a task that has nothing to undo: it leaves no row.
+    pub(super) fn pass_over(&mut self, stage: usize, item: u32) {
+        let low = self.header.stages[stage].low;
+        let memory = &mut self.stages[stage];
+        memory.due.remove(&item);
+        if let Some(slot) = super::dispatch::slot_mut(memory, low, item) {
+            slot.take(TaskEvent::Start);
+            slot.take(TaskEvent::Complete);
+        }
+        self.header.stages[stage].done += 1;
+        self.touched.insert(stage as u16);
+        self.dirty = true;
+        self.slide(stage);
+    }
+}

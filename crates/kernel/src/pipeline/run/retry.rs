@@ -1,0 +1,122 @@
+//! A run that has failed or was cancelled is taken up again: which stages go on, and which start over.
+
+use std::collections::BTreeSet;
+
+use super::Run;
+use super::effects::{Again, Retry, RunRefused};
+use super::memory::StageMemory;
+use crate::machine::{RUN, RunEvent, StageEvent, StageState};
+use crate::record::run::{Phase, StageHeader, TaskRow};
+use crate::time::Millis;
+
+impl Run {
+    /// Everything that did not end well is run again; what ended well is found in its rows and stays, but for what
+    /// `retry` names and what depends on that.
+    pub(super) fn retry(&mut self, retry: &Retry, now: Millis) -> Result<(), RunRefused> {
+        RUN.next(self.header.state, RunEvent::Retry)?;
+        if self.annex.ending.is_some() {
+            return Err(RunRefused::Compensated);
+        }
+        let stages = &self.compiled.definition.stages;
+        let named = match &retry.from {
+            None => None,
+            Some(name) => match stages.iter().position(|stage| stage.name == *name) {
+                Some(stage) => Some(stage),
+                None => return Err(RunRefused::NoStage { name: name.clone(), known: stages.iter().map(|stage| stage.name.clone()).collect() }),
+            },
+        };
+        // What goes on with its finished tasks, although it has ended well.
+        let goes_on: BTreeSet<usize> = match (named, retry.tasks) {
+            (Some(stage), Again::Failed) => BTreeSet::from([stage]),
+            (None, Again::Failed) => {
+                let passed_over = |stage: &usize| self.header.stages[*stage].state == StageState::Completed && self.header.stages[*stage].failed > 0;
+                (0..stages.len()).filter(passed_over).collect()
+            }
+            (_, Again::All) => BTreeSet::new(),
+        };
+        let mut over: BTreeSet<usize> = named.filter(|_| retry.tasks == Again::All).into_iter().collect();
+        over.extend(self.downstream(goes_on.iter().chain(&over).copied().collect()));
+        self.run_event(RunEvent::Retry, None);
+        // It stands in line again.
+        self.annex_changed |= self.annex.line.take().is_some();
+        self.asked_line = false;
+        self.header.error = None;
+        self.header.ended_at = None;
+        self.header.paused = None;
+        self.header.blocked = None;
+        self.header.deadline = self.compiled.definition.timeout.map(|span| now.after(span.0));
+        for stage in 0..self.stages.len() {
+            let ended_badly = matches!(self.header.stages[stage].state, StageState::Failed | StageState::Cancelled);
+            if over.contains(&stage) {
+                self.start_over(stage);
+            } else if goes_on.contains(&stage) || (ended_badly && !self.is_loser(stage)) {
+                self.go_on(stage);
+            }
+        }
+        Ok(())
+    }
+
+    /// Every stage that depends on one of these, however far away; not these themselves.
+    fn downstream(&self, seeds: BTreeSet<usize>) -> BTreeSet<usize> {
+        let mut found = BTreeSet::new();
+        loop {
+            let next = (0..self.compiled.definition.stages.len()).find(|stage| {
+                let plan = &self.compiled.stages[*stage];
+                let before = |other: &u16| seeds.contains(&usize::from(*other)) || found.contains(&usize::from(*other));
+                !found.contains(stage) && !seeds.contains(stage) && plan.depends_on.iter().chain(&plan.members).any(before)
+            });
+            match next {
+                Some(stage) => found.insert(stage),
+                None => return found,
+            };
+        }
+    }
+
+    /// A stage runs again: finished tasks stay.
+    fn go_on(&mut self, stage: usize) {
+        self.stage_event(stage, StageEvent::Retry, None);
+        let at = &mut self.header.stages[stage];
+        let began = at.phase != Phase::Begin;
+        *at = StageHeader {
+            state: at.state,
+            pieces: std::mem::take(&mut at.pieces),
+            visited: at.visited.max(at.cursor),
+            round: at.round + u32::from(began),
+            defect: at.defect.take(),
+            window: std::mem::take(&mut at.window),
+            ..StageHeader::default()
+        };
+        self.forget_end(stage);
+    }
+
+    /// A stage runs again from nothing: what its rows say does not count any more.
+    fn start_over(&mut self, stage: usize) {
+        self.stage_event(stage, StageEvent::Retry, None);
+        let at = &mut self.header.stages[stage];
+        *at = StageHeader { state: at.state, round: at.round + 1, window: std::mem::take(&mut at.window), ..StageHeader::default() };
+        self.annex.fresh.insert(stage as u16, at.round);
+        self.annex_changed = true;
+        self.forget_end(stage);
+    }
+
+    fn forget_end(&mut self, stage: usize) {
+        let number = stage as u16;
+        self.annex_changed |= self.annex.winners.remove(&number).is_some();
+        let finished = self.annex.finished.len();
+        self.annex.finished.retain(|other| *other != number);
+        self.annex_changed |= self.annex.finished.len() != finished;
+        let throttle = self.compiled.plan[stage].throttle.clone();
+        self.stages[stage] = StageMemory::new(throttle.as_ref(), &self.header.stages[stage]);
+        self.dirty = true;
+    }
+
+    /// From which round on the rows of a stage count.
+    pub(super) fn fresh(&self, stage: usize) -> u32 {
+        self.annex.fresh.get(&(stage as u16)).copied().unwrap_or(0)
+    }
+
+    /// Whether a row of a stage counts.
+    pub(super) fn counts(&self, stage: usize, row: &TaskRow) -> bool {
+        row.round >= self.fresh(stage)
+    }
+}

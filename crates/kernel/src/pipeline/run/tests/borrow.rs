@@ -1,0 +1,95 @@
+//! Tasks that share limits with other runs.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use super::world::{World, pipeline, scatter};
+use crate::pipeline::compiled::Compiled;
+use crate::pipeline::definition::{Call, Compensate};
+use crate::pipeline::run::{Command, RunInput};
+use crate::policy::Throttle;
+use crate::waiting::Waiting;
+
+/// Ten links over three hosts, two at once for each.
+fn links() -> World {
+    let mut each = scatter("each", "input.list");
+    each.throttle = Some(Throttle { concurrency: Some(2), rate: None, key: Some("host(item)".to_owned()) });
+    let list: Vec<String> = (0..10).map(|n| format!("https://h{}.example/{n}", n % 3)).collect();
+    let mut world = World::new(pipeline(vec![each]), json!({ "list": list }));
+    world.settle();
+    world
+}
+
+fn asked(world: &World) -> Vec<(u32, u64, String)> {
+    let asked = world.borrows.iter().filter_map(|command| match command {
+        Command::Borrow { item, number, limit, .. } => Some((*item, *number, limit.key.clone())),
+        _ => None,
+    });
+    asked.collect()
+}
+
+#[test]
+fn a_task_with_a_keyed_throttle_starts_when_its_permit_comes_and_those_behind_it_do_not_wait_for_it() {
+    let mut world = links();
+    assert!(world.running.is_empty(), "nothing starts without a permit");
+    let asks = asked(&world);
+    assert_eq!(asks.iter().map(|ask| ask.0).collect::<Vec<_>>(), (0..10).collect::<Vec<_>>());
+    assert_eq!(asks[1].2, "stage test.each[h1.example]");
+    let waits: Vec<_> = world.run.waiting().into_iter().filter(|waiting| matches!(waiting, Waiting::Throttle { .. })).collect();
+    assert_eq!(waits.len(), 3, "one for each host: {waits:?}");
+    world.tell(RunInput::Admitted { stage: 0, item: 7, number: asks[7].1 }).unwrap();
+    world.tell(RunInput::Admitted { stage: 0, item: 8, number: asks[7].1 }).unwrap();
+    assert_eq!(world.running.iter().map(|dispatch| dispatch.item).collect::<Vec<_>>(), [7], "a permit under another number is not its own");
+}
+
+#[test]
+fn a_pause_gives_back_what_was_not_started_and_going_on_asks_again() {
+    let mut world = links();
+    let first = asked(&world);
+    world.tell(RunInput::Admitted { stage: 0, item: 0, number: first[0].1 }).unwrap();
+    world.tell(RunInput::Pause { by: "ada".to_owned() }).unwrap();
+    assert_eq!(world.borrows.last(), Some(&Command::GiveBack { stage: 0, item: None }));
+    world.tell(RunInput::Admitted { stage: 0, item: 1, number: first[1].1 }).unwrap();
+    assert_eq!(world.running.len(), 1, "a permit on its way starts nothing in a pause");
+    world.tell(RunInput::Resume).unwrap();
+    let again: BTreeMap<u32, u64> = asked(&world).into_iter().skip(10).map(|ask| (ask.0, ask.1)).collect();
+    assert_eq!(again.keys().copied().collect::<Vec<_>>(), (1..10).collect::<Vec<_>>());
+    world.tell(RunInput::Admitted { stage: 0, item: 1, number: first[1].1 }).unwrap();
+    assert_eq!(world.running.len(), 1);
+    world.tell(RunInput::Admitted { stage: 0, item: 1, number: again[&1] }).unwrap();
+    assert_eq!(world.running.len(), 2);
+}
+
+#[test]
+fn a_key_that_is_null_fails_the_task_and_says_which_throttle() {
+    let mut each = scatter("each", "input.list");
+    each.throttle = Some(Throttle { concurrency: Some(2), rate: None, key: Some("item.host".to_owned()) });
+    let mut world = World::new(pipeline(vec![each]), json!({ "list": [{}] }));
+    world.settle();
+    assert_eq!(world.error_code(), "expression");
+    assert!(world.run.status().error.unwrap().message.contains("`throttle.key` of stage test.each is null"));
+}
+
+#[test]
+fn the_throttle_of_an_activity_is_one_for_all_who_call_it_and_the_one_of_a_stage_replaces_it() {
+    let mut definition = pipeline(vec![scatter("each", "input.list")]);
+    definition.activities.get_mut("work").unwrap().throttle = Some(Throttle { concurrency: Some(2), rate: None, key: Some("input.tenant".to_owned()) });
+    let mut world = World::new(definition.clone(), json!({ "list": [{ "tenant": "a" }, { "tenant": "b" }] }));
+    world.settle();
+    assert_eq!(asked(&world).into_iter().map(|ask| ask.2).collect::<Vec<_>>(), ["activity work[a]", "activity work[b]"]);
+    definition.stages[0].throttle = Some(Throttle { concurrency: Some(1), ..Throttle::default() });
+    let mut world = World::new(definition, json!({ "list": [{ "tenant": "a" }, { "tenant": "b" }] }));
+    world.settle();
+    assert_eq!((asked(&world).len(), world.running.len()), (0, 1));
+}
+
+#[test]
+fn what_undoes_a_stage_with_a_keyed_throttle_keeps_the_rest_of_it_in_its_run() {
+    let mut each = scatter("each", "input.list");
+    each.throttle = Some(Throttle { concurrency: Some(2), rate: None, key: Some("item".to_owned()) });
+    each.compensate = Some(Compensate { call: Call::Activity("work".to_owned()), input: json!(null), retry: None, timeout: None });
+    let compiled = Compiled::new(pipeline(vec![each]), "1".to_owned()).unwrap();
+    assert_eq!(compiled.plan[1].throttle, Some(Throttle { concurrency: Some(2), ..Throttle::default() }));
+    assert!(compiled.stages[0].tasks[0].limit.is_some() && compiled.stages[1].tasks[0].limit.is_none());
+}

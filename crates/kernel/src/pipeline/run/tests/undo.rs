@@ -1,0 +1,246 @@
+//! What was done is undone: in reverse order, once each, through kills, and what could not be undone is told.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::world::{World, echo, graph, json_bytes, passing, permanent, pipeline, scatter, seconds, stage};
+use crate::id::ActorId;
+use crate::machine::{RunEvent, RunState, StageState};
+use crate::pipeline::definition::{Call, Compensate, Definition, Mode, OnFailure, SleepTime, Stage};
+use crate::pipeline::run::{Dispatch, RunInput, RunRefused, Work};
+use crate::policy::{Retry, Throttle};
+use crate::record::run::TaskEnd;
+use std::time::Duration;
+
+fn undone_by(mut stage: Stage, input: Value) -> Stage {
+    let retry = Some(Retry::fixed(3, Duration::from_secs(1)));
+    stage.compensate = Some(Compensate { call: Call::Activity("undo".to_owned()), input, retry, timeout: None });
+    stage
+}
+
+fn is_undo(dispatch: &Dispatch) -> bool {
+    matches!(&dispatch.work, Work::Activity { name } if name == "undo")
+}
+
+fn inputs(world: &World) -> Vec<Value> {
+    let mut seen = std::collections::BTreeSet::new();
+    let undone = world.started.iter().filter(|dispatch| is_undo(dispatch) && seen.insert((dispatch.stage, dispatch.item)));
+    undone.map(|dispatch| serde_json::from_slice(&dispatch.input).unwrap()).collect()
+}
+
+/// charge, then reserve each, then ship, which fails.
+fn order() -> Definition {
+    let charge = undone_by(stage("charge", Mode::Single), json!({ "charge": "${output.got}", "item": "${item}", "by": "${input.by}" }));
+    let reserve = undone_by(scatter("reserve", "input.list"), json!({ "sku": "${item}", "was": "${output.got}" }));
+    pipeline(vec![charge, reserve, stage("ship", Mode::Single)])
+}
+
+fn ship_fails(dispatch: &Dispatch) -> Result<bytes::Bytes, crate::error::AttemptError> {
+    if dispatch.stage == 2 { Err(permanent("lost")) } else { echo(dispatch) }
+}
+
+#[test]
+fn finished_stages_are_undone_in_reverse_order_each_with_its_own_outputs() {
+    for kill_one_in in [0, 2, 3, 5] {
+        let mut definition = order();
+        definition.stages[1].throttle = Some(Throttle { concurrency: Some(1), ..Throttle::default() });
+        let mut world = World::new(definition, json!({ "list": ["a", "b", "c"], "by": "ada" }));
+        world.kill_one_in = kill_one_in;
+        assert_eq!(world.finish(&mut ship_fails), RunState::Failed);
+        assert_eq!(world.error_code(), "lost");
+        let of = |sku: &str| json!({ "sku": sku, "was": sku });
+        assert_eq!(inputs(&world), [of("c"), of("b"), of("a"), json!({ "charge": null, "item": null, "by": "ada" })]);
+        assert_eq!(world.run.header().stages[3].state, StageState::Completed);
+        assert!(matches!(world.tell(RunInput::RetryFailed), Err(RunRefused::Compensated)));
+    }
+}
+
+#[test]
+fn finished_items_of_a_stage_that_failed_or_was_at_work_are_undone_too() {
+    let reserve = undone_by(scatter("reserve", "input.list"), json!("${item}"));
+    let mut world = World::new(pipeline(vec![reserve]), json!({ "list": [0, 1, 2, 3] }));
+    world.settle();
+    let all = world.running.clone();
+    world.end(&all[2], Ok(json_bytes(&json!(1))));
+    world.end(&all[0], Ok(json_bytes(&json!(1))));
+    world.end(&all[3], Err(permanent("none_left")));
+    assert_eq!(world.state(), RunState::Running);
+    world.finish(&mut echo);
+    assert_eq!((world.state(), inputs(&world)), (RunState::Failed, vec![json!(2), json!(0)]));
+}
+
+#[test]
+fn a_cancelled_run_is_undone_and_ends_as_cancelled() {
+    let mut definition = order();
+    definition.stages[2] = Stage { depends_on: vec!["reserve".to_owned()], ..stage("ship", Mode::Sleep(SleepTime::For(seconds(60)))) };
+    let mut world = World::new(definition, json!({ "list": ["a"] }));
+    world.kill_one_in = 4;
+    world.settle();
+    while world.state() != RunState::Waiting {
+        match world.running.first().cloned() {
+            Some(next) => world.end(&next, echo(&next)),
+            None => world.settle(),
+        }
+    }
+    world.tell(RunInput::Pause { by: "ada".to_owned() }).ok();
+    while world.run.header().stages[2].state != StageState::Cancelled {
+        world.tell(RunInput::Cancel { by: "ada".to_owned() }).unwrap();
+    }
+    // Saying it twice changes nothing.
+    world.tell(RunInput::Cancel { by: "ada".to_owned() }).unwrap();
+    assert_eq!(world.finish(&mut echo), RunState::Cancelled);
+    assert_eq!(inputs(&world).len(), 2);
+    assert!(world.run.header().error.is_none());
+}
+
+#[test]
+fn a_run_whose_time_is_up_is_undone_without_a_new_deadline() {
+    let mut definition = order();
+    definition.timeout = Some(seconds(30));
+    definition.stages[2] = Stage { depends_on: vec!["reserve".to_owned()], ..stage("ship", Mode::Sleep(SleepTime::For(seconds(60)))) };
+    let mut world = World::new(definition, json!({ "list": ["a"] }));
+    let mut tries = 0;
+    let mut work = |dispatch: &Dispatch| {
+        tries += u32::from(is_undo(dispatch));
+        if is_undo(dispatch) && tries < 3 { Err(passing("busy")) } else { echo(dispatch) }
+    };
+    assert_eq!(world.finish(&mut work), RunState::Failed);
+    assert_eq!((world.error_code().as_str(), inputs(&world).len(), tries), ("deadline", 2, 4));
+}
+
+#[test]
+fn what_cannot_be_undone_is_retried_then_told_and_the_rest_is_undone_all_the_same() {
+    let mut world = World::new(order(), json!({ "list": ["a", "b"], "by": "ada" }));
+    world.kill_one_in = 6;
+    world.finish(&mut |dispatch| match serde_json::from_slice::<Value>(&dispatch.input) {
+        Ok(input) if is_undo(dispatch) && input["sku"] == "a" => Err(passing("down")),
+        _ => ship_fails(dispatch),
+    });
+    assert_eq!((world.state(), inputs(&world).len()), (RunState::Failed, 3));
+    let text = world.error_text();
+    assert!(text.contains("1 of what it did could not be undone") && text.contains("stage `reserve`, item 0") && text.contains("3 attempts failed"), "{text}");
+    let status = world.run.status();
+    let undo = status.stages.iter().find(|stage| stage.name == "reserve.compensate").unwrap();
+    assert_eq!((undo.total, undo.failed), (2, 1));
+    assert!(status.error.unwrap().message.starts_with("stage `ship`"));
+}
+
+#[test]
+fn a_failed_run_that_undoes_takes_no_cancel_and_says_how_far_it_is() {
+    let mut world = World::new(order(), json!({ "list": ["a"] }));
+    world.settle();
+    while world.running.iter().all(|dispatch| !is_undo(dispatch)) {
+        let next = world.running[0].clone();
+        world.end(&next, ship_fails(&next));
+    }
+    let refused = world.tell(RunInput::Cancel { by: "ada".to_owned() }).unwrap_err();
+    assert_eq!(refused, RunRefused::Compensating { done: 0, all: 2 });
+    // It can be paused.
+    world.tell(RunInput::Pause { by: "ada".to_owned() }).unwrap();
+    let next = world.running[0].clone();
+    world.end(&next, echo(&next));
+    assert!(world.running.is_empty() && world.state() == RunState::Paused);
+    world.tell(RunInput::Resume).unwrap();
+    assert_eq!(world.finish(&mut echo), RunState::Failed);
+}
+
+#[test]
+fn a_run_with_nothing_finished_ends_at_once() {
+    let mut world = World::new(order(), json!({ "list": ["a"] }));
+    world.finish(&mut |_| Err(permanent("bad")));
+    assert_eq!((world.state(), inputs(&world).len()), (RunState::Failed, 0));
+}
+
+#[test]
+fn a_cancelled_paused_run_that_was_reopened_asks_for_the_end_of_the_calls_that_it_made_before() {
+    let mut call = stage("call", Mode::Scatter { over: "input.list".to_owned(), item_as: None, keep: None });
+    call.call = Some(Call::Actor { actor: "stock".to_owned(), key: "k${item}".to_owned(), handler: "reserve".to_owned() });
+    let mut world = World::new(graph(vec![call, stage("work", Mode::Single)]), json!({ "list": [1, 2, 3] }));
+    world.settle();
+    let second = world.running.iter().find(|dispatch| dispatch.stage == 0 && dispatch.item == 1).unwrap().clone();
+    world.end(&second, echo(&second));
+    world.tell(RunInput::Pause { by: "ada".to_owned() }).unwrap();
+    world.kill();
+    world.settle();
+    assert!(world.running.is_empty());
+    world.tell(RunInput::Cancel { by: "ada".to_owned() }).unwrap();
+    let stock = |n: u32| Work::Actor {
+        target: ActorId { tenant: "default".to_owned(), kind: "stock".to_owned(), key: format!("k{n}") },
+        handler: "reserve".to_owned(),
+    };
+    assert_eq!((world.state(), world.cancelled.clone()), (RunState::Cancelled, vec![(0, 0, 1, stock(1)), (0, 2, 1, stock(3))]));
+}
+
+/// Whatever fails and whenever somebody cancels: every finished task of a stage that can be undone is undone once or
+/// told, nothing else is, and a stage is undone whole before one that finished earlier.
+fn check(world: &World, definition: &Definition) {
+    let mut undo = definition.stages.len();
+    for (index, stage) in definition.stages.iter().enumerate() {
+        if stage.compensate.is_none() {
+            continue;
+        }
+        let total = world.run.header().stages[undo].total;
+        let finished: Vec<u32> = (0..100).filter(|item| matches!(world.task(index, *item).map(|row| row.end), Some(TaskEnd::Completed { .. }))).collect();
+        let undone: Vec<u32> = (0..100).filter(|item| world.task(undo, *item).is_some()).map(|item| total - 1 - item).collect();
+        let undone: Vec<u32> = undone.into_iter().rev().collect();
+        assert_eq!(undone, finished, "of {}", stage.name);
+        undo += 1;
+    }
+    let undone: Vec<u16> = world.started.iter().filter(|dispatch| is_undo(dispatch)).map(|dispatch| dispatch.stage).collect();
+    let mut blocks = undone.clone();
+    blocks.dedup();
+    let mut distinct = blocks.clone();
+    distinct.sort_unstable();
+    distinct.dedup();
+    assert_eq!(blocks.len(), distinct.len(), "one after the other: {undone:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_finished_task_is_undone_exactly_once_whatever_fails_and_whenever_it_is_killed(
+        shape in prop::collection::vec((any::<bool>(), any::<bool>(), any::<u8>()), 1..7), list in 0u32..6,
+        bad in prop::collection::btree_set((0u16..7, 0u32..6), 0..4), cancel_after in 0u64..40, seed in any::<u64>(), kill_one_in in 0u64..12
+    ) {
+        let stages: Vec<Stage> = shape.iter().enumerate().map(|(index, (wide, undo, bits))| {
+            let name = format!("s{index}");
+            let mut one = if *wide { scatter(&name, "input.list") } else { stage(&name, Mode::Single) };
+            if index > 0 && bits % 3 > 0 {
+                one.depends_on = vec![format!("s{}", usize::from(*bits) % index)];
+            }
+            if bits % 5 == 0 {
+                one.on_failure = OnFailure::Continue { max_failed: None };
+            }
+            if *undo { undone_by(one, Value::Null) } else { one }
+        }).collect();
+        let definition = graph(stages);
+        let mut world = World::new(definition.clone(), json!({ "list": (0..list).collect::<Vec<_>>() }));
+        world.dice.0 = seed | 1;
+        world.kill_one_in = if kill_one_in < 2 { 0 } else { kill_one_in };
+        world.settle();
+        let mut turns = 0;
+        while !world.state().ended() {
+            turns += 1;
+            if turns == cancel_after {
+                drop(world.tell(RunInput::Cancel { by: "ada".to_owned() }));
+            } else if world.running.is_empty() {
+                world.pass();
+            } else {
+                let which = world.dice.roll(world.running.len() as u64) as usize;
+                let dispatch = world.running[which].clone();
+                let fails = bad.contains(&(dispatch.stage, dispatch.item)) && !is_undo(&dispatch);
+                let busy = is_undo(&dispatch) && world.dice.roll(4) == 0;
+                let result = if fails { Err(permanent("bad")) } else if busy { Err(passing("busy")) } else { echo(&dispatch) };
+                world.end(&dispatch, result);
+            }
+        }
+        world.verify();
+        if world.state() == RunState::Completed {
+            prop_assert!(world.started.iter().all(|dispatch| !is_undo(dispatch)));
+        } else {
+            check(&world, &definition);
+        }
+        prop_assert!(crate::machine::RUN.next(world.state(), RunEvent::Cancel).is_err());
+    }
+}

@@ -1,0 +1,51 @@
+//! The verbs on schedules.
+
+use selvedge_engine::ScheduleChange;
+use selvedge_kernel::auth::{Action, Permit, Resource};
+use serde_json::{Value, json};
+
+use super::perform::{Asker, value};
+use super::{Problem, SteerSchedule};
+use crate::schedule::ScheduleStatus;
+
+/// Asks about schedules.
+pub(crate) struct Schedules<'a>(pub Asker<'a>);
+
+impl Schedules<'_> {
+    fn permit(&self, action: Action, pipeline: &str) -> Result<Permit, Problem> {
+        self.0.permit(action, Resource::Pipeline { tenant: self.0.tenant.to_owned(), name: pipeline.to_owned() })
+    }
+
+    pub(super) async fn list(&self) -> Result<Value, Problem> {
+        let records = self.0.engine.schedules(self.permit(Action::Read, "")?).await?;
+        records.into_iter().map(|record| shown(&ScheduleStatus::of(record))).collect::<Result<Vec<_>, _>>().map(Value::Array)
+    }
+
+    pub(super) async fn show(&self, pipeline: &str) -> Result<Value, Problem> {
+        shown(&ScheduleStatus::of(self.0.engine.schedule(self.permit(Action::Read, pipeline)?).await?))
+    }
+
+    pub(super) async fn steer(&self, pipeline: &str, steer: SteerSchedule) -> Result<Value, Problem> {
+        let change = match steer {
+            SteerSchedule::Pause => ScheduleChange::Pause,
+            SteerSchedule::Resume => ScheduleChange::Resume,
+            SteerSchedule::Remove => ScheduleChange::Remove,
+            SteerSchedule::Fire => {
+                let run = self.0.engine.fire_schedule(self.permit(Action::Start, pipeline)?).await?;
+                return Ok(json!({ "run": run.to_string() }));
+            }
+        };
+        shown(&ScheduleStatus::of(self.0.engine.change_schedule(self.permit(Action::Control, pipeline)?, change).await?))
+    }
+}
+
+fn shown(status: &ScheduleStatus) -> Result<Value, Problem> {
+    let mut shown = value(status)?;
+    for name in ["paused", "next", "last", "buffered"] {
+        if let Some(at) = shown[name].as_u64() {
+            shown[name] = selvedge_kernel::time::Millis(at).to_string().into();
+        }
+    }
+    shown["sentence"] = status.sentence().into();
+    Ok(shown)
+}

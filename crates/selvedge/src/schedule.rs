@@ -1,0 +1,126 @@
+//! Schedules of pipelines, from outside.
+
+use selvedge_engine::ScheduleChange;
+use selvedge_kernel::auth::{Action, Permit, Resource};
+use selvedge_kernel::error::WorkError;
+use selvedge_kernel::id::RunId;
+use selvedge_kernel::record::schedule::{Counts, ScheduleRecord};
+use selvedge_kernel::time::Millis;
+use serde::Serialize;
+
+use crate::client::{Client, VerbFailed};
+use crate::run::Run;
+
+/// Why a schedule was not looked at, paused, resumed or fired.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct ScheduleError(#[from] pub VerbFailed);
+
+/// A schedule as it is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct ScheduleStatus {
+    /// Which pipeline it starts.
+    pub pipeline: String,
+    /// Since when it is paused, if it is.
+    pub paused: Option<Millis>,
+    /// Its next fire.
+    pub next: Option<Millis>,
+    /// Fires up to this time were taken care of.
+    pub last: Millis,
+    /// The run that was started last.
+    pub under_way: Option<RunId>,
+    /// The fire that waits for the end of that run.
+    pub buffered: Option<Millis>,
+    /// What it did since it was stored.
+    pub counts: Counts,
+    /// Why the last fire that an error kept from starting a run did not.
+    pub last_error: Option<WorkError>,
+}
+
+impl ScheduleStatus {
+    pub(crate) fn of(record: ScheduleRecord) -> ScheduleStatus {
+        let ScheduleRecord { pipeline, paused, next, last, under_way, buffered, counts, last_error, .. } = record;
+        ScheduleStatus { pipeline, paused, next, last, under_way, buffered, counts, last_error }
+    }
+
+    /// Why it is where it is, in words.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let waits = match (self.paused, self.next) {
+            (Some(since), _) => format!("is paused since {since}: `selvedge schedules resume {}` lets it go on", self.pipeline),
+            (None, Some(next)) => format!("waits for its next fire at {next}"),
+            (None, None) => "fires no more: no time is left that its pattern names".to_owned(),
+        };
+        let buffered = match (self.buffered, self.under_way) {
+            (Some(fire), Some(run)) => format!(" Its fire at {fire} waits for the end of {run}."),
+            _ => String::new(),
+        };
+        let Counts { started, overlapped, missed, failed } = self.counts;
+        let error = self.last_error.as_ref().map(|error| format!(" The last error: {error}.")).unwrap_or_default();
+        format!(
+            "The schedule of `{}` {waits}.{buffered} It has started {started} runs; {overlapped} fires met a run under way, {missed} were missed, {failed} failed.{error}",
+            self.pipeline
+        )
+    }
+}
+
+impl Client {
+    /// The schedules of this tenant, by the names of their pipelines.
+    pub async fn schedules(&self) -> Result<Vec<ScheduleStatus>, ScheduleError> {
+        let permit = self.permit(Action::Read, Resource::Pipeline { tenant: self.tenant().to_owned(), name: String::new() })?;
+        let records = self.engine.schedules(permit).await.map_err(VerbFailed::from)?;
+        Ok(records.into_iter().map(ScheduleStatus::of).collect())
+    }
+
+    /// The schedule of a pipeline. It is stored when an engine opens with a pipeline whose file has a `schedule`.
+    #[must_use]
+    pub fn schedule(&self, pipeline: &str) -> Schedule {
+        Schedule { client: self.clone(), pipeline: pipeline.to_owned() }
+    }
+}
+
+/// One schedule.
+#[derive(Clone)]
+pub struct Schedule {
+    client: Client,
+    pipeline: String,
+}
+
+impl Schedule {
+    fn permit(&self, action: Action) -> Result<Permit, VerbFailed> {
+        self.client.permit(action, Resource::Pipeline { tenant: self.client.tenant().to_owned(), name: self.pipeline.clone() })
+    }
+
+    async fn change(&self, change: ScheduleChange) -> Result<ScheduleStatus, ScheduleError> {
+        let permit = self.permit(Action::Control)?;
+        Ok(ScheduleStatus::of(self.client.engine.change_schedule(permit, change).await.map_err(VerbFailed::from)?))
+    }
+
+    /// Where it is.
+    pub async fn status(&self) -> Result<ScheduleStatus, ScheduleError> {
+        let permit = self.permit(Action::Read)?;
+        Ok(ScheduleStatus::of(self.client.engine.schedule(permit).await.map_err(VerbFailed::from)?))
+    }
+
+    /// It fires no more until it is resumed.
+    pub async fn pause(&self) -> Result<ScheduleStatus, ScheduleError> {
+        self.change(ScheduleChange::Pause).await
+    }
+
+    /// It fires again from now on; what it left out meanwhile was not missed.
+    pub async fn resume(&self) -> Result<ScheduleStatus, ScheduleError> {
+        self.change(ScheduleChange::Resume).await
+    }
+
+    /// It is gone, until an engine opens with its pipeline again.
+    pub async fn remove(&self) -> Result<ScheduleStatus, ScheduleError> {
+        self.change(ScheduleChange::Remove).await
+    }
+
+    /// Fires it now, whatever is under way and although it is paused; its next fire stays what it is.
+    pub async fn fire(&self) -> Result<Run, ScheduleError> {
+        let permit = self.permit(Action::Start)?;
+        let id = self.client.engine.fire_schedule(permit).await.map_err(VerbFailed::from)?;
+        Ok(self.client.run(id))
+    }
+}

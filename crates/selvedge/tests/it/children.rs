@@ -1,0 +1,174 @@
+//! Runs that are tasks of other runs.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use selvedge::run::RunError;
+use selvedge::{Activity, App, Attempt, Failure, RunId, test};
+use selvedge_kernel::machine::RunState;
+use selvedge_kernel::waiting::Waiting;
+use serde_json::{Value, json};
+
+use super::runs::{end, parse, sound, start, state, until};
+
+const WORK: Activity<Value, Value> = Activity::new("work");
+
+const PARENT: &str = r#"
+selvedge: 1
+name: parent
+input: { list: { type: array } }
+stages:
+  - { name: each, mode: scatter, over: input.list, call: { pipeline: child }, input: { n: "${item}" } }
+output: "${stages.each.output}"
+"#;
+
+const CHILD: &str = r#"
+selvedge: 1
+name: child
+input: { n: { type: integer }, by: { type: integer, default: 10 } }
+stages:
+  - { name: nap, mode: sleep, for: 1s }
+  - { name: work, call: work, input: "${mul(input.n, input.by)}", retry: none }
+output: "${stages.work.output}"
+"#;
+
+fn app() -> App {
+    let work = async |_: Attempt, value: Value| match value.as_u64() {
+        Some(70) => Err(Failure::terminal("seven", "it is seven")),
+        _ => Ok(value),
+    };
+    App::new().activity(WORK, work).pipeline(parse(PARENT)).pipeline(parse(CHILD))
+}
+
+async fn children(engine: &test::Engine, id: RunId) -> Vec<RunId> {
+    let status = engine.local().run(id).status().await.unwrap();
+    let runs = status.waiting.iter().filter_map(|waits| if let Waiting::ChildRun { run, .. } = waits { Some(*run) } else { None });
+    runs.collect()
+}
+
+#[tokio::test]
+async fn outputs_of_child_runs_are_the_outputs_of_the_tasks_through_kills() {
+    let mut engine = test::Engine::new(app()).await.unwrap();
+    let id = start(&engine, "parent", json!({ "list": [1, 2, 3, 4, 5] })).await.id();
+    until(&engine, id, "children", |status| status.stages[0].running == 5).await;
+    let before = children(&engine, id).await;
+    for _ in 0..3 {
+        engine.kill_and_reopen().await.unwrap();
+        engine.advance(Duration::from_millis(200)).await;
+    }
+    until(&engine, id, "children", |status| status.stages[0].running == 5).await;
+    assert_eq!(children(&engine, id).await, before, "the same runs, whoever asks for them again");
+    assert_eq!(end(&engine, id).await.unwrap(), json!([10, 20, 30, 40, 50]));
+    assert_eq!(engine.local().runs().await.unwrap().len(), 6);
+    assert_eq!(engine.effects().iter().filter(|effect| effect.name == "work").count(), 5);
+    sound(&engine).await;
+}
+
+#[tokio::test]
+async fn the_failure_of_a_child_is_the_error_of_its_task() {
+    let engine = test::Engine::new(app()).await.unwrap();
+    let id = start(&engine, "parent", json!({ "list": [7] })).await.id();
+    match end(&engine, id).await {
+        Err(RunError::Failed { code, message, .. }) => {
+            assert!(code == "seven" && message.contains("of `child`") && message.contains("stage `work`"), "{message}")
+        }
+        other => panic!("{other:?}"),
+    }
+    // An input that the child does not take is the error of the task too, at once.
+    let id = start(&engine, "parent", json!({ "list": ["x"] })).await.id();
+    match end(&engine, id).await {
+        Err(RunError::Failed { code, message, .. }) => assert!(code == "input" && message.contains("input.n"), "{code}: {message}"),
+        other => panic!("{other:?}"),
+    }
+    sound(&engine).await;
+}
+
+#[tokio::test]
+async fn a_cancel_goes_down_to_the_children_also_of_a_paused_run_that_was_reopened() {
+    for pauses in [false, true] {
+        let mut engine = test::Engine::new(app()).await.unwrap();
+        let run = start(&engine, "parent", json!({ "list": [1, 2] })).await;
+        let id = run.id();
+        until(&engine, id, "children", |status| status.stages[0].running == 2).await;
+        let below = children(&engine, id).await;
+        engine.settle().await;
+        if pauses {
+            run.pause().await.unwrap();
+            engine.kill_and_reopen().await.unwrap();
+            assert_eq!(state(&engine, id).await, RunState::Paused);
+        }
+        engine.local().run(id).cancel().await.unwrap();
+        for child in below {
+            until(&engine, child, "cancelled", |status| status.state == RunState::Cancelled).await;
+        }
+        assert_eq!(state(&engine, id).await, RunState::Cancelled);
+        sound(&engine).await;
+    }
+}
+
+#[tokio::test]
+async fn a_pipeline_that_calls_itself_ends_at_the_limit_by_its_name() {
+    let text = "selvedge: 1\nname: again\nstages: [{ name: down, call: { pipeline: again } }]\n";
+    let engine = test::Engine::new(App::new().pipeline(parse(text))).await.unwrap();
+    let id = start(&engine, "again", json!({})).await.id();
+    match end(&engine, id).await {
+        Err(RunError::Failed { code, message, .. }) => assert!(code == "limit: call depth" && message.contains("call_depth = 64"), "{message}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(engine.local().runs().await.unwrap().len(), 65);
+}
+
+#[tokio::test]
+async fn a_call_of_a_pipeline_that_is_not_here_blocks_the_run_until_it_is() {
+    let mut engine = test::Engine::new(App::new().pipeline(parse(PARENT))).await.unwrap();
+    let id = start(&engine, "parent", json!({ "list": [1] })).await.id();
+    until(&engine, id, "blocked", |status| status.state == RunState::Blocked).await;
+    let status = engine.local().run(id).status().await.unwrap();
+    assert!(matches!(&status.waiting[0], Waiting::Blocked { reason } if reason.contains("there is no pipeline `child` here")));
+    engine.deploy(app()).await.unwrap();
+    assert_eq!(end(&engine, id).await.unwrap(), json!([10]));
+}
+
+#[tokio::test]
+async fn a_paused_run_that_was_reopened_cancels_the_calls_of_actors_that_it_made_before() {
+    const HOLD: selvedge::Handler<Value, Value> = selvedge::Handler::new("holder", "hold");
+    let text = r#"
+selvedge: 1
+name: calls
+stages:
+  - { name: call, mode: scatter, over: "[`1`, `2`]", call: { actor: holder, key: "k${item}", handler: hold } }
+"#;
+    let cancelled = Arc::new(Mutex::new(Vec::new()));
+    let seen = cancelled.clone();
+    let started = Arc::new(AtomicU32::new(0));
+    let count = started.clone();
+    let app = App::new().pipeline(parse(text)).handler(HOLD, async move |ctx: selvedge::Ctx, _: Value| {
+        count.fetch_add(1, Ordering::SeqCst);
+        let slept = ctx.sleep(Duration::from_secs(3_600)).await;
+        if slept.is_err() {
+            seen.lock().unwrap().push(ctx.key().to_owned());
+        }
+        slept?;
+        Ok(json!(1))
+    });
+    let mut engine = test::Engine::new(app).await.unwrap();
+    let run = start(&engine, "calls", json!({})).await;
+    let id = run.id();
+    while started.load(Ordering::SeqCst) < 2 {
+        engine.settle().await;
+    }
+    run.pause().await.unwrap();
+    engine.kill_and_reopen().await.unwrap();
+    engine.local().run(id).cancel().await.unwrap();
+    for _ in 0..500 {
+        engine.settle().await;
+        if cancelled.lock().unwrap().len() == 2 {
+            break;
+        }
+    }
+    let mut keys = cancelled.lock().unwrap().clone();
+    keys.sort();
+    assert_eq!(keys, ["k1", "k2"]);
+    sound(&engine).await;
+}
