@@ -111,9 +111,11 @@ async fn a_letter_is_taken_in_and_gone_in_one_commit_or_neither() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert!(!asked.is_finished(), "it is answered when it is durable");
+    engine.model().set_stopped(Some("the power is gone"));
     engine.model().drop_held();
-    engine.kill_and_reopen().await.unwrap();
     assert!(asked.await.unwrap().is_err());
+    engine.model().set_stopped(None);
+    engine.kill_and_reopen().await.unwrap();
     assert_eq!(kit::dead_letters(&engine).await.len(), 1, "nothing of it is there");
     let again = invocation(redrive(&engine, letter, None).await.unwrap());
     assert_eq!(engine.local().result::<u64>(again).await.unwrap(), 3);
