@@ -68,8 +68,24 @@ impl Shard {
             self.write(writes, effects);
             return Ok(());
         };
-        let outcome = self.outcome(&record).await?;
-        let mut whole = self.clear_leftovers(id, &outcome, &mut writes, &mut effects).await?;
+        // Who joined one that started anew waits for the last one of them.
+        let last = self.follow_restarts(record).await?;
+        let mut whole = true;
+        if !last.status.ended() {
+            let rows = self.scan(under(&key::of_id(Kind::Joined, id.0)), STEP).await?;
+            whole = rows.len() < STEP;
+            for (row, value) in rows {
+                let peer = wire::decode("joined caller", &value)?;
+                writes.delete(row);
+                writes.put(key::joined(last.message.id, &peer), wire::encode(&peer));
+            }
+            let signals = self.scan(under(&key::of_id(Kind::InvocationSignal, id.0)), STEP).await?;
+            whole &= signals.len() < STEP;
+            signals.into_iter().for_each(|(row, _)| writes.delete(row));
+        } else {
+            let outcome = self.outcome(&last).await?;
+            whole &= self.clear_leftovers(id, &outcome, &mut writes, &mut effects).await?;
+        }
         let rows = self.scan(under(&key::of_id(Kind::Begun, id.0)), STEP).await?;
         whole &= rows.len() < STEP;
         for (_, value) in rows {

@@ -97,7 +97,7 @@ impl Shard {
     }
 
     /// Those who joined an invocation by its key wait for its successor from here on. Gives false if there are too many
-    /// for one transition: the rest is told that it has started anew.
+    /// for one transition: the rest follows in bounded steps behind it.
     pub(super) async fn move_joined(&mut self, activation: &Activation, writes: &mut Writes) -> Result<bool, VerbError> {
         let id = activation.id();
         let target = &activation.record.message.target;

@@ -11,6 +11,7 @@ const DOWN: Handler<u64, String> = Handler::new("counter", "down");
 const NEXT: Handler<(), String> = Handler::new("counter", "next");
 const SEEN: SharedHandler<(), Vec<u64>> = SharedHandler::new("counter", "seen");
 const ASK: Handler<u64, String> = Handler::new("asker", "ask");
+const JOIN: Handler<u64, String> = Handler::new("asker", "join");
 
 /// Counts down, a journal for each number.
 async fn down(ctx: Ctx, from: u64) -> Outcome<String> {
@@ -27,6 +28,7 @@ fn app() -> App {
         .handler(DOWN, down)
         .handler(NEXT, async |ctx: Ctx, (): ()| Ok(format!("next saw {}", ctx.state().get::<Vec<u64>>("seen").await?.unwrap_or_default().len())))
         .shared(SEEN, async |view: View, ()| Ok(view.get("seen").await?.unwrap_or_default()))
+        .handler(JOIN, async |ctx: Ctx, from: u64| ctx.call(DOWN.on("c"), from).idempotency_key("once").await)
         .handler(ASK, async |ctx: Ctx, from: u64| ctx.call(DOWN.on("c"), from).await)
 }
 
@@ -96,6 +98,27 @@ async fn the_idempotency_key_leads_to_the_last_one_for_the_first_body() {
     assert_eq!(ask(2).await.unwrap().unwrap(), "down after 3");
     let other = ask(1).await.unwrap().unwrap_err().to_string();
     assert!(other.contains("with another body"), "{other}");
+    kit::sound(&engine).await;
+}
+
+#[tokio::test]
+async fn more_callers_of_one_key_than_a_transition_moves_get_the_result_of_the_last_one() {
+    let mut engine = test::Engine::new(app()).await.unwrap();
+    let mut callers = Vec::new();
+    for n in 0..50 {
+        callers.push(engine.local().send(JOIN.on(format!("j{n}")), 2).await.unwrap());
+    }
+    for turn in 0..4 {
+        engine.settle().await;
+        if turn % 2 == 0 {
+            engine.kill_and_reopen().await.unwrap();
+        }
+        engine.advance(Duration::from_secs(10)).await;
+    }
+    engine.settle().await;
+    for caller in callers {
+        assert_eq!(engine.local().result::<String>(caller).await.unwrap(), "down after 3");
+    }
     kit::sound(&engine).await;
 }
 
