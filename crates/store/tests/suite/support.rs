@@ -11,7 +11,7 @@ use selvedge_kernel::model::Model;
 use selvedge_kernel::ports::{Epoch, Owner, Store};
 use selvedge_kernel::time::Day;
 use selvedge_store::conformance::Subject;
-use selvedge_store::{EmbeddedStore, Fault, Faults, Options};
+use selvedge_store::{EmbeddedStore, Fault, Faults, Options, Unsynced};
 
 struct Unpark(Thread);
 
@@ -92,7 +92,8 @@ pub fn embedded(place: &Place, options: Options) -> Subject {
             cleared.clear();
             open(&reopen_at)
         }),
-        lose_answer: Box::new(move || faults.set(Fault::Sync { nth: 0, os_error: 5 })),
+        // The disk fails from its next operation but one on, so that the commit fails whatever is done in the background beside it.
+        lose_answer: Box::new(move || faults.set(Fault::Crash { after: 1, unsynced: Unsynced::Kept })),
         go_back: Box::new(move |store, _| {
             drop(store);
             cut_last_group(&back_at);
