@@ -8,15 +8,17 @@ use bytes::Bytes;
 use selvedge_kernel::auth::{Action, Permit, Resource};
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::id::{ActorId, InvocationId, RawId, ShardId};
-use selvedge_kernel::limit::{self, Limits};
+use selvedge_kernel::limit::Limits;
 use selvedge_kernel::ports::Store;
 use selvedge_kernel::pressure::{self, Admission};
 use selvedge_kernel::record::message::Message;
 use tokio::sync::oneshot;
 
+use crate::door::{check_attempts, check_body, check_delay, check_part, check_signal, expect_action, misused};
 use crate::env::{Entropy, Environment};
 use crate::exec::Points;
-use crate::registry::{Executor, Handler, Registry};
+use crate::in_flight::InFlight;
+use crate::registry::Registry;
 use crate::shard::{Answer, Command, Reply, SignalTarget, VerbError};
 use crate::tasks::Executors;
 pub use crate::tasks::{ExecSettings, LogLine};
@@ -253,19 +255,9 @@ impl Engine {
         }
         self.admit().await?;
         let held = InFlight::take(&self.wiring, input.len())?;
-        let message = Message {
-            id: self.new_id(&actor),
-            target: actor.clone(),
-            handler,
-            input,
-            context: permit.into_context(),
-            idempotency_key: ask.idempotency_key,
-            trace: ask.trace,
-            deadline: ask.timeout.map(|timeout| self.now().after(timeout)),
-            reply_to: None,
-            parent: None,
-            chain: Vec::new(),
-        };
+        let plain = Message::new(self.new_id(&actor), actor.clone(), handler, input, permit.into_context());
+        let deadline = ask.timeout.map(|timeout| self.now().after(timeout));
+        let message = Message { idempotency_key: ask.idempotency_key, trace: ask.trace, deadline, ..plain };
         let (wait, delay) = (ask.wait, ask.delay);
         self.ask_holding(self.wiring.shard_of(&actor), held, |reply| Command::Invoke { message, wait, delay, reply }).await
     }
@@ -457,7 +449,7 @@ fn wire(
     let count = settings.workers.clamp(1, usize::from(SHARDS));
     let pending = Arc::new(AtomicU64::new(0));
     let (workers, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| Mailbox::new(pending.clone())).unzip();
-    let declared = declared(&registry);
+    let declared = registry.programs();
     let points = Points(env.observer.clone());
     let life = selvedge_kernel::lend::Life(u64::from_be_bytes(Entropy::new(env.random.clone()).draw()));
     let wiring = Arc::new(Wiring {
@@ -515,129 +507,4 @@ impl Drop for Alarm {
             ));
         }
     }
-}
-
-/// What a message costs in memory beside its input, roughly.
-const MESSAGE_BYTES: u64 = 1_024;
-
-/// Bytes that this process has taken in and not answered yet; given back when it is dropped.
-///
-/// It bounds the mailboxes between threads: whatever enters from outside carries one of these while it lies in a
-/// mailbox, so that all of it together is at most the limit and a sixteenth. What workers and tasks send is bounded by
-/// what is in memory already: one end and one wake-up for each task that runs, and envelopes that lie in the outbox of
-/// a transition that one of these, or a timer, has led to.
-pub(crate) struct InFlight {
-    wiring: Arc<Wiring>,
-    bytes: u64,
-}
-
-impl InFlight {
-    /// Counts something that carries a payload, whose size has been checked.
-    pub(crate) fn take(wiring: &Arc<Wiring>, bytes: usize) -> Result<Arc<InFlight>, VerbError> {
-        InFlight::within(wiring, bytes as u64 + MESSAGE_BYTES, wiring.settings.limits.process_bytes)
-    }
-
-    /// Counts a question. A sixteenth is theirs alone: a process full of payloads can still be asked why.
-    fn look(wiring: &Arc<Wiring>) -> Result<Arc<InFlight>, VerbError> {
-        let bound = wiring.settings.limits.process_bytes;
-        InFlight::within(wiring, MESSAGE_BYTES, bound + (bound / 16).max(16 * MESSAGE_BYTES))
-    }
-
-    /// Counts a question that was let in before and comes again: it is not refused.
-    pub(crate) fn again(wiring: &Arc<Wiring>) -> Arc<InFlight> {
-        wiring.in_flight.fetch_add(MESSAGE_BYTES, Ordering::SeqCst);
-        Arc::new(InFlight { wiring: wiring.clone(), bytes: MESSAGE_BYTES })
-    }
-
-    fn within(wiring: &Arc<Wiring>, bytes: u64, bound: u64) -> Result<Arc<InFlight>, VerbError> {
-        let before = wiring.in_flight.fetch_add(bytes, Ordering::SeqCst);
-        let taken = Arc::new(InFlight { wiring: wiring.clone(), bytes });
-        if before.saturating_add(bytes) > bound {
-            return Err(VerbError::new(
-                Consequence::Retry,
-                "limit: bytes in flight",
-                format!("this process holds {before} bytes that it has not answered yet, the limit is {bound}: try again when some of them are answered"),
-            ));
-        }
-        Ok(taken)
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.wiring.in_flight.fetch_sub(self.bytes, Ordering::SeqCst);
-    }
-}
-
-fn declared(registry: &Registry) -> Vec<(String, selvedge_kernel::pipeline::definition::Exec)> {
-    let activities = registry.activities.iter().filter_map(|(name, activity)| match &activity.run {
-        Executor::Exec(exec) => Some((name.clone(), exec.clone())),
-        Executor::Native(_) | Executor::Http(_) => None,
-    });
-    let handlers = registry.actors.values().flat_map(|actor| actor.handlers.values()).filter_map(|handler| match handler {
-        Handler::Transition(transition) => Some((transition.activity.clone(), transition.exec.clone())),
-        Handler::Exclusive(_) | Handler::Shared(_) => None,
-    });
-    activities.chain(handlers).collect()
-}
-
-/// Refuses a program whose policies allow more attempts than anything may have.
-fn check_attempts(registry: &Registry, limits: &Limits) -> Result<(), VerbError> {
-    let actors = registry.actors.iter().map(|(name, actor)| (format!("actors of the type `{name}`"), actor.options.retry.max_attempts));
-    let activities = registry.activities.iter().map(|(name, activity)| (format!("the activity `{name}`"), activity.retry.max_attempts));
-    match actors.chain(activities).find(|(_, attempts)| u64::from(*attempts) > limits.attempts) {
-        None => Ok(()),
-        Some((what, attempts)) => Err(VerbError::new(
-            Consequence::FixInput,
-            "limit: attempts",
-            format!("the retry policy of {what} allows {attempts} attempts, the limit is {}: lower max_attempts", limits.attempts),
-        )),
-    }
-}
-
-pub(crate) fn check_signal(name: &str, payload: &Bytes) -> Result<(), VerbError> {
-    let bound = limit::TRANSITION_BYTES;
-    if payload.len() <= bound {
-        return Ok(());
-    }
-    let text = format!("the signal `{name}` carries {} bytes, the limit is {bound}: send a reference instead", payload.len());
-    Err(VerbError::new(Consequence::Limit, "limit: signal", text))
-}
-
-pub(crate) fn check_body(limits: &Limits, bytes: usize) -> Result<(), VerbError> {
-    let bound = limits.body_bytes;
-    if bytes as u64 <= bound {
-        return Ok(());
-    }
-    Err(VerbError::new(Consequence::Limit, "limit: body", format!("the input has {bytes} bytes, the limit of a body is {bound}: send a reference instead")))
-}
-
-fn check_delay(limits: &Limits, span: Duration) -> Result<(), VerbError> {
-    let ms = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-    if ms <= limits.delay_ms {
-        return Ok(());
-    }
-    Err(VerbError::new(Consequence::Limit, "limit: delay", format!("a delay of {ms} ms is longer than the limit, {} ms: wait in parts", limits.delay_ms)))
-}
-
-pub(crate) fn expect_action(permit: &Permit, action: Action) -> Result<(), VerbError> {
-    if permit.action() == action { Ok(()) } else { Err(misused(permit)) }
-}
-
-pub(crate) fn misused(permit: &Permit) -> VerbError {
-    VerbError::new(Consequence::NotPermitted, "wrong_permit", format!("a permit for {:?} on {:?} does not allow this", permit.action(), permit.resource()))
-}
-
-pub(crate) fn check_part(what: &str, part: &str) -> Result<(), VerbError> {
-    if part.is_empty() {
-        return Err(VerbError::new(Consequence::FixInput, "empty", format!("{what} is empty: name it")));
-    }
-    if part.len() > limit::KEY_PART_BYTES {
-        return Err(VerbError::new(
-            Consequence::Limit,
-            "limit: key part",
-            format!("{what} has {} bytes, the limit is {}: shorten it, or use a hash of it", part.len(), limit::KEY_PART_BYTES),
-        ));
-    }
-    Ok(())
 }

@@ -5,7 +5,9 @@ use selvedge_kernel::auth::{Action, Permit, Resource};
 use selvedge_kernel::id::{InvocationId, ShardId};
 use selvedge_kernel::record::actor::DeadLetter;
 
-use crate::engine::{Engine, InFlight, check_body, expect_action, misused};
+use crate::door::{check_body, expect_action, misused};
+use crate::engine::Engine;
+use crate::in_flight::InFlight;
 use crate::shard::{Command, Redriven, VerbError};
 
 impl Engine {

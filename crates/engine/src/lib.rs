@@ -15,9 +15,11 @@ pub mod why;
 pub mod wiring;
 
 mod core;
+mod door;
 mod draft;
 mod flight;
 mod idmap;
+mod in_flight;
 mod known;
 mod letters;
 mod runs;

@@ -9,7 +9,8 @@ use selvedge_kernel::time::Millis;
 use selvedge_kernel::wire;
 use serde::Serialize;
 
-use crate::engine::{Engine, expect_action, misused};
+use crate::door::{expect_action, misused};
+use crate::engine::Engine;
 use crate::shard::VerbError;
 
 /// Rows read at once: most hashes have a few.

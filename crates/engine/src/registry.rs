@@ -157,6 +157,19 @@ impl Registry {
         self.actors.get(kind).and_then(|actor| actor.handlers.get(handler))
     }
 
+    /// The programs that activities and handlers run in, by activity, in its order.
+    pub fn programs(&self) -> BTreeMap<String, Exec> {
+        let activities = self.activities.iter().filter_map(|(name, activity)| match &activity.run {
+            Executor::Exec(exec) => Some((name.clone(), exec.clone())),
+            Executor::Native(_) | Executor::Http(_) => None,
+        });
+        let handlers = self.actors.values().flat_map(|actor| actor.handlers.values()).filter_map(|handler| match handler {
+            Handler::Transition(transition) => Some((transition.activity.clone(), transition.exec.clone())),
+            Handler::Exclusive(_) | Handler::Shared(_) => None,
+        });
+        activities.chain(handlers).collect()
+    }
+
     /// The handler of an invocation: in the version that accepted it.
     pub fn pinned(&self, kind: &str, handler: &str, version: u32) -> Result<&Handler, Blocked> {
         let has = self.actors.get(kind).map(|actor| actor.versions_of(handler)).unwrap_or_default();

@@ -5,7 +5,8 @@ use selvedge_kernel::id::InvocationId;
 use selvedge_kernel::time::Millis;
 use serde::Serialize;
 
-use crate::engine::{Engine, expect_action, misused};
+use crate::door::{expect_action, misused};
+use crate::engine::Engine;
 use crate::listing::Listed;
 use crate::shard::{Command, VerbError};
 

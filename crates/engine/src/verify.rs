@@ -4,7 +4,8 @@ use selvedge_kernel::auth::{Action, Permit};
 use selvedge_kernel::id::ShardId;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Engine, expect_action};
+use crate::door::expect_action;
+use crate::engine::Engine;
 use crate::shard::{Command, VerbError};
 
 /// What is walked.

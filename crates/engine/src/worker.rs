@@ -30,7 +30,7 @@ pub(crate) enum Wakeup {
 /// What reaches a worker.
 pub(crate) enum Event {
     /// What a client asks, and the bytes that it counts for while it lies here.
-    Command(ShardId, Command, Arc<crate::engine::InFlight>),
+    Command(ShardId, Command, Arc<crate::in_flight::InFlight>),
     Wake(Wakeup),
     Progress(InvocationId, u32, Bytes),
     /// A task that ran elsewhere has ended.

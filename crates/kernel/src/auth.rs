@@ -171,8 +171,11 @@ impl Resource {
 /// The proof that one action on one resource was allowed. It is neither cloneable nor serialisable,
 /// only [`authorize`] makes one, and a verb of the engine consumes it.
 ///
-/// ```compile_fail
-/// let permit = selvedge_kernel::auth::Permit { context: todo!(), action: todo!(), resource: todo!() };
+/// ```compile_fail,E0451
+/// use selvedge_kernel::auth::{Action, AuthorizationContext, Permit, Resource};
+/// fn forged(context: AuthorizationContext, action: Action, resource: Resource) -> Permit {
+///     Permit { context, action, resource }
+/// }
 /// ```
 #[derive(Debug)]
 pub struct Permit {

@@ -105,19 +105,7 @@ fn transitions(invocations: u32) -> usize {
         let input = Bytes::from_static(b"10");
         let (key, context) = (SealKey([9; 32]), local("default", Millis(1)));
         let handler = "steps".to_owned();
-        let message = Message {
-            id,
-            target,
-            handler,
-            input: input.clone(),
-            context,
-            idempotency_key: None,
-            trace: None,
-            deadline: None,
-            reply_to: None,
-            parent: None,
-            chain: Vec::new(),
-        };
+        let message = Message::new(id, target, handler, input.clone(), context);
         let body = seal(&key, &input);
         let (mut record, mut writes) = accept(&mut head, message, 1, key, body);
         let mut journal = Journal::start(id, key, record.input_seal);

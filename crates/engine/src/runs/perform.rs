@@ -106,8 +106,7 @@ impl Shard {
                 let name = compiled.plan.get(usize::from(stage)).map_or("", |stage| &stage.name);
                 let context = active.run.context().through(&run.actor(&active.run.header().tenant), name);
                 let reply_to = Some(Peer::Task { run, stage, item, attempt });
-                let message =
-                    Message { id, target, handler, input, context, idempotency_key: None, trace: None, deadline, reply_to, parent: None, chain: Vec::new() };
+                let message = Message { deadline, reply_to, ..Message::new(id, target, handler, input, context) };
                 self.runs.tasks.insert((run, stage, item), Task { attempt, alarm: None, work: Doing::Call(id) });
                 let mut writes = Writes::default();
                 let mut effects = Vec::new();

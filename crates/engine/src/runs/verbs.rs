@@ -12,7 +12,9 @@ use selvedge_kernel::pipeline::run::{RunInput, RunStatus};
 
 use super::accept::{checked_input, compiled, unknown_pipeline};
 use super::{NewRun, RunCommand, RunControl, RunEnd, RunEvent, RunSummary};
-use crate::engine::{Engine, InFlight, check_part, expect_action, misused};
+use crate::door::{check_part, expect_action, misused};
+use crate::engine::Engine;
+use crate::in_flight::InFlight;
 use crate::shard::{Command, Reply, VerbError};
 
 impl Engine {

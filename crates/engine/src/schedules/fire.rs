@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::shard::schedule_of;
 use super::{Mark, ScheduleCommand};
-use crate::engine::InFlight;
+use crate::in_flight::InFlight;
 use crate::runs::accept::{checked_input, compiled, unknown_pipeline};
 use crate::runs::{NewRun, RunCommand};
 use crate::shard::{Command, Reply, VerbError};

@@ -8,7 +8,8 @@ use selvedge_kernel::record::schedule::{Counts, ScheduleRecord, actor};
 
 use super::fire::{mark_record, start};
 use super::{Mark, ScheduleChange, ScheduleCommand};
-use crate::engine::{Engine, expect_action, misused};
+use crate::door::{expect_action, misused};
+use crate::engine::Engine;
 use crate::shard::{Command, Reply, VerbError};
 
 impl Engine {

@@ -494,19 +494,9 @@ impl Shard {
         reply_to: Option<selvedge_kernel::record::message::Peer>,
     ) -> Message {
         let own = &activation.record.message;
-        Message {
-            id: sent_id(own.id.0, u64::from(number), target),
-            target: target.clone(),
-            handler: handler.to_owned(),
-            input,
-            context: own.context.through(&own.target, &own.handler),
-            idempotency_key,
-            trace: own.trace.clone(),
-            deadline: None,
-            reply_to,
-            parent: reply_to.map(|_| own.id),
-            chain: Vec::new(),
-        }
+        let context = own.context.through(&own.target, &own.handler);
+        let plain = Message::new(sent_id(own.id.0, u64::from(number), target), target.clone(), handler, input, context);
+        Message { idempotency_key, trace: own.trace.clone(), reply_to, parent: reply_to.map(|_| own.id), ..plain }
     }
 
     /// An alarm or a wake that comes from nowhere: the handler awaits something foreign.

@@ -14,7 +14,7 @@ use selvedge_kernel::wire;
 
 use super::inspect::unfold;
 use super::{Command, Effect, Reply, Shard, VerbError};
-use crate::engine::InFlight;
+use crate::in_flight::InFlight;
 use crate::worker::Event;
 
 /// Operations of one step of an erasure.

@@ -11,7 +11,7 @@ use selvedge_kernel::transition::redriven_id;
 use selvedge_kernel::wire;
 
 use super::{Shard, SignalTarget, VerbError, unknown_handler};
-use crate::engine::check_signal;
+use crate::door::check_signal;
 use crate::registry::Handler;
 
 /// The code of the error that a signal which nobody took became a dead letter with.

@@ -142,19 +142,7 @@ impl Shard {
             writes.delete(row);
             let error = WorkError::new(SIGNAL_EXPIRED, format!("the signal `{name}` to {actor} came at {at}, and nobody has taken it since"));
             let id = InvocationId(RawId::at(actor.hash16(), at, self.entropy.draw()));
-            let message = Message {
-                id,
-                target: actor,
-                handler: format!("signal {name}"),
-                input,
-                context,
-                idempotency_key: None,
-                trace: None,
-                deadline: None,
-                reply_to: None,
-                parent: None,
-                chain: Vec::new(),
-            };
+            let message = Message::new(id, actor, format!("signal {name}"), input, context);
             self.keep_refused(message, error, &mut writes);
         }
         self.write(writes, Vec::new());

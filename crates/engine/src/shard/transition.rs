@@ -123,19 +123,9 @@ impl Shard {
         for (number, send) in answer.sends.into_iter().enumerate() {
             let target = ActorId { tenant: actor.tenant.clone(), kind: send.actor, key: send.key };
             let own = &activation.record.message;
-            let message = Message {
-                id: sent_id(own.id.0, number as u64, &target),
-                handler: send.handler,
-                input: send.input,
-                context: own.context.through(&own.target, &own.handler),
-                idempotency_key: None,
-                trace: own.trace.clone(),
-                deadline: None,
-                reply_to: None,
-                parent: None,
-                chain: Vec::new(),
-                target,
-            };
+            let context = own.context.through(&own.target, &own.handler);
+            let id = sent_id(own.id.0, number as u64, &target);
+            let message = Message { trace: own.trace.clone(), ..Message::new(id, target, send.handler, send.input, context) };
             let sent = match send.delay {
                 Some(delay) if self.wiring.shard_of(&message.target) == self.id => {
                     self.delay_message(&mut writes, now.after(delay.0), message);

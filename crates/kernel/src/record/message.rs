@@ -65,6 +65,26 @@ pub struct Message {
     pub chain: Vec<Link>,
 }
 
+impl Message {
+    /// A message that nobody waits for: without key, trace, deadline and parent.
+    #[must_use]
+    pub fn new(id: InvocationId, target: ActorId, handler: impl Into<String>, input: Bytes, context: AuthorizationContext) -> Message {
+        Message {
+            id,
+            target,
+            handler: handler.into(),
+            input,
+            context,
+            idempotency_key: None,
+            trace: None,
+            deadline: None,
+            reply_to: None,
+            parent: None,
+            chain: Vec::new(),
+        }
+    }
+}
+
 /// How an invocation ended, for whoever waits.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Outcome {

@@ -48,19 +48,7 @@ async fn thousands_of_envelopes_of_a_reopened_store_arrive_once_in_order_and_a_p
     let now = engine.engine().now();
     engine.engine().die().await;
     let owner = RawId { hash: target.hash16(), uuid: [9; 16] };
-    let messages = (0..5_000u64).map(|n| Message {
-        id: sent_id(owner, n, &target),
-        target: target.clone(),
-        handler: "take".to_owned(),
-        input: Bytes::from(n.to_string()),
-        context: local("default", now),
-        idempotency_key: None,
-        trace: None,
-        deadline: None,
-        reply_to: None,
-        parent: None,
-        chain: Vec::new(),
-    });
+    let messages = (0..5_000u64).map(|n| Message::new(sent_id(owner, n, &target), target.clone(), "take", Bytes::from(n.to_string()), local("default", now)));
     leave_envelopes(&engine, from, to, messages.collect()).await;
     engine.model().hold();
     engine.kill_and_reopen().await.unwrap();

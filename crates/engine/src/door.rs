@@ -1,0 +1,65 @@
+//! What is checked where something enters: sizes, names, waits, and what a permit is for.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use selvedge_kernel::auth::{Action, Permit};
+use selvedge_kernel::error::Consequence;
+use selvedge_kernel::limit::{self, Limits};
+
+use crate::registry::Registry;
+use crate::shard::VerbError;
+
+/// Refuses a program whose policies allow more attempts than anything may have.
+pub(crate) fn check_attempts(registry: &Registry, limits: &Limits) -> Result<(), VerbError> {
+    let actors = registry.actors.iter().map(|(name, actor)| (format!("actors of the type `{name}`"), actor.options.retry.max_attempts));
+    let activities = registry.activities.iter().map(|(name, activity)| (format!("the activity `{name}`"), activity.retry.max_attempts));
+    match actors.chain(activities).find(|(_, attempts)| u64::from(*attempts) > limits.attempts) {
+        None => Ok(()),
+        Some((what, attempts)) => Err(VerbError::new(
+            Consequence::FixInput,
+            "limit: attempts",
+            format!("the retry policy of {what} allows {attempts} attempts, the limit is {}: lower max_attempts", limits.attempts),
+        )),
+    }
+}
+
+pub(crate) fn check_signal(name: &str, payload: &Bytes) -> Result<(), VerbError> {
+    let bound = limit::TRANSITION_BYTES;
+    if payload.len() <= bound {
+        return Ok(());
+    }
+    let text = format!("the signal `{name}` carries {} bytes, the limit is {bound}: send a reference instead", payload.len());
+    Err(VerbError::new(Consequence::Limit, "limit: signal", text))
+}
+
+pub(crate) fn check_body(limits: &Limits, bytes: usize) -> Result<(), VerbError> {
+    let bound = limits.body_bytes;
+    if bytes as u64 <= bound {
+        return Ok(());
+    }
+    Err(VerbError::new(Consequence::Limit, "limit: body", format!("the input has {bytes} bytes, the limit of a body is {bound}: send a reference instead")))
+}
+
+pub(crate) fn check_delay(limits: &Limits, span: Duration) -> Result<(), VerbError> {
+    let ms = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    if ms <= limits.delay_ms {
+        return Ok(());
+    }
+    Err(VerbError::new(Consequence::Limit, "limit: delay", format!("a delay of {ms} ms is longer than the limit, {} ms: wait in parts", limits.delay_ms)))
+}
+
+pub(crate) fn expect_action(permit: &Permit, action: Action) -> Result<(), VerbError> {
+    if permit.action() == action { Ok(()) } else { Err(misused(permit)) }
+}
+
+pub(crate) fn misused(permit: &Permit) -> VerbError {
+    VerbError::new(Consequence::NotPermitted, "wrong_permit", format!("a permit for {:?} on {:?} does not allow this", permit.action(), permit.resource()))
+}
+
+pub(crate) fn check_part(what: &str, part: &str) -> Result<(), VerbError> {
+    if part.is_empty() {
+        return Err(VerbError::new(Consequence::FixInput, "empty", format!("{what} is empty: name it")));
+    }
+    crate::core::check_part(what, part).map_err(|error| VerbError::new(Consequence::Limit, &error.code, error.message))
+}
