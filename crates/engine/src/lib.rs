@@ -25,6 +25,7 @@ mod letters;
 mod runs;
 mod schedules;
 mod shard;
+pub mod step;
 mod tasks;
 mod worker;
 

@@ -9,10 +9,11 @@ use selvedge_kernel::policy::{Retry, Timeout};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::ctx::{Attempt, Ctx, View};
+use crate::ctx::{Attempt, Ctx};
 use crate::failure::{Outcome, to_attempt};
 use crate::json;
 use crate::name::{Activity, Handler, SharedHandler};
+use crate::state::View;
 
 /// How the actors of a type are treated.
 ///

@@ -10,6 +10,7 @@ mod evaluate;
 pub mod expression;
 pub mod functions;
 pub(crate) mod http;
+mod modes;
 mod number;
 pub mod parse;
 pub mod plan;

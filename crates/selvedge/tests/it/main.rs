@@ -41,3 +41,4 @@ mod schedules;
 mod shared_limits;
 mod state;
 mod versions;
+mod waits;

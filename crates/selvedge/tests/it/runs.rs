@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use selvedge::run::{Run, RunError};
-use selvedge::{Activity, App, Attempt, Ctx, Definition, Failure, Handler, Outcome, RunId, Signal, test};
+use selvedge::{Activity, App, Attempt, Ctx, Definition, Failure, Handler, Outcome, RunId, test};
 use selvedge_kernel::id::ShardId;
 use selvedge_kernel::machine::RunState;
 use selvedge_kernel::record::kind::Kind;
@@ -17,10 +17,9 @@ use serde_json::{Value, json};
 const DOUBLE: Activity<Value, Value> = Activity::new("double");
 const COUNT: Handler<u64, u64> = Handler::new("counter", "add");
 const LAUNCH: Handler<Value, RunId> = Handler::new("launcher", "go");
-const SETTLED: Signal<Value> = Signal::new("settled");
 
 /// Items that were started, in order.
-type Started = Arc<Mutex<Vec<u64>>>;
+pub type Started = Arc<Mutex<Vec<u64>>>;
 
 pub fn parse(text: &str) -> Definition {
     match selvedge::pipeline("test.yaml", text) {
@@ -58,7 +57,7 @@ async fn double(value: &Value) -> Outcome<Value> {
 }
 
 /// Doubles after a while that differs from item to item.
-fn doubler(started: &Started, throttle: &str) -> App {
+pub fn doubler(started: &Started, throttle: &str) -> App {
     let started = started.clone();
     App::new()
         .activity(DOUBLE, async move |_: Attempt, value: Value| {
@@ -195,71 +194,6 @@ async fn a_wrong_input_is_refused_whole_and_an_unknown_pipeline_names_those_ther
     assert!(unknown.contains("doubles"), "{unknown}");
 }
 
-fn approval(fallback: &str) -> Definition {
-    parse(&format!(
-        r#"
-selvedge: 1
-name: ask
-input: {{ n: {{ type: integer }} }}
-stages:
-  - {{ name: review, mode: approval, assignees: ["role:finance", "user:ada"], show: "${{input.n}}", expires: 1h, fallback: {fallback}, on_failure: continue }}
-  - {{ name: after, call: double, input: "${{input.n}}" }}
-output: {{ review: "${{stages.review.output}}", after: "${{stages.after.output}}" }}
-"#
-    ))
-}
-
-#[tokio::test]
-async fn an_approval_is_answered_once_by_an_assignee_also_after_a_restart() {
-    let app = doubler(&Started::default(), "").pipeline(approval("reject"));
-    let mut engine = test::Engine::new(app).await.unwrap();
-    let id = start(&engine, "ask", json!({ "n": 4 })).await.id();
-    until(&engine, id, "waiting", |status| status.state == RunState::Waiting).await;
-    engine.kill_and_reopen().await.unwrap();
-    let run = engine.local().run(id);
-    let none = run.decide("after", true, "ada", None).await.unwrap_err().to_string();
-    assert!(none.contains("asks nobody"), "{none}");
-    run.decide("review", true, "ada", Some("fine")).await.unwrap();
-    let second = run.decide("review", false, "ada", None).await.unwrap_err().to_string();
-    assert!(second.contains("answered already: approved by ada"), "{second}");
-    let output: Value = run.result().await.unwrap();
-    assert_eq!(output["review"]["decision"], "approved");
-    assert_eq!(output["review"]["comment"], "fine");
-    assert_eq!(output["after"], 8);
-    sound(&engine).await;
-}
-
-#[tokio::test]
-async fn an_approval_refuses_who_is_not_assigned() {
-    let text = r#"
-selvedge: 1
-name: ask
-stages: [{ name: review, mode: approval, assignees: ["user:ada"], expires: 1h, fallback: reject }]
-"#;
-    let engine = test::Engine::new(App::new().pipeline(parse(text))).await.unwrap();
-    let run = start(&engine, "ask", json!({})).await;
-    until(&engine, run.id(), "waiting", |status| status.state == RunState::Waiting).await;
-    let refused = run.decide("review", true, "eve", None).await.unwrap_err().to_string();
-    assert!(refused.contains("eve may not answer") && refused.contains("user:ada"), "{refused}");
-    assert_eq!(state(&engine, run.id()).await, RunState::Waiting);
-}
-
-#[tokio::test]
-async fn an_approval_expires_by_its_fallback() {
-    for (fallback, decision) in [("reject", "rejected"), ("approve", "approved")] {
-        let mut engine = test::Engine::new(doubler(&Started::default(), "").pipeline(approval(fallback))).await.unwrap();
-        let id = start(&engine, "ask", json!({ "n": 1 })).await.id();
-        until(&engine, id, "waiting", |status| status.state == RunState::Waiting).await;
-        engine.kill_and_reopen().await.unwrap();
-        engine.advance(Duration::from_secs(3_599)).await;
-        assert_eq!(state(&engine, id).await, RunState::Waiting);
-        engine.advance(Duration::from_secs(2)).await;
-        let output = end(&engine, id).await.unwrap();
-        assert_eq!(output["review"]["decision"], decision);
-        assert_eq!(output["review"]["by"], "expiry");
-    }
-}
-
 #[tokio::test]
 async fn a_late_result_of_an_attempt_that_was_given_up_does_not_count_twice() {
     let text = r#"
@@ -370,55 +304,6 @@ output: "${stages.last.output}"
     let whole: u64 = sizes.iter().sum();
     assert!((stored as u64) < whole + whole / 20, "{stored} bytes for outputs of {whole}");
     assert!(output.is_ok(), "{output:?}");
-}
-
-#[tokio::test]
-async fn a_timeout_that_races_with_a_signal_has_one_outcome_that_a_restart_keeps() {
-    let text = r#"
-selvedge: 1
-name: race
-stages: [{ name: paid, mode: wait_signal, signal: settled, timeout: { total: 10s }, on_failure: continue }]
-output: { value: "${stages.paid.output}", failures: "${stages.paid.failures[].error.code}" }
-"#;
-    for round in 0..20u64 {
-        let mut engine = test::Engine::new(App::new().pipeline(parse(text))).await.unwrap();
-        let id = start(&engine, "race", json!({})).await.id();
-        until(&engine, id, "waiting", |status| status.state == RunState::Waiting).await;
-        engine.advance(Duration::from_millis(9_999)).await;
-        let client = engine.local();
-        let signal = async {
-            tokio::time::sleep(Duration::from_micros(round * 37)).await;
-            client.run(id).signal(SETTLED, json!("paid")).await.is_ok()
-        };
-        let (_, taken) = tokio::join!(engine.advance(Duration::from_millis(1)), signal);
-        let output = end(&engine, id).await.unwrap();
-        let (paid, late) = (json!({ "value": "paid", "failures": [] }), json!({ "value": null, "failures": ["deadline"] }));
-        assert!(output == paid || output == late, "{output}");
-        assert!(taken || output == late);
-        engine.kill_and_reopen().await.unwrap();
-        assert_eq!(engine.local().run(id).result::<Value>().await.unwrap(), output);
-        sound(&engine).await;
-    }
-}
-
-#[tokio::test]
-async fn a_signal_that_came_early_is_kept_for_the_stage_that_waits_for_it() {
-    let text = r#"
-selvedge: 1
-name: early
-stages:
-  - { name: nap, mode: sleep, for: 1h }
-  - { name: paid, mode: wait_signal, signal: settled }
-output: "${stages.paid.output}"
-"#;
-    let mut engine = test::Engine::new(App::new().pipeline(parse(text))).await.unwrap();
-    let id = start(&engine, "early", json!({})).await.id();
-    engine.local().run(id).signal(SETTLED, json!({ "cents": 7 })).await.unwrap();
-    engine.kill_and_reopen().await.unwrap();
-    engine.advance(Duration::from_secs(3_601)).await;
-    assert_eq!(end(&engine, id).await.unwrap(), json!({ "cents": 7 }));
-    let late = engine.local().run(id).signal(SETTLED, json!(1)).await.unwrap_err().to_string();
-    assert!(late.contains("completed"), "{late}");
 }
 
 async fn add(ctx: Ctx, by: u64) -> Outcome<u64> {
