@@ -249,7 +249,7 @@ fn a_holder_that_is_stopped_is_named_instead_of_waited_for() {
     // A stop reaches one thread after the other.
     let stopped = |task: std::io::Result<std::fs::DirEntry>| std::fs::read_to_string(task.unwrap().path().join("stat")).is_ok_and(|stat| stat.contains(") T "));
     while !std::fs::read_dir(format!("/proc/{}/task", holder.pid())).unwrap().all(stopped) {
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(std::time::Duration::from_millis(5));
     }
     let asked = folder.selvedge(&["runs", "list"]);
     holder.signal("CONT");
