@@ -1,6 +1,6 @@
 //! `selvedge-bench [DIR [LETTERS]]`: speed as ratios to the bare disk, in DIR/selvedge-bench. Rounds are interleaved, so that a machine
 //! that is busy for a while is busy for both sides of a ratio; each figure is the median of its rounds.
-//! LETTERS chooses: `abd`, `c`, `e`, `fg`; without it all are measured.
+//! LETTERS chooses: `b`, `ad`, `c`, `e`, `fg`; without it all are measured.
 
 mod budget;
 mod counted;
@@ -53,8 +53,11 @@ async fn measure(dir: &Path, letters: &str) -> Result<(), Failed> {
     std::fs::create_dir_all(dir)?;
     let asked = |group: &str| letters.chars().any(|letter| group.contains(letter));
     let mut figures = Vec::new();
-    if asked("abd") {
-        figures.extend(speed::steps_and_calls(dir).await?);
+    if asked("b") {
+        figures.extend(speed::calls(dir).await?);
+    }
+    if asked("ad") {
+        figures.extend(speed::steps(dir).await?);
     }
     if asked("c") {
         figures.extend(speed::tasks(dir).await?);

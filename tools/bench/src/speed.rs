@@ -19,14 +19,13 @@ const CALLERS: u64 = 256;
 const STEPS_EACH: u32 = 10;
 const ROUND: Duration = Duration::from_millis(1500);
 
-/// (a) steps per second, (b) the latency of one call, (d) bytes written: rounds of each, in turns with the limit.
-pub async fn steps_and_calls(dir: &Path) -> Result<Vec<Figure>, Failed> {
+/// (a) steps per second, (d) bytes written: rounds, in turns with the limit.
+pub async fn steps(dir: &Path) -> Result<Vec<Figure>, Failed> {
     let counted::Put { bytes_per_step: step_bytes, sample } = counted::steps(&dir.join("counted"), CALLERS, ROUND).await?;
     println!("a step puts {step_bytes:.0} bytes of keys and values, its share of the invocation included");
     let mut segment = Segment::create(&dir.join("limit"))?;
     let engine = Engine::open(dir.join("speed"), app()?).await?;
-    let (mut limits, mut appends, mut steps, mut calls, mut amplification) = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let (mut step_ratios, mut call_ratios) = (Vec::new(), Vec::new());
+    let (mut limits, mut steps, mut step_ratios, mut amplification) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut budget = Vec::new();
     for round in 0..=ROUNDS {
         let grouped = limit::records_per_second(&mut segment, step_bytes as usize, CALLERS as usize, ROUND / 3)?;
@@ -41,17 +40,12 @@ pub async fn steps_and_calls(dir: &Path) -> Result<Vec<Figure>, Failed> {
         let done = per_second * started.elapsed().as_secs_f64();
         let spent = grown(&cpu, &process::cpu_by_thread()?);
         let written = (process::write_bytes()? - written) as f64;
-        let append = limit::append_us(&mut segment, step_bytes as usize, 100)?;
-        let call = call_us(&engine, round, 100).await?;
         if round == 0 {
             continue; // The first round warms up.
         }
         limits.push(grouped);
         steps.push(per_second);
         step_ratios.push(per_second / grouped);
-        appends.push(append);
-        calls.push(call);
-        call_ratios.push(call / append);
         amplification.push(written / (done * step_bytes));
         budget.push((spent, done));
     }
@@ -65,10 +59,32 @@ pub async fn steps_and_calls(dir: &Path) -> Result<Vec<Figure>, Failed> {
     }
     Ok(vec![
         Figure { letter: "limit", name: "records_256_callers", value: median(&mut limits), unit: "per_s", ratio: 1.0 },
-        Figure { letter: "limit", name: "append_and_sync", value: median(&mut appends), unit: "us", ratio: 1.0 },
         Figure { letter: "a", name: "durable_steps_256_callers", value: median(&mut steps), unit: "per_s", ratio: median(&mut step_ratios) },
-        Figure { letter: "b", name: "durable_call_one_caller", value: median(&mut calls), unit: "us", ratio: median(&mut call_ratios) },
         Figure { letter: "d", name: "written_over_put", value: median(&mut amplification), unit: "times", ratio: median(&mut amplification) },
+    ])
+}
+
+/// (b) the latency of one durable call by one caller, on an engine that does nothing else: rounds, in turns with a bare append and
+/// its sync.
+pub async fn calls(dir: &Path) -> Result<Vec<Figure>, Failed> {
+    const RECORD: usize = 400;
+    let mut segment = Segment::create(&dir.join("limit"))?;
+    let engine = Engine::open(dir.join("calls"), app()?).await?;
+    let (mut appends, mut calls, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..=2 * ROUNDS {
+        let append = limit::append_us(&mut segment, RECORD, 200)?;
+        let call = call_us(&engine, round, 200).await?;
+        if round == 0 {
+            continue; // The first round warms up.
+        }
+        appends.push(append);
+        calls.push(call);
+        ratios.push(call / append);
+    }
+    engine.close().await?;
+    Ok(vec![
+        Figure { letter: "limit", name: "append_and_sync", value: median(&mut appends), unit: "us", ratio: 1.0 },
+        Figure { letter: "b", name: "durable_call_one_caller", value: median(&mut calls), unit: "us", ratio: median(&mut ratios) },
     ])
 }
 
