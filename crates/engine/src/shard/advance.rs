@@ -40,7 +40,8 @@ pub(super) enum Rest {
 }
 
 impl Shard {
-    /// Moves an invocation on as far as it goes now.
+    /// Moves an invocation on as far as it goes now. What seldom comes is boxed, here and below: the future of a turn is as
+    /// large as its largest branch, and is moved for every result.
     pub(super) async fn advance(&mut self, id: InvocationId) {
         self.moving = Some(id);
         self.try_advance(id).await;
@@ -60,7 +61,7 @@ impl Shard {
                 if waits_on && self.wiring.settings.tasks == crate::wiring::Tasks::Start {
                     self.suspend(id);
                 } else if replay && self.tasks.keys().all(|(owner, _)| *owner != id) {
-                    self.drop_and_replay(id).await;
+                    Box::pin(self.drop_and_replay(id)).await;
                 } else if rests && self.wiring.settings.tasks == crate::wiring::Tasks::Start {
                     self.plan_suspend(id);
                 }
@@ -71,7 +72,7 @@ impl Shard {
             }
             Ok(Step::Ended(ended)) => {
                 self.active.insert(id, activation);
-                self.finish(id, ended).await;
+                Box::pin(self.finish(id, ended)).await;
             }
             Err(error) if error.consequence == Consequence::Stop => {
                 self.active.insert(id, activation);
@@ -119,7 +120,7 @@ impl Shard {
             return Ok(Step::Keep);
         }
         if activation.handler == Runs::Transition {
-            return self.advance_transition(activation).await;
+            return Box::pin(self.advance_transition(activation)).await;
         }
         if activation.future.is_none() {
             let message = &activation.record.message;
@@ -245,7 +246,7 @@ impl Shard {
                 activation.cancelling = false;
                 activation.undecided.clear();
                 let gone = activation.core.state.borrow_mut().deliver_cancel(&reason, at);
-                self.give_up(activation, gone).await?;
+                Box::pin(self.give_up(activation, gone)).await?;
             }
         }
         Ok(())
@@ -258,7 +259,7 @@ impl Shard {
             let gone = activation.core.state.borrow_mut().deliver_cancel(&reason, entry.header.at);
             activation.cancel_sent = true;
             // What a kill left of giving them up.
-            self.give_up(activation, gone).await?;
+            Box::pin(self.give_up(activation, gone)).await?;
             return Ok(Ok(()));
         }
         let number = entry.header.signature.number;
@@ -384,7 +385,7 @@ impl Shard {
         }
         let children = std::mem::take(&mut activation.core.state.borrow_mut().cancel_children);
         if !children.is_empty() {
-            self.cancel_children(activation, children, "the parent asked for it").await?;
+            Box::pin(self.cancel_children(activation, children, "the parent asked for it")).await?;
         }
         Ok(())
     }
@@ -472,8 +473,8 @@ impl Shard {
                             self.delay_message(writes, now.after(delay), message);
                         }
                         // The delay passes where the message goes, so that it is ordered there by its due time.
-                        Some(delay) => self.post_later(now.after(delay), message, writes, effects).await?,
-                        None => self.post(message, writes, effects).await?,
+                        Some(delay) => Box::pin(self.post_later(now.after(delay), message, writes, effects)).await?,
+                        None => Box::pin(self.post(message, writes, effects)).await?,
                     }
                 }
             }

@@ -177,7 +177,7 @@ impl Shard {
             }
             Request::Call { target, handler, input, idempotency_key, timeout } => {
                 let call = Call { number, sig, target, handler, input, idempotency_key, timeout };
-                self.begin_call(activation, call, row).await?;
+                Box::pin(self.begin_call(activation, call, row)).await?;
             }
             Request::Join { child } => {
                 let reply = activation.core.state.borrow().children.get(&child).and_then(|row| row.reply.clone());
@@ -206,7 +206,7 @@ impl Shard {
                 }
                 activation.outside.push_back(Outside::Signal { name: sig.name });
             }
-            Request::Start { input } => self.start_run_from(activation, number, sig, input, row).await?,
+            Request::Start { input } => Box::pin(self.start_run_from(activation, number, sig, input, row)).await?,
         }
         Ok(false)
     }
