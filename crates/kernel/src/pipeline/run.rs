@@ -393,6 +393,8 @@ impl Run {
             }
         }
         self.dispatch_all(now, out);
+        // What ended without an attempt has no end that would come back and move its stage on.
+        out.effects.more |= self.header.stages.iter().any(|at| at.state == StageState::Running && at.phase == Phase::Tasks && at.low == at.total);
         if !self.header.state.ended() && !self.held() && self.annex.ending.is_none() && self.all_ended() {
             self.complete_run(now, out);
         }

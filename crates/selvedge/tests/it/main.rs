@@ -13,6 +13,7 @@ mod delayed;
 mod disk;
 mod embedded;
 mod erase;
+mod examples;
 mod failing;
 mod fair;
 mod heads;

@@ -51,6 +51,7 @@ impl Run {
             }
             if let Err(error) = self.dispatch(stage, now, &mut starts, out) {
                 self.fail_stage(stage, error, now, out);
+                out.effects.more = true;
             }
             if self.header.state.ended() {
                 return;
@@ -99,6 +100,7 @@ impl Run {
                     Err(error) => {
                         self.stages[stage].due.remove(&item);
                         self.end_slot(stage, item, Outcome::Failed { error, output: Bytes::from_static(b"null") }, now, out);
+                        out.effects.more = true;
                     }
                 }
                 *starts -= 1;
@@ -139,6 +141,7 @@ impl Run {
                     self.release(stage, item, out);
                     self.end_slot(stage, item, Outcome::Failed { error, output: Bytes::from_static(b"null") }, now, out);
                     // Failed before its start: another turn goes on, so that one turn stays bounded.
+                    out.effects.more = true;
                     *starts -= 1;
                 }
             }

@@ -244,3 +244,30 @@ proptest! {
         prop_assert!(crate::machine::RUN.next(world.state(), RunEvent::Cancel).is_err());
     }
 }
+
+#[test]
+fn a_stage_that_failed_before_anything_was_done_has_nothing_to_undo_and_the_run_ends() {
+    let mut world = World::new(pipeline(vec![undone_by(stage("charge", Mode::Single), json!({})), stage("ship", Mode::Single)]), json!({}));
+    world.settle();
+    let charge = world.running[0].clone();
+    world.end(&charge, Err(permanent("declined")));
+    assert_eq!((world.state(), world.error_code().as_str(), inputs(&world).len()), (RunState::Failed, "declined", 0));
+}
+
+#[test]
+fn a_task_that_fails_before_its_first_attempt_moves_its_stage_and_the_undoing_on() {
+    let mut broken = stage("ship", Mode::Single);
+    broken.input = json!("to ${input.nobody[9]}");
+    for on_failure in [OnFailure::Fail, OnFailure::Continue { max_failed: None }] {
+        broken.on_failure = on_failure.clone();
+        let mut world = World::new(pipeline(vec![undone_by(stage("charge", Mode::Single), json!({})), broken.clone()]), json!({ "nobody": [] }));
+        world.settle();
+        for _ in 0..2 {
+            if let Some(next) = world.running.first().cloned() {
+                world.end(&next, echo(&next));
+            }
+        }
+        let (ended, undone) = if matches!(on_failure, OnFailure::Fail) { (RunState::Failed, 1) } else { (RunState::Completed, 0) };
+        assert_eq!((world.state(), inputs(&world).len()), (ended, undone));
+    }
+}

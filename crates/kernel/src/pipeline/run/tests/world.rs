@@ -333,7 +333,8 @@ impl World {
     pub fn settle(&mut self) {
         for _ in 0..100_000 {
             let effects = self.run.advance(self.now, Room::WHOLE);
-            let quiet = !effects.more && effects.requests.is_empty() && effects.ops() == 0 && effects.commands.is_empty() && !self.run.is_dirty();
+            // As the engine: what it is not told of it does not do.
+            let quiet = !effects.more && effects.requests.is_empty();
             let kills = self.kills;
             self.commit(effects);
             self.most_slots = self.most_slots.max(self.run.open_tasks());

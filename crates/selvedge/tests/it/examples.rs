@@ -1,0 +1,32 @@
+//! The examples that are programs of other languages, executed as their pages say.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn example(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name)
+}
+
+/// Runs the script that a newcomer runs, with the binary that is tested, in a folder that goes with the test.
+fn tried(name: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let script = example(name).join("try.py");
+    let done = Command::new("python3").arg(script).arg(env!("CARGO_BIN_EXE_selvedge")).arg(folder.path().join("work")).output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&done.stdout).into_owned(), String::from_utf8_lossy(&done.stderr).into_owned());
+    assert!(done.status.success() && out.contains("claims hold"), "{out}\n{err}");
+    out
+}
+
+#[test]
+fn orders_of_the_example_are_shipped_approved_declined_and_undone_and_one_survives_two_kills() {
+    let out = tried("order");
+    assert!(!out.contains('✗') && out.contains("the card was charged once"), "{out}");
+}
+
+#[test]
+fn the_order_is_the_one_of_the_kernels_whole_programs_word_for_word() {
+    let whole = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernel/tests/data/whole/order.yaml")).unwrap();
+    let ours = std::fs::read_to_string(example("order").join("pipeline.yaml")).unwrap();
+    let without: String = whole.lines().filter(|line| !line.trim_start().starts_with("breaker:")).map(|line| format!("{line}\n")).collect();
+    assert_eq!(ours, without);
+}
