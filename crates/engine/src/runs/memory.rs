@@ -1,6 +1,6 @@
 //! Runs in memory: how they come in from their rows, and how they leave.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use selvedge_kernel::error::Consequence;
@@ -29,7 +29,18 @@ pub(super) fn unknown(id: RunId) -> VerbError {
 /// A run in memory to which nothing has happened yet.
 pub(super) fn active(run: Run) -> Active {
     let state = run.header().state;
-    Active { run, inputs: VecDeque::new(), ready: None, timer: None, indexed: None, ended: state.ended(), unperformed: 0, wake: None, rests: None }
+    Active {
+        run,
+        inputs: VecDeque::new(),
+        ready: None,
+        timer: None,
+        indexed: None,
+        ended: state.ended(),
+        unperformed: 0,
+        called: BTreeMap::new(),
+        wake: None,
+        rests: None,
+    }
 }
 
 impl Shard {

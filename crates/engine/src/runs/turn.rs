@@ -251,6 +251,7 @@ impl Shard {
             writes.puts.push(selvedge_kernel::ports::Put { key: row, value: wire::encode(&line), expires: until });
         }
         let rounds = header.stages.iter().map(|stage| stage.round).collect();
+        self.plan_cancels(active, &effects.commands, &mut writes, now);
         active.unperformed += 1;
         answers.push(Effect::Run(RunEffect { run: id, commands: effects.commands, rounds }));
         self.write(writes, answers);
