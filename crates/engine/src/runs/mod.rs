@@ -172,6 +172,10 @@ pub(crate) struct Runs {
     definitions: HashMap<Hash32, Arc<Compiled>>,
     /// Ready rows of runs that have left memory and are in flight all the same.
     left_ready: HashMap<RunId, u64>,
+    /// Runs that were in flight when the last owner ended and have not come in since, and their ready rows.
+    to_recover: HashMap<RunId, u64>,
+    /// The same, in the order in which they come.
+    in_line: VecDeque<RunId>,
     /// Runs whose rows do not fit each other, and how.
     damaged: HashMap<RunId, VerbError>,
 }
@@ -184,7 +188,7 @@ impl Runs {
 
     /// Whether a run wants a turn now.
     pub(crate) fn has_work(&self) -> bool {
-        !self.runnable.is_empty() || !self.performing.is_empty()
+        !self.runnable.is_empty() || !self.performing.is_empty() || !self.in_line.is_empty()
     }
 
     /// Whether something that is durable waits to be done.
