@@ -4,6 +4,7 @@
 
 pub mod arrows;
 pub mod cases;
+pub mod codes;
 pub mod factory;
 pub mod finding;
 pub mod globals;
@@ -36,6 +37,7 @@ pub fn check(root: &Path) -> Result<Report, String> {
     findings.extend(factory::check(&sources));
     findings.extend(arrows::check(&crates));
     findings.extend(cases::check(root)?);
+    findings.extend(codes::check(root, &sources)?);
     findings.sort();
     findings.dedup();
     Ok(Report { files: sources.len(), crates: crates.len(), findings })

@@ -189,3 +189,22 @@ fn a_file_that_is_not_rust_is_an_error_that_names_it() {
     let root = plant(&[(ENGINE, "fn {\n")]);
     assert!(check(root.path()).unwrap_err().starts_with(ENGINE));
 }
+
+const MADE: &str = "pub fn e() { let _ = (WorkError::new(\"too_late\", \"\"), VerbError::new(Consequence::Limit, \"limit: day\", String::new())); }\n";
+const CARRIED: &str = "crates/selvedge/src/cli/explain/pages.rs";
+
+#[test]
+fn a_code_without_a_page_and_a_page_without_a_code_are_found() {
+    let late = ("docs/errors/too_late.md", "# too_late\n");
+    let both = "const P: [&str; 2] = [include_str!(\"/docs/errors/too_late.md\"), include_str!(\"/docs/errors/limit_day.md\")];\n";
+    let selvedge = ("crates/selvedge/Cargo.toml", "[package]\nname = \"selvedge\"\nversion = \"0.1.0\"\nedition = \"2024\"\n");
+    let lib = ("crates/selvedge/src/lib.rs", "");
+    let day = ("docs/errors/limit_day.md", "# limit: day\n");
+    assert_eq!(findings(&[(ENGINE, MADE), late, day, selvedge, lib, (CARRIED, both)]), []);
+    assert_eq!(only(&[(ENGINE, MADE), late, selvedge, lib, (CARRIED, both)]), ("code", 1));
+    let extra = ("docs/errors/nobody.md", "# nobody\n");
+    let found = findings(&[(ENGINE, MADE), late, day, extra, selvedge, lib, (CARRIED, both)]);
+    assert_eq!(found.iter().map(|one| one.what.as_str()).collect::<Vec<_>>(), ["`selvedge explain` does not know this page", "no error has this code"]);
+    let tested = "#[cfg(test)]\nmod tests {\n    fn e() { WorkError::new(\"of_a_test\", \"\"); }\n}\n";
+    assert_eq!(findings(&[(ENGINE, tested)]), []);
+}

@@ -69,6 +69,11 @@ pub enum Noun {
         /// run_… or inv_…
         id: String,
     },
+    /// What the code of an error means, why it came, and what to do about it
+    Explain {
+        /// As it is shown, or as one word: limit_body [default: all codes, a line each]
+        code: Option<String>,
+    },
     /// Questions to people
     #[command(subcommand)]
     Approvals(Approvals),

@@ -11,6 +11,8 @@ use crate::bootstrap::EngineError;
 use crate::control::Problem;
 use crate::manifest::FileError;
 
+use super::explain::pointer;
+
 /// Exit codes, one for each kind of end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Code {
@@ -65,13 +67,17 @@ pub fn code_of(consequence: Consequence) -> Code {
 
 impl From<Problem> for Stop {
     fn from(problem: Problem) -> Stop {
-        Stop::new(code_of(problem.consequence), problem.message)
+        let Problem { consequence, code, message } = problem;
+        // An error of the input says all there is to say; the others have a page that says what to look at next.
+        let more = matches!(consequence, Consequence::WorkFailed | Consequence::Limit | Consequence::Stop).then(|| pointer(&code)).flatten();
+        let message = more.map_or(message.clone(), |more| format!("{message}\n{more}"));
+        Stop::new(code_of(consequence), message)
     }
 }
 
 impl From<selvedge_engine::VerbError> for Stop {
     fn from(error: selvedge_engine::VerbError) -> Stop {
-        Stop::new(code_of(error.consequence), error.message)
+        Problem::from(error).into()
     }
 }
 

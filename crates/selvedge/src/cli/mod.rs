@@ -8,6 +8,7 @@ mod call;
 mod check;
 mod doctor;
 mod exit;
+mod explain;
 mod happened;
 mod letters;
 mod print;
@@ -82,6 +83,7 @@ async fn perform(cli: Cli, app: App) -> Result<Code, Stop> {
         Noun::Approvals(Approvals::Reject(decision)) => runs::runs(&common, app, Runs::Reject(decision)).await,
         Noun::Stuck { longer_than } => stuck::stuck(&common, app, longer_than.0).await,
         Noun::Replay { kind, since } => replay::replay(&common, app, kind, since.0).await,
+        Noun::Explain { code } => explain::explain(&common, code),
         Noun::Doctor => doctor::doctor(&common, app).await,
         Noun::DeadLetters(verb) => letters::dead_letters(&common, app, verb).await,
         Noun::Verify(verb) => verify::verify(&common, app, verb).await,

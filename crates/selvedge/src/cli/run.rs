@@ -22,6 +22,7 @@ use super::access;
 use super::args::{Common, Output, Run};
 use super::check::{manifest_of, with_manifest};
 use super::exit::{Code, Stop};
+use super::explain::pointer;
 use super::progress::{Lines, Progress};
 use super::slots::{Slot, Slots};
 use super::{happened, print, said, settings};
@@ -124,7 +125,8 @@ impl Follow<'_> {
             if matches!(self.common.output, Output::Json) {
                 print::say(&print::pretty(&json!({ "id": id, "status": status.state, "error": status.error })))?;
             }
-            return Err(Stop::new(Code::Failed, sentence(&status)));
+            let more = status.error.as_ref().and_then(|error| pointer(&error.code)).map(|more| format!("\n{more}")).unwrap_or_default();
+            return Err(Stop::new(Code::Failed, format!("{}{more}", sentence(&status))));
         }
         print::note(&format!("{id} is completed, {} in this process", happened::span(began.elapsed())));
         let output = self.runs().output(&id).await?;
