@@ -270,6 +270,8 @@ impl Verifier {
         }
         match (&entry.payload, key, payload) {
             (Payload::Erased, ..) => self.erased += 1,
+            // Nothing is not stored in rows of its own: somebody changed where it lies.
+            (Payload::Chunked { len: 0 }, ..) => return Err(ChainError::Payload { index: header.index, signature: header.signature.clone() }),
             (_, Some(key), Some(payload)) if seal(key, payload) != entry.seal => {
                 return Err(ChainError::Payload { index: header.index, signature: header.signature.clone() });
             }

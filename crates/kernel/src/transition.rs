@@ -43,7 +43,7 @@ impl Journal {
         self.append_as(entries, signature, ending, payload, place(payload), request_seal, at);
     }
 
-    /// Appends an entry whose payload was written as chunks, whatever its size.
+    /// Appends an entry whose payload was written as chunks, whatever its size, unless there is nothing to write.
     pub fn append_chunked(
         &mut self,
         entries: &mut Vec<Entry>,
@@ -53,7 +53,8 @@ impl Journal {
         request_seal: Option<Hash32>,
         at: Millis,
     ) {
-        self.append_as(entries, signature, ending, payload, Payload::Chunked { len: payload.len() as u64 }, request_seal, at);
+        let stored = if payload.is_empty() { Payload::Inline(Bytes::new()) } else { Payload::Chunked { len: payload.len() as u64 } };
+        self.append_as(entries, signature, ending, payload, stored, request_seal, at);
     }
 
     fn append_as(

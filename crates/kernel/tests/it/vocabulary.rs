@@ -10,7 +10,7 @@ use selvedge_kernel::auth::{AuthorizationContext, Hop, Principal, PrincipalKind,
 use selvedge_kernel::calls::Link;
 use selvedge_kernel::error::{AttemptError, WorkError};
 use selvedge_kernel::id::{ActorId, Hash16, InvocationId, RawId, RunId, ShardId, effect_key};
-use selvedge_kernel::journal::{Ending, Entry, Hash32, OpKind, Payload, SealKey, Signature, Verifier, chain_start, seal};
+use selvedge_kernel::journal::{ChainError, Ending, Entry, Hash32, OpKind, Payload, SealKey, Signature, Verifier, chain_start, seal};
 use selvedge_kernel::lend::{Life, Report};
 use selvedge_kernel::policy::{Backoff, Rate, Retry, Span, Throttle, Verdict, after_failure, delay};
 use selvedge_kernel::record::invocation::Begun;
@@ -273,4 +273,19 @@ fn a_context_does_not_grow_by_acting_through_the_same_actor_again_nor_without_bo
     assert_eq!(context.chain.len(), selvedge_kernel::auth::DELEGATION);
     assert_eq!(context.principal, first.principal);
     assert_eq!(context.chain[0].actor, actor(1), "where it began stays");
+}
+
+#[test]
+fn an_empty_result_that_is_said_to_lie_elsewhere_is_found_at_its_entry() {
+    let id = RawId { hash: Hash16(7), uuid: [3; 16] };
+    let key = SealKey([9; 32]);
+    let input = seal(&key, b"input");
+    let mut journal = Journal::start(InvocationId(id), key, input);
+    let mut entries: Vec<Entry> = Vec::new();
+    let signature = Signature { number: 0, kind: OpKind::StateGet, name: "s".to_owned(), target: String::new() };
+    journal.append_chunked(&mut entries, signature, Ending::Value, &Bytes::new(), None, Millis(5));
+    let check = |entry: &Entry| Verifier::new(chain_start(id, input)).check(entry, Some(&key), Some(&[]));
+    assert_eq!(check(&entries[0]), Ok(()), "nothing is never stored in rows of its own");
+    entries[0].payload = Payload::Chunked { len: 0 };
+    assert!(matches!(check(&entries[0]), Err(ChainError::Payload { index: 0, .. })), "a flipped bit makes this of it");
 }

@@ -1,6 +1,7 @@
 //! The one integration-test binary of the store.
 #![allow(clippy::unwrap_used)]
 
+mod alone;
 mod backup;
 mod behind;
 mod carrying;
