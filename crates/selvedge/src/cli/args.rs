@@ -109,6 +109,11 @@ pub enum Noun {
     /// The configuration in force
     #[command(subcommand)]
     Config(ConfigVerb),
+    /// What an error means, by its code, and what to do about it
+    Explain {
+        /// The code, for example `call_cycle`; all of them without it
+        code: Option<String>,
+    },
     /// Print a completion script for a shell
     Completions {
         /// Which shell

@@ -8,6 +8,7 @@ mod call;
 mod check;
 mod doctor;
 mod exit;
+mod explain;
 mod happened;
 mod letters;
 mod print;
@@ -88,6 +89,7 @@ async fn perform(cli: Cli, app: App) -> Result<Code, Stop> {
         Noun::Backup { to } => backup::backup(&common, app, to).await,
         Noun::Restore { from } => backup::restored(&common, from).await,
         Noun::Config(verb) => settings::config(&common, verb),
+        Noun::Explain { code } => explain::explain(&common, code.as_deref()),
         Noun::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "selvedge", &mut script);
