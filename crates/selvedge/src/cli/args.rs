@@ -47,6 +47,11 @@ pub enum Output {
 
 #[derive(Subcommand, Debug)]
 pub enum Noun {
+    /// Make a folder that runs: a pipeline, a Python activity, a schedule, a test
+    Init {
+        /// The new folder [default: this one]
+        name: Option<PathBuf>,
+    },
     /// Run a pipeline to its end; after a kill, the same command goes on where it was
     Run(Run),
     /// Check pipelines

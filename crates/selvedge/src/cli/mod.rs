@@ -10,6 +10,7 @@ mod doctor;
 mod exit;
 mod explain;
 mod happened;
+mod init;
 mod letters;
 mod print;
 mod progress;
@@ -89,6 +90,7 @@ async fn perform(cli: Cli, app: App) -> Result<Code, Stop> {
         Noun::Backup { to } => backup::backup(&common, app, to).await,
         Noun::Restore { from } => backup::restored(&common, from).await,
         Noun::Config(verb) => settings::config(&common, verb),
+        Noun::Init { name } => init::init(&common, name),
         Noun::Explain { code } => explain::explain(&common, code.as_deref()),
         Noun::Completions { shell } => {
             let mut script = Vec::new();
