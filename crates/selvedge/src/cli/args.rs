@@ -47,6 +47,11 @@ pub enum Output {
 
 #[derive(Subcommand, Debug)]
 pub enum Noun {
+    /// Make a folder that runs: a pipeline, a Python activity, a schedule, a test
+    Init {
+        /// The new folder [default: this one]
+        name: Option<PathBuf>,
+    },
     /// Run a pipeline to its end; after a kill, the same command goes on where it was
     Run(Run),
     /// Check pipelines
@@ -68,11 +73,6 @@ pub enum Noun {
     Why {
         /// run_… or inv_…
         id: String,
-    },
-    /// What the code of an error means, why it came, and what to do about it
-    Explain {
-        /// As it is shown, or as one word: limit_body [default: all codes, a line each]
-        code: Option<String>,
     },
     /// Questions to people
     #[command(subcommand)]
@@ -114,6 +114,11 @@ pub enum Noun {
     /// The configuration in force
     #[command(subcommand)]
     Config(ConfigVerb),
+    /// What an error means, by its code, and what to do about it
+    Explain {
+        /// The code, for example call_cycle or limit_body; all of them without it
+        code: Option<String>,
+    },
     /// Print a completion script for a shell
     Completions {
         /// Which shell

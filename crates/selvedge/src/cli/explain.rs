@@ -11,15 +11,15 @@ use super::print;
 use pages::PAGES;
 
 /// `explain [CODE]`
-pub fn explain(common: &Common, code: Option<String>) -> Result<Code, Stop> {
+pub fn explain(common: &Common, code: Option<&str>) -> Result<Code, Stop> {
     match code {
         None => {
             let lines: Vec<Vec<String>> = PAGES.iter().map(|(code, page)| vec![(*code).to_owned(), first_sentence(page)]).collect();
-            let listed = lines.iter().map(|line| json!({ "code": line[0], "about": line[1] })).collect();
+            let listed = lines.iter().map(|line| json!({ "code": line[0], "what": line[1] })).collect();
             print::result(common.output, &listed, || print::table(&["CODE", "WHAT HAPPENED"], &lines))?;
         }
         Some(asked) => {
-            let (code, page) = page(&asked).ok_or_else(|| Stop::usage(unknown(&asked)))?;
+            let (code, page) = page(asked).ok_or_else(|| Stop::usage(unknown(asked)))?;
             print::result(common.output, &json!({ "code": code, "page": page }), || page.trim_end().to_owned())?;
         }
     }
@@ -54,10 +54,11 @@ fn first_sentence(page: &str) -> String {
 
 fn unknown(asked: &str) -> String {
     let hint = match nearest(asked, PAGES.iter().map(|(code, _)| *code)) {
-        Some(near) => format!("did you mean `selvedge explain {}`?", file_of(near)),
-        None => "`selvedge explain` lists those of Selvedge; a code that a handler or a program gave is its own".to_owned(),
+        Some(near) => format!("did you mean `{}`? ", file_of(near)),
+        None => String::new(),
     };
-    format!("there is no page for the code `{asked}`: {hint}")
+    let all = "`selvedge explain` lists all; a code that an activity of yours has made up is not among them";
+    format!("no error of ours has the code `{asked}`: {hint}{all}")
 }
 
 #[cfg(test)]
@@ -68,7 +69,7 @@ mod tests {
     #[test]
     fn every_page_says_what_happened_why_and_what_to_do_with_an_example() {
         for (code, page) in PAGES {
-            assert!(page.starts_with(&format!("# {code}\n\n")), "{code}");
+            assert!(page.starts_with(&format!("# `{code}`\n\n")), "{code}");
             assert!((8..=25).contains(&page.lines().count()), "{code}");
             for part in ["\n**Why.** ", "\n**What to do.** ", "\n```\n"] {
                 assert_eq!(page.matches(part).count(), if part == "\n```\n" { 2 } else { 1 }, "{code}: {part}");
@@ -82,7 +83,7 @@ mod tests {
             assert_eq!(page(asked).map(|(code, _)| code), Some(code), "{asked}");
         }
         assert_eq!(page("http_teapot"), None);
-        assert!(unknown("deadlok").contains("did you mean `selvedge explain deadlock`?"));
-        assert!(unknown("card_declined").contains("is its own"));
+        assert!(unknown("deadlok").contains("did you mean `deadlock`?"));
+        assert!(unknown("card_declined").contains("made up"));
     }
 }

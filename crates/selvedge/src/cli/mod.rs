@@ -10,6 +10,7 @@ mod doctor;
 mod exit;
 mod explain;
 mod happened;
+mod init;
 mod letters;
 mod print;
 mod progress;
@@ -83,13 +84,14 @@ async fn perform(cli: Cli, app: App) -> Result<Code, Stop> {
         Noun::Approvals(Approvals::Reject(decision)) => runs::runs(&common, app, Runs::Reject(decision)).await,
         Noun::Stuck { longer_than } => stuck::stuck(&common, app, longer_than.0).await,
         Noun::Replay { kind, since } => replay::replay(&common, app, kind, since.0).await,
-        Noun::Explain { code } => explain::explain(&common, code),
         Noun::Doctor => doctor::doctor(&common, app).await,
         Noun::DeadLetters(verb) => letters::dead_letters(&common, app, verb).await,
         Noun::Verify(verb) => verify::verify(&common, app, verb).await,
         Noun::Backup { to } => backup::backup(&common, app, to).await,
         Noun::Restore { from } => backup::restored(&common, from).await,
         Noun::Config(verb) => settings::config(&common, verb),
+        Noun::Init { name } => init::init(&common, name),
+        Noun::Explain { code } => explain::explain(&common, code.as_deref()),
         Noun::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "selvedge", &mut script);
