@@ -53,6 +53,12 @@ pub(crate) fn expect_action(permit: &Permit, action: Action) -> Result<(), VerbE
     if permit.action() == action { Ok(()) } else { Err(misused(permit)) }
 }
 
+/// The tenant that a permit for an action is about.
+pub(crate) fn tenant_for(permit: &Permit, action: Action) -> Result<String, VerbError> {
+    expect_action(permit, action)?;
+    Ok(permit.resource().tenant().unwrap_or(&permit.context().principal.tenant).to_owned())
+}
+
 pub(crate) fn misused(permit: &Permit) -> VerbError {
     VerbError::new(Consequence::NotPermitted, "wrong_permit", format!("a permit for {:?} on {:?} does not allow this", permit.action(), permit.resource()))
 }

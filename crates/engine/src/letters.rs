@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use selvedge_kernel::auth::{Action, Permit, Resource};
+use selvedge_kernel::filter::Filter;
 use selvedge_kernel::id::{InvocationId, ShardId};
 use selvedge_kernel::record::actor::DeadLetter;
 
@@ -13,12 +14,17 @@ use crate::shard::{Command, Redriven, VerbError};
 impl Engine {
     /// The dead letters of a tenant.
     pub async fn dead_letters(&self, permit: Permit) -> Result<Vec<DeadLetter>, VerbError> {
+        self.find_dead_letters(permit, &Filter::default()).await
+    }
+
+    /// Those for which a filter holds, a page of each shard at most.
+    pub async fn find_dead_letters(&self, permit: Permit, filter: &Filter) -> Result<Vec<DeadLetter>, VerbError> {
         expect_action(&permit, Action::Operate)?;
         let tenant = permit.context().principal.tenant.clone();
         let mut letters = Vec::new();
         for shard in (0..self.wiring.shards).map(ShardId) {
-            let tenant = tenant.clone();
-            letters.extend(self.ask(shard, |reply| Command::DeadLetters { tenant, reply }).await?);
+            let (tenant, filter) = (tenant.clone(), filter.clone());
+            letters.extend(self.ask(shard, |reply| Command::DeadLetters { tenant, filter, reply }).await?);
         }
         Ok(letters)
     }

@@ -56,6 +56,10 @@ pub const SCHEDULE_EVERY_MS: u64 = 1_000;
 pub const SCHEDULE_JITTER_MS: u64 = 3_600_000;
 /// Missed fires that `misfire: all` makes up for at once.
 pub const SCHEDULE_CATCH_UP: usize = 100;
+/// Attributes of a pipeline.
+pub const ATTRIBUTES: usize = 16;
+/// Bytes of the value of an attribute, as text.
+pub const ATTRIBUTE_BYTES: usize = 256;
 /// Missed fires that are counted; beyond, the count says "more".
 pub const SCHEDULE_COUNTED: u64 = 10_000;
 /// A fire that is later than this was missed, in milliseconds.

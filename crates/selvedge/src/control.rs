@@ -75,11 +75,17 @@ pub enum Request {
     Invocations {
         /// Those that have ended as well.
         all: bool,
+        /// What to keep, as `where` says it; empty: all.
+        #[serde(default)]
+        filter: String,
     },
     /// Runs and invocations that have been open for long, the oldest first.
     Stuck {
         /// For how long, in milliseconds.
         longer_than_ms: u64,
+        /// What to keep, as `where` says it; empty: all.
+        #[serde(default)]
+        filter: String,
     },
     /// What `doctor` wants to know of the engine.
     Health,
@@ -118,9 +124,23 @@ pub enum Request {
         id: String,
     },
     /// Approvals that are open, and those that were answered.
-    Approvals,
-    /// All runs.
-    Runs,
+    Approvals {
+        /// What to keep, as `where` says it; empty: all.
+        #[serde(default)]
+        filter: String,
+    },
+    /// Runs, the newest first.
+    Runs {
+        /// What to keep, as `where` says it; empty: all.
+        #[serde(default)]
+        filter: String,
+    },
+    /// Actors, by type and key.
+    Actors {
+        /// What to keep, as `where` says it; empty: all.
+        #[serde(default)]
+        filter: String,
+    },
     /// One run, stage by stage.
     Run {
         /// `run_…`
@@ -164,8 +184,12 @@ pub enum Request {
         /// The same key, the same signal.
         idempotency_key: Option<String>,
     },
-    /// All schedules.
-    Schedules,
+    /// Schedules.
+    Schedules {
+        /// What to keep, as `where` says it; empty: all.
+        #[serde(default)]
+        filter: String,
+    },
     /// One schedule.
     Schedule {
         /// The pipeline that it starts.
@@ -179,7 +203,11 @@ pub enum Request {
         steer: SteerSchedule,
     },
     /// Messages that could not be handled.
-    DeadLetters,
+    DeadLetters {
+        /// What to keep, as `where` says it; empty: all.
+        #[serde(default)]
+        filter: String,
+    },
     /// One of them, whole.
     DeadLetter {
         /// `inv_…`

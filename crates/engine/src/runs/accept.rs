@@ -6,10 +6,12 @@ use bytes::Bytes;
 use selvedge_kernel::error::{Consequence, WorkError};
 use selvedge_kernel::id::{InvocationId, RawId, RunId};
 use selvedge_kernel::journal::{Payload, SealKey, Signature, seal};
+use selvedge_kernel::pipeline::attributes;
 use selvedge_kernel::pipeline::compiled::{Compiled, CompiledCall, SharedLimit};
 use selvedge_kernel::pipeline::definition::Definition;
 use selvedge_kernel::pipeline::run::{Run, Start};
 use selvedge_kernel::pipeline::schema::validate_input;
+use selvedge_kernel::record::attribute;
 use selvedge_kernel::record::invocation::Begun;
 use selvedge_kernel::record::message::{Envelope, Outcome, Peer};
 use selvedge_kernel::record::run::{Pinned, Stored, definition_key, run_key};
@@ -89,8 +91,11 @@ impl Shard {
         let seal_key = SealKey(self.entropy.draw());
         let limits = self.wiring.settings.limits;
         self.remember_definition(&new.compiled);
+        let attributes = attributes::evaluate(&new.compiled.definition, &new.input).map_err(|error| VerbError::new(Consequence::FixInput, "input", error))?;
+        let rows = attribute::Place { tenant: &new.tenant, started_at: now, run: id }.rows(&attributes);
         let start = Start { id, tenant: new.tenant, compiled: new.compiled, input: new.input, context: new.context, seal_key, limits, parent: new.parent };
-        let (run, effects) = Run::start(start, now);
+        let (run, mut effects) = Run::start(start, now);
+        effects.puts.extend(rows.puts);
         // Its line in the ledger is yet to come.
         let accepted = Active { ended: true, ..active(run) };
         self.move_on(accepted, effects).await?;

@@ -10,7 +10,7 @@ use selvedge_kernel::machine::StageState;
 use selvedge_kernel::nearest::suggestion;
 use selvedge_kernel::pipeline::definition::Mode;
 use selvedge_kernel::pipeline::run::{Answer, Decider, RunInput, RunRefused, RunStatus};
-use selvedge_kernel::ports::{Put, after_prefix, under};
+use selvedge_kernel::ports::{Put, after_prefix};
 use selvedge_kernel::record::key;
 use selvedge_kernel::record::kind::Kind;
 use selvedge_kernel::record::run::{event_key, prefix};
@@ -19,8 +19,7 @@ use selvedge_kernel::waiting::Waiting;
 use selvedge_kernel::wire;
 
 use super::memory::unknown;
-use super::turn::LIST;
-use super::{Active, RunCommand, RunEnd, RunEvent, RunSummary, Watcher};
+use super::{Active, RunCommand, RunEnd, RunEvent, Watcher};
 use crate::shard::{Reply, Shard, VerbError};
 
 /// How many open calls to actors a status shows.
@@ -47,10 +46,6 @@ impl Shard {
                 Ok(Some(events)) => self.answer(reply, Ok(events)),
                 Err(error) => self.answer(reply, Err(error)),
             },
-            RunCommand::List { tenant, reply } => {
-                let result = self.list_runs(&tenant).await;
-                self.answer(reply, result);
-            }
             RunCommand::Tell { id, tenant, input, reply } => {
                 let result = self.tell_run(id, &tenant, input).await;
                 self.answer(reply, result);
@@ -145,14 +140,6 @@ impl Shard {
             }
         }
         Ok(())
-    }
-
-    async fn list_runs(&self, tenant: &str) -> Result<Vec<RunSummary>, VerbError> {
-        let mut lines = Vec::new();
-        for (_, value) in self.scan(under(&key::index_of(tenant, LIST)), PAGE).await? {
-            lines.push(wire::decode("line of the list of runs", &value)?);
-        }
-        Ok(lines)
     }
 
     async fn tell_run(&mut self, id: RunId, tenant: &str, input: RunInput) -> Result<(), VerbError> {

@@ -9,7 +9,7 @@ mod lists;
 mod memory;
 mod perform;
 mod retention;
-mod turn;
+pub(crate) mod turn;
 mod verbs;
 mod verify;
 
@@ -97,7 +97,6 @@ pub(crate) enum RunCommand {
     Status { id: RunId, tenant: String, reply: Reply<RunStatus> },
     Wait { id: RunId, tenant: String, reply: Reply<RunEnd> },
     Events { id: RunId, tenant: String, from: u64, wait: bool, reply: Reply<Vec<(u64, RunEvent)>> },
-    List { tenant: String, reply: Reply<Vec<RunSummary>> },
     Tell { id: RunId, tenant: String, input: RunInput, reply: Reply<()> },
     Signal { id: RunId, tenant: String, name: String, payload: Bytes, key: Option<String>, reply: Reply<()> },
     Decide { id: RunId, stage: String, approve: bool, by: String, comment: Option<String>, context: AuthorizationContext, reply: Reply<()> },

@@ -5,6 +5,7 @@ use std::time::Duration;
 use selvedge_kernel::id::{Key, RunId};
 use selvedge_kernel::ports::under;
 use selvedge_kernel::record::Writes;
+use selvedge_kernel::record::attribute::{self, Place};
 use selvedge_kernel::record::kind::Kind;
 use selvedge_kernel::record::run::{annex_key, prefix, run_key, seal_key_key};
 use selvedge_kernel::record::shard::Timer;
@@ -28,8 +29,11 @@ impl Shard {
         writes.delete(row);
         let keep = self.wiring.settings.keep.finished;
         let now = self.now();
+        let mut listed = None;
         let over = match self.read_run(id).await {
             Ok(read) => {
+                let header = read.run.header();
+                listed = Some((header.tenant.clone(), header.started_at));
                 let retention = read.run.compiled().definition.retention.map_or(keep, |span| span.0);
                 read.run.header().state.ended() && read.run.header().ended_at.is_some_and(|at| at.after(retention) <= now)
             }
@@ -59,6 +63,12 @@ impl Shard {
                     self.write(writes, Vec::new());
                     return Ok(());
                 }
+            }
+        }
+        if let Some((tenant, started_at)) = listed {
+            let place = Place { tenant: &tenant, started_at, run: id };
+            if let Some(row) = self.get(place.row()).await? {
+                place.remove(&attribute::decode(&row)?, &mut writes);
             }
         }
         writes.delete(prefix(Kind::RunDefinition, id));

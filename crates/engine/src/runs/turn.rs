@@ -21,7 +21,7 @@ const ENDS_BYTES: usize = 1280 * 1024;
 /// How many ends, answers and timers of one run a turn of its shard takes: the other runs of the shard come in between.
 const INPUTS_PER_TURN: usize = 64;
 /// The list of runs.
-pub(super) const LIST: u8 = b'r';
+pub(crate) const LIST: u8 = b'r';
 /// The token of the timer that removes an ended run.
 pub(super) const RETENTION: u64 = u64::MAX;
 

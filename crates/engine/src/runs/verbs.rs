@@ -5,14 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use selvedge_kernel::auth::{Action, Permit, Resource};
 use selvedge_kernel::error::Consequence;
-use selvedge_kernel::id::{RawId, RunId, ShardId};
-use selvedge_kernel::limit::{ERROR_BYTES, PAGE};
+use selvedge_kernel::id::{RawId, RunId};
+use selvedge_kernel::limit::ERROR_BYTES;
 use selvedge_kernel::pipeline::definition::Definition;
 use selvedge_kernel::pipeline::run::{RunInput, RunStatus};
 
 use super::accept::{checked_input, compiled, unknown_pipeline};
-use super::{NewRun, RunCommand, RunControl, RunEnd, RunEvent, RunSummary};
-use crate::door::{check_part, expect_action, misused};
+use super::{NewRun, RunCommand, RunControl, RunEnd, RunEvent};
+use crate::door::{check_part, expect_action, misused, tenant_for};
 use crate::engine::Engine;
 use crate::in_flight::InFlight;
 use crate::shard::{Command, Reply, VerbError};
@@ -71,19 +71,6 @@ impl Engine {
     pub async fn run_events(&self, permit: Permit, id: RunId, from: u64, wait: bool) -> Result<Vec<(u64, RunEvent)>, VerbError> {
         let tenant = tenant_for(&permit, Action::Read)?;
         self.ask_run(id, |reply| RunCommand::Events { id, tenant, from, wait, reply }).await
-    }
-
-    /// The runs of a tenant, the newest first, a page at most.
-    pub async fn list_runs(&self, permit: Permit) -> Result<Vec<RunSummary>, VerbError> {
-        let tenant = tenant_for(&permit, Action::Read)?;
-        let mut lines = Vec::new();
-        for shard in (0..self.wiring.shards).map(ShardId) {
-            let tenant = tenant.clone();
-            lines.extend(self.ask(shard, |reply| Command::Run(RunCommand::List { tenant, reply })).await?);
-        }
-        lines.sort_by_key(|line: &RunSummary| (std::cmp::Reverse(line.started_at), line.id));
-        lines.truncate(PAGE);
-        Ok(lines)
     }
 
     /// Cancels, pauses, resumes or retries a run. A state that does not allow it refuses, naming both.
@@ -151,9 +138,4 @@ impl Engine {
     async fn ask_run<T>(&self, id: RunId, command: impl FnOnce(Reply<T>) -> RunCommand) -> Result<T, VerbError> {
         self.ask(id.0.hash.shard(self.wiring.shards), |reply| Command::Run(command(reply))).await
     }
-}
-
-fn tenant_for(permit: &Permit, action: Action) -> Result<String, VerbError> {
-    expect_action(permit, action)?;
-    Ok(permit.resource().tenant().unwrap_or(&permit.context().principal.tenant).to_owned())
 }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use selvedge_kernel::error::{Consequence, WorkError};
+use selvedge_kernel::filter::{Filter, matches};
 use selvedge_kernel::id::InvocationId;
 use selvedge_kernel::journal::{Entry, OpKind, Payload, SealKey};
 use selvedge_kernel::limit;
@@ -19,6 +20,7 @@ use selvedge_kernel::wire;
 use super::verify::Walk;
 use super::{Answer, Command, Progress, Reply, Shard, VerbError};
 use crate::core::{Request, StepState};
+use crate::listing::row;
 use crate::verify::Head;
 use crate::why::{Census, Why};
 
@@ -80,8 +82,8 @@ impl Shard {
                 let head = Head { shard: self.id.0, lines: self.head.ledger_lines, head: format!("{:?}", self.head.ledger) };
                 self.answer(reply, Ok(head));
             }
-            Command::DeadLetters { tenant, reply } => {
-                let result = self.dead_letters(&tenant).await;
+            Command::DeadLetters { tenant, filter, reply } => {
+                let result = self.dead_letters(&tenant, &filter).await;
                 self.answer(reply, result);
             }
             Command::DeadLetter { id, tenant, reply } => {
@@ -423,12 +425,13 @@ impl Shard {
         Ok(chunks)
     }
 
-    async fn dead_letters(&self, tenant: &str) -> Result<Vec<DeadLetter>, VerbError> {
+    async fn dead_letters(&mut self, tenant: &str, filter: &Filter) -> Result<Vec<DeadLetter>, VerbError> {
+        let now = self.now();
         let mut letters = Vec::new();
         for prefix in self.prefixes(Kind::DeadLetter) {
             for (_, value) in self.scan(selvedge_kernel::ports::under(&prefix), limit::PAGE).await? {
                 let letter: DeadLetter = wire::decode("dead letter", &value)?;
-                if letter.message.target.tenant == tenant {
+                if letter.message.target.tenant == tenant && matches(filter, &row::dead_letter(&letter, now)) {
                     letters.push(letter);
                 }
                 if letters.len() >= limit::PAGE {

@@ -17,6 +17,8 @@ pub enum List {
     Schedules,
     /// Dead letters.
     DeadLetters,
+    /// What has been open for long: runs and invocations.
+    Stuck,
 }
 
 /// A field of a list.
@@ -52,7 +54,8 @@ const fn field(name: &'static str, kind: FieldKind, about: &'static str) -> Fiel
 use FieldKind::{Duration, Number, Text, Time, Word};
 
 const RUN_STATES: &[&str] = &["pending", "running", "waiting", "paused", "blocked", "completed", "failed", "cancelled"];
-const INVOCATION_STATES: &[&str] = &["accepted", "running", "suspended", "blocked", "completed", "failed", "cancelled"];
+const INVOCATION_STATES: &[&str] = &["accepted", "running", "blocked", "completed", "failed", "cancelled", "killed"];
+const OPEN: &[&str] = &["pending", "accepted", "running", "waiting", "paused", "blocked"];
 const APPROVAL_STATES: &[&str] = &["open", "escalated", "approved", "rejected", "withdrawn"];
 const JOB_STATES: &[&str] = &["waiting", "delayed", "active", "completed", "failed"];
 
@@ -101,9 +104,22 @@ const SCHEDULES: &[Field] = &[
 ];
 const DEAD_LETTERS: &[Field] = &[ID, TYPE, KEY, HANDLER, field("error", Text, "the code of the last error"), ATTEMPTS, AGE];
 
+const STUCK: &[Field] = &[
+    ID,
+    PIPELINE,
+    field("version", Text, "the version that a run is pinned to"),
+    TYPE,
+    KEY,
+    HANDLER,
+    field("status", Word(OPEN), "where it is"),
+    ATTEMPTS,
+    AGE,
+    STARTED,
+];
+
 impl List {
     /// All of them.
-    pub const ALL: [List; 7] = [List::Runs, List::Actors, List::Invocations, List::Jobs, List::Approvals, List::Schedules, List::DeadLetters];
+    pub const ALL: [List; 8] = [List::Runs, List::Actors, List::Invocations, List::Jobs, List::Approvals, List::Schedules, List::DeadLetters, List::Stuck];
 
     /// What it can be asked for.
     #[must_use]
@@ -116,13 +132,14 @@ impl List {
             List::Approvals => APPROVALS,
             List::Schedules => SCHEDULES,
             List::DeadLetters => DEAD_LETTERS,
+            List::Stuck => STUCK,
         }
     }
 
     /// Whether its lines have attributes, asked for as `attr.NAME`.
     #[must_use]
     pub fn has_attributes(self) -> bool {
-        self == List::Runs
+        matches!(self, List::Runs | List::Stuck)
     }
 
     pub(super) fn find(self, name: &str) -> Option<Field> {

@@ -224,7 +224,7 @@ proptest! {
 #[test]
 fn reference_page_names_the_fields_of_every_list() {
     let page = include_str!("../../../../docs/reference/where.md");
-    let names = ["runs", "actors", "invocations", "jobs", "approvals", "schedules", "dead letters"];
+    let names = ["runs", "actors", "invocations", "jobs", "approvals", "schedules", "dead letters", "stuck"];
     for (list, name) in List::ALL.into_iter().zip(names) {
         let mut fields: Vec<&str> = list.fields().iter().map(|field| field.name).collect();
         fields.extend(list.has_attributes().then_some("attr.NAME"));

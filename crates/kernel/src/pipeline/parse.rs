@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::activity::{Egress, activities};
+use super::attributes::attributes;
 use super::compiled::{CompileError, Compiled};
 use super::definition::{Concurrency, Definition, WhenFull};
 use super::document::{Kind, Tree, one_document};
@@ -68,7 +69,6 @@ pub fn parse_pipeline_tree(file: &str, tree: &Tree, known: Option<&Known>) -> Re
 fn definition(report: &mut Report, tree: &Tree, known: Option<&Known>) -> Option<Definition> {
     let mut fields = Fields::of(report, tree, "a pipeline", "its first line is selvedge: 1")?;
     format(report, &mut fields);
-    fields.later(report, &["attributes"]);
     let name = fields.required(report, "name", "write name: my_pipeline").and_then(|entry| {
         let text = string(report, "name", &entry.value)?;
         name(report, "the pipeline", text, entry.value.place)
@@ -79,6 +79,7 @@ fn definition(report: &mut Report, tree: &Tree, known: Option<&Known>) -> Option
     let input_names = schema::names(input_tree);
     let egress = fields.get("egress").map(|entry| super::http::egress(report, &entry.value)).unwrap_or_default();
     let reach = Egress { here: &egress, elsewhere: known.map(|known| known.egress.as_slice()) };
+    let attributes = fields.get("attributes").map(|entry| attributes(report, &entry.value, &input_names)).unwrap_or_default();
     let activities = fields.get("activities").map(|entry| activities(report, &entry.value, &reach)).unwrap_or_default();
     // An activity with an error in it is still declared.
     let declared: BTreeSet<String> = schema::names(fields.peek("activities").map(|entry| &entry.value));
@@ -137,7 +138,7 @@ fn definition(report: &mut Report, tree: &Tree, known: Option<&Known>) -> Option
             Some(concurrency) => Some(concurrency?),
         },
         retention,
-        attributes: BTreeMap::new(),
+        attributes,
         schedule: written.as_ref().and_then(|written| Some(written.as_ref()?.spec.clone())),
         stages,
         egress,

@@ -52,6 +52,21 @@ pub fn of_actor(kind: Kind, actor: &ActorId) -> Key {
     Key::from(key)
 }
 
+/// Tenant, type and key in a key of [`of_actor`] and of what stands behind it.
+#[must_use]
+pub fn actor_of(key: &[u8]) -> Option<(&str, &str, &str)> {
+    let (tenant, rest) = part(key.get(3..)?)?;
+    let (kind, rest) = part(rest)?;
+    let (key, _) = part(rest)?;
+    Some((tenant, kind, key))
+}
+
+fn part(bytes: &[u8]) -> Option<(&str, &[u8])> {
+    let (len, rest) = bytes.split_at_checked(2)?;
+    let (part, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(len.try_into().ok()?)))?;
+    Some((std::str::from_utf8(part).ok()?, rest))
+}
+
 fn extend(prefix: &Key, parts: &[&[u8]], number: Option<u64>) -> Key {
     let mut key = prefix.to_vec();
     for part in parts {

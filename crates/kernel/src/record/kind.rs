@@ -46,7 +46,8 @@ pub enum Kind {
     Ledger = 18,
     /// invocation → the folded journal, pieces by n (u32). Leaves by retention.
     FoldedJournal = 19,
-    /// Shard-wide, tenant, what (1 byte), time (u64), id → a line of a list. `r`: runs, the time counted down so that the newest comes first.
+    /// Shard-wide, tenant, what (1 byte), time (u64), id → a line of a list. `r`: runs, the time counted down so that the newest comes first; `a`: attribute, value,
+    /// time counted down, run; `b`: the attributes of a run. Leaves with the run.
     Index = 20,
     /// invocation, peer → a caller that joined it by its idempotency key. Leaves at its end.
     Joined = 21,

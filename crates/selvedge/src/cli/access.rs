@@ -80,7 +80,7 @@ pub async fn hold(config: Config, app: App) -> Result<Engine, Stop> {
 
 /// How to see what the holder runs.
 async fn what_it_runs(data: &Path) -> Option<String> {
-    let runs = connect(data).await.ok()??.ask(&Request::Runs).await.ok()?;
+    let runs = connect(data).await.ok()??.ask(&Request::Runs { filter: String::new() }).await.ok()?;
     let open = |run: &&Value| !matches!(run["status"].as_str(), Some("completed" | "failed" | "cancelled"));
     let open: Vec<&str> = runs.as_array()?.iter().filter(open).filter_map(|run| run["id"].as_str()).collect();
     match open[..] {

@@ -7,7 +7,7 @@ use crate::app::App;
 use crate::control::{Invoke, Request};
 
 use super::access::{ask_once, ask_whoever, fresh_key};
-use super::args::{Actor, Actors, Common, InvocationId, Invocations, Message};
+use super::args::{Actor, Actors, Common, InvocationId, Invocations, Keep, Message};
 use super::exit::{Code, Stop};
 use super::{call, print, said, stuck};
 
@@ -30,6 +30,7 @@ pub async fn actors(common: &Common, app: App, verb: Actors) -> Result<Code, Sto
             ask_once(common, app, Tasks::Leave, Request::SignalActor { kind, key, name: name.clone(), payload, idempotency_key }).await?;
             done(common, &format!("the signal `{name}` is kept until somebody takes it"))?;
         }
+        Actors::List(keep) => return list(common, app, keep).await,
         Actors::State(actor) => {
             let (kind, key) = parts(&actor)?;
             let state = ask_once(common, app, Tasks::Leave, Request::State { kind, key }).await?;
@@ -49,10 +50,20 @@ pub async fn actors(common: &Common, app: App, verb: Actors) -> Result<Code, Sto
     Ok(Code::Done)
 }
 
+async fn list(common: &Common, app: App, keep: Keep) -> Result<Code, Stop> {
+    let found = ask_once(common, app, Tasks::Leave, Request::Actors { filter: keep.filter.clone() }).await?;
+    print::result(common.output, &found, || {
+        let row = |one: &Value| vec![format!("{}/{}", text(&one["type"]), text(&one["key"])), text(&one["status"]), text(&one["inbox"])];
+        let rows: Vec<Vec<String>> = found.as_array().into_iter().flatten().map(row).collect();
+        if rows.is_empty() { stuck::nothing("no actor has a state or a message", &keep) } else { print::table(&["ACTOR", "STATUS", "INBOX"], &rows) }
+    })?;
+    Ok(Code::Done)
+}
+
 /// `invocations …`
 pub async fn invocations(common: &Common, app: App, verb: Invocations) -> Result<Code, Stop> {
     let (request, what) = match verb {
-        Invocations::List { all } => return stuck::invocations(common, app, all).await,
+        Invocations::List { all, keep } => return stuck::invocations(common, app, all, keep).await,
         Invocations::Show(InvocationId { id }) => {
             let shown = ask_once(common, app, Tasks::Leave, Request::Invocation { id }).await?;
             print::result(common.output, &shown, || {

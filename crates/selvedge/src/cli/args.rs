@@ -82,6 +82,8 @@ pub enum Noun {
         /// For how long, as in 90s, 15m or 2h
         #[arg(long, value_name = "SPAN", default_value = "1h")]
         longer_than: Span,
+        #[command(flatten)]
+        keep: Keep,
     },
     /// Replay recorded journals with the code at hand, before a deploy: what would block, and why
     Replay {
@@ -128,6 +130,14 @@ pub enum Noun {
     Man,
 }
 
+/// What a list keeps.
+#[derive(Args, Debug)]
+pub struct Keep {
+    /// What to keep, as in 'status:failed age>1h -pipeline:order attr.customer:ada "text"'
+    #[arg(long = "where", value_name = "FILTER", default_value = "", hide_default_value = true, allow_hyphen_values = true)]
+    pub filter: String,
+}
+
 /// `run`
 #[derive(Args, Debug)]
 pub struct Run {
@@ -153,7 +163,7 @@ pub enum Pipelines {
 #[derive(Subcommand, Debug)]
 pub enum Schedules {
     /// All schedules, with their next fires and what they did
-    List,
+    List(Keep),
     /// Why a schedule is where it is
     Show {
         /// The pipeline that it starts
@@ -184,7 +194,7 @@ pub enum Schedules {
 #[derive(Subcommand, Debug)]
 pub enum Runs {
     /// All runs, newest first
-    List,
+    List(Keep),
     /// One run, stage by stage
     Show(RunId),
     /// Print what happens to a run until it ends
@@ -278,6 +288,8 @@ pub enum Actors {
     },
     /// The state of an actor
     State(Actor),
+    /// Those with a state or a message, by type and key
+    List(Keep),
 }
 
 #[derive(Args, Debug)]
@@ -326,6 +338,8 @@ pub enum Invocations {
         /// Those that have ended as well
         #[arg(long)]
         all: bool,
+        #[command(flatten)]
+        keep: Keep,
     },
     /// Where it stands, and its result once it has one
     Show(InvocationId),
@@ -352,7 +366,7 @@ pub enum Invocations {
 #[derive(Subcommand, Debug)]
 pub enum Approvals {
     /// Those that are open, then those that were answered: who, when, with which remark
-    List,
+    List(Keep),
     /// Say yes to the approval of a run
     Approve(Decision),
     /// Say no to the approval of a run
@@ -362,7 +376,7 @@ pub enum Approvals {
 #[derive(Subcommand, Debug)]
 pub enum DeadLetters {
     /// All of them
-    List,
+    List(Keep),
     /// One, with its whole input
     Show(InvocationId),
     /// Send one again, behind what waits at its actor; prints the invocation that it becomes

@@ -10,17 +10,18 @@ use super::access::{ask_once, ask_whoever};
 use super::actors::text;
 use super::args::{Common, DeadLetters, InvocationId};
 use super::exit::{Code, Stop};
+use super::stuck::nothing;
 use super::{print, said};
 
 /// `dead-letters …`
 pub async fn dead_letters(common: &Common, app: App, verb: DeadLetters) -> Result<Code, Stop> {
     match verb {
-        DeadLetters::List => {
-            let letters = ask_once(common, app, Tasks::Leave, Request::DeadLetters).await?;
+        DeadLetters::List(keep) => {
+            let letters = ask_once(common, app, Tasks::Leave, Request::DeadLetters { filter: keep.filter.clone() }).await?;
             print::result(common.output, &letters, || {
                 let rows: Vec<Vec<String>> = letters.as_array().into_iter().flatten().map(row).collect();
                 let names = ["INVOCATION", "ACTOR", "HANDLER", "ATTEMPTS", "AT", "ERROR"];
-                if rows.is_empty() { "there is no dead letter".to_owned() } else { print::table(&names, &rows) }
+                if rows.is_empty() { nothing("there is no dead letter", &keep) } else { print::table(&names, &rows) }
             })?;
         }
         DeadLetters::Show(InvocationId { id }) => {

@@ -10,14 +10,15 @@ use crate::control::{Decision as Answer, Request, Steer};
 
 use super::access::{Access, ask_once, ask_whoever, fresh_key};
 use super::actors::{done, text};
-use super::args::{Common, Decision, Output, RunId, Runs};
+use super::args::{Common, Decision, Keep, Output, RunId, Runs};
 use super::exit::{Code, Stop};
+use super::stuck::nothing;
 use super::{happened, print, said};
 
 /// Performs one of them.
 pub async fn runs(common: &Common, app: App, verb: Runs) -> Result<Code, Stop> {
     let (request, what) = match verb {
-        Runs::List => return all(common, app).await,
+        Runs::List(keep) => return all(common, app, keep).await,
         Runs::Show(RunId { id }) => return show(common, app, id).await,
         Runs::Follow(RunId { id }) => return follow(common, app, id).await,
         Runs::Cancel { run, reason } => (Request::SteerRun { id: run.id, steer: Steer::Cancel { reason } }, "it ends as cancelled".to_owned()),
@@ -67,12 +68,24 @@ fn decide(decision: Decision, answer: Answer) -> (Request, String) {
     (Request::Decide { id: decision.run.id, stage: decision.stage, answer, by, comment: decision.comment }, what)
 }
 
-async fn all(common: &Common, app: App) -> Result<Code, Stop> {
-    let runs = ask_once(common, app, Tasks::Leave, Request::Runs).await?;
+async fn all(common: &Common, app: App, keep: Keep) -> Result<Code, Stop> {
+    let runs = ask_once(common, app, Tasks::Leave, Request::Runs { filter: keep.filter.clone() }).await?;
     print::result(common.output, &runs, || {
-        let row = |run: &Value| ["id", "pipeline", "status"].iter().map(|name| text(&run[*name])).chain([happened::age(&run["started_at_ms"])]).collect();
+        let row = |run: &Value| {
+            let attributes = run["attributes"].as_object().into_iter().flatten().map(|(name, value)| format!("{name}:{}", text(value)));
+            let attributes = attributes.collect::<Vec<_>>().join(" ");
+            ["id", "pipeline", "status"].iter().map(|name| text(&run[*name])).chain([happened::age(&run["started_at_ms"]), attributes]).collect()
+        };
         let rows: Vec<Vec<String>> = runs.as_array().into_iter().flatten().map(row).collect();
-        if rows.is_empty() { "there is no run".to_owned() } else { print::table(&["RUN", "PIPELINE", "STATUS", "AGE"], &rows) }
+        if rows.is_empty() {
+            nothing("there is no run", &keep)
+        } else {
+            {
+                let names = ["RUN", "PIPELINE", "STATUS", "AGE", "ATTRIBUTES"];
+                let any = rows.iter().any(|row| row.last().is_some_and(|attributes| !attributes.is_empty()));
+                print::table(if any { &names } else { &names[..4] }, &rows)
+            }
+        }
     })?;
     Ok(Code::Done)
 }
@@ -121,8 +134,8 @@ fn error(error: &Value) -> String {
 }
 
 /// `approvals list`
-pub async fn approvals(common: &Common, app: App) -> Result<Code, Stop> {
-    let approvals = ask_once(common, app, Tasks::Leave, Request::Approvals).await?;
+pub async fn approvals(common: &Common, app: App, keep: Keep) -> Result<Code, Stop> {
+    let approvals = ask_once(common, app, Tasks::Leave, Request::Approvals { filter: keep.filter.clone() }).await?;
     print::result(common.output, &approvals, || {
         let row = |approval: &Value| {
             let who = match approval["by"].as_str() {
@@ -140,7 +153,7 @@ pub async fn approvals(common: &Common, app: App) -> Result<Code, Stop> {
             ]
         };
         let rows: Vec<Vec<String>> = list(&approvals).map(row).collect();
-        if rows.is_empty() { "there is no approval".to_owned() } else { print::table(&["RUN", "STAGE", "STATUS", "WHO", "WHEN", "COMMENT"], &rows) }
+        if rows.is_empty() { nothing("there is no approval", &keep) } else { print::table(&["RUN", "STAGE", "STATUS", "WHO", "WHEN", "COMMENT"], &rows) }
     })?;
     Ok(Code::Done)
 }

@@ -8,14 +8,15 @@ use crate::control::{Request, SteerSchedule};
 
 use super::access::{ask_once, ask_whoever};
 use super::actors::{done, text};
-use super::args::{Common, Schedules};
+use super::args::{Common, Keep, Schedules};
 use super::exit::{Code, Stop};
 use super::print;
+use super::stuck::nothing;
 
 /// Performs one of them.
 pub async fn schedules(common: &Common, app: App, verb: Schedules) -> Result<Code, Stop> {
     let (pipeline, steer) = match verb {
-        Schedules::List => return list(common, app).await,
+        Schedules::List(keep) => return list(common, app, keep).await,
         Schedules::Show { pipeline } => {
             let shown = ask_once(common, app, Tasks::Leave, Request::Schedule { pipeline }).await?;
             print::result(common.output, &shown, || text(&shown["sentence"]))?;
@@ -42,8 +43,8 @@ pub async fn schedules(common: &Common, app: App, verb: Schedules) -> Result<Cod
     Ok(Code::Done)
 }
 
-async fn list(common: &Common, app: App) -> Result<Code, Stop> {
-    let found = ask_once(common, app, Tasks::Leave, Request::Schedules).await?;
+async fn list(common: &Common, app: App, keep: Keep) -> Result<Code, Stop> {
+    let found = ask_once(common, app, Tasks::Leave, Request::Schedules { filter: keep.filter.clone() }).await?;
     print::result(common.output, &found, || {
         let row = |one: &Value| {
             let status = if one["paused"].is_null() { "active" } else { "paused" };
@@ -52,7 +53,7 @@ async fn list(common: &Common, app: App) -> Result<Code, Stop> {
         };
         let rows: Vec<Vec<String>> = found.as_array().into_iter().flatten().map(row).collect();
         if rows.is_empty() {
-            "there is no schedule: one is stored when a process holds the data directory with a pipeline whose file has `schedule`".to_owned()
+            nothing("there is no schedule: one is stored when a process holds the data directory with a pipeline whose file has `schedule`", &keep)
         } else {
             print::table(&["PIPELINE", "STATUS", "NEXT", "STARTED", "OVERLAPPED", "MISSED", "FAILED"], &rows)
         }

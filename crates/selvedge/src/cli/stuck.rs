@@ -10,25 +10,25 @@ use crate::control::Request;
 
 use super::access::ask_once;
 use super::actors::text;
-use super::args::Common;
+use super::args::{Common, Keep};
 use super::exit::{Code, Stop};
 use super::{happened, print};
 
 /// Everything that has been open for longer than a span.
-pub async fn stuck(common: &Common, app: App, longer_than: Duration) -> Result<Code, Stop> {
+pub async fn stuck(common: &Common, app: App, longer_than: Duration, keep: Keep) -> Result<Code, Stop> {
     let longer_than_ms = u64::try_from(longer_than.as_millis()).unwrap_or(u64::MAX);
-    let found = ask_once(common, app, Tasks::Leave, Request::Stuck { longer_than_ms }).await?;
+    let found = ask_once(common, app, Tasks::Leave, Request::Stuck { longer_than_ms, filter: keep.filter.clone() }).await?;
     print::result(common.output, &found, || {
         let line = |one: &Value| format!("{}  {}", happened::age(&one["since_ms"]), text(&one["sentence"]));
         let lines: Vec<String> = found.as_array().into_iter().flatten().map(line).collect();
-        if lines.is_empty() { format!("nothing has been open for longer than {}", happened::span(longer_than)) } else { lines.join("\n") }
+        if lines.is_empty() { nothing(&format!("nothing has been open for longer than {}", happened::span(longer_than)), &keep) } else { lines.join("\n") }
     })?;
     Ok(Code::Done)
 }
 
 /// `invocations list`
-pub async fn invocations(common: &Common, app: App, all: bool) -> Result<Code, Stop> {
-    let found = ask_once(common, app, Tasks::Leave, Request::Invocations { all }).await?;
+pub async fn invocations(common: &Common, app: App, all: bool, keep: Keep) -> Result<Code, Stop> {
+    let found = ask_once(common, app, Tasks::Leave, Request::Invocations { all, filter: keep.filter.clone() }).await?;
     print::result(common.output, &found, || {
         let row = |one: &Value| {
             ["id", "actor", "handler", "status", "attempt"].iter().map(|name| text(&one[*name])).chain([happened::age(&one["accepted_at_ms"])]).collect()
@@ -36,9 +36,14 @@ pub async fn invocations(common: &Common, app: App, all: bool) -> Result<Code, S
         let rows: Vec<Vec<String>> = found.as_array().into_iter().flatten().map(row).collect();
         match (rows.is_empty(), all) {
             (false, _) => print::table(&["INVOCATION", "ACTOR", "HANDLER", "STATUS", "ATTEMPT", "AGE"], &rows),
-            (true, false) => "no invocation is open; --all lists those that have ended".to_owned(),
-            (true, true) => "there is no invocation".to_owned(),
+            (true, false) => nothing("no invocation is open; --all lists those that have ended", &keep),
+            (true, true) => nothing("there is no invocation", &keep),
         }
     })?;
     Ok(Code::Done)
+}
+
+/// What an empty list says.
+pub fn nothing(all: &str, keep: &Keep) -> String {
+    if keep.filter.is_empty() { all.to_owned() } else { format!("{all}, with `--where '{}'`", keep.filter) }
 }

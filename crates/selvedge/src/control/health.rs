@@ -2,19 +2,37 @@
 
 use std::time::Duration;
 
-use selvedge_engine::listing::Listed;
+use selvedge_engine::listing::{Listed, row};
 use selvedge_kernel::auth::{Action, Resource};
+use selvedge_kernel::filter::{Filter, List, Operator, Says, Term, Value as Worth};
+use selvedge_kernel::policy::Span;
 use selvedge_kernel::time::Millis;
 use serde_json::{Value, json};
 
 use super::Problem;
-use super::perform::Asker;
+use super::perform::{Asker, value};
 use super::runs::{Runs, sentence};
 use crate::program;
 
+/// What a filter keeps of what is open and has been for a span.
+fn open_for(mut filter: Filter, span: Duration) -> Filter {
+    let field = |name: &str, operator, value| Says::Field { name: name.to_owned(), operator, value };
+    let ended = ["completed", "failed", "cancelled"].map(|state| Term { negated: true, says: field("status", Operator::Is, Worth::Text(state.to_owned())) });
+    filter.terms.extend(ended);
+    filter.terms.push(Term { negated: false, says: field("age", Operator::AtLeast, Worth::Duration(Span(span))) });
+    filter
+}
+
 impl Asker<'_> {
-    pub(super) async fn invocations(&self, listed: Listed) -> Result<Value, Problem> {
-        let lines = self.engine.list_invocations(self.permit(Action::Read, Resource::Store)?, listed).await?;
+    /// Actors, by type and key.
+    pub(super) async fn actors(&self, filter: &str) -> Result<Value, Problem> {
+        let filter = row::filter(List::Actors, filter)?;
+        value(&self.engine.find_actors(self.permit(Action::Read, Resource::Store)?, &filter).await?)
+    }
+
+    pub(super) async fn invocations(&self, listed: Listed, filter: &str) -> Result<Value, Problem> {
+        let filter = row::filter(List::Invocations, filter)?;
+        let lines = self.engine.find_invocations(self.permit(Action::Read, Resource::Store)?, listed, &filter).await?;
         let shown = lines.iter().map(|line| {
             json!({
                 "id": line.id.to_string(), "actor": line.actor, "handler": line.handler, "status": line.status,
@@ -25,10 +43,11 @@ impl Asker<'_> {
     }
 
     /// Runs and invocations that have been open for longer than a span, the oldest first, each with its sentence.
-    pub(super) async fn stuck(&self, longer_than: Duration) -> Result<Value, Problem> {
+    pub(super) async fn stuck(&self, longer_than: Duration, filter: &str) -> Result<Value, Problem> {
+        let filter = row::filter(List::Stuck, filter)?;
         let before = Millis(self.engine.now().0.saturating_sub(u64::try_from(longer_than.as_millis()).unwrap_or(u64::MAX)));
         let mut found: Vec<(Millis, Value)> = Vec::new();
-        for line in self.engine.oldest_invocations(self.permit(Action::Read, Resource::Store)?, before).await? {
+        for line in self.engine.oldest_invocations(self.permit(Action::Read, Resource::Store)?, before, &filter).await? {
             let id = line.id.to_string();
             let why = self.engine.why(self.work(Action::Read, &id)?, line.id).await?;
             if !why.status.ended() {
@@ -38,7 +57,7 @@ impl Asker<'_> {
                 ));
             }
         }
-        for run in self.engine.list_runs(self.permit(Action::Read, Resource::Store)?).await? {
+        for run in self.engine.find_runs(self.permit(Action::Read, Resource::Store)?, &open_for(filter, longer_than)).await? {
             if run.state.ended() || run.started_at > before {
                 continue;
             }

@@ -1,7 +1,9 @@
 //! Dead letters: listed, shown whole, sent again.
 
 use selvedge_engine::Redriven;
+use selvedge_engine::listing::row;
 use selvedge_kernel::auth::{Action, Resource};
+use selvedge_kernel::filter::List;
 use selvedge_kernel::journal::Payload;
 use selvedge_kernel::record::actor::DeadLetter;
 use serde_json::{Value, json};
@@ -10,8 +12,9 @@ use super::Problem;
 use super::perform::{Asker, invocation_id, of_bytes, text_of};
 
 impl Asker<'_> {
-    pub(super) async fn dead_letters(&self) -> Result<Value, Problem> {
-        let letters = self.engine.dead_letters(self.permit(Action::Operate, Resource::Store)?).await?;
+    pub(super) async fn dead_letters(&self, filter: &str) -> Result<Value, Problem> {
+        let filter = row::filter(List::DeadLetters, filter)?;
+        let letters = self.engine.find_dead_letters(self.permit(Action::Operate, Resource::Store)?, &filter).await?;
         Ok(Value::Array(letters.iter().map(shown).collect()))
     }
 

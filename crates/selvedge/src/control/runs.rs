@@ -1,8 +1,10 @@
 //! The verbs on runs.
 
+use selvedge_engine::listing::row::{self, Fields};
 use selvedge_engine::{Again, Retry, RunControl, RunEnd, RunSummary};
 use selvedge_kernel::auth::{Action, Resource};
 use selvedge_kernel::error::Consequence;
+use selvedge_kernel::filter::{List, matches};
 use selvedge_kernel::id::{IdError, RunId};
 use selvedge_kernel::machine::{RunState, StageState};
 use selvedge_kernel::pipeline::run::{Decision as Answered, RunStatus};
@@ -36,13 +38,15 @@ impl Runs<'_> {
         self.engine_events(id, from, true).await
     }
 
-    pub(super) async fn list(&self) -> Result<Value, Problem> {
-        let runs = self.0.engine.list_runs(self.0.permit(Action::Read, Resource::Store)?).await?;
-        let line = |run: &RunSummary| {
-            let (id, at) = (run.id.to_string(), run.started_at.to_string());
-            json!({ "id": id, "pipeline": run.pipeline, "status": run.state, "started_at": at, "started_at_ms": run.started_at, "ended_at": run.ended_at.map(|at| at.to_string()) })
-        };
-        Ok(Value::Array(runs.iter().map(line).collect()))
+    pub(super) async fn list(&self, filter: &str) -> Result<Value, Problem> {
+        let filter = row::filter(List::Runs, filter)?;
+        let runs = self.0.engine.find_runs(self.0.permit(Action::Read, Resource::Store)?, &filter).await?;
+        let mut lines = Vec::with_capacity(runs.len());
+        for run in runs {
+            let attributes = self.0.engine.run_attributes(self.0.permit(Action::Read, Resource::Store)?, &run).await?;
+            lines.push(with(line(&run), &json!({ "attributes": attributes })));
+        }
+        Ok(Value::Array(lines))
     }
 
     pub(super) async fn show(&self, id: &str) -> Result<Value, Problem> {
@@ -86,7 +90,8 @@ impl Runs<'_> {
     }
 
     /// Approvals that are open, then those that were answered, of the newest runs.
-    pub(super) async fn approvals(&self) -> Result<Value, Problem> {
+    pub(super) async fn approvals(&self, filter: &str) -> Result<Value, Problem> {
+        let filter = row::filter(List::Approvals, filter)?;
         let runs = self.0.engine.list_runs(self.0.permit(Action::Read, Resource::Store)?).await?;
         let (mut open, mut answered) = (Vec::new(), Vec::new());
         for run in runs {
@@ -94,13 +99,28 @@ impl Runs<'_> {
             let status = self.status(&run).await?;
             for stage in status.stages.iter().filter(|stage| stage.approval.is_some()) {
                 let asked = status.waiting.iter().find_map(|waits| match waits {
-                    Waiting::Approval { stage: asks, assignees, expires } if *asks == stage.name => Some((assignees, expires.to_string())),
+                    Waiting::Approval { stage: asks, assignees, expires } if *asks == stage.name => Some((assignees, expires)),
                     _ => None,
                 });
                 let line = json!({ "id": stage.approval, "run": run, "pipeline": status.pipeline, "stage": stage.name });
+                let fields = Fields::default().text("id", stage.approval.clone().unwrap_or_default()).text("run", &run).text("pipeline", &status.pipeline);
+                let fields = fields.text("stage", &stage.name).age(stage.since, self.0.engine.now());
+                let keeps = |fields: Fields| matches(&filter, &fields.row());
                 match (asked, &stage.decision) {
-                    (_, Some(decision)) => answered.push(with(line, &decided(decision)?)),
-                    (Some((assignees, expires)), None) => open.push(with(line, &json!({ "status": "open", "assignees": assignees, "expires": expires }))),
+                    (_, Some(decision)) => {
+                        let (decision, by) = (decided(decision)?, decision.by.clone());
+                        let fields = fields.text("status", decision["status"].as_str().unwrap_or_default()).found(by);
+                        if keeps(fields.found(decision["comment"].as_str().unwrap_or_default())) {
+                            answered.push(with(line, &decision));
+                        }
+                    }
+                    (Some((assignees, expires)), None) => {
+                        let asked =
+                            assignees.iter().fold(fields.text("status", "open").time("expires", Some(*expires)), |fields, who| fields.text("assignee", who));
+                        if keeps(asked) {
+                            open.push(with(line, &json!({ "status": "open", "assignees": assignees, "expires": expires.to_string() })));
+                        }
+                    }
                     (None, None) => {}
                 }
             }
@@ -152,7 +172,14 @@ impl Runs<'_> {
     }
 }
 
-/// The first run that a run waits for.
+/// A line of the list of runs.
+fn line(run: &RunSummary) -> Value {
+    let (id, at) = (run.id.to_string(), run.started_at.to_string());
+    json!({
+        "id": id, "pipeline": run.pipeline, "status": run.state, "started_at": at, "started_at_ms": run.started_at,
+        "ended_at": run.ended_at.map(|at| at.to_string()),
+    })
+}
 
 /// Failed tasks that are shown.
 const FAILURES: usize = 100;

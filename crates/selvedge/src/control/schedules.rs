@@ -1,7 +1,9 @@
 //! The verbs on schedules.
 
 use selvedge_engine::ScheduleChange;
+use selvedge_engine::listing::row::{self, Fields};
 use selvedge_kernel::auth::{Action, Permit, Resource};
+use selvedge_kernel::filter::{List, Row, matches};
 use serde_json::{Value, json};
 
 use super::perform::{Asker, value};
@@ -16,9 +18,11 @@ impl Schedules<'_> {
         self.0.permit(action, Resource::Pipeline { tenant: self.0.tenant.to_owned(), name: pipeline.to_owned() })
     }
 
-    pub(super) async fn list(&self) -> Result<Value, Problem> {
+    pub(super) async fn list(&self, filter: &str) -> Result<Value, Problem> {
+        let filter = row::filter(List::Schedules, filter)?;
         let records = self.0.engine.schedules(self.permit(Action::Read, "")?).await?;
-        records.into_iter().map(|record| shown(&ScheduleStatus::of(record))).collect::<Result<Vec<_>, _>>().map(Value::Array)
+        let statuses = records.into_iter().map(ScheduleStatus::of).filter(|status| matches(&filter, &line(status)));
+        statuses.map(|status| shown(&status)).collect::<Result<Vec<_>, _>>().map(Value::Array)
     }
 
     pub(super) async fn show(&self, pipeline: &str) -> Result<Value, Problem> {
@@ -37,6 +41,13 @@ impl Schedules<'_> {
         };
         shown(&ScheduleStatus::of(self.0.engine.change_schedule(self.permit(Action::Control, pipeline)?, change).await?))
     }
+}
+
+/// What `where` sees of it.
+fn line(status: &ScheduleStatus) -> Row {
+    let word = if status.paused.is_some() { "paused" } else { "active" };
+    let fields = Fields::default().text("pipeline", &status.pipeline).text("status", word).time("next", status.next).time("last", Some(status.last));
+    fields.number("started", status.counts.started as f64).number("missed", status.counts.missed as f64).row()
 }
 
 fn shown(status: &ScheduleStatus) -> Result<Value, Problem> {

@@ -17,6 +17,7 @@ mod examples;
 mod explain;
 mod failing;
 mod fair;
+mod filters;
 mod heads;
 mod kit;
 mod letters;

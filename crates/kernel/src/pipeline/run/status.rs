@@ -51,6 +51,9 @@ pub struct StageStatus {
     pub name: String,
     /// Where it is.
     pub state: StageState,
+    /// Since when it runs.
+    #[serde(skip)]
+    pub since: Millis,
     /// Tasks in all, 0 while unknown.
     pub total: u32,
     /// Tasks that ended, failed ones included.
@@ -93,6 +96,7 @@ impl Run {
         let stages = self.stages.iter().zip(&header.stages).enumerate().filter(shown).map(|(stage, (memory, at))| StageStatus {
             name: self.definition(stage).name.clone(),
             state: at.state,
+            since: at.since,
             total: at.total,
             done: at.done,
             failed: at.failed,

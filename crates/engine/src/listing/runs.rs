@@ -1,0 +1,105 @@
+//! The list of runs.
+
+use std::ops::Range;
+
+use selvedge_kernel::auth::{Action, Permit};
+use selvedge_kernel::filter::{Filter, matches};
+use selvedge_kernel::id::{Key, RunId, ShardId};
+use selvedge_kernel::limit::PAGE;
+use selvedge_kernel::ports::under;
+use selvedge_kernel::record::attribute::{Place, decode, with_value};
+use selvedge_kernel::record::key::index_of;
+use selvedge_kernel::record::run::{Pinned, definition_key};
+use selvedge_kernel::wire;
+
+use super::row::{self, Beside, equal_attribute, names};
+use crate::door::tenant_for;
+use crate::engine::Engine;
+use crate::runs::RunSummary;
+use crate::runs::turn::LIST;
+use crate::shard::VerbError;
+
+/// Rows read at once.
+const ROWS: usize = 256;
+
+impl Engine {
+    /// The runs of a tenant, the newest first, a page at most.
+    pub async fn list_runs(&self, permit: Permit) -> Result<Vec<RunSummary>, VerbError> {
+        self.find_runs(permit, &Filter::default()).await
+    }
+
+    /// The runs of a tenant for which a filter holds, the newest first, a page at most. A filter that asks for the value of an
+    /// attribute reads the runs that have it, every other one all lines, page by page.
+    pub async fn find_runs(&self, permit: Permit, filter: &Filter) -> Result<Vec<RunSummary>, VerbError> {
+        let tenant = tenant_for(&permit, Action::Read)?;
+        let mut lines: Vec<RunSummary> = Vec::new();
+        for shard in (0..self.wiring.shards).map(ShardId) {
+            lines.extend(self.runs_of_shard(shard, &tenant, filter).await?);
+            lines.sort_by_key(|line| (std::cmp::Reverse(line.started_at), line.id));
+            lines.truncate(PAGE);
+        }
+        Ok(lines)
+    }
+
+    async fn runs_of_shard(&self, shard: ShardId, tenant: &str, filter: &Filter) -> Result<Vec<RunSummary>, VerbError> {
+        let all = index_of(tenant, LIST);
+        let by_value = equal_attribute(filter).map(|(name, value)| with_value(tenant, name, value));
+        let mut range: Range<Key> = under(by_value.as_ref().unwrap_or(&all));
+        let mut found = Vec::new();
+        loop {
+            let rows = self.wiring.store.scan(shard, range.clone(), ROWS).await?;
+            let Some((last, _)) = rows.last() else { return Ok(found) };
+            let mut next = last.to_vec();
+            next.push(0);
+            range.start = next.into();
+            for (key, value) in rows {
+                let line = match &by_value {
+                    None => Some(value),
+                    Some(prefix) => {
+                        // Behind the prefix of either list stand time and run.
+                        let key = [&all[..], key.get(prefix.len()..).unwrap_or_default()].concat();
+                        self.wiring.store.get(shard, key.into()).await?
+                    }
+                };
+                let Some(line) = line else { continue };
+                let line: RunSummary = wire::decode("line of the list of runs", &line)?;
+                if self.holds(shard, tenant, filter, &line).await? {
+                    found.push(line);
+                }
+                if found.len() == PAGE {
+                    return Ok(found);
+                }
+            }
+        }
+    }
+
+    async fn holds(&self, shard: ShardId, tenant: &str, filter: &Filter, line: &RunSummary) -> Result<bool, VerbError> {
+        if filter.terms.is_empty() {
+            return Ok(true);
+        }
+        let mut beside = self.attributes_of(shard, tenant, line).await?;
+        if names(filter, |name| name == "version") {
+            beside.version = self.version_of(shard, line.id).await?;
+        }
+        Ok(matches(filter, &row::run(line, &beside, self.now())))
+    }
+
+    async fn attributes_of(&self, shard: ShardId, tenant: &str, line: &RunSummary) -> Result<Beside, VerbError> {
+        let row = Place { tenant, started_at: line.started_at, run: line.id }.row();
+        Ok(match self.wiring.store.get(shard, row).await? {
+            Some(row) => Beside { attributes: decode(&row)?, version: None },
+            None => Beside::default(),
+        })
+    }
+
+    async fn version_of(&self, shard: ShardId, run: RunId) -> Result<Option<String>, VerbError> {
+        let Some(row) = self.wiring.store.get(shard, definition_key(run)).await? else { return Ok(None) };
+        Ok(Some(wire::decode::<Pinned>("pinned definition", &row)?.version))
+    }
+
+    /// The attributes of a run, by name.
+    pub async fn run_attributes(&self, permit: Permit, line: &RunSummary) -> Result<std::collections::BTreeMap<String, serde_json::Value>, VerbError> {
+        let tenant = tenant_for(&permit, Action::Read)?;
+        Ok(self.attributes_of(line.id.0.hash.shard(self.wiring.shards), &tenant, line).await?.attributes)
+    }
+}
