@@ -16,6 +16,14 @@ impl Engine {
         self.wiring.registry.programs()
     }
 
+    /// The pipelines that are registered here, by name.
+    #[must_use]
+    pub fn pipelines(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.wiring.registry.pipelines.keys().cloned().collect();
+        names.sort();
+        names
+    }
+
     /// Errors: an actor type that nothing here declares, with the nearest ones.
     pub fn check_actor_type(&self, kind: &str) -> Result<(), VerbError> {
         let actors = &self.wiring.registry.actors;

@@ -15,6 +15,7 @@ pub mod why;
 pub mod wiring;
 
 mod core;
+mod definitions;
 mod door;
 mod draft;
 mod flight;

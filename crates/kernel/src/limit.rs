@@ -56,6 +56,8 @@ pub const SCHEDULE_EVERY_MS: u64 = 1_000;
 pub const SCHEDULE_JITTER_MS: u64 = 3_600_000;
 /// Missed fires that `misfire: all` makes up for at once.
 pub const SCHEDULE_CATCH_UP: usize = 100;
+/// Versions of a stored pipeline that are kept.
+pub const DEFINITIONS: usize = 32;
 /// Attributes of a pipeline.
 pub const ATTRIBUTES: usize = 16;
 /// Bytes of the value of an attribute, as text.

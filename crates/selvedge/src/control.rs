@@ -8,6 +8,7 @@ mod backup;
 mod health;
 mod letters;
 mod perform;
+mod pipelines;
 mod runs;
 mod schedules;
 mod server;
@@ -183,6 +184,38 @@ pub enum Request {
         payload: String,
         /// The same key, the same signal.
         idempotency_key: Option<String>,
+    },
+    /// Store a pipeline.
+    PutPipeline {
+        /// Its definition as JSON.
+        definition: String,
+    },
+    /// One pipeline with its versions.
+    Pipeline {
+        /// Its name.
+        name: String,
+    },
+    /// Pipelines, by name.
+    Pipelines,
+    /// What differs between two versions of a stored pipeline.
+    DiffPipeline {
+        /// Its name.
+        name: String,
+        /// The beginning of a version.
+        before: String,
+        /// The beginning of another one.
+        after: String,
+    },
+    /// Start a run of a pipeline.
+    StartPipeline {
+        /// Its name.
+        name: String,
+        /// The beginning of a version; none: the current one.
+        version: Option<String>,
+        /// JSON.
+        input: String,
+        /// The same key, the same run.
+        key: String,
     },
     /// Schedules.
     Schedules {

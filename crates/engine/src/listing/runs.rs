@@ -1,9 +1,10 @@
 //! The list of runs.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use selvedge_kernel::auth::{Action, Permit};
-use selvedge_kernel::filter::{Filter, matches};
+use selvedge_kernel::filter::{Filter, List, matches};
 use selvedge_kernel::id::{Key, RunId, ShardId};
 use selvedge_kernel::limit::PAGE;
 use selvedge_kernel::ports::under;
@@ -84,6 +85,17 @@ impl Engine {
         Ok(matches(filter, &row::run(line, &beside, self.now())))
     }
 
+    /// How many runs of a pipeline are open, by version; of the newest page of them.
+    pub async fn open_by_version(&self, permit: Permit, pipeline: &str) -> Result<BTreeMap<String, usize>, VerbError> {
+        let text = format!("pipeline:{pipeline} -status:completed -status:failed -status:cancelled");
+        let mut counts = BTreeMap::new();
+        for line in self.find_runs(permit, &row::filter(List::Runs, &text)?).await? {
+            let version = self.version_of(line.id.0.hash.shard(self.wiring.shards), line.id).await?;
+            *counts.entry(version.unwrap_or_default()).or_default() += 1;
+        }
+        Ok(counts)
+    }
+
     async fn attributes_of(&self, shard: ShardId, tenant: &str, line: &RunSummary) -> Result<Beside, VerbError> {
         let row = Place { tenant, started_at: line.started_at, run: line.id }.row();
         Ok(match self.wiring.store.get(shard, row).await? {
@@ -98,7 +110,7 @@ impl Engine {
     }
 
     /// The attributes of a run, by name.
-    pub async fn run_attributes(&self, permit: Permit, line: &RunSummary) -> Result<std::collections::BTreeMap<String, serde_json::Value>, VerbError> {
+    pub async fn run_attributes(&self, permit: Permit, line: &RunSummary) -> Result<BTreeMap<String, serde_json::Value>, VerbError> {
         let tenant = tenant_for(&permit, Action::Read)?;
         Ok(self.attributes_of(line.id.0.hash.shard(self.wiring.shards), &tenant, line).await?.attributes)
     }

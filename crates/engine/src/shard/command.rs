@@ -4,6 +4,7 @@ use bytes::Bytes;
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::id::{ActorId, InvocationId};
 use selvedge_kernel::ports::StoreError;
+use selvedge_kernel::record::definition::StoredVersion;
 use selvedge_kernel::record::message::{Message, Outcome};
 use selvedge_kernel::wire::WireError;
 use tokio::sync::oneshot;
@@ -90,6 +91,7 @@ pub(crate) enum Command {
     Census { reply: Reply<crate::why::Census> },
     Run(crate::runs::RunCommand),
     Schedule(crate::schedules::ScheduleCommand),
+    PutDefinition { tenant: String, stored: Box<StoredVersion>, reply: Reply<Option<StoredVersion>> },
 }
 
 /// Whom a signal addresses.

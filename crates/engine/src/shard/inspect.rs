@@ -109,6 +109,10 @@ impl Shard {
             }
             Command::Run(command) => self.run_command(command).await,
             Command::Schedule(command) => self.schedule_command(command).await,
+            Command::PutDefinition { tenant, stored, reply } => {
+                let result = self.put_definition(&tenant, &stored).await;
+                self.answer(reply, result);
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod activity;
 pub mod attributes;
+pub mod changes;
 mod code;
 pub mod compiled;
 pub mod definition;

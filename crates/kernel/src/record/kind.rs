@@ -79,4 +79,6 @@ pub enum Kind {
     RunPlace = 41,
     /// Shard-wide, tenant, pipeline → a schedule: what it says, when it fires next, what it did. Leaves when it is removed.
     Schedule = 48,
+    /// Shard-wide, tenant, pipeline, n (u64) counted down → a version of a stored pipeline. Leaves when too many newer ones are there.
+    Definition = 49,
 }

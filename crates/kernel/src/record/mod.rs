@@ -2,6 +2,7 @@
 
 pub mod actor;
 pub mod attribute;
+pub mod definition;
 pub mod invocation;
 pub mod key;
 pub mod kind;

@@ -54,7 +54,7 @@ pub enum Noun {
     },
     /// Run a pipeline to its end; after a kill, the same command goes on where it was
     Run(Run),
-    /// Check pipelines
+    /// Check, store, show, compare and start pipelines
     #[command(subcommand)]
     Pipelines(Pipelines),
     /// Look at runs, steer them, answer them
@@ -157,6 +157,41 @@ pub enum Pipelines {
     Check {
         /// Pipelines [default: those that app.yaml names]
         files: Vec<PathBuf>,
+    },
+    /// Store one under its name; prints what differs from the current version
+    Put {
+        /// Its file
+        file: PathBuf,
+    },
+    /// Its versions, the next five fires of its schedule, and its open runs by version; with @VERSION, what that says
+    Show {
+        /// NAME or NAME@VERSION; the beginning of a version is enough
+        name: String,
+    },
+    /// All that are stored here, and all that app.yaml names
+    List,
+    /// What differs between two versions
+    Diff {
+        /// Its name
+        name: String,
+        /// The beginning of a version
+        before: String,
+        /// The beginning of another one
+        after: String,
+    },
+    /// Start a run of a stored pipeline, or of one that app.yaml names; prints the run
+    Start {
+        /// NAME or NAME@VERSION
+        name: String,
+        /// The run's input: JSON, or @FILE
+        #[arg(long, value_name = "JSON|@FILE", default_value = "{}")]
+        input: String,
+        /// The same key, the same run
+        #[arg(long, value_name = "KEY")]
+        key: Option<String>,
+        /// Print what happens to it until it ends
+        #[arg(long)]
+        follow: bool,
     },
 }
 

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::app::App;
 
-use super::args::{Common, Output, Pipelines};
+use super::args::{Common, Output};
 use super::exit::{Code, Stop};
 use super::{happened, print};
 
@@ -31,8 +31,7 @@ pub fn with_manifest(app: App, manifest: Option<&Path>) -> Result<App, Stop> {
 }
 
 /// `pipelines check`
-pub fn pipelines(common: &Common, app: App, verb: Pipelines) -> Result<Code, Stop> {
-    let Pipelines::Check { mut files } = verb;
+pub fn pipelines(common: &Common, app: App, mut files: Vec<PathBuf>) -> Result<Code, Stop> {
     if files.is_empty() {
         files = with_manifest(app.clone(), manifest_of(common, None).as_deref())?.pipelines;
         if files.is_empty() {
@@ -89,7 +88,7 @@ pub fn pipelines(common: &Common, app: App, verb: Pipelines) -> Result<Code, Sto
 }
 
 /// The next five fires of its schedule, as the clock of its zone shows them.
-fn fires(definition: &Definition) -> Vec<String> {
+pub fn fires(definition: &Definition) -> Vec<String> {
     let Some(Ok(schedule)) = definition.schedule.clone().map(Schedule::new) else { return Vec::new() };
     next(&schedule, happened::now(), 5).into_iter().map(|fire| shown(&schedule, fire)).collect()
 }

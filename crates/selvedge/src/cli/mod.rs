@@ -12,6 +12,7 @@ mod explain;
 mod happened;
 mod init;
 mod letters;
+mod pipelines;
 mod print;
 mod progress;
 mod replay;
@@ -32,7 +33,7 @@ use clap::{CommandFactory, Parser};
 use selvedge_engine::exec::{SHIM_VERB, shim_main};
 
 use crate::app::App;
-use args::{Approvals, Cli, Noun, Runs};
+use args::{Approvals, Cli, Noun, Pipelines, Runs};
 use exit::{Code, Stop};
 
 /// The whole command line, with the handlers and activities of an application.
@@ -74,7 +75,8 @@ async fn perform(cli: Cli, app: App) -> Result<Code, Stop> {
     match cli.noun {
         Noun::Run(verb) => run::run(&common, app, verb).await,
         Noun::Runs(verb) => runs::runs(&common, app, verb).await,
-        Noun::Pipelines(verb) => check::pipelines(&common, app, verb),
+        Noun::Pipelines(Pipelines::Check { files }) => check::pipelines(&common, app, files),
+        Noun::Pipelines(verb) => pipelines::pipelines(&common, app, verb).await,
         Noun::Actors(verb) => actors::actors(&common, app, verb).await,
         Noun::Invocations(verb) => actors::invocations(&common, app, verb).await,
         Noun::Schedules(verb) => schedules::schedules(&common, app, verb).await,

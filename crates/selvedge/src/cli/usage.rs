@@ -40,7 +40,9 @@ fn swapped(words: &[String]) -> Option<String> {
 /// A verb where a noun was meant: the nouns that have it.
 fn meant(word: &str) -> Option<String> {
     if word == "start" {
-        return Some("there is no `start`: `selvedge run FILE` starts a pipeline and goes on with it after a kill".to_owned());
+        let text =
+            "`start` is a verb, its noun comes first: `selvedge pipelines start NAME`; `selvedge run FILE` starts a file and goes on with it after a kill";
+        return Some(text.to_owned());
     }
     let command = Cli::command();
     let nouns: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();

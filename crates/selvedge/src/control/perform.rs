@@ -17,6 +17,7 @@ use selvedge_store::EmbeddedStore;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::pipelines::Pipelines;
 use super::runs::Runs;
 use super::schedules::Schedules;
 use super::why::{Place, why};
@@ -95,6 +96,11 @@ pub async fn perform(desk: &Desk, request: Request) -> Result<Value, Problem> {
         Request::SteerRun { id, steer } => Runs(asker).steer(&id, steer).await,
         Request::Decide { id, stage, answer, by, comment } => Runs(asker).decide(&id, stage, answer, &by, &comment).await,
         Request::SignalRun { id, name, payload, idempotency_key } => Runs(asker).signal(&id, &name, payload, idempotency_key).await,
+        Request::PutPipeline { definition } => Pipelines(asker).put(&definition).await,
+        Request::Pipeline { name } => Pipelines(asker).show(&name).await,
+        Request::Pipelines => Pipelines(asker).list().await,
+        Request::DiffPipeline { name, before, after } => Pipelines(asker).diff(&name, &before, &after).await,
+        Request::StartPipeline { name, version, input, key } => Pipelines(asker).start(&name, version.as_deref(), input, key).await,
         Request::Schedules { filter } => Schedules(asker).list(&filter).await,
         Request::Schedule { pipeline } => Schedules(asker).show(&pipeline).await,
         Request::SteerSchedule { pipeline, steer } => Schedules(asker).steer(&pipeline, steer).await,

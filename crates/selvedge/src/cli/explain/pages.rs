@@ -93,6 +93,7 @@ pub const PAGES: &[(&str, &str)] = &[
     ("unknown_schedule", include_str!("../../../../../docs/errors/unknown_schedule.md")),
     ("unknown_signal", include_str!("../../../../../docs/errors/unknown_signal.md")),
     ("unknown_stage", include_str!("../../../../../docs/errors/unknown_stage.md")),
+    ("unknown_version", include_str!("../../../../../docs/errors/unknown_version.md")),
     ("where", include_str!("../../../../../docs/errors/where.md")),
     ("which_approval", include_str!("../../../../../docs/errors/which_approval.md")),
     ("worker_died", include_str!("../../../../../docs/errors/worker_died.md")),

@@ -1,0 +1,133 @@
+//! The verbs on stored pipelines.
+
+use std::collections::BTreeMap;
+
+use selvedge_kernel::auth::{Action, Permit, Resource};
+use selvedge_kernel::error::Consequence;
+use selvedge_kernel::pipeline::changes::changes;
+use selvedge_kernel::pipeline::definition::Definition;
+use selvedge_kernel::pipeline::parse::version;
+use selvedge_kernel::record::definition::StoredVersion;
+use selvedge_kernel::schedule::{Schedule, next, shown};
+use serde_json::{Value, json};
+
+use super::Problem;
+use super::perform::{Asker, text_of, value};
+
+/// Asks about pipelines.
+pub(crate) struct Pipelines<'a>(pub Asker<'a>);
+
+impl Pipelines<'_> {
+    fn permit(&self, action: Action, name: &str) -> Result<Permit, Problem> {
+        self.0.permit(action, Resource::Pipeline { tenant: self.0.tenant.to_owned(), name: name.to_owned() })
+    }
+
+    pub(super) async fn put(&self, definition: &str) -> Result<Value, Problem> {
+        let definition: Definition = serde_json::from_str(definition)
+            .map_err(|error| Problem::new(Consequence::FixInput, "definition", format!("this is no definition of this version: {error}")))?;
+        let (name, new) = (definition.name.clone(), version(&definition));
+        let before = self.0.engine.put_definition(self.permit(Action::Define, &name)?, definition.clone()).await?;
+        let (status, changed) = match &before {
+            None => ("new", Vec::new()),
+            Some(before) if before.version == new => ("unchanged", Vec::new()),
+            Some(before) => ("changed", changes(&definition_of(before)?, &definition)),
+        };
+        Ok(json!({ "name": name, "version": new, "before": before.map(|before| before.version), "status": status, "changes": changed }))
+    }
+
+    pub(super) async fn list(&self) -> Result<Value, Problem> {
+        let mut lines: BTreeMap<String, Value> = BTreeMap::new();
+        for name in self.0.engine.pipelines() {
+            let definition = self.0.engine.definition(&name)?;
+            lines.insert(name, json!({ "version": version(&definition), "stages": definition.stages.len(), "source": "app.yaml", "at": null }));
+        }
+        for stored in self.0.engine.stored_definitions(self.permit(Action::Read, "")?).await? {
+            let stages = definition_of(&stored)?.stages.len();
+            lines.insert(stored.name, json!({ "version": stored.version, "stages": stages, "source": "stored", "at": stored.at.to_string() }));
+        }
+        let named = |(name, mut line): (String, Value)| {
+            line["name"] = name.into();
+            line
+        };
+        Ok(Value::Array(lines.into_iter().map(named).collect()))
+    }
+
+    pub(super) async fn show(&self, asked: &str) -> Result<Value, Problem> {
+        let (name, wanted) = match asked.split_once('@') {
+            Some((name, wanted)) => (name, Some(wanted)),
+            None => (asked, None),
+        };
+        let versions = self.0.engine.stored_versions(self.permit(Action::Read, name)?).await?;
+        if let Some(wanted) = wanted {
+            let found = one_of(name, &versions, wanted)?;
+            let (at, definition) = (found.at.to_string(), value(&definition_of(found)?)?);
+            return Ok(json!({ "name": name, "version": found.version, "at": at, "by": found.by, "definition": definition }));
+        }
+        let (definition, source) = match versions.first() {
+            Some(current) => (definition_of(current)?, "stored"),
+            None => (self.0.engine.definition(name)?, "app.yaml"),
+        };
+        let open = self.0.engine.open_by_version(self.permit(Action::Read, name)?, name).await?;
+        let line = |stored: &StoredVersion| {
+            let open = open.get(&stored.version).copied().unwrap_or_default();
+            json!({ "version": stored.version, "at": stored.at.to_string(), "by": stored.by, "open": open })
+        };
+        let kept: Vec<Value> = versions.iter().map(line).collect();
+        Ok(json!({
+            "name": name, "source": source, "version": version(&definition), "description": definition.description,
+            "stages": definition.stages.iter().map(|stage| &stage.name).collect::<Vec<_>>(),
+            "versions": kept, "open": open, "fires": self.fires(&definition),
+        }))
+    }
+
+    /// The next five fires of its schedule, as the clock of its zone shows them.
+    fn fires(&self, definition: &Definition) -> Vec<String> {
+        let Some(Ok(schedule)) = definition.schedule.clone().map(Schedule::new) else { return Vec::new() };
+        next(&schedule, self.0.engine.now(), 5).into_iter().map(|fire| shown(&schedule, fire)).collect()
+    }
+
+    pub(super) async fn diff(&self, name: &str, before: &str, after: &str) -> Result<Value, Problem> {
+        let versions = self.0.engine.stored_versions(self.permit(Action::Read, name)?).await?;
+        let (before, after) = (one_of(name, &versions, before)?, one_of(name, &versions, after)?);
+        let changed = changes(&definition_of(before)?, &definition_of(after)?);
+        Ok(json!({ "name": name, "before": before.version, "after": after.version, "changes": changed }))
+    }
+
+    pub(super) async fn start(&self, name: &str, wanted: Option<&str>, input: String, key: String) -> Result<Value, Problem> {
+        let versions = self.0.engine.stored_versions(self.permit(Action::Read, name)?).await?;
+        let definition = match (wanted, versions.first()) {
+            (Some(wanted), _) => definition_of(one_of(name, &versions, wanted)?)?,
+            (None, Some(current)) => definition_of(current)?,
+            (None, None) => self.0.engine.definition(name)?,
+        };
+        let used = version(&definition);
+        let run = self.0.engine.start_run(self.permit(Action::Start, name)?, definition, text_of(input)?, Some(key)).await?;
+        Ok(json!({ "run": run.to_string(), "version": used }))
+    }
+}
+
+fn definition_of(stored: &StoredVersion) -> Result<Definition, Problem> {
+    serde_json::from_slice(&stored.definition).map_err(|error| {
+        let text = format!("version {} of `{}` cannot be read ({error}): store it again from its file", stored.version, stored.name);
+        Problem::new(Consequence::FixInput, "definition", text)
+    })
+}
+
+/// The version that begins so.
+fn one_of<'a>(name: &str, versions: &'a [StoredVersion], wanted: &str) -> Result<&'a StoredVersion, Problem> {
+    let mut found: Vec<&StoredVersion> = versions.iter().filter(|stored| !wanted.is_empty() && stored.version.starts_with(wanted)).collect();
+    found.dedup_by(|a, b| a.version == b.version);
+    match found[..] {
+        [first, ..] if found.iter().all(|other| other.version == first.version) => Ok(first),
+        _ => {
+            let known: Vec<String> = versions.iter().map(|stored| stored.version.chars().take(12).collect()).collect();
+            let known = if known.is_empty() {
+                "none is stored: `selvedge pipelines put FILE` stores one".to_owned()
+            } else {
+                format!("there are {}", known.join(", "))
+            };
+            let what = if found.is_empty() { "no version" } else { "more than one version" };
+            Err(Problem::new(Consequence::NotFound, "unknown_version", format!("{what} of `{name}` begins with `{wanted}`; {known}")))
+        }
+    }
+}
