@@ -54,8 +54,8 @@ const fn field(name: &'static str, kind: FieldKind, about: &'static str) -> Fiel
 use FieldKind::{Duration, Number, Text, Time, Word};
 
 const RUN_STATES: &[&str] = &["pending", "running", "waiting", "paused", "blocked", "completed", "failed", "cancelled"];
-const INVOCATION_STATES: &[&str] = &["accepted", "running", "blocked", "completed", "failed", "cancelled", "killed"];
-const OPEN: &[&str] = &["pending", "accepted", "running", "waiting", "paused", "blocked"];
+const INVOCATION_STATES: &[&str] = &["accepted", "running", "suspended", "blocked", "completed", "failed", "cancelled", "killed"];
+const OPEN: &[&str] = &["pending", "accepted", "running", "waiting", "suspended", "paused", "blocked"];
 const APPROVAL_STATES: &[&str] = &["open", "escalated", "approved", "rejected", "withdrawn"];
 const JOB_STATES: &[&str] = &["waiting", "delayed", "active", "completed", "failed"];
 

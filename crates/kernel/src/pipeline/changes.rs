@@ -49,7 +49,17 @@ fn without_folders(value: Value) -> Value {
 
 fn stages(of: &Map<String, Value>) -> Vec<(String, Value)> {
     let stages = of.get("stages").and_then(Value::as_array).into_iter().flatten();
-    stages.map(|stage| (stage["name"].as_str().unwrap_or_default().to_owned(), stage.clone())).collect()
+    stages.map(|stage| (stage["name"].as_str().unwrap_or_default().to_owned(), flat(stage, "mode"))).collect()
+}
+
+/// `{mode: {scatter: {over: …}}}` as the file says it: `{mode: scatter, over: …}`.
+fn flat(of: &Value, field: &str) -> Value {
+    let mut flat = of.clone();
+    if let Some((word, Value::Object(inner))) = of[field].as_object().and_then(|kind| kind.iter().next()) {
+        flat[field] = word.clone().into();
+        inner.iter().for_each(|(name, value)| flat[name.as_str()] = value.clone());
+    }
+    flat
 }
 
 fn named(what: &str, before: &BTreeMap<String, Value>, after: &BTreeMap<String, Value>, lines: &mut Vec<String>) {
@@ -107,7 +117,7 @@ mod tests {
 
     #[test]
     fn stages_activities_and_fields_that_differ_are_named_in_words() {
-        let before = of("timeout: 1h\nstages: [{ name: one, call: a, when: 'input == null' }, { name: two, call: b }, { name: gone, call: a }]\n");
+        let before = of("timeout: 1h\nstages: [{ name: one, call: a, when: 'run.id == input' }, { name: two, call: b }, { name: gone, call: a }]\n");
         let after = of("timeout: 2h\nstages: [{ name: two, call: b, depends_on: [] }, { name: one, call: b }, { name: new, call: a }]\n");
         assert_eq!(
             changes(&before, &after),
@@ -115,7 +125,7 @@ mod tests {
                 "`timeout` \"1h\" → \"2h\"",
                 "stage `gone` is removed",
                 "stage `new` is added",
-                "stage `one` is changed: `call.activity` \"a\" → \"b\"; `depends_on` [] → [\"two\"]; `when` \"input == null\" → none",
+                "stage `one` is changed: `call.activity` \"a\" → \"b\"; `depends_on` [] → [\"two\"]; `when` \"run.id == input\" → none",
                 "stage `two` is changed: `depends_on` [\"one\"] → []",
                 "the stages stand in another order: two, one, new",
             ]

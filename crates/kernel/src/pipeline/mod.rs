@@ -8,6 +8,7 @@ pub mod compiled;
 pub mod definition;
 mod doc;
 pub mod document;
+pub mod editor;
 mod evaluate;
 pub mod expression;
 pub mod functions;

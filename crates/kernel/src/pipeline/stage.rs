@@ -17,11 +17,11 @@ use crate::nearest::suggestion;
 use crate::policy::Span;
 
 /// The modes of this version.
-const MODES: [&str; 9] = ["single", "scatter", "gather", "broadcast", "fork_join", "map_reduce", "approval", "sleep", "wait_signal"];
+pub(super) const MODES: [&str; 9] = ["single", "scatter", "gather", "broadcast", "fork_join", "map_reduce", "approval", "sleep", "wait_signal"];
 /// The modes that always run something.
 const WORKS: [&str; 5] = ["single", "scatter", "broadcast", "fork_join", "map_reduce"];
 /// Which field belongs to which modes.
-const OF_MODE: [(&str, &[&str]); 25] = [
+pub(super) const OF_MODE: [(&str, &[&str]); 25] = [
     ("over", &["scatter", "map_reduce"]),
     ("as", &["scatter", "map_reduce"]),
     ("where", &["scatter", "gather"]),

@@ -170,6 +170,12 @@ pub enum Pipelines {
     },
     /// All that are stored here, and all that app.yaml names
     List,
+    /// Print the JSON Schema of a pipeline's file, for editors
+    Schema {
+        /// That of app.yaml instead
+        #[arg(long = "manifest")]
+        of_manifest: bool,
+    },
     /// What differs between two versions
     Diff {
         /// Its name

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use selvedge_engine::wiring::Tasks;
+use selvedge_kernel::pipeline::editor::{app_schema, pipeline_schema};
 use serde_json::Value;
 
 use crate::app::App;
@@ -20,6 +21,7 @@ pub async fn pipelines(common: &Common, app: App, verb: Pipelines) -> Result<Cod
     match verb {
         Pipelines::Check { files } => return super::check::pipelines(common, app, files),
         Pipelines::Put { file } => put(common, app, &file).await?,
+        Pipelines::Schema { of_manifest } => print::say(&print::pretty(&if of_manifest { app_schema() } else { pipeline_schema() }))?,
         Pipelines::List => {
             let found = ask_once(common, app, Tasks::Leave, Request::Pipelines).await?;
             print::result(common.output, &found, || {

@@ -43,7 +43,7 @@ fn put_says_in_words_what_differs_and_the_same_again_changes_nothing() {
         folder.selvedge(&["pipelines", "put", "p.yaml"])
     };
     assert_eq!(said.code, 0, "{}", said.err);
-    for line in ["stage `hold` is removed", "stage `rest` is added", "`schedule.every` \"1h\" → \"2h\"", "before it was "] {
+    for line in ["stage `hold` is removed", "stage `rest` is added", "`schedule.when.every` \"1h\" → \"2h\"", "before it was "] {
         assert!(said.out.contains(line), "{line}: {}", said.out);
     }
     let shown = folder.json(&["pipelines", "show", "letters"]);

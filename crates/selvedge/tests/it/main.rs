@@ -42,6 +42,7 @@ mod rig;
 mod runbook;
 mod runs;
 mod schedules;
+mod schemas;
 mod shared_limits;
 mod state;
 mod versions;
