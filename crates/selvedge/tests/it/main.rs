@@ -20,6 +20,7 @@ mod failing;
 mod fair;
 mod filters;
 mod heads;
+mod init;
 mod kit;
 mod letters;
 mod limits;
