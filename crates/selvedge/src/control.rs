@@ -5,6 +5,7 @@
 //! wait any more. Only the user who owns the socket is answered.
 
 mod backup;
+mod export;
 mod health;
 mod letters;
 mod perform;
@@ -194,6 +195,11 @@ pub enum Request {
     /// Write a backup while the work goes on.
     Backup {
         /// Into which directory: absolute, empty or new.
+        to: PathBuf,
+    },
+    /// Write the portable form of everything while the work goes on.
+    Export {
+        /// Into which file: absolute, new.
         to: PathBuf,
     },
     /// Walk every ledger, and every chain that they name.

@@ -1,11 +1,13 @@
 //! The key layout: every kind of row, its key and its value.
 
 pub mod actor;
+pub mod deal;
 pub mod invocation;
 pub mod key;
 pub mod kind;
 pub mod line;
 pub mod message;
+pub mod portable;
 pub mod run;
 pub mod schedule;
 pub mod shard;

@@ -8,6 +8,7 @@ mod call;
 mod check;
 mod doctor;
 mod exit;
+mod export;
 mod happened;
 mod letters;
 mod print;
@@ -87,6 +88,8 @@ async fn perform(cli: Cli, app: App) -> Result<Code, Stop> {
         Noun::Verify(verb) => verify::verify(&common, app, verb).await,
         Noun::Backup { to } => backup::backup(&common, app, to).await,
         Noun::Restore { from } => backup::restored(&common, from).await,
+        Noun::Export { to } => export::export(&common, app, to).await,
+        Noun::Import { file, shards } => export::imported(&common, file, shards).await,
         Noun::Config(verb) => settings::config(&common, verb),
         Noun::Completions { shell } => {
             let mut script = Vec::new();

@@ -28,6 +28,7 @@ mod mismatch;
 mod modes;
 mod operations;
 mod polling;
+mod portable;
 mod property;
 mod readme;
 mod refused;
