@@ -130,6 +130,18 @@ impl Model {
         }
     }
 
+    /// Applies and answers the first that waits; the others wait on, and so do later commits.
+    pub fn release_one(&self) {
+        let done = {
+            let mut state = self.lock();
+            let first = state.held.as_mut().and_then(VecDeque::pop_front);
+            first.map(|(slot, batch)| (slot, state.commit(batch)))
+        };
+        if let Some((slot, outcomes)) = done {
+            answer(&slot, outcomes);
+        }
+    }
+
     /// Forgets everything that waits, as a kill does; it is answered with [`CommitOutcome::Unknown`].
     pub fn drop_held(&self) {
         let held = self.lock().held.take().unwrap_or_default();

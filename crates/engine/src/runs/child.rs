@@ -48,7 +48,7 @@ impl Shard {
         let stage_name = active.run.compiled().plan.get(usize::from(stage)).map_or("", |stage| &stage.name);
         let context = active.run.context().through(&run.actor(&tenant), stage_name);
         let child = child_id(run, &tenant, task, round);
-        self.runs.tasks.insert((run, stage, item), Task { attempt, alarm: None, work: Doing::Child(child) });
+        self.runs.tasks.insert((run, stage, item), Task { attempt, alarm: None, work: Doing::Called });
         let definition = Bytes::from(serde_json::to_vec(&definition).unwrap_or_default());
         let parent = Parent { peer: Peer::Task { run, stage, item, attempt }, depth };
         let mut writes = Writes::default();
@@ -102,16 +102,6 @@ impl Shard {
             }
         };
         self.reply(parent.peer, InvocationId(id.0), outcome, writes, effects).await
-    }
-
-    /// Asks a run that a task started to end.
-    pub(super) async fn cancel_child(&mut self, run: RunId, child: RunId) -> Result<(), VerbError> {
-        let mut writes = Writes::default();
-        let mut effects = Vec::new();
-        let to = child.0.hash.shard(self.wiring.shards);
-        self.send(to, run.0, Envelope::CancelRun { run: child, reason: format!("{run}, whose task it is") }, &mut writes, &mut effects).await?;
-        self.write(writes, effects);
-        Ok(())
     }
 
     /// Ends a run because the one above it needs it no more; one that is gone or has ended stays as it is.

@@ -3,6 +3,7 @@
 
 pub(crate) mod accept;
 mod child;
+mod given_up;
 mod line;
 mod lists;
 mod memory;
@@ -18,13 +19,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use selvedge_kernel::auth::AuthorizationContext;
 use selvedge_kernel::error::WorkError;
-use selvedge_kernel::id::{InvocationId, RunId};
+use selvedge_kernel::id::RunId;
 use selvedge_kernel::journal::Hash32;
 use selvedge_kernel::machine::RunState;
 use selvedge_kernel::pipeline::compiled::Compiled;
 use selvedge_kernel::pipeline::run::{Command, Run, RunInput};
 use selvedge_kernel::record::Writes;
 use selvedge_kernel::record::run::Parent;
+use selvedge_kernel::record::shard::Called;
 use selvedge_kernel::time::Millis;
 use serde::{Deserialize, Serialize};
 
@@ -124,6 +126,8 @@ struct Active {
     ended: bool,
     /// Commits decided whose commands are not performed yet.
     unperformed: u32,
+    /// Whom the attempts of its tasks have called, or will when the commit that says so is durable.
+    called: BTreeMap<(u16, u32), (u32, Called)>,
     /// When it wants a turn although nothing happens.
     wake: Option<Millis>,
     /// Since when it rests, and the wake-up after which it leaves memory.
@@ -140,10 +144,8 @@ struct Task {
 enum Doing {
     /// A task of this process: it ends when this is dropped.
     Here { _abort: Abort },
-    /// A call to an actor: its answer comes as a message.
-    Call(InvocationId),
-    /// A run of another pipeline: its end comes as a message.
-    Child(RunId),
+    /// Called: its answer comes as a message.
+    Called,
 }
 
 /// Who follows a run, and from which event on.
@@ -170,6 +172,10 @@ pub(crate) struct Runs {
     definitions: HashMap<Hash32, Arc<Compiled>>,
     /// Ready rows of runs that have left memory and are in flight all the same.
     left_ready: HashMap<RunId, u64>,
+    /// Runs that were in flight when the last owner ended and have not come in since, and their ready rows.
+    to_recover: HashMap<RunId, u64>,
+    /// The same, in the order in which they come.
+    in_line: VecDeque<RunId>,
     /// Runs whose rows do not fit each other, and how.
     damaged: HashMap<RunId, VerbError>,
 }
@@ -182,7 +188,7 @@ impl Runs {
 
     /// Whether a run wants a turn now.
     pub(crate) fn has_work(&self) -> bool {
-        !self.runnable.is_empty() || !self.performing.is_empty()
+        !self.runnable.is_empty() || !self.performing.is_empty() || !self.in_line.is_empty()
     }
 
     /// Whether something that is durable waits to be done.

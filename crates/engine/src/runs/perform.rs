@@ -1,10 +1,11 @@
 //! What a run lets out: attempts, calls, aborts, its end.
 
 use selvedge_kernel::error::{AttemptError, WorkError};
-use selvedge_kernel::id::{InvocationId, RunId};
+use selvedge_kernel::id::RunId;
 use selvedge_kernel::journal::Payload;
+use selvedge_kernel::pipeline::compiled::Compiled;
 use selvedge_kernel::pipeline::definition::{Executor, Mode, Rest};
-use selvedge_kernel::pipeline::run::{Command, Dispatch, RunInput, Work, call_id, child_id};
+use selvedge_kernel::pipeline::run::{Command, Dispatch, RunInput, Work, call_id};
 use selvedge_kernel::record::Writes;
 use selvedge_kernel::record::message::{Message, Peer};
 use selvedge_kernel::record::run::Stored;
@@ -39,14 +40,12 @@ impl Shard {
                         }
                     }
                 }
-                Command::AbortStage { stage } => self.abort_tasks(run, Some(stage)).await?,
+                Command::AbortStage { stage } => self.abort_tasks(run, Some(stage)),
                 Command::EnterLine(entering) => self.ask_line(entering).await?,
-                Command::CancelCalls { stage, calls } => {
-                    let round = rounds.get(usize::from(stage)).copied().unwrap_or(0);
-                    self.cancel_calls(run, (stage, round), calls).await?;
-                }
+                // Its timer stands in the commit that decided it.
+                Command::CancelCalls { .. } => {}
                 Command::RunEnded { state, output, error } => {
-                    self.abort_tasks(run, None).await?;
+                    self.abort_tasks(run, None);
                     if let Some(waiters) = self.runs.waiters.remove(&run) {
                         let output = self.stored(run, output).await?;
                         for waiter in waiters {
@@ -80,6 +79,10 @@ impl Shard {
         let now = self.head.time.max(self.tick.wall);
         self.limits.borrower.started((run, stage, item));
         let deadline = timeout_ms.map(|ms| now.after(Duration::from_millis(ms)));
+        if !matches!(work, Work::Activity { .. }) && active.called.get(&(stage, item)).is_none_or(|(called, _)| *called != attempt) {
+            // It was given up, or has answered, since this was decided.
+            return Ok(());
+        }
         match work {
             Work::Activity { name } => {
                 let declared = compiled.definition.activities.get(&name).map(|activity| &activity.executor);
@@ -107,7 +110,7 @@ impl Shard {
                 let context = active.run.context().through(&run.actor(&active.run.header().tenant), name);
                 let reply_to = Some(Peer::Task { run, stage, item, attempt });
                 let message = Message { deadline, reply_to, ..Message::new(id, target, handler, input, context) };
-                self.runs.tasks.insert((run, stage, item), Task { attempt, alarm: None, work: Doing::Call(id) });
+                self.runs.tasks.insert((run, stage, item), Task { attempt, alarm: None, work: Doing::Called });
                 let mut writes = Writes::default();
                 let mut effects = Vec::new();
                 self.post(message, &mut writes, &mut effects).await?;
@@ -119,15 +122,18 @@ impl Shard {
         Ok(())
     }
 
-    /// Ends what runs of a stage, or of a whole run; ends that come all the same are late.
-    async fn abort_tasks(&mut self, run: RunId, stage: Option<u16>) -> Result<(), VerbError> {
+    /// Whether the tasks of a stage run on, unread, when their run has ended: of one that takes the first output and lets the others run.
+    pub(super) fn runs_on(compiled: &Compiled, stage: u16) -> bool {
+        let mode = compiled.plan.get(usize::from(stage)).map(|stage| &stage.mode);
+        matches!(mode, Some(Mode::Fork { first: true, rest: Rest::Run, .. }))
+    }
+
+    /// Ends what runs here of a stage, or of a whole run; ends that come all the same are late. Whom it has called is asked to end by a
+    /// timer, see `given_up.rs`.
+    fn abort_tasks(&mut self, run: RunId, stage: Option<u16>) {
         let (first, last) = stage.map_or((0, u16::MAX), |stage| (stage, stage));
-        // Of a stage that took the first output and lets the others run, they run on when the run has ended.
         let compiled = self.runs.active.get(&run).map(|active| active.run.compiled().clone());
-        let runs_on = |of: u16| {
-            let mode = compiled.as_ref().and_then(|compiled| compiled.plan.get(usize::from(of))).map(|stage| &stage.mode);
-            stage.is_none() && matches!(mode, Some(Mode::Fork { first: true, rest: Rest::Run, .. }))
-        };
+        let runs_on = |of: u16| stage.is_none() && compiled.as_ref().is_some_and(|compiled| Shard::runs_on(compiled, of));
         for task in self.limits.of_run(run, stage) {
             if !runs_on(task.1) || self.limits.borrower.has_asked(task) {
                 self.limits.done(task);
@@ -136,40 +142,19 @@ impl Shard {
         let gone = self.runs.tasks.range((run, first, 0)..=(run, last, u32::MAX)).map(|(task, _)| *task);
         let gone: Vec<_> = gone.filter(|(_, of, _)| !runs_on(*of)).collect();
         for task in gone {
-            let Some(task) = self.runs.tasks.remove(&task) else { continue };
-            self.clear_alarm(task.alarm);
-            match task.work {
-                Doing::Here { .. } => {}
-                Doing::Call(invocation) => self.cancel_call(run, invocation).await?,
-                Doing::Child(child) => self.cancel_child(run, child).await?,
+            if let Some(task) = self.runs.tasks.remove(&task) {
+                self.clear_alarm(task.alarm);
             }
         }
-        Ok(())
-    }
-
-    async fn cancel_call(&mut self, run: RunId, invocation: InvocationId) -> Result<(), VerbError> {
-        let mut writes = Writes::default();
-        let mut effects = Vec::new();
-        self.post_cancel(invocation, format!("{run} needs no answer any more"), &mut writes, &mut effects).await?;
-        self.write(writes, effects);
-        Ok(())
-    }
-
-    /// Cancels calls that an earlier process may have made.
-    async fn cancel_calls(&mut self, run: RunId, (stage, round): (u16, u32), calls: Vec<(u32, u32, Work)>) -> Result<(), VerbError> {
-        let Some(tenant) = self.runs.active.get(&run).map(|active| active.run.header().tenant.clone()) else { return Ok(()) };
-        for (item, attempt, work) in calls {
-            match work {
-                Work::Activity { .. } => {}
-                Work::Actor { target, .. } => self.cancel_call(run, call_id(run, (stage, item, attempt), round, &target)).await?,
-                Work::Pipeline { .. } => self.cancel_child(run, child_id(run, &tenant, (stage, item, attempt), round)).await?,
-            }
-        }
-        Ok(())
     }
 
     /// Forgets an attempt that has ended; false if it is not the one under way.
     pub(super) fn forget_task(&mut self, task: (RunId, u16, u32), attempt: u32) -> bool {
+        if let Some(active) = self.runs.active.get_mut(&task.0)
+            && active.called.get(&(task.1, task.2)).is_some_and(|(called, _)| *called == attempt)
+        {
+            active.called.remove(&(task.1, task.2));
+        }
         if self.runs.tasks.get(&task).is_none_or(|task| task.attempt != attempt) {
             return false;
         }

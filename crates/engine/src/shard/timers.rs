@@ -251,6 +251,7 @@ impl Shard {
             Timer::Leftovers { invocation } => self.leftovers_due(invocation, own).await,
             Timer::Chunks { owner } => self.chunks_due(owner, own).await,
             Timer::Schedule { tenant, pipeline } => self.schedule_due(&tenant, &pipeline, own).await,
+            Timer::Cancels { run, called } => self.cancels_due(run, called, own).await,
             Timer::Run { run, token } => {
                 let row = key::timer(at, number);
                 self.run_timer(run, token, row.clone()).await;

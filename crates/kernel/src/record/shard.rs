@@ -161,4 +161,20 @@ pub enum Timer {
         /// Which pipeline it starts.
         pipeline: String,
     },
+    /// What the tasks of a run have called and nobody waits for any more, written in the commit that gave the tasks up.
+    Cancels {
+        /// Which run.
+        run: RunId,
+        /// Whom it asks to end.
+        called: Vec<Called>,
+    },
+}
+
+/// Whom a task of a run has called.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Called {
+    /// A handler of an actor.
+    Actor(InvocationId),
+    /// Another pipeline.
+    Pipeline(RunId),
 }

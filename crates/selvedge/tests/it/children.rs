@@ -172,3 +172,66 @@ stages:
     assert_eq!(keys, ["k1", "k2"]);
     sound(&engine).await;
 }
+
+#[tokio::test]
+async fn whom_a_cancelled_run_had_called_is_cancelled_also_if_the_process_ends_right_behind_the_cancel() {
+    const HOLD: selvedge::Handler<Value, Value> = selvedge::Handler::new("holder", "hold");
+    let text = r#"
+selvedge: 1
+name: both
+stages:
+  - { name: call, mode: scatter, over: "[`1`, `2`]", call: { actor: holder, key: "k${item}", handler: hold } }
+  - { name: each, mode: scatter, depends_on: [], over: "[`1`, `2`]", call: { pipeline: child }, input: { n: "${item}" } }
+"#;
+    let cancelled = Arc::new(Mutex::new(Vec::new()));
+    let (seen, started) = (cancelled.clone(), Arc::new(AtomicU32::new(0)));
+    let count = started.clone();
+    let app = app().pipeline(parse(text)).handler(HOLD, async move |ctx: selvedge::Ctx, _: Value| {
+        count.fetch_add(1, Ordering::SeqCst);
+        let slept = ctx.sleep(Duration::from_secs(3_600)).await;
+        if slept.is_err() {
+            seen.lock().unwrap().push(ctx.key().to_owned());
+        }
+        slept?;
+        Ok(json!(1))
+    });
+    let mut engine = test::Engine::new(app).await.unwrap();
+    let id = start(&engine, "both", json!({})).await.id();
+    while started.load(Ordering::SeqCst) < 2 {
+        engine.settle().await;
+    }
+    until(&engine, id, "children", |status| status.stages[1].running == 2).await;
+    let below = children(&engine, id).await;
+    engine.settle().await;
+    let client = engine.local();
+    engine.model().hold();
+    let ended = async {
+        while engine.model().held() == 0 {
+            tokio::task::yield_now().await;
+        }
+        // The end is durable and said; whatever follows from it is not.
+        engine.model().release_one();
+    };
+    let run = client.run(id);
+    let (asked, ()) = tokio::join!(run.cancel(), ended);
+    asked.unwrap();
+    engine.model().set_stopped(Some("the power is gone"));
+    engine.model().drop_held();
+    engine.settle().await;
+    engine.model().set_stopped(None);
+    engine.kill_and_reopen().await.unwrap();
+    assert_eq!(state(&engine, id).await, RunState::Cancelled);
+    for child in below {
+        until(&engine, child, "cancelled", |status| status.state == RunState::Cancelled).await;
+    }
+    for _ in 0..500 {
+        engine.settle().await;
+        if cancelled.lock().unwrap().len() == 2 {
+            break;
+        }
+    }
+    let mut keys = cancelled.lock().unwrap().clone();
+    keys.sort();
+    assert_eq!(keys, ["k1", "k2"]);
+    sound(&engine).await;
+}
