@@ -96,7 +96,7 @@ fn timer_home(timer: &Timer) -> Hash16 {
         }
         Timer::Message(message) | Timer::LargeMessage { message, .. } => message.target.hash16(),
         Timer::Chunks { owner } => owner.hash,
-        Timer::Run { run, .. } => run.0.hash,
+        Timer::Run { run, .. } | Timer::Cancels { run, .. } => run.0.hash,
         Timer::Signal { actor, .. } => actor.hash16(),
         Timer::Schedule { tenant, pipeline } => schedule::actor(tenant, pipeline).hash16(),
     }
@@ -260,7 +260,7 @@ fn named_by(timer: &Timer) -> Result<Option<Key>, Unportable> {
         Timer::Message(message) | Timer::LargeMessage { message, .. } => Some(key::delayed(message.id)),
         Timer::Signal { actor, name, n } => Some(key::actor_signal(actor, name, *n)),
         Timer::Schedule { tenant, pipeline } => Some(schedule::schedule_key(tenant, pipeline)),
-        Timer::Attempt { .. } | Timer::Leftovers { .. } | Timer::Chunks { .. } => None,
+        Timer::Attempt { .. } | Timer::Leftovers { .. } | Timer::Chunks { .. } | Timer::Cancels { .. } => None,
         // Its number follows from its run: 63 bits of a hash have met twice.
         Timer::Run { .. } => return Err(Unportable::new("two runs have timers of one number: export again in a moment, when one of them has fired")),
     })
