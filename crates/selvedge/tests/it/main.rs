@@ -9,6 +9,7 @@ mod cancel;
 mod children;
 mod cli;
 mod clock;
+mod codes;
 mod delayed;
 mod disk;
 mod embedded;
