@@ -12,6 +12,7 @@ mod perform;
 mod runs;
 mod schedules;
 mod server;
+mod why;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -216,7 +217,10 @@ pub enum Request {
 impl Request {
     /// Whether the answer may take as long as the work does.
     fn waits(&self) -> bool {
-        matches!(self, Request::Call(_) | Request::Await { .. } | Request::RunEvents { .. } | Request::Backup { .. } | Request::Verify { .. })
+        matches!(
+            self,
+            Request::Call(_) | Request::Await { .. } | Request::RunEvents { .. } | Request::Backup { .. } | Request::Export { .. } | Request::Verify { .. }
+        )
     }
 }
 

@@ -12,6 +12,8 @@ use crate::tree::Source;
 pub const TABLE: &str = "docs/coverage-of-words.md";
 /// Where fields of files are read.
 const FIELDS: [&str; 2] = ["crates/kernel/src/pipeline/", "crates/kernel/src/manifest.rs"];
+/// Pages of the codes of errors.
+const CODES: &str = "docs/errors";
 /// Where verbs are declared.
 const VERBS: &str = "crates/selvedge/src/cli/args.rs";
 
@@ -44,6 +46,8 @@ pub fn check(root: &Path, sources: &[Source]) -> Result<Vec<Finding>, String> {
     if root.join(VERBS).exists() {
         known.extend(verbs(&read(root, VERBS)?));
     }
+    known.extend(codes(root)?);
+    rows.extend(text.lines().filter_map(excused).map(str::to_owned));
     for word in known.difference(&rows) {
         findings.push(finding(1, format!("`{word}` is a word that can be written, and has no row"), "add a row with the test that names it"));
     }
@@ -59,6 +63,22 @@ fn finding(line: usize, what: String, remedy: &str) -> Finding {
         why: "a word that no test names can be ignored without anybody noticing",
         remedy: remedy.to_owned(),
     }
+}
+
+/// The codes that have a page.
+fn codes(root: &Path) -> Result<BTreeSet<String>, String> {
+    let folder = root.join(CODES);
+    if !folder.exists() {
+        return Ok(BTreeSet::new());
+    }
+    let failed = |error: std::io::Error| format!("{CODES} cannot be listed: {error}");
+    let names = std::fs::read_dir(folder).map_err(failed)?.map(|entry| Ok(entry.map_err(failed)?.file_name().to_string_lossy().into_owned()));
+    names.collect::<Result<Vec<_>, String>>().map(|names| names.iter().filter_map(|name| name.strip_suffix(".md")).map(str::to_owned).collect())
+}
+
+/// The word of a row that says why no test can name it: `| (`word`) | … |`.
+fn excused(line: &str) -> Option<&str> {
+    line.strip_prefix("| (`")?.split('`').next()
 }
 
 /// The word of a row, in its first column.

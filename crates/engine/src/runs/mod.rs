@@ -19,7 +19,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use selvedge_kernel::auth::AuthorizationContext;
 use selvedge_kernel::error::WorkError;
-use selvedge_kernel::id::RunId;
+use selvedge_kernel::id::{ActorId, RunId};
 use selvedge_kernel::journal::Hash32;
 use selvedge_kernel::machine::RunState;
 use selvedge_kernel::pipeline::compiled::Compiled;
@@ -127,11 +127,19 @@ struct Active {
     /// Commits decided whose commands are not performed yet.
     unperformed: u32,
     /// Whom the attempts of its tasks have called, or will when the commit that says so is durable.
-    called: BTreeMap<(u16, u32), (u32, Called)>,
+    called: BTreeMap<(u16, u32), OpenCall>,
     /// When it wants a turn although nothing happens.
     wake: Option<Millis>,
     /// Since when it rests, and the wake-up after which it leaves memory.
     rests: Option<(Millis, (Millis, u64))>,
+}
+
+/// A call of an attempt whose answer is not here yet.
+struct OpenCall {
+    attempt: u32,
+    called: Called,
+    /// The handler, if it is one of an actor.
+    handler: Option<(ActorId, String)>,
 }
 
 /// One attempt in this process, or a call that is under way.

@@ -8,8 +8,10 @@ mod call;
 mod check;
 mod doctor;
 mod exit;
+mod explain;
 mod export;
 mod happened;
+mod init;
 mod letters;
 mod print;
 mod progress;
@@ -91,6 +93,8 @@ async fn perform(cli: Cli, app: App) -> Result<Code, Stop> {
         Noun::Export { to } => export::export(&common, app, to).await,
         Noun::Import { file, shards } => export::imported(&common, file, shards).await,
         Noun::Config(verb) => settings::config(&common, verb),
+        Noun::Init { name } => init::init(&common, name),
+        Noun::Explain { code } => explain::explain(&common, code.as_deref()),
         Noun::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "selvedge", &mut script);
