@@ -221,6 +221,34 @@ async fn an_export_taken_while_messages_are_on_their_way_is_whole_with_another_n
     audit(&data, &begun).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_binary_without_the_handlers_that_looks_at_a_directory_leaves_what_is_on_its_way_to_those_who_have_them() {
+    let folder = Folder::new();
+    let data = folder.join("data");
+    let engine = Engine::open(data.as_path(), app()).await.unwrap();
+    engine.local().call(LATER.on("w2"), ()).await.unwrap();
+    let sender = engine.local().send(COUNT.on("s0"), NOTES).await.unwrap();
+    engine.local().result::<u32>(sender).await.unwrap();
+    // Some of it is still on its way when the engine closes, and the delayed message comes due while nobody has it.
+    engine.close().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    for _ in 0..3 {
+        assert_eq!(folder.selvedge(&["runs", "list", "--data", "data"]).code, 0);
+    }
+    let letters = folder.json(&["dead-letters", "list", "--data", "data"]);
+    assert_eq!(letters.as_array().map(Vec::len), Some(1), "only the one to nobody: {letters}");
+    let engine = Engine::open(data.as_path(), app()).await.unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
+    for (log, name, count) in [("l0", "s0", NOTES), ("l1", "s0", NOTES), ("l2", "s0", NOTES), ("later", "later", 1)] {
+        let expected = BTreeMap::from([(name.to_owned(), json!(count))]);
+        while engine.local().call(TAKEN.on(log), ()).await.unwrap() != expected {
+            assert!(Instant::now() < until, "{log}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    engine.close().await.unwrap();
+}
+
 /// What an export says, without what is numbered anew.
 fn content(file: &Path) -> (Vec<String>, Vec<String>) {
     let (mut rows, mut ledger) = (Vec::new(), Vec::new());
