@@ -197,9 +197,25 @@ pub fn read(line: &str) -> Result<Line, Unportable> {
     })
 }
 
-/// Refuses a head of a newer form.
+/// Shards count below this: numbers above it are those of runs' timers.
+const NUMBERS_END: u64 = 1 << 62;
+
+/// Refuses a head of a newer form, and one that no store writes.
+///
+/// # Errors
+/// What is wrong with it.
 pub fn known(head: &Head) -> Result<(), Unportable> {
-    if head.selvedge_export > FORMAT { Err(newer(head.selvedge_export.into())) } else { Ok(()) }
+    if head.selvedge_export > FORMAT {
+        return Err(newer(head.selvedge_export.into()));
+    }
+    if head.next >= NUMBERS_END || head.ledgers.len() > usize::from(u16::MAX) {
+        return Err(Unportable(format!(
+            "its head is that of no store ({} shards, which have counted to {}): something was changed",
+            head.ledgers.len(),
+            head.next
+        )));
+    }
+    Ok(())
 }
 
 fn newer(found: u64) -> Unportable {
@@ -227,7 +243,7 @@ impl LedgerWalk {
         if !fits {
             return Err(Unportable(format!("line {n} of a ledger ({:?}) was changed, or a line before it is missing: `selvedge verify` says more", line.id)));
         }
-        (self.next, self.chain) = (Some(n + 1), line.chain);
+        (self.next, self.chain) = (Some(n.saturating_add(1)), line.chain);
         Ok(())
     }
 

@@ -97,6 +97,16 @@ fn permits_of_limits_stay_behind_and_large_envelopes_become_chunks_again() {
     assert!(Dealer::new(&head(0), 5).deal(line).unwrap().is_empty());
 }
 
+#[test]
+fn a_head_that_no_store_writes_is_refused_before_anything_is_counted_on_from_it() {
+    assert!(portable::known(&head(1 << 61)).is_ok());
+    assert!(portable::known(&head(u64::MAX)).unwrap_err().to_string().contains("something was changed"));
+    assert!(portable::known(&Head { selvedge_export: 2, ..head(0) }).unwrap_err().to_string().contains("it has format 2"));
+    let (lines, _) = ledgers(&[(1, 0, 1)]);
+    let line: LedgerLine = wire::decode("ledger line", &lines[0].value).unwrap();
+    assert!(LedgerWalk::default().line(u64::MAX, &line).is_ok());
+}
+
 /// Lines of the ledgers of some shards, merged by time, with the heads that they lead to.
 fn ledgers(lines: &[(u8, u16, u64)]) -> (Vec<portable::Ledger>, Vec<ShardHead>) {
     let mut heads = vec![ShardHead::default(); 4];
