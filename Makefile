@@ -12,13 +12,14 @@ SEEDS ?= 500
 FROM ?= 1
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo newcomer test fmt lint shape unit doc kill sim bench scale fuzz schedules
+.PHONY: help demo newcomer test fmt lint shape coverage-of-words unit doc kill sim bench scale fuzz schedules
 
 help:
 	@echo "make demo                     the licence audit of our own dependencies, with three kills in the middle"
 	@echo "make newcomer                 the README's ten minutes in a fresh clone, as they stand there, with the time of each part"
 	@echo "make test                     everything that must hold: format, lints, shape, tests, kill loop, demo"
 	@echo "make shape                    does the tree look as DESIGN.md draws it?"
+	@echo "make coverage-of-words        has each word of the design a test that names it?"
 	@echo "make kill CYCLES=200 SEED=1   kill a bank and a pipeline at random moments, then audit them"
 	@echo "make sim SEEDS=500 FROM=1     the engine in virtual time under faults, one history a seed; invariants after each"
 	@echo "make bench                    speed, as ratios to the bare disk (release build)"
@@ -50,6 +51,9 @@ lint:
 
 shape:
 	cargo run -q -p selvedge-shape
+
+# A part of the shape: docs/coverage-of-words.md, its tests, and the words that parsers and command line know.
+coverage-of-words: shape
 
 unit:
 	@if cargo nextest --version >/dev/null 2>&1; then \

@@ -26,7 +26,7 @@ use crate::why::{Census, Why};
 use crate::wiring::{Settings, Wiring};
 use crate::worker::{self, Event, Mailbox};
 
-/// How many shards a store has.
+/// How many shards a store has, unless it was made with another count.
 pub const SHARDS: u16 = 64;
 
 /// A running engine: threads that own the shards of one store.
@@ -446,7 +446,8 @@ fn wire(
     exec: ExecSettings,
     side: tokio::runtime::Handle,
 ) -> (Arc<Wiring>, Vec<tokio::sync::mpsc::UnboundedReceiver<Event>>) {
-    let count = settings.workers.clamp(1, usize::from(SHARDS));
+    let shards = settings.shards.max(1);
+    let count = settings.workers.clamp(1, usize::from(shards));
     let pending = Arc::new(AtomicU64::new(0));
     let (workers, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| Mailbox::new(pending.clone())).unzip();
     let declared = registry.programs();
@@ -458,7 +459,7 @@ fn wire(
         env,
         registry,
         settings,
-        shards: SHARDS,
+        shards,
         workers,
         pending,
         busy: (0..count).map(|_| AtomicBool::new(false)).collect(),

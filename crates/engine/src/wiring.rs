@@ -36,6 +36,8 @@ pub struct Settings {
     pub replay_always: bool,
     /// Worker threads.
     pub workers: usize,
+    /// How many shards the store has.
+    pub shards: u16,
     /// Instead of each type's own, if set.
     pub suspend_after: Option<Duration>,
     /// What identifies this build in records.
@@ -56,6 +58,7 @@ impl Default for Settings {
             keep: Keep::default(),
             replay_always: false,
             workers: 2,
+            shards: crate::engine::SHARDS,
             suspend_after: None,
             build: env!("CARGO_PKG_VERSION").to_owned(),
             tasks: Tasks::Start,

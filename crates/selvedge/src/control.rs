@@ -5,6 +5,7 @@
 //! wait any more. Only the user who owns the socket is answered.
 
 mod backup;
+mod export;
 mod health;
 mod letters;
 mod perform;
@@ -258,6 +259,11 @@ pub enum Request {
         /// Into which directory: absolute, empty or new.
         to: PathBuf,
     },
+    /// Write the portable form of everything while the work goes on.
+    Export {
+        /// Into which file: absolute, new.
+        to: PathBuf,
+    },
     /// Walk every ledger, and every chain that they name.
     Verify {
         /// The ledgers alone.
@@ -272,7 +278,10 @@ pub enum Request {
 impl Request {
     /// Whether the answer may take as long as the work does.
     fn waits(&self) -> bool {
-        matches!(self, Request::Call(_) | Request::Await { .. } | Request::RunEvents { .. } | Request::Backup { .. } | Request::Verify { .. })
+        matches!(
+            self,
+            Request::Call(_) | Request::Await { .. } | Request::RunEvents { .. } | Request::Backup { .. } | Request::Export { .. } | Request::Verify { .. }
+        )
     }
 }
 

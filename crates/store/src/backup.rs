@@ -1,14 +1,12 @@
 //! Backups: every row at one position of the log, taken while commits run; and a new store made of one.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use selvedge_kernel::id::ShardId;
 use selvedge_kernel::ports::{Epoch, Owner, StoreError};
-use selvedge_kernel::time::Day;
 
+use crate::bring::Chunk;
 use crate::check::{self, Report};
 use crate::directory;
 use crate::disk::{Disk, Faults};
@@ -17,21 +15,17 @@ use crate::embedded::EmbeddedStore;
 use crate::error::OpenError;
 use crate::log::ShardState;
 use crate::options;
-use crate::position::{Kinds, Position};
-use crate::tree::{Change, Tree, bucket, encode_value, ingest, tree_key};
+use crate::position::Position;
+use crate::tree::Tree;
 
 /// The file in the directory of a backup.
 pub const FILE: &str = "rows";
 /// The same while it is being written.
 const PART: &str = "rows.part";
-/// Rows are sorted and brought into the tree when there are this many bytes of them.
-const CHUNK_BYTES: usize = 32 << 20;
-/// A chunk waits for fjall's compaction while the tree has more new tables than this.
-const NEW_TABLES: usize = 24;
 /// Epochs of a restored store start this much above those in the backup: above those that the old store has claimed since.
-const EPOCHS_ABOVE: u64 = 1 << 32;
+pub(crate) const EPOCHS_ABOVE: u64 = 1 << 32;
 /// How often progress is told.
-const ROWS_TOLD: u64 = 10_000;
+pub(crate) const ROWS_TOLD: u64 = 10_000;
 
 /// How far a backup or a restore is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -176,7 +170,7 @@ pub fn restore(from: &Path, to: &Path, command: &str, mut progress: impl FnMut(P
     let mut chunk = Chunk::new(options::today());
     let (_, size) = read(&file, |rows, bytes, record| {
         chunk.add(record);
-        if chunk.bytes >= CHUNK_BYTES {
+        if chunk.is_full() {
             chunk.bring(&mut tree).map_err(failed("cannot write the tree", &tree_path))?;
         }
         if rows % ROWS_TOLD == 0 {
@@ -231,46 +225,4 @@ fn read(file: &Path, mut each: impl FnMut(u64, u64, Record) -> Result<(), Backup
         each(rows, reader.bytes(), record)?;
     }
     Ok((head, Progress { rows, bytes: reader.bytes() }))
-}
-
-type Changes = Vec<(Vec<u8>, Change)>;
-
-/// Rows on their way into the tree, in ascending order of their keys.
-struct Chunk {
-    today: Day,
-    stays: Changes,
-    days: BTreeMap<Day, (Kinds, Changes)>,
-    bytes: usize,
-}
-
-impl Chunk {
-    fn new(today: Day) -> Chunk {
-        Chunk { today, stays: Vec::new(), days: BTreeMap::new(), bytes: 0 }
-    }
-
-    fn add(&mut self, record: Record) {
-        let change = (tree_key(record.shard, &record.key), Some(encode_value(&record.value, record.expires)));
-        self.bytes += record.key.len() + record.value.len();
-        match record.expires {
-            None => self.stays.push(change),
-            Some(expires) => {
-                let (kinds, changes) = self.days.entry(bucket(expires, self.today)).or_insert_with(|| (Kinds::NONE, Vec::new()));
-                kinds.add(&record.key);
-                changes.push(change);
-            }
-        }
-    }
-
-    fn bring(&mut self, tree: &mut Tree) -> io::Result<()> {
-        let Chunk { stays, days, .. } = std::mem::replace(self, Chunk::new(self.today));
-        while tree.rows.l0_table_count() > NEW_TABLES {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        ingest(&tree.rows, stays.into_iter().map(Ok))?;
-        for (day, (kinds, changes)) in days {
-            tree.add_kinds(day, &kinds)?;
-            ingest(&tree.day(day)?, changes.into_iter().map(Ok))?;
-        }
-        Ok(())
-    }
 }

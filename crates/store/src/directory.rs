@@ -12,6 +12,8 @@ use crate::error::OpenError;
 
 /// The format that this version writes.
 pub const FORMAT: u32 = 1;
+/// Stands in a directory while an import writes it.
+pub const INCOMPLETE: &str = "import-is-incomplete";
 const RANDOM: &str = "/dev/urandom";
 const MAGIC_WORD: &str = "selvedge-store";
 
@@ -55,6 +57,7 @@ impl Directory {
 /// Locks a data directory, and makes it if there is none.
 pub fn open(path: &Path, command: &str, shards: u16, disk: &Disk) -> Result<Directory, OpenError> {
     let meta_path = path.join("meta");
+    refuse_incomplete(path)?;
     if !path.exists() {
         std::fs::create_dir_all(path).map_err(OpenError::io("cannot create the data directory", path))?;
     }
@@ -75,6 +78,7 @@ pub fn open(path: &Path, command: &str, shards: u16, disk: &Disk) -> Result<Dire
 
 /// Locks a data directory to look at it, which needs no write: the medium may be full, or mounted to be read only.
 pub fn look(path: &Path, command: &str) -> Result<Directory, OpenError> {
+    refuse_incomplete(path)?;
     let meta = read_meta(path)?;
     let file = path.join("lock");
     let lock = match OpenOptions::new().read(true).write(true).open(&file) {
@@ -128,6 +132,14 @@ pub fn make(path: &Path, shards: u16, disk: &Disk) -> Result<Meta, OpenError> {
         disk.sync_directory(parent).map_err(OpenError::io("cannot sync the directory", parent))?;
     }
     Ok(meta)
+}
+
+/// Refuses what an import that was interrupted has left.
+pub fn refuse_incomplete(path: &Path) -> Result<(), OpenError> {
+    match std::fs::read_to_string(path.join(INCOMPLETE)) {
+        Ok(note) => Err(OpenError::Incomplete { path: path.to_owned(), note: note.trim().to_owned() }),
+        Err(_) => Ok(()),
+    }
 }
 
 /// A directory without `meta` is ours only if nothing stands in it but what an interrupted first start leaves.

@@ -34,6 +34,18 @@ pub enum OpenError {
         /// How that was seen.
         reason: String,
     },
+    /// An import into it did not come to its end.
+    #[error(
+        "the data directory {} is incomplete: an import into it ({note}) is under way or was interrupted. Wait for it; if there \
+         is none, remove the directory, and import again: the export is as it was",
+        path.display()
+    )]
+    Incomplete {
+        /// The directory.
+        path: PathBuf,
+        /// What the import has noted.
+        note: String,
+    },
     /// Written by a newer version.
     #[error(
         "the data directory {} has format {found}, this binary knows formats up to {known}: \

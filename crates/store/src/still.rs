@@ -36,10 +36,16 @@ pub struct StillShard {
 impl Still {
     /// Every row that is seen, by shard and key, and the day on which it may vanish.
     pub fn rows(&self) -> impl Iterator<Item = io::Result<(ShardId, Bytes, Bytes, Option<Day>)>> {
-        self.shards.iter().enumerate().flat_map(move |(n, shard)| {
+        (0..self.shards.len()).flat_map(move |n| self.rows_under(n, b""))
+    }
+
+    /// The same of one shard, under a prefix.
+    pub fn rows_under(&self, n: usize, prefix: &[u8]) -> impl Iterator<Item = io::Result<(ShardId, Bytes, Bytes, Option<Day>)>> + use<'_> {
+        let range = under(prefix);
+        self.shards.get(n).into_iter().flat_map(move |shard| {
             let id = ShardId(n as u16);
             let stack = Stack { shard: id, layers: shard.layers.iter().map(|layer| &**layer).collect(), view: shard.view.as_deref() };
-            stack.rows(under(b"")).filter_map(move |row| match row {
+            stack.rows(range.clone()).filter_map(move |row| match row {
                 Err(error) => Some(Err(error)),
                 Ok((key, cell)) if cell.seen(self.today) => match cell {
                     Cell::Put { value, expires } => Some(value.read().map(|value| (id, key, value, expires))),

@@ -33,7 +33,7 @@ pub fn check(root: &Path) -> Result<Vec<Finding>, String> {
 }
 
 /// The `path::name` pairs between backticks in a row of the table.
-fn named(line: &str) -> Vec<(&str, &str)> {
+pub(crate) fn named(line: &str) -> Vec<(&str, &str)> {
     if !line.starts_with('|') {
         return Vec::new();
     }
@@ -42,7 +42,7 @@ fn named(line: &str) -> Vec<(&str, &str)> {
 }
 
 /// Whether the file defines a function of that name, in Rust, Python, JavaScript or shell.
-fn defines(path: &Path, name: &str) -> bool {
+pub(crate) fn defines(path: &Path, name: &str) -> bool {
     let Ok(text) = std::fs::read_to_string(path) else { return false };
     text.lines().any(|line| {
         let mut words = line.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty()).peekable();

@@ -11,6 +11,7 @@ pub mod globals;
 pub mod manifest;
 pub mod traits;
 pub mod tree;
+pub mod words;
 
 use std::path::Path;
 
@@ -23,6 +24,8 @@ pub struct Report {
     pub files: usize,
     /// How many crates the workspace has.
     pub crates: usize,
+    /// How many words of the design have a row with their test.
+    pub words: usize,
     /// What does not fit, in the order of file and line.
     pub findings: Vec<Finding>,
 }
@@ -38,7 +41,8 @@ pub fn check(root: &Path) -> Result<Report, String> {
     findings.extend(arrows::check(&crates));
     findings.extend(cases::check(root)?);
     findings.extend(codes::check(root, &sources)?);
+    findings.extend(words::check(root, &sources)?);
     findings.sort();
     findings.dedup();
-    Ok(Report { files: sources.len(), crates: crates.len(), findings })
+    Ok(Report { files: sources.len(), crates: crates.len(), words: words::count(root), findings })
 }

@@ -177,6 +177,33 @@ fn a_case_that_names_a_missing_test_is_found_and_not_yet_is_let_alone() {
 }
 
 #[test]
+fn a_word_without_a_test_and_one_that_can_be_written_and_has_no_row_are_found() {
+    let parser = (
+        "crates/kernel/src/pipeline/stage.rs",
+        "fn f() { fields.get(\"over\"); word(report, \"wait\", x, &[\"all\"]); }\nconst MODES: [&str; 1] = [\"single\"];\n",
+    );
+    let verbs = (
+        "crates/selvedge/src/cli/args.rs",
+        "pub enum Noun {\n    /// Runs\n    #[command(subcommand)]\n    DeadLetters(Letters),\n    Why { id: String },\n}\n\npub enum Letters {\n    List,\n}\n",
+    );
+    let tests = ("crates/engine/tests/all.rs", "#[test]\nfn it_holds() {}\n");
+    let row = |word: &str| format!("| `{word}` | `crates/engine/tests/all.rs::it_holds` |\n");
+    let words = ["over", "wait: all", "single", "dead-letters list", "why"];
+    let table: String = words.iter().map(|word| row(word)).collect();
+    let package = ("crates/selvedge/Cargo.toml", "[package]\nname = \"selvedge\"\nversion = \"0.1.0\"\nedition = \"2024\"\n");
+    let with = |table: &str| findings(&[parser, verbs, package, ("crates/selvedge/src/lib.rs", ""), tests, ("docs/coverage-of-words.md", table)]);
+    assert_eq!(with(&table), []);
+    for word in words {
+        let found = with(&table.replace(&row(word), ""));
+        assert!(found.len() == 1 && found[0].rule == "word" && found[0].what.contains(&format!("`{word}`")), "{found:?}");
+        let found = with(&table.replace(&row(word), &format!("| `{word}` | not yet |\n")));
+        assert!(found.len() == 1 && found[0].what.contains("has no test"), "{found:?}");
+    }
+    let found = with(&table.replace("it_holds", "it_is_gone"));
+    assert_eq!(found.len(), words.len(), "{found:?}");
+}
+
+#[test]
 fn every_finding_says_where_why_and_what_to_do() {
     let found = findings(&[(ENGINE, "static COUNT: u64 = 1;\n")]);
     let text = found[0].to_string();

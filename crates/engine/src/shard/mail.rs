@@ -17,6 +17,7 @@ use selvedge_kernel::wire;
 
 use super::activate::Outside;
 use super::{Effect, Shard, VerbError};
+use crate::wiring::Tasks;
 use crate::worker::Event;
 
 /// What is on its way to one other shard.
@@ -232,7 +233,10 @@ impl Shard {
                     next.push(0);
                     range.start = next.into();
                 }
-                _ => return Ok(()),
+                _ => {
+                    self.own_first = self.outbox.get(&self.id).map_or(0, |own| own.last);
+                    return Ok(());
+                }
             }
         }
     }
@@ -312,8 +316,31 @@ impl Shard {
         }
     }
 
-    /// Takes an envelope: its effect and the raised mark are one commit.
+    /// Takes an envelope. What a shard had sent to itself before it was opened comes first: an import puts there what was on
+    /// its way from shards that are no more, and who sent it may send again.
     pub(crate) async fn take(&mut self, from: ShardId, n: u64, envelope: Envelope) {
+        if self.wiring.settings.tasks == Tasks::Leave {
+            // This program may not even have the handlers: it stays in its outbox for whoever does the work.
+            return;
+        }
+        if from != self.id && self.owes_itself() {
+            self.early.push_back((from, n, envelope));
+            return;
+        }
+        self.take_next(from, n, envelope).await;
+        while !self.owes_itself()
+            && let Some((from, n, envelope)) = self.early.pop_front()
+        {
+            self.take_next(from, n, envelope).await;
+        }
+    }
+
+    fn owes_itself(&self) -> bool {
+        self.taken.get(&self.id).copied().unwrap_or(0) < self.own_first
+    }
+
+    /// Takes an envelope: its effect and the raised mark are one commit.
+    async fn take_next(&mut self, from: ShardId, n: u64, envelope: Envelope) {
         let last = self.taken.get(&from).copied().unwrap_or(0);
         let answers_run = n == last + 1 && matches!(envelope, Envelope::Reply { to: Peer::Task { .. }, .. });
         if self.owes_marks() && !answers_run {

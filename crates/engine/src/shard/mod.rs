@@ -124,6 +124,10 @@ pub(crate) struct Shard {
     pub runnable: turns::Turns,
     pub outbox: HashMap<ShardId, Pair>,
     pub taken: HashMap<ShardId, u64>,
+    /// What it had sent to itself before it was opened: taken before anything of others.
+    own_first: u64,
+    /// Envelopes of others that came before that.
+    early: VecDeque<(ShardId, u64, Envelope)>,
     pub timers: TimerQueue,
     pub waiters: IdMap<InvocationId, Vec<Reply<Answer>>>,
     /// Activities and blocking steps that run in this process.
@@ -186,6 +190,8 @@ impl Shard {
             runnable: turns::Turns::default(),
             outbox: HashMap::new(),
             taken: HashMap::new(),
+            own_first: 0,
+            early: VecDeque::new(),
             timers: TimerQueue::default(),
             waiters: Default::default(),
             tasks: Default::default(),

@@ -13,6 +13,7 @@ use selvedge_kernel::time::Millis;
 use selvedge_kernel::wire;
 
 use super::{Shard, VerbError};
+use crate::wiring::Tasks;
 
 const IN_MEMORY: usize = 1_000;
 /// How many timers fire in one turn of a shard: overdue ones after a downtime come at this bounded rate.
@@ -237,6 +238,8 @@ impl Shard {
                 self.clear_timer(&mut writes, own);
                 self.cancel_into(invocation, super::advance::DEADLINE.to_owned(), writes).await;
             }
+            // This program may not even have the handlers: the row stays, and the mark before it.
+            Timer::Message(_) | Timer::LargeMessage { .. } if self.wiring.settings.tasks == Tasks::Leave => {}
             Timer::Message(message) => {
                 self.clear_timer(&mut writes, own);
                 writes.delete(key::delayed(message.id));

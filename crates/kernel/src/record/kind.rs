@@ -5,7 +5,7 @@
 /// Every key is `hash16 (2 bytes, big endian) ‖ kind (1 byte) ‖ parts`; parts of variable length are prefixed by their
 /// length (`u16`, big endian), ids are 18 bytes, numbers are big endian. Rows of a shard as a whole stand under the hash
 /// `0xffff`, which no identity has. Every value starts with a format version byte.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, serde::Serialize, serde::Deserialize)]
 #[repr(u8)]
 pub enum Kind {
     /// Shard-wide, no parts → marks, ledger head, time of the last commit. Written by every commit.
@@ -81,4 +81,66 @@ pub enum Kind {
     Schedule = 48,
     /// Shard-wide, tenant, pipeline, n (u64) counted down → a version of a stored pipeline. Leaves when too many newer ones are there.
     Definition = 49,
+}
+
+impl Kind {
+    /// All kinds, by their numbers.
+    pub const ALL: [Kind; 35] = [
+        Kind::ShardHead,
+        Kind::Invocation,
+        Kind::Inbox,
+        Kind::Ready,
+        Kind::Journal,
+        Kind::SealKey,
+        Kind::Begun,
+        Kind::State,
+        Kind::Timer,
+        Kind::Outbox,
+        Kind::Taken,
+        Kind::Idempotency,
+        Kind::ActorSignal,
+        Kind::InvocationSignal,
+        Kind::Output,
+        Kind::DeadLetter,
+        Kind::Chunk,
+        Kind::Ledger,
+        Kind::FoldedJournal,
+        Kind::Index,
+        Kind::Joined,
+        Kind::Sent,
+        Kind::Delayed,
+        Kind::Limit,
+        Kind::Run,
+        Kind::RunDefinition,
+        Kind::RunItems,
+        Kind::RunTask,
+        Kind::RunGroup,
+        Kind::RunEvent,
+        Kind::RunChain,
+        Kind::RunAnnex,
+        Kind::RunLine,
+        Kind::RunPlace,
+        Kind::Schedule,
+    ];
+
+    /// The kind of a row, by the third byte of its key.
+    #[must_use]
+    pub fn of(key: &[u8]) -> Option<Kind> {
+        let number = *key.get(2)?;
+        Kind::ALL.into_iter().find(|kind| *kind as u8 == number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_found_by_its_number() {
+        let declared = include_str!("kind.rs").split("impl Kind").next().unwrap_or_default().matches(" = ").count();
+        assert_eq!(declared, Kind::ALL.len());
+        for kind in Kind::ALL {
+            assert_eq!(Kind::of(&[0, 0, kind as u8]), Some(kind));
+        }
+    }
 }

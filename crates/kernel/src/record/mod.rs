@@ -2,12 +2,14 @@
 
 pub mod actor;
 pub mod attribute;
+pub mod deal;
 pub mod definition;
 pub mod invocation;
 pub mod key;
 pub mod kind;
 pub mod line;
 pub mod message;
+pub mod portable;
 pub mod run;
 pub mod schedule;
 pub mod shard;

@@ -289,3 +289,18 @@ fn an_empty_result_that_is_said_to_lie_elsewhere_is_found_at_its_entry() {
     entries[0].payload = Payload::Chunked { len: 0 };
     assert!(matches!(check(&entries[0]), Err(ChainError::Payload { index: 0, .. })), "a flipped bit makes this of it");
 }
+
+#[test]
+fn each_backoff_waits_as_its_name_says_and_multiplier_maximum_and_jitter_count() {
+    let millis = |policy: &Retry| (1..=5).map(|attempt| delay(attempt, policy, 7).as_millis()).collect::<Vec<_>>();
+    let span = |ms| Span(Duration::from_millis(ms));
+    let calm = Retry { backoff: Backoff::Fixed, initial: span(100), max: span(1_000), multiplier: 3.0, jitter: 0.0, ..Retry::default() };
+    assert_eq!(millis(&calm), [100, 100, 100, 100, 100]);
+    assert_eq!(millis(&Retry { backoff: Backoff::Linear, ..calm.clone() }), [100, 200, 300, 400, 500]);
+    let growing = Retry { backoff: Backoff::Exponential, ..calm.clone() };
+    assert_eq!(millis(&growing), [100, 300, 900, 1_000, 1_000]);
+    assert_eq!(millis(&Retry { multiplier: 2.0, ..growing.clone() }), [100, 200, 400, 800, 1_000]);
+    assert_eq!(millis(&Retry { initial: span(10), max: span(50), ..growing }), [10, 30, 50, 50, 50]);
+    let waits: Vec<u128> = (0..200).map(|seed| delay(1, &Retry { jitter: 0.25, ..calm.clone() }, seed).as_millis()).collect();
+    assert!(waits.iter().all(|wait| (75..=125).contains(wait)) && waits.iter().min() < Some(&85) && waits.iter().max() > Some(&115), "{waits:?}");
+}

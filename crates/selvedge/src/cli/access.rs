@@ -132,6 +132,7 @@ pub fn fresh_key() -> Result<String, Stop> {
 
 /// Refuses what was a data directory and has lost the file that says so.
 fn whole(data: &Path) -> Result<(), Stop> {
+    selvedge_store::directory::refuse_incomplete(data).map_err(|error| Stop::new(Code::Configuration, error.to_string()))?;
     let here = |name: &str| data.join(name).exists();
     if here("meta") || !(here("log") || here("tree")) {
         return Ok(());

@@ -111,6 +111,21 @@ pub enum Noun {
         #[arg(long, value_name = "DIR")]
         from: PathBuf,
     },
+    /// Write everything that a data directory holds into a file, for another number of shards, another disk or another
+    /// version, while the work goes on
+    Export {
+        /// Where to: a new file
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+    },
+    /// Make a data directory, where none is yet, of an export
+    Import {
+        /// The file of the export
+        file: PathBuf,
+        /// How many shards it is to have
+        #[arg(long, value_name = "NUMBER", default_value_t = selvedge_engine::engine::SHARDS)]
+        shards: u16,
+    },
     /// Walk every chain and ledger, and name the first entry that does not fit
     Verify(Verify),
     /// The configuration in force

@@ -9,6 +9,7 @@ mod check;
 mod doctor;
 mod exit;
 mod explain;
+mod export;
 mod happened;
 mod init;
 mod letters;
@@ -91,6 +92,8 @@ async fn perform(cli: Cli, app: App) -> Result<Code, Stop> {
         Noun::Verify(verb) => verify::verify(&common, app, verb).await,
         Noun::Backup { to } => backup::backup(&common, app, to).await,
         Noun::Restore { from } => backup::restored(&common, from).await,
+        Noun::Export { to } => export::export(&common, app, to).await,
+        Noun::Import { file, shards } => export::imported(&common, file, shards).await,
         Noun::Config(verb) => settings::config(&common, verb),
         Noun::Init { name } => init::init(&common, name),
         Noun::Explain { code } => explain::explain(&common, code.as_deref()),

@@ -108,6 +108,7 @@ pub async fn perform(desk: &Desk, request: Request) -> Result<Value, Problem> {
         Request::DeadLetter { id } => asker.dead_letter(&id).await,
         Request::Redrive { id, input } => asker.redrive(&id, input).await,
         Request::Backup { to } => desk.backup(to).await,
+        Request::Export { to } => desk.export(to).await,
         Request::Verify { quick, against } => {
             let extent = Extent { quick, against };
             value(&engine.verify_extent(asker.permit(Action::Operate, Resource::Store)?, &extent).await?)

@@ -23,7 +23,7 @@ stages:
 fn commands(page: &str) -> Vec<String> {
     let page = std::fs::read_to_string(format!("{}/../../docs/runbooks/{page}.md", env!("CARGO_MANIFEST_DIR"))).unwrap();
     let blocks = page.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap().trim().to_owned());
-    blocks.filter(|block| !["RUN=", "LETTER=", "BACKUP="].iter().any(|set| block.starts_with(set))).collect()
+    blocks.filter(|block| !["RUN=", "LETTER=", "BACKUP=", "EXPORT="].iter().any(|set| block.starts_with(set))).collect()
 }
 
 fn shell(folder: &Folder, run: &str, command: &str) -> Said {
@@ -37,6 +37,8 @@ fn shell(folder: &Folder, run: &str, command: &str) -> Said {
         .env("LETTER", run)
         .env("BACKUP", folder.join("backup"))
         .env("RESTORED", folder.join("restored"))
+        .env("EXPORT", folder.join("export.jsonl"))
+        .env("MOVED", folder.join("moved"))
         .output()
         .unwrap();
     Said { code: output.status.code().unwrap_or(-1), out: String::from_utf8(output.stdout).unwrap(), err: String::from_utf8(output.stderr).unwrap() }
@@ -205,4 +207,26 @@ fn a_run_that_was_backed_up_while_it_was_going_goes_on_in_the_restored_directory
     std::fs::write(folder.join("second/rows"), "x").unwrap();
     let damaged = folder.selvedge(&["restore", "--from", "second", "--data", "third"]);
     assert!(damaged.code == 64 && damaged.err.contains("second/rows is not whole"), "{damaged:?}");
+}
+
+#[test]
+fn the_commands_of_the_page_on_exports_move_open_work_to_another_number_of_shards() {
+    let folder = Folder::new();
+    folder.write("p.yaml", NEVER_ENDS);
+    let holder = folder.start(&["run", "p.yaml"]);
+    let run = folder.until_run("for the signal `go`");
+    let all = commands("export");
+    assert_eq!(all.len(), 6);
+    for command in &all {
+        let said = shell(&folder, &run, command);
+        assert_eq!(said.code, 0, "{command}: {}", said.err);
+        assert!(!command.contains("runs list") || said.out.contains(&run), "{}", said.out);
+        assert!(!command.starts_with("grep") || said.out.trim() == "1", "{}", said.out);
+    }
+    drop(holder);
+    let signalled = folder.selvedge(&["runs", "signal", &run, "go", "--data", "moved"]);
+    assert_eq!(signalled.code, 0, "{}", signalled.err);
+    let goes_on = folder.start(&["run", "p.yaml", "--data", "moved"]);
+    folder.until("the moved run to go on", |folder| folder.selvedge(&["why", &run, "--data", "moved"]).out.contains("an approval at `ask`"));
+    drop(goes_on);
 }

@@ -9,6 +9,7 @@ mod checking;
 mod conformance;
 mod differential;
 mod directory;
+mod export;
 mod faults;
 mod fixture;
 mod ingestion;

@@ -26,6 +26,7 @@ pub const PAGES: &[(&str, &str)] = &[
     ("exec_input", include_str!("../../../../../docs/errors/exec_input.md")),
     ("exec_start", include_str!("../../../../../docs/errors/exec_start.md")),
     ("exit_N", include_str!("../../../../../docs/errors/exit_N.md")),
+    ("export_failed", include_str!("../../../../../docs/errors/export_failed.md")),
     ("expression", include_str!("../../../../../docs/errors/expression.md")),
     ("foreign_wait", include_str!("../../../../../docs/errors/foreign_wait.md")),
     ("holder_gone", include_str!("../../../../../docs/errors/holder_gone.md")),
