@@ -88,18 +88,28 @@ impl Shard {
     /// Sends a message in a transition: into the inbox if the actor lives here, else into the outbox.
     pub(crate) async fn post(&mut self, message: Message, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
         let to = self.wiring.shard_of(&message.target);
-        // Behind an envelope that is on its way to this very shard, it goes by envelope too: they arrive in order.
-        let behind = self.outbox.get(&to).is_some_and(|pair| !pair.open.is_empty());
-        if to == self.id && !behind && message.input.len() <= limit::INLINE_BYTES && writes.puts.len() + writes.deletes.len() < DIRECT {
+        if self.goes_directly(to, writes) && message.input.len() <= limit::INLINE_BYTES {
             return self.accept_message(message, writes, effects).await;
         }
         let owner = message.id.0;
         self.send(to, owner, Envelope::Invoke(message), writes, effects).await
     }
 
-    /// A delayed message to another shard: it waits there.
+    /// Whether what goes to an actor of a shard is written in the transition that sends it. Behind an envelope that is on its
+    /// way to this very shard, it goes by envelope too: they arrive in order.
+    fn goes_directly(&self, to: ShardId, writes: &Writes) -> bool {
+        let behind = self.outbox.get(&to).is_some_and(|pair| !pair.open.is_empty());
+        to == self.id && !behind && writes.puts.len() + writes.deletes.len() < DIRECT
+    }
+
+    /// Sends a delayed message in a transition. It waits where it goes, so that it is ordered there by its due time: here if
+    /// the actor lives here and the transition has room for its rows, else behind an envelope.
     pub(super) async fn post_later(&mut self, at: Millis, message: Message, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
         let to = self.wiring.shard_of(&message.target);
+        if self.goes_directly(to, writes) {
+            self.delay_message(writes, at, message);
+            return Ok(());
+        }
         let owner = message.id.0;
         self.send(to, owner, Envelope::Later { at, message }, writes, effects).await
     }

@@ -41,5 +41,6 @@ mod runs;
 mod schedules;
 mod shared_limits;
 mod state;
+mod transitions;
 mod versions;
 mod waits;
