@@ -312,6 +312,16 @@ impl Shard {
         range.start = key::outbox(by, n + 1);
         // What is not durable yet goes out with its commit, and not before.
         let Ok(rows) = self.wiring.store.scan(self.id, range, ROWS).await else { return };
+        if rows.first().and_then(|(row, _)| key::last_u64(row)).is_some_and(|first| first > n + 1) {
+            // Commits are durable in their order, so it was there before those that are: to ask for it again would never end.
+            self.wiring.stop(format!(
+                "envelope {} from shard {} to shard {} is missing in the outbox, and later ones are there: the store is damaged; run `selvedge verify`",
+                n + 1,
+                self.id.0,
+                by.0
+            ));
+            return;
+        }
         for (row, value) in rows {
             if let (Some(n), Ok((envelope, _))) = (key::last_u64(&row), self.envelope(&value).await) {
                 if let Some(pair) = self.outbox.get_mut(&by) {

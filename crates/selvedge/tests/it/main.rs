@@ -40,6 +40,7 @@ mod runbook;
 mod runs;
 mod schedules;
 mod shared_limits;
+mod signals;
 mod state;
 mod transitions;
 mod versions;

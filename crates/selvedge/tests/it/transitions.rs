@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use selvedge::{ActorOptions, App, Ctx, Failure, Handler, Outcome, Retry, Settings, test};
+use bytes::Bytes;
+use selvedge::{ActorOptions, App, Ctx, Failure, Handler, Outcome, Retry, Settings, Signal, test};
 use selvedge_engine::engine::Ask;
 use selvedge_kernel::auth::{Action, Resource, authorize, local};
+use selvedge_kernel::id::{InvocationId, RawId, ShardId};
 use selvedge_kernel::limit::Limits;
 use selvedge_kernel::record::invocation::Invocation;
 use selvedge_kernel::record::key;
 use selvedge_kernel::record::kind::Kind;
+use selvedge_kernel::record::message::{Envelope, Message, OutboxRow};
 use selvedge_kernel::wire;
 
 use crate::kit::{self, Notes};
@@ -107,12 +110,13 @@ async fn restart_with_many_changes_takes_along_all_who_joined_it() {
 async fn attempt_that_came_sooner_by_hand_does_not_cut_the_wait_of_the_next_one_short() {
     let notes = Notes::default();
     let noted = notes.clone();
-    let app = App::new()
-        .actor("subject", ActorOptions { retry: Retry::fixed(5, HOUR), ..ActorOptions::default() })
-        .handler(GO, async move |_: Ctx, _: u32| -> Outcome<u32> {
+    let app = App::new().actor("subject", ActorOptions { retry: Retry::fixed(5, HOUR), ..ActorOptions::default() }).handler(
+        GO,
+        async move |_: Ctx, _: u32| -> Outcome<u32> {
             noted.add("tried");
             Err(Failure::retryable("not_yet", "later"))
-        });
+        },
+    );
     let mut engine = test::Engine::with(app, Settings::default()).await.unwrap();
     let id = engine.local().send(GO.on("x"), 1).await.unwrap();
     engine.advance(HOUR / 2).await;
@@ -132,6 +136,9 @@ fn stepping() -> App {
     App::new().handler(GO, async |ctx: Ctx, way: u32| {
         if way == 0 {
             ctx.sleep(HOUR).await?;
+        }
+        if way == 2 {
+            ctx.step("first", async |_| Ok(1)).await?;
         }
         ctx.step("effect", async |_| {
             std::future::pending::<()>().await;
@@ -164,9 +171,9 @@ async fn cancel_that_comes_before_the_first_step_starts_none() {
 #[tokio::test]
 async fn cancel_that_was_kept_over_a_kill_starts_no_step_again() {
     let mut engine = test::Engine::with(stepping(), Settings::default()).await.unwrap();
-    let id = engine.local().send(GO.on("x"), 1).await.unwrap();
+    let id = engine.local().send(GO.on("x"), 2).await.unwrap();
     engine.settle().await;
-    assert_eq!(engine.effects().len(), 1);
+    assert_eq!(engine.effects().len(), 2);
     // As a kill right behind the commit that keeps the cancel leaves it.
     let (row, shard) = (key::invocation(id), id.0.hash.shard(64));
     let stored = engine.model().rows(shard).into_iter().find(|(key, _)| *key == row).unwrap().1;
@@ -176,7 +183,7 @@ async fn cancel_that_was_kept_over_a_kill_starts_no_step_again() {
     engine.kill_and_reopen().await.unwrap();
     engine.settle().await;
     assert_eq!(kit::status(&engine, id).await, "Cancelled");
-    assert_eq!(engine.effects().len(), 1, "{:?}", engine.effects());
+    assert_eq!(engine.effects().len(), 2, "{:?}", engine.effects());
     kit::sound(&engine).await;
 }
 
@@ -194,5 +201,107 @@ async fn key_of_a_delayed_message_that_is_refused_when_it_is_due_is_free_again()
     assert_eq!(kit::rows(&engine, Kind::Idempotency), 1);
     engine.advance(2 * SECOND).await;
     assert_eq!((kit::dead_letters(&engine).await.len(), kit::rows(&engine, Kind::Idempotency)), (1, 0));
+    kit::sound(&engine).await;
+}
+
+/// An actor of another shard than `subject/x`, which `GO` sends one note to; an outbox row of that pair; and the number that
+/// its shard has taken last.
+async fn with_a_pair() -> (test::Engine, Notes, ShardId, ShardId, u64) {
+    const TELL: Handler<u32, u32> = Handler::new("subject", "tell");
+    let notes = Notes::default();
+    let noted = notes.clone();
+    let app = App::new()
+        .handler(TELL, async |ctx: Ctx, n: u32| {
+            ctx.send(NOTE.on("other"), n);
+            Ok(n)
+        })
+        .handler(NOTE, async move |_: Ctx, n: u32| {
+            noted.add(n.to_string());
+            Ok(n)
+        });
+    let engine = test::Engine::with(app, Settings::default()).await.unwrap();
+    engine.local().call(TELL.on("x"), 1).await.unwrap();
+    engine.settle().await;
+    let (from, to) = (kit::actor("subject", "x").hash16().shard(64), kit::actor("subject", "other").hash16().shard(64));
+    assert_ne!(from, to);
+    let taken = engine.model().rows(to).into_iter().find(|(row, _)| *row == key::taken(from)).unwrap().1;
+    let last: u64 = wire::decode("mark", &taken).unwrap();
+    assert_eq!((notes.all(), last, kit::rows(&engine, Kind::Outbox)), (vec!["1".to_owned()], 1, 0));
+    (engine, notes, from, to, last)
+}
+
+/// Puts an envelope into an outbox, as one that nobody has acknowledged.
+fn put_envelope(engine: &test::Engine, (from, to): (ShardId, ShardId), n: u64, input: u32) {
+    let id = InvocationId(RawId { hash: kit::actor("subject", "other").hash16(), uuid: [input as u8; 16] });
+    let context = local("default", engine.engine().now());
+    let message = Message::new(id, kit::actor("subject", "other"), "note", Bytes::from(input.to_string()), context);
+    engine.model().overwrite(from, key::outbox(to, n), wire::encode(&OutboxRow::Whole(Envelope::Invoke(message))));
+}
+
+#[tokio::test]
+async fn what_comes_again_under_a_number_that_was_taken_is_acknowledged_and_not_taken() {
+    let (mut engine, notes, from, to, last) = with_a_pair().await;
+    put_envelope(&engine, (from, to), last, 2);
+    engine.kill_and_reopen().await.unwrap();
+    engine.settle().await;
+    assert_eq!((notes.all(), kit::rows(&engine, Kind::Outbox)), (vec!["1".to_owned()], 0));
+    put_envelope(&engine, (from, to), last + 1, 3);
+    engine.kill_and_reopen().await.unwrap();
+    engine.settle().await;
+    assert_eq!((notes.all(), kit::rows(&engine, Kind::Outbox)), (vec!["1".to_owned(), "3".to_owned()], 0));
+    kit::sound(&engine).await;
+}
+
+#[tokio::test]
+async fn envelope_behind_one_that_is_missing_is_not_taken_and_the_engine_says_what_is_damaged() {
+    let (mut engine, notes, from, to, last) = with_a_pair().await;
+    put_envelope(&engine, (from, to), last + 2, 2);
+    engine.kill_and_reopen().await.unwrap();
+    while engine.engine().stopped().is_none() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let reason = engine.engine().stopped().unwrap();
+    assert_eq!(
+        reason,
+        format!(
+            "envelope 2 from shard {} to shard {} is missing in the outbox, and later ones are there: the store is damaged; run `selvedge verify`",
+            from.0, to.0
+        )
+    );
+    assert_eq!(notes.all(), ["1"]);
+}
+
+#[tokio::test]
+async fn signal_that_comes_while_another_result_is_on_its_way_is_taken_by_nobody_who_lost() {
+    const POKE: Signal<u32> = Signal::new("poke");
+    let app = App::new().handler(GO, async |ctx: Ctx, _: u32| {
+        {
+            let (poked, slept) = (ctx.signal(POKE), ctx.sleep(SECOND));
+            ctx.select(poked, slept).await;
+        }
+        ctx.sleep(SECOND).await?;
+        ctx.signal(POKE).await
+    });
+    let engine = test::Engine::with(app, Settings::default()).await.unwrap();
+    let id = engine.local().send(GO.on("x"), 1).await.unwrap();
+    engine.settle().await;
+    engine.model().hold();
+    let client = engine.local();
+    // The sleep is over, and that is on its way to the disk, when the signal comes.
+    let ((), sent) = tokio::join!(engine.advance(SECOND), async {
+        while engine.model().held() == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let before = engine.model().held();
+        let sent = tokio::spawn(async move { client.send_signal_to(id, POKE, 7).await });
+        while engine.model().held() == before {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        engine.model().release();
+        sent.await.unwrap()
+    });
+    sent.unwrap();
+    engine.advance(2 * SECOND).await;
+    assert_eq!(engine.local().result::<u32>(id).await.unwrap(), 7);
     kit::sound(&engine).await;
 }
