@@ -156,12 +156,22 @@ async fn cancel_that_comes_before_the_first_step_starts_none() {
     engine.settle().await;
     engine.model().hold();
     // The next in line comes in when the holder has ended; before that is on the disk, it is cancelled.
-    tokio::join!(kit::kill(&engine, holder), async { engine.local().cancel(next).await.unwrap() }, async {
-        while engine.model().held() == 0 {
+    let held = async |batches: usize| {
+        while engine.model().held() < batches {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        engine.model().release();
-    });
+    };
+    tokio::join!(
+        kit::kill(&engine, holder),
+        async {
+            held(1).await;
+            engine.local().cancel(next).await.unwrap();
+        },
+        async {
+            held(2).await;
+            engine.model().release();
+        }
+    );
     engine.settle().await;
     assert_eq!(kit::status(&engine, next).await, "Cancelled");
     assert!(engine.effects().is_empty(), "{:?}", engine.effects());
@@ -257,10 +267,10 @@ async fn envelope_behind_one_that_is_missing_is_not_taken_and_the_engine_says_wh
     let (mut engine, notes, from, to, last) = with_a_pair().await;
     put_envelope(&engine, (from, to), last + 2, 2);
     engine.kill_and_reopen().await.unwrap();
-    while engine.engine().stopped().is_none() {
+    while engine.engine().stopped().is_none() && notes.all().len() == 1 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    let reason = engine.engine().stopped().unwrap();
+    let reason = engine.engine().stopped().unwrap_or_default();
     assert_eq!(
         reason,
         format!(
@@ -276,7 +286,7 @@ async fn signal_that_comes_while_another_result_is_on_its_way_is_taken_by_nobody
     const POKE: Signal<u32> = Signal::new("poke");
     let app = App::new().handler(GO, async |ctx: Ctx, _: u32| {
         {
-            let (poked, slept) = (ctx.signal(POKE), ctx.sleep(SECOND));
+            let (poked, slept) = (ctx.signal(POKE), ctx.sleep(SECOND / 2));
             ctx.select(poked, slept).await;
         }
         ctx.sleep(SECOND).await?;
@@ -287,8 +297,8 @@ async fn signal_that_comes_while_another_result_is_on_its_way_is_taken_by_nobody
     engine.settle().await;
     engine.model().hold();
     let client = engine.local();
-    // The sleep is over, and that is on its way to the disk, when the signal comes.
-    let ((), sent) = tokio::join!(engine.advance(SECOND), async {
+    // It is still in memory. The sleep is over, and that is on its way to the disk, when the signal comes.
+    let ((), sent) = tokio::join!(engine.advance(SECOND / 2), async {
         while engine.model().held() == 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -302,6 +312,7 @@ async fn signal_that_comes_while_another_result_is_on_its_way_is_taken_by_nobody
     });
     sent.unwrap();
     engine.advance(2 * SECOND).await;
+    assert_eq!(kit::status(&engine, id).await, "Completed", "{}", kit::sentence(&engine, id).await);
     assert_eq!(engine.local().result::<u32>(id).await.unwrap(), 7);
     kit::sound(&engine).await;
 }
