@@ -47,6 +47,11 @@ pub enum Output {
 
 #[derive(Subcommand, Debug)]
 pub enum Noun {
+    /// Make a folder that runs: a pipeline, a Python activity, a schedule, a test
+    Init {
+        /// The new folder [default: this one]
+        name: Option<PathBuf>,
+    },
     /// Run a pipeline to its end; after a kill, the same command goes on where it was
     Run(Run),
     /// Check pipelines
@@ -109,6 +114,11 @@ pub enum Noun {
     /// The configuration in force
     #[command(subcommand)]
     Config(ConfigVerb),
+    /// What an error means, by its code, and what to do about it
+    Explain {
+        /// The code, for example `call_cycle`; all of them without it
+        code: Option<String>,
+    },
     /// Print a completion script for a shell
     Completions {
         /// Which shell

@@ -8,7 +8,9 @@ mod call;
 mod check;
 mod doctor;
 mod exit;
+mod explain;
 mod happened;
+mod init;
 mod letters;
 mod print;
 mod progress;
@@ -88,6 +90,8 @@ async fn perform(cli: Cli, app: App) -> Result<Code, Stop> {
         Noun::Backup { to } => backup::backup(&common, app, to).await,
         Noun::Restore { from } => backup::restored(&common, from).await,
         Noun::Config(verb) => settings::config(&common, verb),
+        Noun::Init { name } => init::init(&common, name),
+        Noun::Explain { code } => explain::explain(&common, code.as_deref()),
         Noun::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "selvedge", &mut script);

@@ -671,3 +671,26 @@ fn why_follows_what_a_run_waits_for_to_the_end() {
     folder.write("go", "");
     assert_eq!(folder.end(running).code, 0);
 }
+
+#[test]
+fn a_folder_that_init_has_made_runs_is_tested_and_is_never_overwritten() {
+    let folder = Folder::new();
+    let said = folder.selvedge(&["init", "mine"]);
+    assert!(said.code == 0 && said.out.contains("cd mine && selvedge run pipeline.yaml"), "{said:?}");
+    let inside = |command: &str, words: &[&str]| {
+        let done =
+            std::process::Command::new(command).args(words).current_dir(folder.join("mine")).env("SELVEDGE", env!("CARGO_BIN_EXE_selvedge")).output().unwrap();
+        (done.status.code(), String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr))
+    };
+    let (code, out) = inside(env!("CARGO_BIN_EXE_selvedge"), &["pipelines", "check"]);
+    assert!(code == Some(0) && out.contains("T06:00:00"), "{out}");
+    let (code, out) = inside(env!("CARGO_BIN_EXE_selvedge"), &["run", "pipeline.yaml", "-o", "json"]);
+    assert!(code == Some(0) && out.contains(r#""letters": 8"#), "{out}");
+    let (code, out) = inside("python3", &["-m", "unittest"]);
+    assert_eq!(code, Some(0), "{out}");
+    folder.write("mine/measure.py", "mine");
+    let again = folder.selvedge(&["init", "mine"]);
+    assert_eq!(again.code, 64);
+    assert!(again.err.contains("measure.py") && again.err.contains("nothing was written"), "{}", again.err);
+    assert_eq!(std::fs::read_to_string(folder.join("mine/measure.py")).unwrap(), "mine");
+}

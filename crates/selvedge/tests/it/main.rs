@@ -14,6 +14,7 @@ mod disk;
 mod embedded;
 mod erase;
 mod examples;
+mod explain;
 mod failing;
 mod fair;
 mod heads;
