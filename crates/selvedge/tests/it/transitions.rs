@@ -78,6 +78,31 @@ async fn as_many_delayed_messages_as_a_transition_may_send_go_to_an_actor_of_its
 }
 
 #[tokio::test]
+async fn messages_to_an_actor_of_ones_own_shard_keep_their_order_over_bursts_larger_than_what_goes_directly() {
+    let notes = Notes::default();
+    let noted = notes.clone();
+    let app = App::new()
+        .handler(GO, async |ctx: Ctx, many: u32| {
+            for n in 0..many {
+                ctx.send(NOTE.on("x"), n);
+                if n % 20 == 19 {
+                    ctx.step("between", async |_| Ok(1)).await?;
+                }
+            }
+            Ok(many)
+        })
+        .handler(NOTE, async move |_: Ctx, n: u32| {
+            noted.add(n.to_string());
+            Ok(n)
+        });
+    let engine = test::Engine::with(app, Settings::default()).await.unwrap();
+    engine.local().call(GO.on("x"), 90).await.unwrap();
+    engine.settle().await;
+    assert_eq!(notes.all(), (0..90).map(|n| n.to_string()).collect::<Vec<_>>());
+    kit::sound(&engine).await;
+}
+
+#[tokio::test]
 async fn restart_with_many_changes_takes_along_all_who_joined_it() {
     const ASK: Handler<u32, u32> = Handler::new("asker", "ask");
     let app = App::new()
