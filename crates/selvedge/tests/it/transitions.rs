@@ -239,6 +239,26 @@ async fn key_of_a_delayed_message_that_is_refused_when_it_is_due_is_free_again()
     kit::sound(&engine).await;
 }
 
+#[tokio::test]
+async fn call_whose_time_is_over_when_it_comes_is_never_started() {
+    let notes = Notes::default();
+    let noted = notes.clone();
+    let app = App::new()
+        .handler(GO, async |ctx: Ctx, n: u32| match ctx.call(NOTE.on("other"), n).timeout(Duration::ZERO).await {
+            Err(error) if format!("{error:?}").contains("deadline") => Ok(1),
+            _ => Ok(2),
+        })
+        .handler(NOTE, async move |_: Ctx, n: u32| {
+            noted.add(n.to_string());
+            Ok(n)
+        });
+    let engine = test::Engine::with(app, Settings::default()).await.unwrap();
+    assert_eq!(engine.local().call(GO.on("x"), 1).await.unwrap(), 1);
+    engine.settle().await;
+    assert!(notes.all().is_empty(), "{:?}", notes.all());
+    kit::sound(&engine).await;
+}
+
 /// An actor of another shard than `subject/x`, which `GO` sends one note to; an outbox row of that pair; and the number that
 /// its shard has taken last.
 async fn with_a_pair() -> (test::Engine, Notes, ShardId, ShardId, u64) {
