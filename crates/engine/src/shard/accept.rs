@@ -273,11 +273,24 @@ impl Shard {
                 Some(peer) => self.reply_by_envelope(peer, message.id, Outcome::Error(error), writes, effects).await,
                 None => {
                     self.tell_waiters(message.id, Outcome::Error(error.clone()), effects);
+                    self.forget_key(&message, writes).await?;
                     self.keep_refused(message, error, writes);
                     Ok(())
                 }
             },
         }
+    }
+
+    /// A delayed message has its key from when it came. Refused when it was due, it has led to nothing.
+    async fn forget_key(&self, message: &Message, writes: &mut Writes) -> Result<(), VerbError> {
+        let Some(idempotency) = &message.idempotency_key else { return Ok(()) };
+        let row = key::idempotency(&message.target, &message.handler, idempotency);
+        if let Some(known) = self.get(row.clone()).await?
+            && wire::decode::<Idempotent>("idempotency row", &known)?.invocation == message.id
+        {
+            writes.delete(row);
+        }
+        Ok(())
     }
 
     pub(super) fn keep_refused(&mut self, mut message: Message, error: WorkError, writes: &mut Writes) {

@@ -141,6 +141,7 @@ impl Shard {
             if activation.core.state.borrow().replay.starved() {
                 self.load_journal(activation).await?;
             }
+            self.take_cancel(activation);
             let now = self.now();
             {
                 let mut state = activation.core.state.borrow_mut();
@@ -189,7 +190,8 @@ impl Shard {
                     self.flush(activation).await?;
                     return Ok(Step::Keep);
                 }
-                activation.core.state.borrow_mut().may_run = true;
+                self.take_cancel(activation);
+                activation.core.state.borrow_mut().may_run = !activation.cancelling;
                 // What it called behind its journal comes before what it awaits.
                 self.flush(activation).await?;
                 // Steps that were waiting for the end of the replay start now.
@@ -469,10 +471,6 @@ impl Shard {
                         activation.core.state.borrow_mut().children.insert(number, row);
                     }
                     match delay {
-                        Some(delay) if self.wiring.shard_of(&message.target) == self.id => {
-                            self.delay_message(writes, now.after(delay), message);
-                        }
-                        // The delay passes where the message goes, so that it is ordered there by its due time.
                         Some(delay) => Box::pin(self.post_later(now.after(delay), message, writes, effects)).await?,
                         None => Box::pin(self.post(message, writes, effects)).await?,
                     }

@@ -120,6 +120,10 @@ impl Shard {
         let mut writes = Writes::default();
         for (row, signature) in gone {
             self.drop_task(id, signature.number);
+            if !super::leftovers::has_room(&writes) {
+                // However many they are: each is given up for itself.
+                self.write(std::mem::take(&mut writes), Vec::new());
+            }
             if let Some(row) = row {
                 if let Some(timer) = row.timer {
                     self.clear_timer(&mut writes, timer);

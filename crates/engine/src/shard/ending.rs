@@ -77,7 +77,8 @@ impl Shard {
         let mut writes = Writes::default();
         self.clear_timer(&mut writes, timer);
         match self.record(id).await {
-            Ok(Some(mut record)) if record.retry_at.is_some() && !record.status.ended() => {
+            // The timer of an attempt that came sooner, by hand or for a cancel, says nothing about the one after it.
+            Ok(Some(mut record)) if record.retry_at.is_some_and(|at| at <= timer.0) && !record.status.ended() => {
                 record.retry_at = None;
                 writes.put(key::invocation(id), wire::encode(&record));
                 let ready = self.put_ready(&mut writes, id);

@@ -89,18 +89,28 @@ impl Shard {
     /// Sends a message in a transition: into the inbox if the actor lives here, else into the outbox.
     pub(crate) async fn post(&mut self, message: Message, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
         let to = self.wiring.shard_of(&message.target);
-        // Behind an envelope that is on its way to this very shard, it goes by envelope too: they arrive in order.
-        let behind = self.outbox.get(&to).is_some_and(|pair| !pair.open.is_empty());
-        if to == self.id && !behind && message.input.len() <= limit::INLINE_BYTES && writes.puts.len() + writes.deletes.len() < DIRECT {
+        if self.goes_directly(to, writes) && message.input.len() <= limit::INLINE_BYTES {
             return self.accept_message(message, writes, effects).await;
         }
         let owner = message.id.0;
         self.send(to, owner, Envelope::Invoke(message), writes, effects).await
     }
 
-    /// A delayed message to another shard: it waits there.
+    /// Whether what goes to an actor of a shard is written in the transition that sends it. Behind an envelope that is on its
+    /// way to this very shard, it goes by envelope too: they arrive in order.
+    fn goes_directly(&self, to: ShardId, writes: &Writes) -> bool {
+        let behind = self.outbox.get(&to).is_some_and(|pair| !pair.open.is_empty());
+        to == self.id && !behind && writes.puts.len() + writes.deletes.len() < DIRECT
+    }
+
+    /// Sends a delayed message in a transition. It waits where it goes, so that it is ordered there by its due time: here if
+    /// the actor lives here and the transition has room for its rows, else behind an envelope.
     pub(super) async fn post_later(&mut self, at: Millis, message: Message, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
         let to = self.wiring.shard_of(&message.target);
+        if self.goes_directly(to, writes) {
+            self.delay_message(writes, at, message);
+            return Ok(());
+        }
         let owner = message.id.0;
         self.send(to, owner, Envelope::Later { at, message }, writes, effects).await
     }
@@ -306,6 +316,16 @@ impl Shard {
         range.start = key::outbox(by, n + 1);
         // What is not durable yet goes out with its commit, and not before.
         let Ok(rows) = self.wiring.store.scan(self.id, range, ROWS).await else { return };
+        if rows.first().and_then(|(row, _)| key::last_u64(row)).is_some_and(|first| first > n + 1) {
+            // Commits are durable in their order, so it was there before those that are: to ask for it again would never end.
+            self.wiring.stop(format!(
+                "envelope {} from shard {} to shard {} is missing in the outbox, and later ones are there: the store is damaged; run `selvedge verify`",
+                n + 1,
+                self.id.0,
+                by.0
+            ));
+            return;
+        }
         for (row, value) in rows {
             if let (Some(n), Ok((envelope, _))) = (key::last_u64(&row), self.envelope(&value).await) {
                 if let Some(pair) = self.outbox.get_mut(&by) {

@@ -151,6 +151,8 @@ pub(crate) struct Shard {
     pub watched: IdMap<InvocationId, ((Millis, u64), u32)>,
     /// The invocation that is being moved on: it is not in its place.
     pub moving: Option<InvocationId>,
+    /// At most so many signals are kept under these prefixes, each that of an actor or an invocation.
+    pub signals: HashMap<Key, u64>,
     /// The children that suspended handlers join, by the number of their spawn.
     pub joining: IdMap<InvocationId, Vec<u32>>,
     /// Invocations that were running when the last owner ended, with their ready rows, and have not come back yet.
@@ -207,6 +209,7 @@ impl Shard {
             kept_ready: Default::default(),
             watched: Default::default(),
             moving: None,
+            signals: HashMap::new(),
             joining: Default::default(),
             in_line: VecDeque::new(),
             recovering: Default::default(),

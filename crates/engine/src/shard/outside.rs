@@ -49,6 +49,17 @@ impl Shard {
         Ok(again)
     }
 
+    /// Decides a cancel that has come before anything of the handler moves: no step starts any more.
+    pub(super) fn take_cancel(&mut self, activation: &mut Activation) {
+        if !activation.durable || !activation.core.state.borrow().live {
+            return;
+        }
+        let cancel = activation.outside.iter().position(|outside| matches!(outside, Outside::Cancel { .. }));
+        if let Some(Outside::Cancel { reason }) = cancel.and_then(|place| activation.outside.remove(place)) {
+            self.decide_cancel(activation, reason);
+        }
+    }
+
     fn decide_cancel(&mut self, activation: &mut Activation, reason: String) {
         if activation.cancel_sent {
             return;

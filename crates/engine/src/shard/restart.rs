@@ -105,6 +105,9 @@ impl Shard {
         let rows = self.scan(under(&key::of_id(Kind::Joined, id.0)), MOVED).await?;
         let whole = rows.len() < MOVED;
         for (row, value) in rows {
+            if !super::leftovers::has_room(writes) {
+                return Ok(false);
+            }
             let peer: Peer = wire::decode("joined caller", &value)?;
             writes.delete(row);
             writes.put(key::joined(successor, &peer), wire::encode(&peer));

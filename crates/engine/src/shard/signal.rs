@@ -19,6 +19,9 @@ use super::redrive::SIGNAL_EXPIRED;
 use super::{Shard, SignalTarget, VerbError};
 use crate::core::{Given, Request};
 
+/// Of so many actors and invocations a shard remembers how many signals are kept for them.
+const COUNTED: usize = 10_000;
+
 impl Shard {
     /// Keeps a signal, and tells whoever waits for it, in one commit with what `writes` holds.
     pub(super) async fn signal(
@@ -78,13 +81,18 @@ impl Shard {
             SignalTarget::Invocation(id) => (key::of_id(Kind::InvocationSignal, id.0), id.to_string()),
         };
         let bound = self.wiring.settings.limits.signals;
-        if self.kept_signals(&all, bound).await? >= bound {
+        let kept = self.kept_signals(&all, bound).await?;
+        if kept >= bound {
             return Err(VerbError::new(
                 Consequence::Limit,
                 "limit: kept_signals",
                 format!("{bound} signals to {whose} are kept and nobody has taken them, the limit over all names: wait until some are taken"),
             ));
         }
+        if self.signals.len() >= COUNTED {
+            self.signals.clear();
+        }
+        self.signals.insert(all, kept + 1);
         let at = self.now();
         let n = self.next_number();
         let timer = match &target {
@@ -107,8 +115,12 @@ impl Shard {
         Ok(())
     }
 
-    /// How many signals are kept under a prefix, whatever their names: counted up to `bound`, a few in memory at a time.
+    /// How many signals at most are kept under a prefix, whatever their names. What is known does not sink when one is taken:
+    /// when it meets `bound`, the rows are counted again, a few in memory at a time.
     async fn kept_signals(&self, all: &Key, bound: u64) -> Result<u64, VerbError> {
+        if let Some(known) = self.signals.get(all).filter(|known| **known < bound) {
+            return Ok(*known);
+        }
         let mut range = under(all);
         // What was taken in under an idempotency key stands under the empty name, and is no signal.
         range.start = Key::from([&all[..], &[0, 1]].concat());

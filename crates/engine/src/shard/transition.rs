@@ -127,10 +127,6 @@ impl Shard {
             let id = sent_id(own.id.0, number as u64, &target);
             let message = Message { trace: own.trace.clone(), ..Message::new(id, target, send.handler, send.input, context) };
             let sent = match send.delay {
-                Some(delay) if self.wiring.shard_of(&message.target) == self.id => {
-                    self.delay_message(&mut writes, now.after(delay.0), message);
-                    Ok(())
-                }
                 Some(delay) => self.post_later(now.after(delay.0), message, &mut writes, &mut effects).await,
                 None => self.post(message, &mut writes, &mut effects).await,
             };

@@ -49,6 +49,22 @@ async fn now_never_runs_backwards_when_the_wall_clock_does() {
 }
 
 #[tokio::test]
+async fn time_of_an_actor_never_runs_backwards_from_one_invocation_to_the_next() {
+    const NOW: Handler<(), u64> = Handler::new("clock", "now");
+    let app = App::new().handler(NOW, async |ctx: Ctx, ()| Ok(ctx.now().0));
+    let mut engine = test::Engine::new(app).await.unwrap();
+    let mut seen = Vec::new();
+    for jump in [0, 1_000, -40_000, 5_000, -400_000, 60_000] {
+        engine.jump(jump).await;
+        seen.push(engine.local().call(NOW.on("c"), ()).await.unwrap());
+        engine.kill_and_reopen().await.unwrap();
+        seen.push(engine.local().call(NOW.on("c"), ()).await.unwrap());
+    }
+    assert!(seen.is_sorted() && seen.first() < seen.last(), "{seen:?}");
+    kit::sound(&engine).await;
+}
+
+#[tokio::test]
 async fn a_jump_ahead_is_reported_and_what_it_made_due_is_spread_over_a_minute_in_order() {
     let notes = Notes::default();
     let engine = test::Engine::with(app(&notes), Settings::default()).await.unwrap();

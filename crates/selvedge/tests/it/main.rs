@@ -47,6 +47,8 @@ mod runs;
 mod schedules;
 mod schemas;
 mod shared_limits;
+mod signals;
 mod state;
+mod transitions;
 mod versions;
 mod waits;

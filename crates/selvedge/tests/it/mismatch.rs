@@ -89,6 +89,11 @@ async fn a_leftover_entry_is_parked() {
 }
 
 #[tokio::test]
+async fn an_operation_that_was_begun_and_is_called_no_more_is_parked() {
+    deployed(&["step a", "sleep"], &["step a"], &["recorded #1 sleep", "attempted nothing"]).await;
+}
+
+#[tokio::test]
 async fn an_extra_step_is_parked_with_the_timer_that_was_begun() {
     deployed(&["step a", "sleep"], &["step a", "step b", "sleep"], &["recorded #1 sleep", "attempted #1 step `b`"]).await;
 }

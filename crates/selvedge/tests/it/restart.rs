@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use selvedge::{App, Ctx, Handler, Outcome, SharedHandler, View, test};
+use selvedge::{ActorOptions, App, Ctx, Handler, Outcome, SharedHandler, View, test};
 use selvedge_kernel::record::kind::Kind;
 
 use crate::kit;
@@ -131,4 +131,21 @@ async fn a_cancelled_invocation_does_not_start_anew() {
     engine.settle().await;
     assert_eq!(kit::status(&engine, id).await, "Cancelled");
     assert_eq!(engine.local().call(SEEN.on("c"), ()).await.unwrap(), [5]);
+}
+
+#[tokio::test]
+async fn successor_has_the_whole_time_of_its_type_again() {
+    const LONG: Handler<u32, u32> = Handler::new("long", "go");
+    let hour = Duration::from_secs(3_600);
+    let app = App::new().actor("long", ActorOptions { timeout: Some(hour), ..ActorOptions::default() }).handler(LONG, async |ctx: Ctx, more: u32| {
+        ctx.sleep(Duration::from_secs(2_400)).await?;
+        if more > 0 { Err(ctx.restart(more - 1)) } else { Ok(7) }
+    });
+    let engine = test::Engine::new(app).await.unwrap();
+    let id = engine.local().send(LONG.on("l"), 2).await.unwrap();
+    for _ in 0..3 {
+        engine.advance(Duration::from_secs(2_400)).await;
+    }
+    assert_eq!(engine.local().result::<u32>(id).await.unwrap(), 7);
+    kit::sound(&engine).await;
 }
