@@ -271,7 +271,7 @@ fn nobody_waits(active: &Active, id: RunId, name: &str) -> Option<VerbError> {
 
 fn refused(id: RunId, error: &RunRefused) -> VerbError {
     let (consequence, code) = match error {
-        RunRefused::Ended { .. } | RunRefused::State(_) | RunRefused::Answered { .. } | RunRefused::Compensating { .. } | RunRefused::Compensated => {
+        RunRefused::Ended { .. } | RunRefused::State(_) | RunRefused::Answered { .. } | RunRefused::Compensating { .. } | RunRefused::NotUndone { .. } => {
             (Consequence::Conflict, "wrong_state")
         }
         RunRefused::NoStage { .. } => (Consequence::NotFound, "unknown_stage"),
