@@ -37,6 +37,10 @@ impl Shard {
                 let result = self.run_status(id, &tenant).await;
                 self.answer(reply, result);
             }
+            RunCommand::Holder { line, reply } => {
+                let result = self.holder_of(&line).await;
+                self.answer(reply, result);
+            }
             RunCommand::Wait { id, tenant, reply } => match self.run_end(id, &tenant).await {
                 Ok(None) => self.runs.waiters.entry(id).or_default().push(reply),
                 Ok(Some(end)) => self.answer(reply, Ok(end)),
