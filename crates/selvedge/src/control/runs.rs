@@ -152,8 +152,6 @@ impl Runs<'_> {
     }
 }
 
-/// The first run that a run waits for.
-
 /// Failed tasks that are shown.
 const FAILURES: usize = 100;
 
