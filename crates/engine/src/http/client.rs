@@ -27,7 +27,7 @@ const HEAD_BYTES: usize = 64 << 10;
 /// How long the body of a failure is listened to.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Headers that are credentials whoever wrote them: they go to the host that they were written for.
-const CREDENTIALS: [&str; 3] = ["authorization", "cookie", "x-api-key"];
+const CREDENTIALS: [&str; 4] = ["authorization", "cookie", "proxy-authorization", "x-api-key"];
 
 /// What makes the requests of an engine.
 #[derive(Default)]

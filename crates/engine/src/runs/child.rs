@@ -39,6 +39,7 @@ impl Shard {
         let input = match checked {
             Ok(input) => input,
             Err(error) => {
+                self.limits.done((run, stage, item));
                 let result = Err(AttemptError { error, retryable: false, retry_after_ms: None });
                 self.runs.tell(run, RunInput::TaskEnded { stage, item, attempt, result });
                 return Ok(());

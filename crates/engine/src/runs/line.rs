@@ -44,6 +44,11 @@ impl Shard {
         Ok(entries)
     }
 
+    /// The first run of a line: whom those that wait in it wait for.
+    pub(super) async fn holder_of(&self, line: &LineId) -> Result<Option<RunId>, VerbError> {
+        Ok(self.line_of(line, 1).await?.first().map(|(_, entry)| entry.run))
+    }
+
     async fn tell_run_of_line(&mut self, run: RunId, says: LineSays, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
         let to = run.0.hash.shard(self.wiring.shards);
         self.send(to, run.0, Envelope::Line { run, says }, writes, effects).await

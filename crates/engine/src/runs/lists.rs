@@ -36,6 +36,10 @@ impl Shard {
                 let result = self.run_status(id, &tenant).await;
                 self.answer(reply, result);
             }
+            RunCommand::Holder { line, reply } => {
+                let result = self.holder_of(&line).await;
+                self.answer(reply, result);
+            }
             RunCommand::Wait { id, tenant, reply } => match self.run_end(id, &tenant).await {
                 Ok(None) => self.runs.waiters.entry(id).or_default().push(reply),
                 Ok(Some(end)) => self.answer(reply, Ok(end)),
@@ -258,7 +262,7 @@ fn nobody_waits(active: &Active, id: RunId, name: &str) -> Option<VerbError> {
 
 fn refused(id: RunId, error: &RunRefused) -> VerbError {
     let (consequence, code) = match error {
-        RunRefused::Ended { .. } | RunRefused::State(_) | RunRefused::Answered { .. } | RunRefused::Compensating { .. } | RunRefused::Compensated => {
+        RunRefused::Ended { .. } | RunRefused::State(_) | RunRefused::Answered { .. } | RunRefused::Compensating { .. } | RunRefused::NotUndone { .. } => {
             (Consequence::Conflict, "wrong_state")
         }
         RunRefused::NoStage { .. } => (Consequence::NotFound, "unknown_stage"),

@@ -25,6 +25,7 @@ use selvedge_kernel::machine::RunState;
 use selvedge_kernel::pipeline::compiled::Compiled;
 use selvedge_kernel::pipeline::run::{Command, Run, RunInput};
 use selvedge_kernel::record::Writes;
+use selvedge_kernel::record::line::LineId;
 use selvedge_kernel::record::run::Parent;
 use selvedge_kernel::record::shard::Called;
 use selvedge_kernel::time::Millis;
@@ -99,6 +100,7 @@ pub(crate) enum RunCommand {
     Events { id: RunId, tenant: String, from: u64, wait: bool, reply: Reply<Vec<(u64, RunEvent)>> },
     Tell { id: RunId, tenant: String, input: RunInput, reply: Reply<()> },
     Signal { id: RunId, tenant: String, name: String, payload: Bytes, key: Option<String>, reply: Reply<()> },
+    Holder { line: LineId, reply: Reply<Option<RunId>> },
     Decide { id: RunId, stage: String, approve: bool, by: String, comment: Option<String>, context: AuthorizationContext, reply: Reply<()> },
 }
 

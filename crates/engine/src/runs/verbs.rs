@@ -9,6 +9,8 @@ use selvedge_kernel::id::{RawId, RunId};
 use selvedge_kernel::limit::ERROR_BYTES;
 use selvedge_kernel::pipeline::definition::Definition;
 use selvedge_kernel::pipeline::run::{RunInput, RunStatus};
+use selvedge_kernel::record::line::LineId;
+use selvedge_kernel::waiting::Waiting;
 
 use super::accept::{checked_input, compiled, unknown_pipeline};
 use super::{NewRun, RunCommand, RunControl, RunEnd, RunEvent};
@@ -57,7 +59,17 @@ impl Engine {
     /// A run as it is now.
     pub async fn run_status(&self, permit: Permit, id: RunId) -> Result<RunStatus, VerbError> {
         let tenant = tenant_for(&permit, Action::Read)?;
-        self.ask_run(id, |reply| RunCommand::Status { id, tenant, reply }).await
+        let of = tenant.clone();
+        let mut status = self.ask_run(id, |reply| RunCommand::Status { id, tenant: of, reply }).await?;
+        for waiting in &mut status.waiting {
+            // Who held the place when the run came may have ended since: its line knows.
+            let Waiting::RunLimit { key, holder } = waiting else { continue };
+            let line = LineId { tenant: tenant.clone(), pipeline: status.pipeline.clone(), key: key.clone() };
+            let first = self.ask(line.hash16().shard(self.wiring.shards), |reply| Command::Run(RunCommand::Holder { line, reply })).await?;
+            // None, or this run itself: its turn has come, and is on its way to it.
+            *holder = first.filter(|first| *first != id).unwrap_or(*holder);
+        }
+        Ok(status)
     }
 
     /// Waits for the end of a run.

@@ -175,12 +175,18 @@ async fn credentials_stay_with_the_host_that_they_were_written_for() {
     let mut declared = Http { redirects: 3, ..http("POST", &server.url()) };
     declared.headers.insert("x-token".to_owned(), secret("TOKEN"));
     declared.headers.insert("cookie".to_owned(), text("a=b"));
+    for credential in ["authorization", "proxy-authorization", "x-api-key"] {
+        declared.headers.insert(credential.to_owned(), text("w0rd"));
+    }
     declared.headers.insert("x-kept".to_owned(), text("yes"));
     let client = Client::new(HttpSettings::default(), BTreeMap::from([("TOKEN".to_owned(), "s3cret-value".to_owned())]));
     call_with(&client, &declared, &[&server.named(), &other.named()], &json!({"a": 1})).await.unwrap();
     let (first, then) = (server.seen(), other.seen());
-    assert!(first.iter().all(|seen| seen.contains("x-token: Bearer s3cret-value") && seen.contains("cookie: a=b")), "{first:?}");
-    assert!(!then[0].contains("s3cret") && !then[0].contains("cookie") && then[0].contains("x-kept: yes"), "{then:?}");
+    assert!(
+        first.iter().all(|seen| seen.contains("x-token: Bearer s3cret-value") && seen.contains("cookie: a=b") && seen.matches("w0rd").count() == 3),
+        "{first:?}"
+    );
+    assert!(!then[0].contains("s3cret") && !then[0].contains("w0rd") && !then[0].contains("cookie") && then[0].contains("x-kept: yes"), "{then:?}");
     assert!(then[0].starts_with("POST / ") && then[0].ends_with(r#"{"a":1}"#), "307 keeps method and body: {then:?}");
 }
 

@@ -235,3 +235,14 @@ stages:
     assert_eq!(keys, ["k1", "k2"]);
     sound(&engine).await;
 }
+
+#[tokio::test]
+async fn a_child_that_is_refused_before_it_starts_gives_its_place_in_a_shared_throttle_back() {
+    let parent = PARENT.replace("input: { n:", "throttle: { concurrency: 1, key: \"'all'\" }, on_failure: continue, input: { n:");
+    let app = App::new().activity(WORK, async |_: Attempt, value: Value| Ok(value)).pipeline(parse(&parent)).pipeline(parse(CHILD));
+    let engine = test::Engine::new(app).await.unwrap();
+    let id = start(&engine, "parent", json!({ "list": ["no number", 2] })).await.id();
+    until(&engine, id, "at its second child", |status| status.stages[0].done == 1 && status.stages[0].running == 1).await;
+    assert_eq!(end(&engine, id).await.unwrap(), json!([null, 20]));
+    sound(&engine).await;
+}

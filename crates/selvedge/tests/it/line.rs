@@ -74,6 +74,21 @@ async fn runs_of_one_key_wait_in_the_order_they_came_also_through_kills() {
 }
 
 #[tokio::test]
+async fn a_run_in_line_names_the_run_that_goes_now_and_not_the_one_that_went_when_it_came() {
+    let engine = test::Engine::new(app("{ limit: 1, key: input.customer }")).await.unwrap();
+    let first = order(&engine, "ada").await;
+    goes(&engine, first.id()).await;
+    let second = order(&engine, "ada").await.id();
+    assert_eq!(in_line(&engine, second).await, first.id());
+    let third = order(&engine, "ada").await.id();
+    assert_eq!(in_line(&engine, third).await, first.id());
+    first.cancel().await.unwrap();
+    goes(&engine, second).await;
+    assert_eq!(in_line(&engine, third).await, second);
+    sound(&engine).await;
+}
+
+#[tokio::test]
 async fn as_many_go_at_once_as_the_limit_says_and_no_more() {
     let text = r#"
 selvedge: 1

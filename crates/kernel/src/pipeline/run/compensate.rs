@@ -13,7 +13,7 @@ use crate::id::Key;
 use crate::machine::{RunEvent, RunState, TaskEvent};
 use crate::pipeline::definition::Mode;
 use crate::pipeline::expression::{Doc, Scope};
-use crate::record::run::{Ending, FALLBACK_ITEM, Happening, Stored, TaskEnd, item_of_task_key, task_key};
+use crate::record::run::{Ending, FALLBACK_ITEM, Happening, Stored, TaskEnd, TaskRow, item_of_task_key, task_key};
 use crate::time::Millis;
 
 /// What could not be undone and is told one by one.
@@ -166,12 +166,16 @@ impl Run {
     }
 
     pub(super) fn take_undone(&mut self, stage: u16, page: u32, rows: &[(Key, Bytes)]) -> Result<Option<Ask>, RunDamaged> {
+        let Mode::Undo { of } = self.definition(usize::from(stage)).mode else { return Ok(None) };
+        let fresh = self.fresh(usize::from(of));
         let memory = &mut self.stages[usize::from(stage)];
         memory.old.clear();
         memory.page = Some(page);
         for (key, value) in rows {
-            if let Some(item) = item_of_task_key(key) {
-                memory.old.insert(item, decode("task", value)?);
+            let row: TaskRow = decode("task", value)?;
+            // What an earlier round of the run did was undone then.
+            if let Some(item) = item_of_task_key(key).filter(|_| row.round >= fresh) {
+                memory.old.insert(item, row);
             }
         }
         Ok(None)

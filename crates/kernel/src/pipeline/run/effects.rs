@@ -436,9 +436,12 @@ pub enum RunRefused {
         /// Those that it has.
         known: Vec<String>,
     },
-    /// What it did was undone.
-    #[error("what the run did was undone by its compensation: start a new run instead")]
-    Compensated,
+    /// What it did could not be undone whole.
+    #[error("{failed} of what the run did could not be undone, and would be done twice: see to it by hand, and start a new run instead")]
+    NotUndone {
+        /// How much.
+        failed: u64,
+    },
     /// Too many signals are kept.
     #[error("the run keeps {kept} signals that no stage has taken (limit: signals = {kept}): wait until it takes some, or cancel it")]
     Signals {

@@ -6,16 +6,18 @@ use super::Run;
 use super::effects::{Again, Retry, RunRefused};
 use super::memory::StageMemory;
 use crate::machine::{RUN, RunEvent, StageEvent, StageState};
-use crate::record::run::{Phase, StageHeader, TaskRow};
+use crate::pipeline::definition::Mode;
+use crate::record::run::{Ending, Phase, StageHeader, TaskRow};
 use crate::time::Millis;
 
 impl Run {
     /// Everything that did not end well is run again; what ended well is found in its rows and stays, but for what
-    /// `retry` names and what depends on that.
+    /// `retry` names and what depends on that. What was undone is done again, as another effect, with what depends on it.
+    /// Errors: something could not be undone, since nobody knows whether it may be done again.
     pub(super) fn retry(&mut self, retry: &Retry, now: Millis) -> Result<(), RunRefused> {
         RUN.next(self.header.state, RunEvent::Retry)?;
-        if self.annex.ending.is_some() {
-            return Err(RunRefused::Compensated);
+        if let Some(Ending { failed: failed @ 1.., .. }) = self.annex.ending {
+            return Err(RunRefused::NotUndone { failed });
         }
         let stages = &self.compiled.definition.stages;
         let named = match &retry.from {
@@ -34,12 +36,21 @@ impl Run {
             }
             (_, Again::All) => BTreeSet::new(),
         };
-        let mut over: BTreeSet<usize> = named.filter(|_| retry.tasks == Again::All).into_iter().collect();
+        let undoing = self.annex.ending.as_ref().map_or_else(Vec::new, |ending| ending.order.clone());
+        let undone = undoing.iter().filter_map(|stage| match self.definition(usize::from(*stage)).mode {
+            Mode::Undo { of } => Some(usize::from(of)),
+            _ => None,
+        });
+        let mut over: BTreeSet<usize> = named.filter(|_| retry.tasks == Again::All).into_iter().chain(undone).collect();
         over.extend(self.downstream(goes_on.iter().chain(&over).copied().collect()));
         self.run_event(RunEvent::Retry, None);
         // It stands in line again.
         self.annex_changed |= self.annex.line.take().is_some();
         self.asked_line = false;
+        self.annex_changed |= self.annex.ending.take().is_some();
+        for stage in undoing {
+            self.start_over(usize::from(stage));
+        }
         self.header.error = None;
         self.header.ended_at = None;
         self.header.paused = None;

@@ -7,7 +7,7 @@ use super::world::{World, echo, graph, json_bytes, passing, permanent, pipeline,
 use crate::id::ActorId;
 use crate::machine::{RunEvent, RunState, StageState};
 use crate::pipeline::definition::{Call, Compensate, Definition, Mode, OnFailure, SleepTime, Stage};
-use crate::pipeline::run::{Dispatch, RunInput, RunRefused, Work};
+use crate::pipeline::run::{Again, Dispatch, Retry as RunRetry, RunInput, RunRefused, Work};
 use crate::policy::{Retry, Throttle};
 use crate::record::run::TaskEnd;
 use std::time::Duration;
@@ -51,7 +51,6 @@ fn finished_stages_are_undone_in_reverse_order_each_with_its_own_outputs() {
         let of = |sku: &str| json!({ "sku": sku, "was": sku });
         assert_eq!(inputs(&world), [of("c"), of("b"), of("a"), json!({ "charge": null, "item": null, "by": "ada" })]);
         assert_eq!(world.run.header().stages[3].state, StageState::Completed);
-        assert!(matches!(world.tell(RunInput::RetryFailed), Err(RunRefused::Compensated)));
     }
 }
 
@@ -122,6 +121,10 @@ fn what_cannot_be_undone_is_retried_then_told_and_the_rest_is_undone_all_the_sam
     let status = world.run.status();
     let undo = status.stages.iter().find(|stage| stage.name == "reserve.compensate").unwrap();
     assert_eq!((undo.total, undo.failed), (2, 1));
+    // What stands cannot be told from what was undone: it is not done again.
+    for retry in [RunInput::RetryFailed, RunInput::Retry(RunRetry { from: Some("ship".to_owned()), tasks: Again::All })] {
+        assert_eq!(world.tell(retry).unwrap_err(), RunRefused::NotUndone { failed: 1 });
+    }
     assert!(status.error.unwrap().message.starts_with("stage `ship`"));
 }
 
@@ -269,5 +272,64 @@ fn a_task_that_fails_before_its_first_attempt_moves_its_stage_and_the_undoing_on
         }
         let (ended, undone) = if matches!(on_failure, OnFailure::Fail) { (RunState::Failed, 1) } else { (RunState::Completed, 0) };
         assert_eq!((world.state(), inputs(&world).len()), (ended, undone));
+    }
+}
+
+#[test]
+fn what_was_undone_is_done_again_by_a_retry_under_other_keys_and_undone_again_if_it_fails_again() {
+    let inputs_of_retry = [
+        RunInput::RetryFailed,
+        RunInput::Retry(RunRetry { from: Some("ship".to_owned()), tasks: Again::All }),
+        RunInput::Retry(RunRetry { from: Some("reserve".to_owned()), tasks: Again::Failed }),
+    ];
+    for (retry, kill_one_in) in inputs_of_retry.into_iter().flat_map(|retry| [0, 3, 5].map(|kills| (retry.clone(), kills))) {
+        let mut definition = order();
+        let plan = Stage { depends_on: Vec::new(), ..stage("plan", Mode::Single) };
+        definition.stages.insert(0, plan);
+        definition.stages[1].depends_on = vec!["plan".to_owned()];
+        let mut world = World::new(definition, json!({ "list": ["a", "b"], "by": "ada" }));
+        world.kill_one_in = kill_one_in;
+        let mut work = |dispatch: &Dispatch| if dispatch.stage == 3 { Err(permanent("lost")) } else { echo(dispatch) };
+        let mut done = Vec::new();
+        for round in 0..3 {
+            world.started.clear();
+            if round > 0 {
+                while world.state() == RunState::Failed {
+                    world.tell(retry.clone()).unwrap();
+                }
+            }
+            assert_eq!(world.finish(&mut work), RunState::Failed);
+            let of = |sku: &str| json!({ "sku": sku, "was": sku });
+            assert_eq!(inputs(&world), [of("b"), of("a"), json!({ "charge": null, "item": null, "by": "ada" })], "round {round}");
+            // What cannot be undone and ended well stays.
+            assert_eq!(world.starts_of("plan").is_empty(), round > 0);
+            let mut keys: Vec<_> = world.started.iter().filter(|dispatch| dispatch.stage != 0).map(|dispatch| dispatch.key.clone()).collect();
+            keys.sort();
+            keys.dedup();
+            assert!(keys.len() >= 6 && keys.iter().all(|key| !done.contains(key)), "round {round}");
+            done.extend(keys);
+        }
+        while world.state() == RunState::Failed {
+            world.tell(retry.clone()).unwrap();
+        }
+        assert_eq!(world.finish(&mut echo), RunState::Completed);
+        world.verify();
+    }
+}
+
+#[test]
+fn what_was_undone_before_a_retry_is_not_undone_again_for_a_task_that_did_not_finish_since() {
+    let mut world = World::new(pipeline(vec![undone_by(scatter("reserve", "input.list"), json!("${item}"))]), json!({ "list": [0, 1, 2] }));
+    for finished in [vec![0, 1], vec![0]] {
+        world.settle();
+        world.started.clear();
+        let all = world.running.clone();
+        for item in &finished {
+            world.end(&all[*item], echo(&all[*item]));
+        }
+        world.end(&all[2], Err(permanent("none_left")));
+        assert_eq!(world.finish(&mut echo), RunState::Failed);
+        assert_eq!(inputs(&world), finished.iter().rev().map(|item| json!(item)).collect::<Vec<_>>());
+        world.tell(RunInput::RetryFailed).unwrap();
     }
 }
