@@ -123,3 +123,11 @@ output: "${stages.paid.output}"
     let late = engine.local().run(id).signal(SETTLED, json!(1)).await.unwrap_err().to_string();
     assert!(late.contains("completed"), "{late}");
 }
+
+#[tokio::test]
+async fn a_remark_that_is_longer_than_its_limit_is_refused_by_name_before_anything_is_decided() {
+    let engine = test::Engine::new(App::new()).await.unwrap();
+    let run = engine.local().run(selvedge::RunId::keyed("default", "asks", "k"));
+    let said = run.decide("ask", true, "ada", Some(&"x".repeat(100_000))).await.unwrap_err().to_string();
+    assert!(said.contains("limit: comment"), "{said}");
+}
