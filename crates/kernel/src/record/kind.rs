@@ -85,7 +85,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, by their numbers.
-    pub const ALL: [Kind; 35] = [
+    pub const ALL: [Kind; 36] = [
         Kind::ShardHead,
         Kind::Invocation,
         Kind::Inbox,
@@ -121,6 +121,7 @@ impl Kind {
         Kind::RunLine,
         Kind::RunPlace,
         Kind::Schedule,
+        Kind::Definition,
     ];
 
     /// The kind of a row, by the third byte of its key.

@@ -129,5 +129,5 @@ async fn a_remark_that_is_longer_than_its_limit_is_refused_by_name_before_anythi
     let engine = test::Engine::new(App::new()).await.unwrap();
     let run = engine.local().run(selvedge::RunId::keyed("default", "asks", "k"));
     let said = run.decide("ask", true, "ada", Some(&"x".repeat(100_000))).await.unwrap_err().to_string();
-    assert!(said.contains("limit: comment"), "{said}");
+    assert!(said.contains("the comment on `ask` has 100000 bytes, the limit is"), "{said}");
 }
