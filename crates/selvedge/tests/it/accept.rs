@@ -119,3 +119,36 @@ async fn no_step_starts_and_no_id_goes_out_before_the_acceptance_is_durable() {
     assert_eq!(engine.local().call(STEP.on("x"), 1).idempotency_key("k").await.unwrap(), 1);
     assert_eq!(engine.effects().len(), 1);
 }
+
+#[tokio::test]
+async fn who_comes_to_its_turn_before_its_acceptance_is_durable_starts_no_step() {
+    const WAIT: Handler<u64, u64> = Handler::new("subject", "wait");
+    let app = App::new().handler(WAIT, async |ctx: Ctx, n: u64| {
+        if n == 1 {
+            ctx.sleep(Duration::from_secs(3_600)).await?;
+        }
+        ctx.step("effect", async move |_| Ok(n)).await
+    });
+    let engine = test::Engine::new(app).await.unwrap();
+    let first = engine.local().send(WAIT.on("x"), 1).await.unwrap();
+    engine.settle().await;
+    engine.model().hold();
+    let (client, shared) = (engine.local(), engine.engine().clone());
+    let second = tokio::spawn(async move { client.send(WAIT.on("x"), 2).await });
+    while engine.model().held() == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // The one that holds the actor ends, and neither its end nor the acceptance of the next one is on disk.
+    let permit = crate::kit::permit(&engine, selvedge_kernel::auth::Action::Rewrite, crate::kit::work(first));
+    let killed = tokio::spawn(async move { shared.kill(permit, first, "enough").await });
+    while engine.model().held() == 1 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(engine.effects().is_empty() && !second.is_finished() && !killed.is_finished(), "{:?}", engine.effects());
+    engine.model().release();
+    killed.await.unwrap().unwrap();
+    let second = second.await.unwrap().unwrap();
+    assert_eq!(engine.local().result::<u64>(second).await.unwrap(), 2);
+    assert_eq!(engine.effects().len(), 1);
+}

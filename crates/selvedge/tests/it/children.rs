@@ -41,6 +41,48 @@ fn app() -> App {
     App::new().activity(WORK, work).pipeline(parse(PARENT)).pipeline(parse(CHILD))
 }
 
+const HOLD: selvedge::Handler<Value, Value> = selvedge::Handler::new("holder", "hold");
+
+/// Actors that hold whoever calls them for an hour, and tell who was cancelled.
+#[derive(Clone, Default)]
+struct Holders {
+    started: Arc<AtomicU32>,
+    cancelled: Arc<Mutex<Vec<String>>>,
+}
+
+impl Holders {
+    fn join(&self, app: App) -> App {
+        let all = self.clone();
+        app.handler(HOLD, async move |ctx: selvedge::Ctx, _: Value| {
+            all.started.fetch_add(1, Ordering::SeqCst);
+            let slept = ctx.sleep(Duration::from_secs(3_600)).await;
+            if slept.is_err() {
+                all.cancelled.lock().unwrap().push(ctx.key().to_owned());
+            }
+            slept?;
+            Ok(json!(1))
+        })
+    }
+
+    async fn have_started(&self, engine: &test::Engine, count: u32) {
+        while self.started.load(Ordering::SeqCst) < count {
+            engine.settle().await;
+        }
+    }
+
+    async fn are_cancelled(&self, engine: &test::Engine, expected: &[&str]) {
+        for _ in 0..500 {
+            engine.settle().await;
+            if self.cancelled.lock().unwrap().len() == expected.len() {
+                break;
+            }
+        }
+        let mut keys = self.cancelled.lock().unwrap().clone();
+        keys.sort();
+        assert_eq!(keys, expected);
+    }
+}
+
 async fn children(engine: &test::Engine, id: RunId) -> Vec<RunId> {
     let status = engine.local().run(id).status().await.unwrap();
     let runs = status.waiting.iter().filter_map(|waits| if let Waiting::ChildRun { run, .. } = waits { Some(*run) } else { None });
@@ -132,50 +174,27 @@ async fn a_call_of_a_pipeline_that_is_not_here_blocks_the_run_until_it_is() {
 
 #[tokio::test]
 async fn a_paused_run_that_was_reopened_cancels_the_calls_of_actors_that_it_made_before() {
-    const HOLD: selvedge::Handler<Value, Value> = selvedge::Handler::new("holder", "hold");
     let text = r#"
 selvedge: 1
 name: calls
 stages:
   - { name: call, mode: scatter, over: "[`1`, `2`]", call: { actor: holder, key: "k${item}", handler: hold } }
 "#;
-    let cancelled = Arc::new(Mutex::new(Vec::new()));
-    let seen = cancelled.clone();
-    let started = Arc::new(AtomicU32::new(0));
-    let count = started.clone();
-    let app = App::new().pipeline(parse(text)).handler(HOLD, async move |ctx: selvedge::Ctx, _: Value| {
-        count.fetch_add(1, Ordering::SeqCst);
-        let slept = ctx.sleep(Duration::from_secs(3_600)).await;
-        if slept.is_err() {
-            seen.lock().unwrap().push(ctx.key().to_owned());
-        }
-        slept?;
-        Ok(json!(1))
-    });
+    let holders = Holders::default();
+    let app = holders.join(App::new().pipeline(parse(text)));
     let mut engine = test::Engine::new(app).await.unwrap();
     let run = start(&engine, "calls", json!({})).await;
     let id = run.id();
-    while started.load(Ordering::SeqCst) < 2 {
-        engine.settle().await;
-    }
+    holders.have_started(&engine, 2).await;
     run.pause().await.unwrap();
     engine.kill_and_reopen().await.unwrap();
     engine.local().run(id).cancel().await.unwrap();
-    for _ in 0..500 {
-        engine.settle().await;
-        if cancelled.lock().unwrap().len() == 2 {
-            break;
-        }
-    }
-    let mut keys = cancelled.lock().unwrap().clone();
-    keys.sort();
-    assert_eq!(keys, ["k1", "k2"]);
+    holders.are_cancelled(&engine, &["k1", "k2"]).await;
     sound(&engine).await;
 }
 
 #[tokio::test]
 async fn whom_a_cancelled_run_had_called_is_cancelled_also_if_the_process_ends_right_behind_the_cancel() {
-    const HOLD: selvedge::Handler<Value, Value> = selvedge::Handler::new("holder", "hold");
     let text = r#"
 selvedge: 1
 name: both
@@ -183,23 +202,11 @@ stages:
   - { name: call, mode: scatter, over: "[`1`, `2`]", call: { actor: holder, key: "k${item}", handler: hold } }
   - { name: each, mode: scatter, depends_on: [], over: "[`1`, `2`]", call: { pipeline: child }, input: { n: "${item}" } }
 "#;
-    let cancelled = Arc::new(Mutex::new(Vec::new()));
-    let (seen, started) = (cancelled.clone(), Arc::new(AtomicU32::new(0)));
-    let count = started.clone();
-    let app = app().pipeline(parse(text)).handler(HOLD, async move |ctx: selvedge::Ctx, _: Value| {
-        count.fetch_add(1, Ordering::SeqCst);
-        let slept = ctx.sleep(Duration::from_secs(3_600)).await;
-        if slept.is_err() {
-            seen.lock().unwrap().push(ctx.key().to_owned());
-        }
-        slept?;
-        Ok(json!(1))
-    });
+    let holders = Holders::default();
+    let app = holders.join(app().pipeline(parse(text)));
     let mut engine = test::Engine::new(app).await.unwrap();
     let id = start(&engine, "both", json!({})).await.id();
-    while started.load(Ordering::SeqCst) < 2 {
-        engine.settle().await;
-    }
+    holders.have_started(&engine, 2).await;
     until(&engine, id, "children", |status| status.stages[1].running == 2).await;
     let below = children(&engine, id).await;
     engine.settle().await;
@@ -224,15 +231,7 @@ stages:
     for child in below {
         until(&engine, child, "cancelled", |status| status.state == RunState::Cancelled).await;
     }
-    for _ in 0..500 {
-        engine.settle().await;
-        if cancelled.lock().unwrap().len() == 2 {
-            break;
-        }
-    }
-    let mut keys = cancelled.lock().unwrap().clone();
-    keys.sort();
-    assert_eq!(keys, ["k1", "k2"]);
+    holders.are_cancelled(&engine, &["k1", "k2"]).await;
     sound(&engine).await;
 }
 
@@ -244,5 +243,71 @@ async fn a_child_that_is_refused_before_it_starts_gives_its_place_in_a_shared_th
     let id = start(&engine, "parent", json!({ "list": ["no number", 2] })).await.id();
     until(&engine, id, "at its second child", |status| status.stages[0].done == 1 && status.stages[0].running == 1).await;
     assert_eq!(end(&engine, id).await.unwrap(), json!([null, 20]));
+    sound(&engine).await;
+}
+
+#[tokio::test]
+async fn whom_a_stage_had_called_that_lost_is_cancelled_while_its_run_goes_on() {
+    let text = r#"
+selvedge: 1
+name: race
+stages:
+  - { name: slow, mode: scatter, over: "[`1`, `2`]", call: { actor: holder, key: "k${item}", handler: hold } }
+  - { name: quick, mode: sleep, depends_on: [], for: 1s }
+  - { name: first, mode: gather, stages: [slow, quick], wait: any }
+  - { name: go, mode: wait_signal, signal: go }
+"#;
+    let holders = Holders::default();
+    let mut engine = test::Engine::new(holders.join(App::new().pipeline(parse(text)))).await.unwrap();
+    let run = start(&engine, "race", json!({})).await;
+    let id = run.id();
+    holders.have_started(&engine, 2).await;
+    engine.advance(Duration::from_secs(2)).await;
+    until(&engine, id, "at the signal", |status| status.waiting.iter().any(|waits| matches!(waits, Waiting::Signal { .. }))).await;
+    holders.are_cancelled(&engine, &["k1", "k2"]).await;
+    engine.kill_and_reopen().await.unwrap();
+    engine.local().run(id).signal(selvedge::Signal::<u32>::new("go"), 1).await.unwrap();
+    end(&engine, id).await.unwrap();
+    sound(&engine).await;
+}
+
+#[tokio::test]
+async fn an_answer_to_a_call_of_an_earlier_round_of_a_run_is_not_taken_for_the_one_of_now() {
+    const SLOW: selvedge::Handler<Value, Value> = selvedge::Handler::new("slow", "answer");
+    const FLAKY: Activity<Value, Value> = Activity::new("flaky");
+    let text = r#"
+selvedge: 1
+name: rounds
+stages:
+  - { name: asks, call: { actor: slow, key: k, handler: answer } }
+  - { name: fails, depends_on: [], call: flaky, retry: none }
+output: ${stages.asks.output}
+"#;
+    let (asked, tried) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let count = tried.clone();
+    let number = asked.clone();
+    let app = App::new()
+        .pipeline(parse(text))
+        .activity(FLAKY, async move |_: Attempt, _: Value| match count.fetch_add(1, Ordering::SeqCst) {
+            0 => Err(Failure::terminal("first", "the first one fails")),
+            _ => Ok(json!(null)),
+        })
+        .handler(SLOW, async move |ctx: selvedge::Ctx, _: Value| {
+            // It goes on over its cancel, and answers in the end.
+            let _ = ctx.sleep(Duration::from_secs(10)).await;
+            let n = ctx
+                .step("number", {
+                    let number = number.clone();
+                    async move |_| Ok(number.fetch_add(1, Ordering::SeqCst))
+                })
+                .await?;
+            ctx.sleep(Duration::from_secs(10)).await?;
+            Ok(json!(n))
+        });
+    let engine = test::Engine::new(app).await.unwrap();
+    let id = start(&engine, "rounds", json!({})).await.id();
+    until(&engine, id, "failed", |status| status.state == RunState::Failed).await;
+    engine.local().run(id).retry().await.unwrap();
+    assert_eq!(end(&engine, id).await.unwrap(), json!(1), "the one that was asked first answers 0");
     sound(&engine).await;
 }

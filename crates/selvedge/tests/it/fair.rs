@@ -69,32 +69,6 @@ async fn thousands_of_envelopes_of_a_reopened_store_arrive_once_in_order_and_a_p
     kit::sound(&engine).await;
 }
 
-#[tokio::test]
-async fn what_is_sent_again_up_to_the_mark_of_its_receiver_is_acknowledged_and_not_taken_again() {
-    let notes = kit::Notes::default();
-    let noted = notes.clone();
-    let app = App::new().handler(TAKE, async move |_: Ctx, n: u64| {
-        noted.add(n.to_string());
-        Ok(n)
-    });
-    let mut engine = test::Engine::with(app, Settings::default()).await.unwrap();
-    let target: ActorId = kit::actor("sink", "s");
-    let to = target.hash16().shard(64);
-    let from = ShardId((to.0 + 1) % 64);
-    let now = engine.engine().now();
-    let owner = RawId { hash: target.hash16(), uuid: [9; 16] };
-    let message = |n: u64| Message::new(sent_id(owner, n, &target), target.clone(), "take", Bytes::from(n.to_string()), local("default", now));
-    for numbers in [[0u64, 1, 2], [100, 101, 102]] {
-        engine.engine().die().await;
-        // Both times under the numbers 1, 2 and 3 of the pair. The second three have other ids: only the mark tells.
-        leave_envelopes(&engine, from, to, numbers.into_iter().map(message).collect()).await;
-        engine.kill_and_reopen().await.unwrap();
-        engine.settle().await;
-        assert_eq!((kit::census(&engine).await.outbox, kit::rows(&engine, Kind::Outbox)), (0, 0), "it is acknowledged");
-    }
-    assert_eq!(notes.all(), ["0", "1", "2"]);
-}
-
 const NAP: Handler<(), ()> = Handler::new("cat", "nap");
 const HANG: Handler<(), ()> = Handler::new("cat", "hang");
 

@@ -29,12 +29,12 @@ pub fn actor(kind: &str, key: &str) -> ActorId {
     ActorId { tenant: "default".to_owned(), kind: kind.to_owned(), key: key.to_owned() }
 }
 
-fn permit(engine: &test::Engine, action: Action, resource: Resource) -> Permit {
+pub fn permit(engine: &test::Engine, action: Action, resource: Resource) -> Permit {
     let now = engine.engine().now();
     authorize(local("default", now), action, resource, now).unwrap()
 }
 
-fn work(id: InvocationId) -> Resource {
+pub fn work(id: InvocationId) -> Resource {
     Resource::Work { tenant: "default".to_owned(), id: id.to_string() }
 }
 
