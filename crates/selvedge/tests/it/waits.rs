@@ -6,6 +6,7 @@ use selvedge::{App, Definition, Signal, test};
 use selvedge_kernel::machine::RunState;
 use serde_json::{Value, json};
 
+use crate::kit;
 use crate::runs::{Started, doubler, end, parse, sound, start, state, until};
 
 const SETTLED: Signal<Value> = Signal::new("settled");
@@ -130,4 +131,40 @@ async fn a_remark_that_is_longer_than_its_limit_is_refused_by_name_before_anythi
     let run = engine.local().run(selvedge::RunId::keyed("default", "asks", "k"));
     let said = run.decide("ask", true, "ada", Some(&"x".repeat(100_000))).await.unwrap_err().to_string();
     assert!(said.contains("the comment on `ask` has 100000 bytes, the limit is"), "{said}");
+}
+
+#[tokio::test]
+async fn a_run_that_was_killed_while_it_tidied_up_after_its_end_is_tidied_up_and_leaves_after_its_retention() {
+    let mut text = "selvedge: 1\nname: many\nstages:\n".to_owned();
+    for n in 0..200 {
+        text.push_str(&format!("  - {{ name: ask{n}, mode: approval, depends_on: [], assignees: [\"user:ada\"], expires: 1h }}\n"));
+    }
+    let mut engine = test::Engine::new(App::new().pipeline(parse(&text))).await.unwrap();
+    let run = start(&engine, "many", json!({})).await;
+    let id = run.id();
+    until(&engine, id, "asking", |status| status.waiting.len() == 200).await;
+    engine.settle().await;
+    engine.model().hold();
+    let first = async {
+        while engine.model().held() == 0 {
+            tokio::task::yield_now().await;
+        }
+        // The end is durable; the lists still have its questions.
+        engine.model().release_one();
+    };
+    let (asked, ()) = tokio::join!(run.cancel(), first);
+    asked.unwrap();
+    engine.model().set_stopped(Some("the power is gone"));
+    engine.model().drop_held();
+    engine.settle().await;
+    engine.model().set_stopped(None);
+    engine.kill_and_reopen().await.unwrap();
+    engine.settle().await;
+    assert_eq!(state(&engine, id).await, RunState::Cancelled);
+    assert_eq!(kit::rows(&engine, selvedge_kernel::record::kind::Kind::Ready), 0, "nothing of it is left to do");
+    sound(&engine).await;
+    engine.advance(Duration::from_secs(9 * 86_400)).await;
+    engine.settle().await;
+    assert!(engine.local().run(id).status().await.is_err(), "it has left");
+    assert_eq!(kit::rows(&engine, selvedge_kernel::record::kind::Kind::Run), 0);
 }
