@@ -20,7 +20,7 @@ use crate::directory::{self, Directory, Meta};
 use crate::disk::{Disk, Faults};
 use crate::entry;
 use crate::error::OpenError;
-use crate::log::{Bounds, Desk};
+use crate::log::Bounds;
 use crate::open;
 use crate::options::Options;
 use crate::queue::{Batch, Queue, Task};
@@ -30,9 +30,9 @@ use crate::segment::Pool;
 use crate::still::Still;
 use crate::table::Tables;
 
-/// What the log and readers share.
+/// What the log's thread and readers share.
 pub struct Shared {
-    /// What waits for the log.
+    /// What waits for the log's thread.
     pub queue: Queue,
     /// The rows in memory.
     pub tables: Tables,
@@ -96,7 +96,6 @@ pub struct EmbeddedStore {
 
 struct Inner {
     shared: Arc<Shared>,
-    desk: Arc<Desk>,
     pool: Arc<Pool>,
     meta: Meta,
     cut: Option<String>,
@@ -154,12 +153,10 @@ impl EmbeddedStore {
         let segments = pool.start().map_err(failed)?;
         let carried = Arc::clone(&shared);
         let carrier = named("carrier").spawn(move || carry::run(&carried, tree, &faults)).map_err(failed)?;
-        let desk = Arc::new(Desk::new(log));
-        let written = Arc::clone(&desk);
-        let log = named("log").spawn(move || written.run()).map_err(failed)?;
+        let log = named("log").spawn(move || log.run()).map_err(failed)?;
         let folder = directory.log();
         let running = Mutex::new(Some(Running { log, carrier, segments, lock: directory.lock, folder }));
-        let inner = Inner { shared, desk, pool, meta: directory.meta, cut, running };
+        let inner = Inner { shared, pool, meta: directory.meta, cut, running };
         Ok(EmbeddedStore { inner: Arc::new(inner) })
     }
 
@@ -179,7 +176,8 @@ impl EmbeddedStore {
     /// the log's thread comes to it.
     pub(crate) fn stand_still(&self) -> Result<Still, StoreError> {
         let (reply, answer) = std::sync::mpsc::sync_channel(1);
-        self.inner.desk.push(Task::Still(reply));
+        let refused = self.inner.shared.queue.push(Task::Still(reply));
+        drop(refused);
         answer.recv().map_err(|_| StoreError::Stopped { reason: self.inner.shared.running().err().unwrap_or_else(|| "it is being closed".to_owned()) })
     }
 
@@ -243,13 +241,15 @@ impl Store for EmbeddedStore {
         let today = (self.inner.shared.today)();
         let rest = batch.into_iter().rev().map(|commit| entry::encode(commit, today)).collect();
         let batch = Batch { rest, outcomes: Vec::with_capacity(count), refused: Vec::new(), reply };
-        self.inner.desk.push(Task::Commit(batch));
+        let refused = self.inner.shared.queue.push(Task::Commit(batch));
+        drop(refused);
         Box::pin(async move { answer.await.unwrap_or_else(|| vec![CommitOutcome::Unknown; count]) })
     }
 
     fn claim(&self, shard: ShardId, owner: Owner) -> Boxed<'_, Result<Claim, StoreError>> {
         let (reply, answer) = reply();
-        self.inner.desk.push(Task::Claim { shard, owner, reply });
+        let refused = self.inner.shared.queue.push(Task::Claim { shard, owner, reply });
+        drop(refused);
         Box::pin(async move {
             match answer.await {
                 Some(claim) => Ok(claim),

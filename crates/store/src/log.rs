@@ -1,9 +1,8 @@
-//! The log: whoever has its turn takes what waits, writes it as one group, syncs, applies it to the table, answers. That is
-//! the log's thread; or, when one caller has been alone for a while, that caller's own, which then waits for nobody.
+//! The log's thread: takes what waits, writes it as one group, syncs, applies it to the table, answers.
 
 use bytes::Bytes;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use selvedge_kernel::id::ShardId;
@@ -14,7 +13,7 @@ use crate::carry::Span;
 use crate::embedded::Shared;
 use crate::entry::{self, Encoded};
 use crate::group::{self, HEADER_BYTES, Header};
-use crate::queue::{Batch, Pushed, Task};
+use crate::queue::{Batch, Task};
 use crate::reply::Reply;
 use crate::segment::{Pool, Segment};
 use crate::still::Still;
@@ -24,9 +23,6 @@ use crate::table::Applied;
 pub const GROUP_BYTES: usize = 1024 * 1024;
 /// No group is longer: the last entry that a group takes is at most a whole commit.
 pub const GROUP_MAX_BYTES: usize = 4 * 1024 * 1024;
-
-/// What is longer is left to the log's thread.
-const QUICK_BYTES: usize = 64 * 1024;
 
 /// How long a group is held back when the tree falls behind.
 const SLOW_WAIT: Duration = Duration::from_millis(5);
@@ -50,7 +46,7 @@ impl Default for ShardState {
     }
 }
 
-/// The log, for whoever has the turn.
+/// The state of the log's thread.
 pub struct Log {
     /// What it shares with readers.
     pub shared: Arc<Shared>,
@@ -74,14 +70,6 @@ pub struct Log {
     pub filled: Vec<Arc<Segment>>,
     /// Bytes that the layers had when the span began.
     pub bytes_before: usize,
-    /// The group that is being put together.
-    pub draft: Draft,
-}
-
-/// Where the log lies for the one who has the turn; empty when it has ended.
-pub struct Desk {
-    shared: Arc<Shared>,
-    log: Mutex<Option<Log>>,
 }
 
 /// How much may wait for the tree.
@@ -93,125 +81,46 @@ pub struct Bounds {
     pub log_bytes: u64,
 }
 
-/// Answers that wait for a group.
-#[derive(Default)]
-struct Answers {
-    claims: Vec<(Reply<Claim>, Claim)>,
-    batches: Vec<(Reply<Vec<CommitOutcome>>, Vec<CommitOutcome>)>,
-}
-
 /// A group that is being put together.
 #[derive(Default)]
-pub struct Draft {
+struct Draft {
     buffer: Vec<u8>,
     entries: u32,
     /// Shard, encoded rows and number, where the large values start in the group.
     commits: Vec<(ShardId, (Bytes, u64), usize)>,
-    /// What waits for this group.
-    answers: Answers,
+    /// Answers that wait for this group.
+    claims: Vec<(Reply<Claim>, Claim)>,
+    batches: Vec<(Reply<Vec<CommitOutcome>>, Vec<CommitOutcome>)>,
     /// The batch that goes on in the next group had this many outcomes before this group.
     open_from: usize,
 }
 
-impl Desk {
-    /// Lays it down.
-    #[must_use]
-    pub fn new(log: Log) -> Desk {
-        Desk { shared: Arc::clone(&log.shared), log: Mutex::new(Some(log)) }
-    }
-
-    /// The log's thread: works until the queue is closed and empty, or the disk fails.
-    pub fn run(&self) {
+impl Log {
+    /// Works until the queue is closed and empty, or the disk fails.
+    pub fn run(mut self) {
         let mut tasks = VecDeque::new();
-        while self.shared.queue.wait(&mut tasks)
-            && let Some(answers) = self.turn(&mut tasks)
-        {
-            // First the turn, then the answers: who is alone finds the log at rest when it comes back with its next commit.
-            self.shared.queue.give_back();
-            answers.send();
+        let mut draft = Draft::default();
+        while self.shared.queue.take(&mut tasks) {
+            let room = self.make_room();
+            self.fill(&mut tasks, &mut draft);
+            let written = match room {
+                Ok(()) if draft.entries > 0 => self.write(&mut draft),
+                other => other,
+            };
+            match written {
+                Ok(()) => draft.answer(),
+                Err(reason) => {
+                    self.shared.stop(reason);
+                    draft.answer_unknown();
+                    refuse_all(&mut tasks, draft.open_from);
+                    break;
+                }
+            }
         }
         self.shared.queue.close();
-        self.shared.queue.more(&mut tasks);
-        refuse_all(&mut tasks, 0);
-        drop(self.lock().take());
-    }
-
-    /// Adds a task, and writes it at once if nobody else uses the log.
-    pub fn push(&self, task: Task) {
-        let Pushed::Yours(task) = self.shared.queue.push(task) else {
-            return;
-        };
-        let mut desk = self.lock();
-        match desk.as_mut() {
-            Some(log) if log.is_quick(&task) => {
-                if !log.group(&mut VecDeque::from([task])) {
-                    self.shared.queue.close();
-                }
-                let answers = std::mem::take(&mut log.draft.answers);
-                self.shared.queue.give_back();
-                answers.send();
-            }
-            _ => self.shared.queue.hand_over(task),
+        while self.shared.queue.take(&mut tasks) {
+            refuse_all(&mut tasks, 0);
         }
-    }
-
-    /// Writes what is there, and what comes meanwhile, and gives the answers of the last group; `None` if the disk failed.
-    fn turn(&self, tasks: &mut VecDeque<Task>) -> Option<Answers> {
-        let mut desk = self.lock();
-        let log = desk.as_mut()?;
-        loop {
-            if !log.group(tasks) {
-                return None;
-            }
-            self.shared.queue.more(tasks);
-            let answers = std::mem::take(&mut log.draft.answers);
-            if tasks.is_empty() {
-                return Some(answers);
-            }
-            answers.send();
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Log>> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Log {
-    /// Writes one group, whose answers are then in the draft; `false` if the disk failed, then all tasks are answered.
-    fn group(&mut self, tasks: &mut VecDeque<Task>) -> bool {
-        let mut draft = std::mem::take(&mut self.draft);
-        let room = self.make_room();
-        self.fill(tasks, &mut draft);
-        let written = match room {
-            Ok(()) if draft.entries > 0 => self.write(&mut draft),
-            other => other,
-        };
-        let done = written.is_ok();
-        match written {
-            Ok(()) => {}
-            Err(reason) => {
-                self.shared.stop(reason);
-                std::mem::take(&mut draft.answers).unknown();
-                refuse_all(tasks, draft.open_from);
-            }
-        }
-        self.draft = draft;
-        done
-    }
-
-    /// Whether a task is a small commit that would wait for nothing but the disk: not for a new file, and not for the tree.
-    fn is_quick(&self, task: &Task) -> bool {
-        let Task::Commit(batch) = task else { return false };
-        let length = batch.rest.iter().map(Encoded::bytes).sum::<usize>();
-        let group = (length + 2 * HEADER_BYTES).next_multiple_of(HEADER_BYTES) as u64;
-        let fits = self.tail.as_ref().is_some_and(|(segment, offset)| offset + group <= segment.capacity);
-        let bytes = self.shared.tables.bytes();
-        let progress = self.shared.carrier.progress();
-        length <= QUICK_BYTES
-            && fits
-            && bytes <= self.bytes_before + self.shared.bounds.table_bytes / 4
-            && (progress.waiting == 0 || !self.shared.bounds.near(bytes, progress.log_bytes))
     }
 
     /// Moves tasks into a group, until there are no more or the group is full.
@@ -238,7 +147,7 @@ impl Log {
                         batch.outcomes.push(outcome);
                     }
                     if batch.rest.is_empty() {
-                        draft.answers.batches.push((batch.reply, batch.outcomes));
+                        draft.batches.push((batch.reply, batch.outcomes));
                     } else {
                         draft.open_from = before;
                         tasks.push_front(Task::Commit(batch));
@@ -256,7 +165,7 @@ impl Log {
         state.owner = owner;
         entry::append_claim(&mut draft.buffer, shard, state.epoch, owner);
         draft.entries += 1;
-        draft.answers.claims.push((reply, Claim { epoch: state.epoch, last: state.last }));
+        draft.claims.push((reply, Claim { epoch: state.epoch, last: state.last }));
     }
 
     fn add_commit(&mut self, draft: &mut Draft, refused: &mut Vec<(ShardId, CommitOutcome)>, commit: Encoded) -> CommitOutcome {
@@ -396,18 +305,19 @@ impl Bounds {
     }
 }
 
-impl Answers {
-    fn send(self) {
-        for (reply, claim) in self.claims {
+impl Draft {
+    fn answer(&mut self) {
+        for (reply, claim) in self.claims.drain(..) {
             reply.send(claim);
         }
-        for (reply, outcomes) in self.batches {
+        for (reply, outcomes) in self.batches.drain(..) {
             reply.send(outcomes);
         }
     }
 
-    fn unknown(self) {
-        for (reply, outcomes) in self.batches {
+    fn answer_unknown(&mut self) {
+        self.claims.clear();
+        for (reply, outcomes) in self.batches.drain(..) {
             reply.send(vec![CommitOutcome::Unknown; outcomes.len()]);
         }
     }

@@ -11,7 +11,7 @@ use crate::entry::{self, Entry};
 use crate::error::OpenError;
 use crate::files::{self, Files};
 use crate::group::{self, Group, HEADER_BYTES};
-use crate::log::{Draft, GROUP_MAX_BYTES, Log};
+use crate::log::{GROUP_MAX_BYTES, Log};
 use crate::options::Options;
 use crate::recovery::{self, End, Live, Used};
 use crate::segment::{Pool, Segment};
@@ -61,7 +61,6 @@ pub fn read(directory: &Directory, disk: &Disk, options: &Options, shared: &Arc<
         span: 0,
         filled: Vec::new(),
         bytes_before: 0,
-        draft: Draft::default(),
     };
     let mut cut = None;
     let nexts: Vec<_> = used.iter().skip(1).map(|used| used.first).collect();

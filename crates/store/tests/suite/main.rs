@@ -1,7 +1,6 @@
 //! The one integration-test binary of the store.
 #![allow(clippy::unwrap_used)]
 
-mod alone;
 mod backup;
 mod behind;
 mod carrying;
