@@ -205,11 +205,6 @@ impl Runs {
         !self.performing.is_empty()
     }
 
-    /// Whether a run has more at hand than its share of the last round.
-    pub(crate) fn goes_on(&self) -> bool {
-        !self.runnable.is_empty()
-    }
-
     /// Runs in memory, and attempts of their tasks.
     pub(crate) fn census(&self) -> (usize, usize) {
         (self.active.len(), self.tasks.len())

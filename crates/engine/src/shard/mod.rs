@@ -57,8 +57,6 @@ use crate::wiring::Wiring;
 
 /// How many invocations move in one turn of a shard.
 const ADVANCED_PER_TURN: u32 = 256;
-/// How often runs that have more at hand go on in one turn of a shard, each with its share, behind whatever else can move.
-const ROUNDS_PER_TURN: u32 = 16;
 
 /// What is let out once the commit that it rests on is durable.
 pub(crate) enum Effect {
@@ -361,7 +359,7 @@ impl Shard {
 
     /// One turn: lets out what is durable, fires what is due, and polls what can move.
     pub(crate) async fn turn(&mut self) {
-        let (mut advanced, mut rounds) = (0, 0);
+        let mut advanced = 0;
         loop {
             while let Some(effect) = self.effects.pop_front() {
                 self.perform(effect);
@@ -390,10 +388,6 @@ impl Shard {
                 break;
             }
             if self.effects.is_empty() && self.runnable.is_empty() && !self.runs.performs() {
-                if self.runs.goes_on() && rounds < ROUNDS_PER_TURN {
-                    rounds += 1;
-                    continue;
-                }
                 // A slice of a walk comes when nothing else is left of this turn; its answer is let out in this turn.
                 self.walk_on().await;
                 if self.effects.is_empty() {
