@@ -54,6 +54,10 @@ pub enum Kind {
     Sent = 22,
     /// invocation → the timer of a client's message that is not due yet. Leaves when it fires.
     Delayed = 23,
+    /// invocation, index (u32) of an entry → index of the entry that stands in its place by hand. Leaves when its invocation's retention has passed.
+    Resolved = 26,
+    /// invocation, invocation → that the one was forked from the other. Leaves when its invocation's retention has passed.
+    Fork = 27,
     /// tenant, type, key → a lender: what a limit has given to which shard. Leaves when nothing is lent and its window is empty, or by time when nobody asks again.
     Limit = 28,
     /// run → the run's header. Leaves by retention.

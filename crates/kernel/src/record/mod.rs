@@ -1,6 +1,7 @@
 //! The key layout: every kind of row, its key and its value.
 
 pub mod actor;
+pub mod hand;
 pub mod invocation;
 pub mod key;
 pub mod kind;
