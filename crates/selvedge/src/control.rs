@@ -5,6 +5,7 @@
 //! wait any more. Only the user who owns the socket is answered.
 
 mod backup;
+mod hand;
 mod health;
 mod letters;
 mod perform;
@@ -28,6 +29,7 @@ use tokio::net::UnixStream;
 pub(crate) use backup::{notes_of, write_notes};
 #[cfg(feature = "cli")]
 pub(crate) use perform::{Asker, of_bytes};
+pub use hand::{EditState, Gives};
 pub use perform::{Desk, perform};
 #[cfg(feature = "cli")]
 pub(crate) use runs::{Runs, sentence};
@@ -69,6 +71,53 @@ pub enum Request {
         kind: String,
         /// Its key.
         key: String,
+    },
+    /// The same, each entry with its etag.
+    StateEtags {
+        /// Its type.
+        kind: String,
+        /// Its key.
+        key: String,
+    },
+    /// Change an entry of the state of an actor.
+    EditState(EditState),
+    /// A page of the journal of an invocation.
+    Journal {
+        /// `inv_…`
+        id: String,
+        /// The first entry that is wanted.
+        from: u32,
+    },
+    /// Decide an operation by hand.
+    Resolve {
+        /// `inv_…`
+        id: String,
+        /// Its number.
+        operation: u32,
+        /// What it gives.
+        gives: Gives,
+        /// Why.
+        reason: String,
+    },
+    /// Make a new invocation with a copy of the journal of another one.
+    Fork {
+        /// `inv_…`
+        id: String,
+        /// The first operation that is not taken over.
+        from: Option<u32>,
+        /// Whether it is killed first, if it is blocked.
+        kill_original: bool,
+        /// Why.
+        reason: String,
+        /// The same key, the same fork.
+        key: String,
+    },
+    /// Look again at the blocked invocations that a filter keeps.
+    RetryWhere {
+        /// As `where` is written.
+        filter: String,
+        /// Only say which.
+        dry_run: bool,
     },
     /// Invocations, the newest first.
     Invocations {
@@ -127,6 +176,13 @@ pub enum Request {
     },
     /// What happened to a run.
     RunEvents {
+        /// `run_…`
+        id: String,
+        /// The first number that is wanted.
+        from: u64,
+    },
+    /// What happened to a run so far, a page from a number on.
+    RunJournal {
         /// `run_…`
         id: String,
         /// The first number that is wanted.

@@ -20,12 +20,18 @@ use super::verify::Walk;
 use super::{Answer, Command, Progress, Reply, Shard, VerbError};
 use crate::core::{Request, StepState};
 use crate::verify::Head;
-use crate::why::{Census, Why};
+use crate::why::{Census, Forks, Why};
 
 impl Shard {
     pub(super) async fn inspect(&mut self, command: Command) {
         match command {
-            Command::Invoke { .. } => {}
+            Command::Invoke { .. } | Command::Edit { .. } => {}
+            Command::Resolve { resolve, by, reply } => {
+                let result = self.resolve(*resolve, by).await;
+                self.answer(reply, result);
+            }
+            Command::Fork { fork, by, reply } => self.fork_when_durable(fork, by, reply).await,
+            Command::Journal { id, from, reply } => self.journal_when_durable(id, from, reply).await,
             Command::Signal { target, name, payload, context, key, reply } => {
                 let result = self.signal(target, &name, payload, context, key, Writes::default()).await;
                 self.answer(reply, result);
@@ -110,7 +116,7 @@ impl Shard {
         }
     }
 
-    async fn known_record(&self, id: InvocationId) -> Result<Invocation, VerbError> {
+    pub(super) async fn known_record(&self, id: InvocationId) -> Result<Invocation, VerbError> {
         self.record_in_memory(id).await?.ok_or_else(|| {
             VerbError::new(
                 Consequence::NotFound,
@@ -134,7 +140,7 @@ impl Shard {
         Ok(self.delayed(id).await?.map(|(_, message)| message.target.tenant))
     }
 
-    async fn open_record(&self, id: InvocationId) -> Result<Invocation, VerbError> {
+    pub(super) async fn open_record(&self, id: InvocationId) -> Result<Invocation, VerbError> {
         let record = self.known_record(id).await?;
         if record.status.ended() {
             return Err(VerbError::new(Consequence::Conflict, "ended", format!("{id} has ended already")));
@@ -189,7 +195,7 @@ impl Shard {
         }
     }
 
-    async fn kill(&mut self, id: InvocationId, reason: &str) -> Result<(), VerbError> {
+    pub(super) async fn kill(&mut self, id: InvocationId, reason: &str) -> Result<(), VerbError> {
         let record = self.open_record(id).await?;
         let error = WorkError::new("killed", reason);
         self.end_unstarted(record, Status::Killed, error).await;
@@ -299,6 +305,7 @@ impl Shard {
                 caller: message.context,
                 version: crate::registry::FIRST_VERSION,
                 restarts: Restarts::default(),
+                forks: Forks::default(),
             });
         }
         let record = self.known_record(id).await?;
@@ -319,6 +326,7 @@ impl Shard {
             caller: record.message.context.clone(),
             version: record.version,
             restarts: record.restarts,
+            forks: self.forks_of(id).await?,
         })
     }
 

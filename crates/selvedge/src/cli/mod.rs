@@ -8,6 +8,7 @@ mod call;
 mod check;
 mod doctor;
 mod exit;
+mod hand;
 mod happened;
 mod letters;
 mod print;
