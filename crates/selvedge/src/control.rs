@@ -27,9 +27,9 @@ use tokio::net::UnixStream;
 
 #[cfg(feature = "cli")]
 pub(crate) use backup::{notes_of, write_notes};
+pub use hand::{EditState, Gives};
 #[cfg(feature = "cli")]
 pub(crate) use perform::{Asker, of_bytes};
-pub use hand::{EditState, Gives};
 pub use perform::{Desk, perform};
 #[cfg(feature = "cli")]
 pub(crate) use runs::{Runs, sentence};

@@ -59,16 +59,7 @@ impl Shard {
         let stand_ins = stand_ins(&entries)?;
         let cut = cut(&record, &entries, &stand_ins, fork.from)?;
         let own = &record.message;
-        let message = Message {
-            id: new,
-            input,
-            idempotency_key: None,
-            deadline: None,
-            reply_to: None,
-            parent: None,
-            chain: Vec::new(),
-            ..own.clone()
-        };
+        let message = Message { id: new, input, idempotency_key: None, deadline: None, reply_to: None, parent: None, chain: Vec::new(), ..own.clone() };
         self.room(&message).await?;
         // What must be read is read: from here on nothing refuses it.
         let origin = Origin { from: id, entries: cut as u32, by, reason: fork.reason.clone() };
@@ -148,7 +139,10 @@ impl Shard {
             };
             bytes += payload.len();
             if bytes > limit::FORK_BYTES {
-                let text = format!("what {old} has recorded is more than {} bytes, the limit of what a fork takes over: fork it from an earlier operation", limit::FORK_BYTES);
+                let text = format!(
+                    "what {old} has recorded is more than {} bytes, the limit of what a fork takes over: fork it from an earlier operation",
+                    limit::FORK_BYTES
+                );
                 return Err(VerbError::new(Consequence::Limit, "limit: fork", text));
             }
             payloads.push(payload);

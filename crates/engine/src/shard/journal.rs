@@ -150,9 +150,13 @@ fn line(entry: &Entry) -> JournalLine {
             stands_for: Some(told.stands_for.to_string()),
             from: None,
         }),
-        (Payload::Inline(bytes), OpKind::Forked) => wire::decode::<Origin>("forked entry", bytes)
-            .ok()
-            .map(|told| ByHand { by: told.by, reason: told.reason, supersedes: None, stands_for: None, from: Some(told.from) }),
+        (Payload::Inline(bytes), OpKind::Forked) => wire::decode::<Origin>("forked entry", bytes).ok().map(|told| ByHand {
+            by: told.by,
+            reason: told.reason,
+            supersedes: None,
+            stands_for: None,
+            from: Some(told.from),
+        }),
         _ => None,
     };
     let numbered = header.signature.number != u32::MAX;

@@ -405,7 +405,7 @@ pub struct RetryVerb {
     #[arg(long = "where", value_name = "FILTER")]
     pub filter: Option<String>,
     /// Do it
-    #[arg(long, requires = "filter")]
+    #[arg(long, conflicts_with = "id")]
     pub yes: bool,
 }
 

@@ -3,6 +3,7 @@
 
 mod accept;
 mod behind;
+mod blocked;
 mod bounds;
 mod by_hand;
 mod calls;

@@ -20,13 +20,13 @@ stages:
 ";
 
 /// The command blocks of a page, in order, without the one that only shows what a variable is set to.
-fn commands(page: &str) -> Vec<String> {
+pub fn commands(page: &str) -> Vec<String> {
     let page = std::fs::read_to_string(format!("{}/../../docs/runbooks/{page}.md", env!("CARGO_MANIFEST_DIR"))).unwrap();
     let blocks = page.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap().trim().to_owned());
-    blocks.filter(|block| !["RUN=", "LETTER=", "BACKUP="].iter().any(|set| block.starts_with(set))).collect()
+    blocks.filter(|block| !["RUN=", "LETTER=", "BACKUP=", "INV="].iter().any(|set| block.starts_with(set))).collect()
 }
 
-fn shell(folder: &Folder, run: &str, command: &str) -> Said {
+pub fn shell(folder: &Folder, run: &str, command: &str) -> Said {
     let bin = std::path::Path::new(env!("CARGO_BIN_EXE_selvedge")).parent().unwrap().display().to_string();
     let path = format!("{bin}:{}", std::env::var("PATH").unwrap_or_default());
     let output = Command::new("sh")
@@ -35,6 +35,7 @@ fn shell(folder: &Folder, run: &str, command: &str) -> Said {
         .env("PATH", path)
         .env("RUN", run)
         .env("LETTER", run)
+        .env("INV", run)
         .env("BACKUP", folder.join("backup"))
         .env("RESTORED", folder.join("restored"))
         .output()
