@@ -12,10 +12,11 @@ SEEDS ?= 500
 FROM ?= 1
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test fmt lint shape unit doc kill sim bench scale fuzz schedules
+.PHONY: help demo newcomer test fmt lint shape unit doc kill sim bench scale fuzz schedules
 
 help:
 	@echo "make demo                     the licence audit of our own dependencies, with three kills in the middle"
+	@echo "make newcomer                 the README's ten minutes in a fresh clone, as they stand there, with the time of each part"
 	@echo "make test                     everything that must hold: format, lints, shape, tests, kill loop, demo"
 	@echo "make shape                    does the tree look as DESIGN.md draws it?"
 	@echo "make kill CYCLES=200 SEED=1   kill a bank and a pipeline at random moments, then audit them"
@@ -28,6 +29,11 @@ help:
 demo:
 	@tools/bin/need cargo cc python3
 	@bash examples/licence-audit/demo.sh
+
+# By hand: it builds twice, in a clone of what is committed. What needs no build of its own is a part of `make unit`.
+newcomer:
+	@tools/bin/need cargo cc git python3
+	@tools/bin/newcomer
 
 test: fmt lint shape unit doc
 	@$(MAKE) --no-print-directory sim

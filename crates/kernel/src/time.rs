@@ -38,6 +38,45 @@ impl fmt::Display for Millis {
     }
 }
 
+/// A time as people and other programs read it: RFC 3339 in UTC.
+pub mod text {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    use super::Millis;
+
+    /// Writes it as text.
+    pub fn serialize<S: Serializer>(at: &Millis, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(at)
+    }
+
+    /// Reads what [`serialize`] has written.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Millis, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let at: jiff::Timestamp = text.parse().map_err(de::Error::custom)?;
+        u64::try_from(at.as_millisecond()).map(Millis).map_err(de::Error::custom)
+    }
+
+    /// The same for a time that may be missing.
+    pub mod optional {
+        use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+        use super::Millis;
+
+        #[derive(Serialize, Deserialize)]
+        struct Text(#[serde(with = "super")] Millis);
+
+        /// Writes it as text, or nothing.
+        pub fn serialize<S: Serializer>(at: &Option<Millis>, serializer: S) -> Result<S::Ok, S::Error> {
+            at.map(Text).serialize(serializer)
+        }
+
+        /// Reads what [`serialize`] has written.
+        pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Millis>, D::Error> {
+            Ok(Option::<Text>::deserialize(deserializer)?.map(|text| text.0))
+        }
+    }
+}
+
 /// A day in UTC, counted from 1970-01-01; what may vanish together vanishes on one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Debug)]
 pub struct Day(pub u32);

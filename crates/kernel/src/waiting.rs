@@ -11,21 +11,48 @@ use crate::time::Millis;
 #[serde(tag = "for", rename_all = "snake_case")]
 pub enum Waiting {
     /// A time.
-    Timer { until: Millis },
+    Timer {
+        #[serde(with = "crate::time::text")]
+        until: Millis,
+    },
     /// A signal by name.
-    Signal { name: String, until: Option<Millis> },
+    Signal {
+        name: String,
+        #[serde(with = "crate::time::text::optional")]
+        until: Option<Millis>,
+    },
     /// The answer to a call.
     Call { target: ActorId, handler: String, invocation: InvocationId },
     /// A step or activity that runs now.
-    Step { name: String, attempt: u32, since: Millis },
+    Step {
+        name: String,
+        attempt: u32,
+        #[serde(with = "crate::time::text")]
+        since: Millis,
+    },
     /// The next attempt.
-    RetryAt { name: String, attempt: u32, at: Millis, last_error: String },
+    RetryAt {
+        name: String,
+        attempt: u32,
+        #[serde(with = "crate::time::text")]
+        at: Millis,
+        last_error: String,
+    },
     /// A slot or a token of a throttle.
     Throttle { limit: String, position: u64 },
     /// A breaker that is open.
-    Breaker { target: String, until: Millis },
+    Breaker {
+        target: String,
+        #[serde(with = "crate::time::text")]
+        until: Millis,
+    },
     /// A person.
-    Approval { stage: String, assignees: Vec<String>, expires: Millis },
+    Approval {
+        stage: String,
+        assignees: Vec<String>,
+        #[serde(with = "crate::time::text")]
+        expires: Millis,
+    },
     /// An earlier message of the same actor.
     Behind { invocation: InvocationId },
     /// A shard lease.
@@ -35,7 +62,11 @@ pub enum Waiting {
     /// Something that can run it.
     NoExecutor { activity: String },
     /// Somebody paused it.
-    Paused { by: String, since: Millis },
+    Paused {
+        by: String,
+        #[serde(with = "crate::time::text")]
+        since: Millis,
+    },
     /// The store to catch up.
     StoreBehind,
     /// Its turn in its shard.
@@ -101,5 +132,23 @@ impl Waiting {
             Waiting::Child { invocation } => format!("for its child {invocation}"),
             Waiting::ChildRun { stage, run } => format!("at `{stage}` for its child {run}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_text_for_programs_too_and_come_back_as_they_were() {
+        let at = Millis(1_795_632_622_048);
+        for waiting in
+            [Waiting::Timer { until: at }, Waiting::Signal { name: "s".to_owned(), until: None }, Waiting::Signal { name: "s".to_owned(), until: Some(at) }]
+        {
+            let text = serde_json::to_string(&waiting).unwrap();
+            assert!(!text.contains("1795632622048"), "{text}");
+            assert_eq!(serde_json::from_str::<Waiting>(&text).unwrap(), waiting);
+        }
+        assert_eq!(serde_json::to_string(&Waiting::Timer { until: at }).unwrap(), r#"{"for":"timer","until":"2026-11-25T18:50:22.048Z"}"#);
     }
 }

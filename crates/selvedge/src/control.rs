@@ -12,6 +12,7 @@ mod perform;
 mod runs;
 mod schedules;
 mod server;
+mod why;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -8,7 +8,7 @@ use selvedge_kernel::record::{Writes, key};
 use selvedge_kernel::time::Millis;
 use selvedge_kernel::wire;
 
-use super::Active;
+use super::{Active, OpenCall};
 use crate::shard::{Shard, VerbError};
 
 /// So many stand in one row.
@@ -32,16 +32,20 @@ impl Shard {
             match command {
                 Command::Dispatch(dispatch) => {
                     if let Some(called) = id_of((dispatch.stage, dispatch.item, dispatch.attempt), &dispatch.work) {
-                        active.called.insert((dispatch.stage, dispatch.item), (dispatch.attempt, called));
+                        let handler = match &dispatch.work {
+                            Work::Actor { target, handler } => Some((target.clone(), handler.clone())),
+                            Work::Activity { .. } | Work::Pipeline { .. } => None,
+                        };
+                        active.called.insert((dispatch.stage, dispatch.item), OpenCall { attempt: dispatch.attempt, called, handler });
                     }
                 }
                 Command::AbortStage { stage } => {
-                    gone.extend(active.called.extract_if((*stage, 0)..=(*stage, u32::MAX), |_, _| true).map(|(_, (_, called))| called));
+                    gone.extend(active.called.extract_if((*stage, 0)..=(*stage, u32::MAX), |_, _| true).map(|(_, open)| open.called));
                 }
                 Command::CancelCalls { stage, calls } => gone.extend(calls.iter().filter_map(|(item, attempt, work)| id_of((*stage, *item, *attempt), work))),
                 Command::RunEnded { .. } => {
                     let compiled = active.run.compiled().clone();
-                    gone.extend(active.called.extract_if(.., |(stage, _), _| !Shard::runs_on(&compiled, *stage)).map(|(_, (_, called))| called));
+                    gone.extend(active.called.extract_if(.., |(stage, _), _| !Shard::runs_on(&compiled, *stage)).map(|(_, open)| open.called));
                 }
                 Command::Borrow { .. } | Command::GiveBack { .. } | Command::EnterLine(_) => {}
             }

@@ -14,6 +14,7 @@ use selvedge_kernel::ports::{Put, after_prefix, under};
 use selvedge_kernel::record::key;
 use selvedge_kernel::record::kind::Kind;
 use selvedge_kernel::record::run::{event_key, prefix};
+use selvedge_kernel::record::shard::Called;
 use selvedge_kernel::waiting::Waiting;
 use selvedge_kernel::wire;
 
@@ -21,6 +22,9 @@ use super::memory::unknown;
 use super::turn::LIST;
 use super::{Active, RunCommand, RunEnd, RunEvent, RunSummary, Watcher};
 use crate::shard::{Reply, Shard, VerbError};
+
+/// How many open calls to actors a status shows.
+const CALLS_SHOWN: usize = 3;
 
 impl Shard {
     pub(crate) async fn run_command(&mut self, command: RunCommand) {
@@ -79,6 +83,13 @@ impl Shard {
     async fn run_status(&mut self, id: RunId, tenant: &str) -> Result<RunStatus, VerbError> {
         let active = self.take_run(id, tenant).await?;
         let mut status = active.run.status();
+        let open = active.called.values().filter_map(|open| match (&open.called, &open.handler) {
+            (Called::Actor(invocation), Some((target, handler))) => {
+                Some(Waiting::Call { target: target.clone(), handler: handler.clone(), invocation: *invocation })
+            }
+            _ => None,
+        });
+        status.waiting.extend(open.take(CALLS_SHOWN));
         self.keep(active);
         for waiting in &mut status.waiting {
             if let Waiting::Throttle { limit, position } = waiting

@@ -19,6 +19,9 @@ use crate::shard::{Alarm, Shard, VerbError};
 /// Compiled definitions that no run in memory uses and that are kept all the same.
 const DEFINITIONS: usize = 64;
 
+/// How many runs come in line in one turn after an opening.
+const RECOVERED_PER_TURN: usize = 16;
+
 /// So many times longer than one that only waits stays a run that waits for the answers of actors.
 const CALLS_STAY: u32 = 60;
 
@@ -91,6 +94,15 @@ impl Shard {
     pub(super) async fn activate_run(&mut self, id: RunId) -> Result<(), VerbError> {
         if self.runs.active.contains_key(&id) {
             return Ok(());
+        }
+        if let Some(number) = self.runs.to_recover.remove(&id) {
+            self.recover_run(id, number).await?;
+            return match (self.runs.active.contains_key(&id), self.runs.damaged.get(&id)) {
+                (true, _) => Ok(()),
+                (false, Some(error)) => Err(error.clone()),
+                // One that had ended has left memory again.
+                (false, None) => self.read_run(id).await.map(drop),
+            };
         }
         let mut read = self.read_run(id).await?;
         read.ready = self.runs.left_ready.remove(&id);
@@ -174,8 +186,31 @@ impl Shard {
         self.runs.damaged.insert(id, error);
     }
 
+    /// Notes a run that had work in flight when the last owner ended: it comes in when it is its turn, or with the first who
+    /// asks for it.
+    pub(crate) fn line_up_run(&mut self, id: RunId, number: u64) {
+        match self.runs.to_recover.insert(id, number) {
+            Some(older) => self.leave_ready(older),
+            None => self.runs.in_line.push_back(id),
+        }
+    }
+
+    /// Brings in some of those that wait in line since the opening: what others ask meanwhile comes between.
+    pub(super) async fn recover_runs(&mut self) -> Result<(), VerbError> {
+        let mut came = 0;
+        while came < RECOVERED_PER_TURN
+            && let Some(id) = self.runs.in_line.pop_front()
+        {
+            if let Some(number) = self.runs.to_recover.remove(&id) {
+                came += 1;
+                self.recover_run(id, number).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Activates a run that had work in flight when the last owner ended.
-    pub(crate) async fn recover_run(&mut self, id: RunId, number: u64) -> Result<(), VerbError> {
+    async fn recover_run(&mut self, id: RunId, number: u64) -> Result<(), VerbError> {
         let found = match self.read_run(id).await {
             Ok(read) => Some(read),
             Err(error) if error.code == "unknown_run" => None,

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use selvedge_kernel::auth::AuthorizationContext;
 use selvedge_kernel::error::WorkError;
-use selvedge_kernel::id::RunId;
+use selvedge_kernel::id::{ActorId, RunId};
 use selvedge_kernel::journal::Hash32;
 use selvedge_kernel::machine::RunState;
 use selvedge_kernel::pipeline::compiled::Compiled;
@@ -127,11 +127,19 @@ struct Active {
     /// Commits decided whose commands are not performed yet.
     unperformed: u32,
     /// Whom the attempts of its tasks have called, or will when the commit that says so is durable.
-    called: BTreeMap<(u16, u32), (u32, Called)>,
+    called: BTreeMap<(u16, u32), OpenCall>,
     /// When it wants a turn although nothing happens.
     wake: Option<Millis>,
     /// Since when it rests, and the wake-up after which it leaves memory.
     rests: Option<(Millis, (Millis, u64))>,
+}
+
+/// A call of an attempt whose answer is not here yet.
+struct OpenCall {
+    attempt: u32,
+    called: Called,
+    /// The handler, if it is one of an actor.
+    handler: Option<(ActorId, String)>,
 }
 
 /// One attempt in this process, or a call that is under way.
@@ -172,6 +180,10 @@ pub(crate) struct Runs {
     definitions: HashMap<Hash32, Arc<Compiled>>,
     /// Ready rows of runs that have left memory and are in flight all the same.
     left_ready: HashMap<RunId, u64>,
+    /// Runs that were in flight when the last owner ended and have not come in since, and their ready rows.
+    to_recover: HashMap<RunId, u64>,
+    /// The same, in the order in which they come.
+    in_line: VecDeque<RunId>,
     /// Runs whose rows do not fit each other, and how.
     damaged: HashMap<RunId, VerbError>,
 }
@@ -184,7 +196,7 @@ impl Runs {
 
     /// Whether a run wants a turn now.
     pub(crate) fn has_work(&self) -> bool {
-        !self.runnable.is_empty() || !self.performing.is_empty()
+        !self.runnable.is_empty() || !self.performing.is_empty() || !self.in_line.is_empty()
     }
 
     /// Whether something that is durable waits to be done.

@@ -79,7 +79,7 @@ impl Shard {
         let now = self.head.time.max(self.tick.wall);
         self.limits.borrower.started((run, stage, item));
         let deadline = timeout_ms.map(|ms| now.after(Duration::from_millis(ms)));
-        if !matches!(work, Work::Activity { .. }) && active.called.get(&(stage, item)).is_none_or(|(called, _)| *called != attempt) {
+        if !matches!(work, Work::Activity { .. }) && active.called.get(&(stage, item)).is_none_or(|open| open.attempt != attempt) {
             // It was given up, or has answered, since this was decided.
             return Ok(());
         }
@@ -151,7 +151,7 @@ impl Shard {
     /// Forgets an attempt that has ended; false if it is not the one under way.
     pub(super) fn forget_task(&mut self, task: (RunId, u16, u32), attempt: u32) -> bool {
         if let Some(active) = self.runs.active.get_mut(&task.0)
-            && active.called.get(&(task.1, task.2)).is_some_and(|(called, _)| *called == attempt)
+            && active.called.get(&(task.1, task.2)).is_some_and(|open| open.attempt == attempt)
         {
             active.called.remove(&(task.1, task.2));
         }

@@ -18,6 +18,8 @@ use crate::shard::{Effect, Shard, VerbError};
 const ROOM: Room = Room { ops: 84, bytes: Room::WHOLE.bytes };
 /// Bytes after which no further end joins a commit: one end may add a row of 64 KiB and its failed attempts.
 const ENDS_BYTES: usize = 1280 * 1024;
+/// How many ends, answers and timers of one run a turn of its shard takes: the other runs of the shard come in between.
+const INPUTS_PER_TURN: usize = 64;
 /// The list of runs.
 pub(super) const LIST: u8 = b'r';
 /// The token of the timer that removes an ended run.
@@ -46,6 +48,10 @@ impl Shard {
                 self.halt(error);
                 return;
             }
+        }
+        if let Err(error) = self.recover_runs().await {
+            self.halt(error);
+            return;
         }
         let now = self.now();
         while let Some(&(at, id)) = self.runs.wakes.first()
@@ -80,6 +86,7 @@ impl Shard {
         self.runs.runnable.clear();
         self.runs.marks.clear();
         self.runs.wakes.clear();
+        self.runs.in_line.clear();
     }
 
     /// Moves a run on by a turn, and keeps it.
@@ -133,17 +140,20 @@ impl Shard {
         self.keep(active);
     }
 
-    /// Applies all that is at hand and decides what follows, in as many commits as that takes. Gives true if there is
-    /// more to do at once.
+    /// Applies what is at hand, up to a turn's share, and decides what follows, in as many commits as that takes. Gives true if there
+    /// is more to do at once.
     async fn run_on(&mut self, active: &mut Active, first: Effects) -> Result<bool, VerbError> {
         let mut effects = first;
+        let mut taken = 0;
         let widest = active.run.most_ops_of_an_end() + 1;
         loop {
             let now = self.now();
             while effects.ops() + widest <= ROOM.ops
                 && effects.bytes() < ENDS_BYTES
+                && taken < INPUTS_PER_TURN
                 && let Some(input) = active.inputs.pop_front()
             {
+                taken += 1;
                 // Ends, answers and timers: a run that has ended drops them, none is refused.
                 if let Ok(more) = active.run.apply(input, now) {
                     effects.append(more);
@@ -161,6 +171,8 @@ impl Shard {
                 self.supply(active, requests).await?;
             } else if active.inputs.is_empty() {
                 return Ok(more);
+            } else if taken >= INPUTS_PER_TURN {
+                return Ok(true);
             }
         }
     }

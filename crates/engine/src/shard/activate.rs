@@ -356,7 +356,7 @@ impl Shard {
                     self.kept_ready.insert(id, number);
                     self.in_line.push_back((id, number));
                 }
-                Ready::Run(id) => self.recover_run(id, number).await?,
+                Ready::Run(id) => self.line_up_run(id, number),
             }
         }
         self.recover_in_line().await

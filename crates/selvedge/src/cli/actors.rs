@@ -84,7 +84,10 @@ pub async fn invocations(common: &Common, app: App, verb: Invocations) -> Result
 /// `why ID`
 pub async fn why(common: &Common, app: App, id: String) -> Result<Code, Stop> {
     let why = ask_once(common, app, Tasks::Leave, Request::Why { id }).await?;
-    print::result(common.output, &why, || text(&why["sentence"]))?;
+    print::result(common.output, &why, || {
+        let then = why["then"].as_array().into_iter().flatten().map(|below| format!("\n  {}", text(&below["sentence"])));
+        [text(&why["sentence"])].into_iter().chain(then).collect()
+    })?;
     Ok(Code::Done)
 }
 

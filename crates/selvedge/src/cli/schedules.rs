@@ -1,7 +1,7 @@
 //! `schedules …`
 
 use selvedge_engine::wiring::Tasks;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::control::{Request, SteerSchedule};
@@ -32,7 +32,10 @@ pub async fn schedules(common: &Common, app: App, verb: Schedules) -> Result<Cod
         SteerSchedule::Remove => "it is removed, until a process opens the data directory with its pipeline again".to_owned(),
         SteerSchedule::Pause | SteerSchedule::Resume => text(&answer["sentence"]),
     };
-    done(common, &what)?;
+    match steer {
+        SteerSchedule::Fire => print::result(common.output, &json!({ "ok": true, "run": answer["run"] }), || what)?,
+        _ => done(common, &what)?,
+    }
     if !held {
         print::note("nobody holds the data directory: schedules fire, and runs go on, while a process holds it");
     }

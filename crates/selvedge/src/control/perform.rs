@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 
 use super::runs::Runs;
 use super::schedules::Schedules;
+use super::why::{Place, why};
 use super::{Invoke, Problem, Request};
 
 /// What a data directory is worked with by the process that holds it.
@@ -80,8 +81,7 @@ pub async fn perform(desk: &Desk, request: Request) -> Result<Value, Problem> {
             engine.retry(asker.work(Action::Control, &id)?, invocation_id(&id)?).await?;
             Ok(Value::Null)
         }
-        Request::Why { id } if id.starts_with(RunId::PREFIX) => Runs(asker).why(&id).await,
-        Request::Why { id } if id.starts_with(InvocationId::PREFIX) => asker.why(&id).await,
+        Request::Why { id } if id.starts_with(RunId::PREFIX) || id.starts_with(InvocationId::PREFIX) => why(asker, id).await,
         Request::Why { id } => Err(no_work(&id)),
         Request::Await { id } => answer(engine.result(asker.work(Action::Read, &id)?, invocation_id(&id)?, true).await?),
         Request::Invocations { all } => asker.invocations(if all { Listed::All } else { Listed::Open }).await,
@@ -159,9 +159,9 @@ impl Asker<'_> {
         Ok(shown)
     }
 
-    async fn why(&self, id: &str) -> Result<Value, Problem> {
+    pub(super) async fn place(&self, id: &str) -> Result<Place, Problem> {
         let why = self.engine.why(self.work(Action::Read, id)?, invocation_id(id)?).await?;
-        Ok(json!({ "id": id, "sentence": why.sentence(), "status": why.status, "waiting": why.waiting, "last_error": why.last_error }))
+        Ok(Place { sentence: why.sentence(), status: value(&why.status)?, last_error: value(&why.last_error)?, waiting: why.waiting })
     }
 }
 

@@ -4,7 +4,6 @@ use selvedge_engine::{Again, Retry, RunControl, RunEnd, RunSummary};
 use selvedge_kernel::auth::{Action, Resource};
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::id::{IdError, RunId};
-use selvedge_kernel::limit::CALL_DEPTH;
 use selvedge_kernel::machine::{RunState, StageState};
 use selvedge_kernel::pipeline::run::{Decision as Answered, RunStatus};
 use selvedge_kernel::record::run::{Event, Happening};
@@ -13,6 +12,7 @@ use selvedge_kernel::waiting::Waiting;
 use serde_json::{Value, json};
 
 use super::perform::{Asker, of_bytes, text_of, value};
+use super::why::Place;
 use super::{Decision, Problem, Steer};
 
 /// Asks about runs.
@@ -61,19 +61,11 @@ impl Runs<'_> {
         Ok(shown)
     }
 
-    pub(super) async fn why(&self, id: &str) -> Result<Value, Problem> {
+    pub(super) async fn place(&self, id: &str) -> Result<Place, Problem> {
         let status = self.status(id).await?;
         let reason = self.past(id, &status).await?.reason;
-        let mut told = ended_because(&status, reason.as_deref());
-        // What it waits for, to the end: runs above runs are bounded by the depth of calls.
-        let mut next = waited_for(&status);
-        for _ in 0..CALL_DEPTH {
-            let Some(run) = next else { break };
-            let Ok(below) = self.status(&run.to_string()).await else { break };
-            told = format!("{told} {}", sentence(&below));
-            next = waited_for(&below);
-        }
-        Ok(json!({ "id": id, "sentence": told, "status": status.state, "waiting": status.waiting, "last_error": status.error }))
+        let sentence = ended_because(&status, reason.as_deref());
+        Ok(Place { sentence, status: json!(status.state), last_error: json!(status.error), waiting: status.waiting })
     }
 
     /// What of a run stands in its events alone: the reason of a cancel, and the tasks that failed.
@@ -161,13 +153,6 @@ impl Runs<'_> {
 }
 
 /// The first run that a run waits for.
-fn waited_for(status: &RunStatus) -> Option<RunId> {
-    status.waiting.iter().find_map(|waits| match waits {
-        Waiting::ChildRun { run, .. } => Some(*run),
-        Waiting::RunLimit { holder, .. } => Some(*holder),
-        _ => None,
-    })
-}
 
 /// Failed tasks that are shown.
 const FAILURES: usize = 100;

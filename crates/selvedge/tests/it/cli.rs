@@ -640,3 +640,34 @@ fn every_json_shape_uses_one_word_for_one_thing() {
     assert!(!shapes.contains("state"), "{shapes}");
     assert_snapshot!(shapes);
 }
+
+#[test]
+fn why_follows_what_a_run_waits_for_to_the_end() {
+    let folder = folder(NOTES);
+    folder.write(
+        "app.yaml",
+        "actors:\n  tally:\n    handlers:\n      count: { exec: [sh, -c, 'cat > /dev/null; until test -e go; do sleep 0.05; done; echo ''{\"result\": 1}'''], persistent: false }\npipelines: [below.yaml]\n",
+    );
+    folder.write("below.yaml", "selvedge: 1\nname: below\nstages:\n  - { name: ask, call: { actor: tally, key: a, handler: count } }\n");
+    folder.write("above.yaml", "selvedge: 1\nname: above\nstages:\n  - { name: down, call: { pipeline: below } }\n");
+    let running = folder.start(&["run", "above.yaml"]);
+    let above = |folder: &Folder| {
+        let said = folder.selvedge(&["runs", "list", "-o", "json"]);
+        let runs: serde_json::Value = serde_json::from_str(&said.out).ok()?;
+        let found = runs.as_array().into_iter().flatten().find(|run| run["pipeline"] == "above")?["id"].as_str()?.to_owned();
+        Some(found)
+    };
+    let then = |folder: &Folder| above(folder).map(|run| folder.json(&["why", &run])["then"].clone());
+    folder.until("the call of the run below", |folder| then(folder).is_some_and(|then| then.as_array().is_some_and(|then| then.len() == 2)));
+    let run = above(&folder).unwrap();
+    let told = folder.selvedge(&["why", &run]).out;
+    let lines: Vec<&str> = told.lines().collect();
+    assert!(lines[0].contains("(above) waits") && lines[1].contains("(below) waits") && lines[2].contains("tally/a.count"), "{told}");
+    assert!(lines[2].contains("waits for `count`, attempt 1"), "{told}");
+    // For programs the times are text, as everywhere else.
+    let call = then(&folder).unwrap()[1]["id"].as_str().unwrap().to_owned();
+    let why = folder.json(&["why", &call]);
+    assert!(why["waiting"][0]["since"].as_str().is_some_and(|since| since.ends_with('Z')), "{why}");
+    folder.write("go", "");
+    assert_eq!(folder.end(running).code, 0);
+}

@@ -30,3 +30,15 @@ fn the_order_is_the_one_of_the_kernels_whole_programs_word_for_word() {
     let without: String = whole.lines().filter(|line| !line.trim_start().starts_with("breaker:")).map(|line| format!("{line}\n")).collect();
     assert_eq!(ours, without);
 }
+
+#[test]
+fn documents_of_the_example_go_through_a_kill_an_approval_an_escalation_and_their_schedule() {
+    let out = tried("document-intake");
+    assert!(!out.contains('✗') && out.contains("role:records is asked"), "{out}");
+}
+
+#[test]
+fn the_document_intake_is_the_one_of_the_kernels_whole_programs_word_for_word() {
+    let whole = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernel/tests/data/whole/document_intake.yaml")).unwrap();
+    assert_eq!(std::fs::read_to_string(example("document-intake").join("pipeline.yaml")).unwrap(), whole);
+}

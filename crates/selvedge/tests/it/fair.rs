@@ -193,3 +193,65 @@ async fn thousands_of_one_tenant_do_not_keep_another_tenant_waiting() {
     engine.settle().await;
     kit::sound(&engine).await;
 }
+
+const TASK: selvedge::Activity<u64, u64> = selvedge::Activity::new("task");
+
+/// Keys under which the runs of a pipeline lie in one shard.
+fn run_keys_of_one_shard(pipeline: &str, shard: ShardId, count: usize) -> Vec<String> {
+    let of = |key: &String| selvedge::RunId::keyed("default", pipeline, key).0.hash.shard(64);
+    (0..).map(|n: u32| format!("k{n}")).filter(|key| of(key) == shard).take(count).collect()
+}
+
+#[tokio::test]
+async fn runs_of_a_reopened_shard_come_back_bit_by_bit_each_once_and_one_that_is_asked_for_comes_before_its_turn() {
+    let text = "selvedge: 1\nname: one\ninput: { n: { type: integer } }\nstages:\n  - { name: task, call: task, input: \"${input.n}\" }\noutput: ${stages.task.output}\n";
+    let gate = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+    let opened = gate.clone();
+    let started = kit::Notes::default();
+    let noted = started.clone();
+    let app = App::new().pipeline(super::runs::parse(text)).activity(TASK, async move |_: selvedge::Attempt, n: u64| {
+        noted.add(n.to_string());
+        opened.acquire().await.unwrap().forget();
+        Ok(n)
+    });
+    let mut engine = test::Engine::new(app).await.unwrap();
+    let mut ids = Vec::new();
+    for (n, key) in run_keys_of_one_shard("one", ShardId(9), 100).into_iter().enumerate() {
+        ids.push(engine.local().start("one", serde_json::json!({ "n": n })).idempotency_key(key).await.unwrap().id());
+    }
+    engine.settle().await;
+    assert_eq!(started.all().len(), 100);
+    engine.kill_and_reopen().await.unwrap();
+    // The last in line is told to end, whether or not its turn has come.
+    engine.local().run(ids[99]).cancel().await.unwrap();
+    engine.settle().await;
+    let again = started.all().split_off(100);
+    assert!(again.len() == 99 || again.len() == 100 && again[99] != "99", "{again:?}");
+    let census = kit::census(&engine).await;
+    assert_eq!((census.runs, kit::rows(&engine, Kind::Ready)), (99, 99));
+    gate.add_permits(300);
+    for (n, id) in ids.iter().enumerate().take(99) {
+        assert_eq!(engine.local().run(*id).result::<u64>().await.unwrap(), n as u64);
+    }
+    engine.settle().await;
+    assert_eq!(super::runs::state(&engine, ids[99]).await, selvedge_kernel::machine::RunState::Cancelled);
+    assert_eq!(kit::rows(&engine, Kind::Ready), 0);
+    kit::sound(&engine).await;
+}
+
+#[tokio::test]
+async fn a_wide_run_does_not_keep_a_small_one_of_its_shard_waiting() {
+    let wide = "selvedge: 1\nname: wide\nstages:\n  - { name: each, mode: scatter, over: input.list, call: task, input: \"${item}\" }\n";
+    let wide = wide.replace("stages:", "input: { list: { type: array } }\nstages:");
+    let small = "selvedge: 1\nname: small\nstages:\n  - { name: task, call: task, input: 1 }\n";
+    let app = App::new().pipeline(super::runs::parse(&wide)).pipeline(super::runs::parse(small)).activity(TASK, async |_: selvedge::Attempt, n: u64| Ok(n));
+    let engine = test::Engine::new(app).await.unwrap();
+    let key = |pipeline: &str| run_keys_of_one_shard(pipeline, ShardId(3), 1).remove(0);
+    let list: Vec<u64> = (0..20_000).collect();
+    let wide = engine.local().start("wide", serde_json::json!({ "list": list })).idempotency_key(key("wide")).await.unwrap();
+    let small = engine.local().start("small", serde_json::json!({})).idempotency_key(key("small")).await.unwrap();
+    small.result::<serde_json::Value>().await.unwrap();
+    let done = wide.status().await.unwrap().stages[0].done;
+    assert!(done < 10_000, "{done} tasks of the wide run came before the one of the small run");
+    wide.result::<serde_json::Value>().await.unwrap();
+}

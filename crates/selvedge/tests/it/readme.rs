@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::rig::Folder;
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
@@ -30,22 +32,38 @@ fn block(page: &str, language: &str, with: &str) -> String {
     blocks.into_iter().find(|text| text.contains(with)).unwrap_or_else(|| panic!("the README has no {language} block with `{with}`"))
 }
 
+fn page() -> String {
+    std::fs::read_to_string(root().join("README.md")).unwrap()
+}
+
 #[test]
 fn the_ten_minutes_of_the_readme_work_as_they_are_written() {
-    let page = std::fs::read_to_string(root().join("README.md")).unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::copy(root().join("clients/python/selvedge.py"), folder.path().join("selvedge.py")).unwrap();
-    std::fs::write(folder.path().join("measure.py"), block(&page, "python", "@activity(\"measure\")")).unwrap();
-    std::fs::write(folder.path().join("pipeline.yaml"), block(&page, "yaml", "name: lengths")).unwrap();
-    let binary = PathBuf::from(env!("CARGO_BIN_EXE_selvedge"));
-    let path = format!("{}:{}", binary.parent().unwrap().display(), std::env::var("PATH").unwrap_or_default());
-    let commands = block(&page, "sh", "selvedge run pipeline.yaml");
-    let done = Command::new("sh").args(["-eu", "-c", &commands]).current_dir(folder.path()).env("PATH", path).output().unwrap();
+    let done = Command::new("python3").arg(root().join("tools/bin/newcomer")).args(["--binary", env!("CARGO_BIN_EXE_selvedge")]).output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
-    assert!(done.status.success(), "{out}\n{err}");
-    let json = &out[out.find("[\n").or(out.find('[')).unwrap_or_else(|| panic!("{out}\n{err}"))..];
-    let value: serde_json::Value = serde_json::from_str(json.trim()).unwrap_or_else(|error| panic!("{error}: {out}"));
-    assert_eq!(value[0]["word"], "warp");
-    assert_eq!(value[1]["letters"], 4);
-    assert_ne!(value[0]["key"], value[1]["key"]);
+    assert!(done.status.success() && out.contains("the newcomer's clock"), "{out}\n{err}");
+}
+
+#[test]
+fn the_workers_on_the_first_screen_do_the_work_of_the_readmes_pipeline() {
+    let page = page();
+    let pipeline = block(&page, "yaml", "name: measures");
+    for (language, worker, client) in [("python", "measure.py", "python/selvedge.py"), ("js", "measure.mjs", "node/selvedge.mjs")] {
+        let folder = Folder::new();
+        let program = if language == "js" { "node" } else { "python3" };
+        std::fs::copy(root().join("clients").join(client), folder.join(client.rsplit('/').next().unwrap())).unwrap();
+        folder.write(worker, &block(&page, language, "activity"));
+        folder.write("pipeline.yaml", &pipeline.replace("[python3, measure.py]", &format!("[{program}, {worker}]")));
+        let value = folder.json(&["run", "pipeline.yaml", "--input", r#"{"words": ["warp", "weft"]}"#]);
+        let output = &value["output"];
+        assert_eq!((&output[0]["word"], &output[1]["letters"]), (&"warp".into(), &4.into()), "{value}");
+        assert_ne!(output[0]["key"], output[1]["key"]);
+    }
+}
+
+#[test]
+fn the_handler_on_the_first_screen_is_the_one_that_a_newcomer_runs() {
+    let page = page();
+    let short: Vec<String> = block(&page, "rust", "async fn greet").lines().map(|line| line.split("  //").next().unwrap().trim().to_owned()).collect();
+    let whole: Vec<String> = block(&page, "rust", "fn main").lines().map(|line| line.trim().to_owned()).collect();
+    assert!(whole.windows(short.len()).any(|lines| lines == short), "{short:#?}");
 }

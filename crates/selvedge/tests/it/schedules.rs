@@ -314,6 +314,8 @@ fn schedules_of_the_application_are_listed_paused_resumed_and_fired_through_the_
     let fired = folder.selvedge(&["schedules", "fire", "nightly"]);
     assert!(fired.out.contains("it started run_"), "{} {}", fired.out, fired.err);
     assert_eq!(folder.json(&["runs", "list"]).as_array().map(Vec::len), Some(2));
+    let again = folder.json(&["schedules", "fire", "nightly"]);
+    assert!(again["run"].as_str().is_some_and(|run| run.starts_with("run_")), "{again}");
     let unknown = folder.selvedge(&["schedules", "fire", "nigthly"]);
     assert_eq!(unknown.code, 64, "{}", unknown.err);
     assert!(unknown.err.contains("the pipeline `nigthly` has no schedule here"), "{}", unknown.err);

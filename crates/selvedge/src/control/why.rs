@@ -1,0 +1,58 @@
+//! Why something is where it is, and why that which it waits for is, to the end.
+
+use selvedge_kernel::id::RunId;
+use selvedge_kernel::limit::CALL_DEPTH;
+use selvedge_kernel::waiting::Waiting;
+use serde_json::{Value, json};
+
+use super::Problem;
+use super::perform::Asker;
+use super::runs::Runs;
+
+/// One edge of the way.
+pub(super) struct Place {
+    pub sentence: String,
+    pub status: Value,
+    pub waiting: Vec<Waiting>,
+    pub last_error: Value,
+}
+
+impl Place {
+    /// Of what this waits for, the first that waits for something itself.
+    fn next(&self) -> Option<String> {
+        self.waiting.iter().find_map(|waiting| match waiting {
+            Waiting::Call { invocation, .. } | Waiting::Behind { invocation } | Waiting::Child { invocation } => Some(invocation.to_string()),
+            Waiting::ChildRun { run, .. } | Waiting::RunLimit { holder: run, .. } => Some(run.to_string()),
+            _ => None,
+        })
+    }
+}
+
+async fn place(asker: Asker<'_>, id: &str) -> Result<Place, Problem> {
+    if id.starts_with(RunId::PREFIX) { Runs(asker).place(id).await } else { asker.place(id).await }
+}
+
+/// The place of an invocation or a run, and those on the way to the end of its wait.
+pub(super) async fn why(asker: Asker<'_>, id: String) -> Result<Value, Problem> {
+    let first = place(asker, &id).await?;
+    let (mut seen, mut then) = (vec![id.clone()], Vec::new());
+    let mut next = first.next();
+    while let Some(below) = next.take() {
+        if seen.contains(&below) {
+            then.push(json!({ "id": below, "sentence": format!("{below} is on this way already: they wait for each other; cancel or kill one of them") }));
+            break;
+        }
+        if seen.len() >= CALL_DEPTH {
+            then.push(json!({ "id": below, "sentence": format!("{below}, and so on: ask `selvedge why {below}`") }));
+            break;
+        }
+        // Ended and gone in between, it is waited for no more.
+        let Ok(found) = place(asker, &below).await else { break };
+        next = found.next();
+        then.push(json!({ "id": below, "sentence": found.sentence }));
+        seen.push(below);
+    }
+    Ok(json!({
+        "id": id, "sentence": first.sentence, "status": first.status, "waiting": first.waiting, "last_error": first.last_error, "then": then,
+    }))
+}
