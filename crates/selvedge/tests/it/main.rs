@@ -52,3 +52,4 @@ mod state;
 mod transitions;
 mod versions;
 mod waits;
+mod ways;
