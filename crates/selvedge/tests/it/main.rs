@@ -57,3 +57,4 @@ mod state;
 mod transitions;
 mod versions;
 mod waits;
+mod ways;
