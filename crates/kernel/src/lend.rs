@@ -12,6 +12,8 @@
 //! queue is forgotten (the tasks ask again), and starts that were under way count from that moment on. Messages of an
 //! earlier life change nothing.
 
+mod guard;
+
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -19,6 +21,8 @@ use crate::id::{ActorId, ShardId};
 use crate::pipeline::throttle::{Gate, Slice};
 use crate::policy::Throttle;
 use crate::time::Millis;
+
+pub use guard::{Guard, GuardRow, Outcomes};
 
 /// The built-in type of actors that are limits.
 pub const KIND: &str = "limit";
@@ -220,40 +224,42 @@ enum Standing {
 
 /// One limit at a borrower.
 #[derive(Clone, Debug)]
-struct AtHand<T> {
-    throttle: Throttle,
+struct AtHand<T, P> {
+    policy: P,
     waiting: VecDeque<T>,
     /// Tasks that have asked, and are not done.
     tasks: u32,
     report: Report,
+    outcomes: Outcomes,
+}
+
+impl<T, P: Clone> AtHand<T, P> {
+    fn new(policy: &P) -> AtHand<T, P> {
+        AtHand { policy: policy.clone(), waiting: VecDeque::new(), tasks: 0, report: Report::default(), outcomes: Outcomes::default() }
+    }
 }
 
 /// All limits that the tasks of one shard need, in memory: tasks that ask again after a restart are new ones.
 #[derive(Clone, Debug)]
-pub struct Borrower<T> {
-    limits: BTreeMap<ActorId, AtHand<T>>,
+pub struct Borrower<T, P> {
+    limits: BTreeMap<ActorId, AtHand<T, P>>,
     tasks: BTreeMap<T, (ActorId, Standing)>,
     /// Limits with something to report.
     reports: BTreeSet<ActorId>,
 }
 
-impl<T: Ord + Copy> Default for Borrower<T> {
-    fn default() -> Borrower<T> {
+impl<T: Ord + Copy, P> Default for Borrower<T, P> {
+    fn default() -> Borrower<T, P> {
         Borrower { limits: BTreeMap::new(), tasks: BTreeMap::new(), reports: BTreeSet::new() }
     }
 }
 
-impl<T: Ord + Copy> Borrower<T> {
+impl<T: Ord + Copy, P: Clone> Borrower<T, P> {
     /// A task needs a permit. One that has asked before and was not done with gives that one back first.
-    pub fn ask(&mut self, task: T, limit: ActorId, throttle: Throttle) {
+    pub fn ask(&mut self, task: T, limit: ActorId, policy: P) {
         self.done(task);
-        let at = self.limits.entry(limit.clone()).or_insert_with(|| AtHand {
-            throttle: throttle.clone(),
-            waiting: VecDeque::new(),
-            tasks: 0,
-            report: Report::default(),
-        });
-        at.throttle = throttle;
+        let at = self.limits.entry(limit.clone()).or_insert_with(|| AtHand::new(&policy));
+        at.policy = policy;
         at.waiting.push_back(task);
         at.tasks += 1;
         at.report.want += 1;
@@ -262,13 +268,8 @@ impl<T: Ord + Copy> Borrower<T> {
     }
 
     /// Permits have come. Gives the tasks that may start; what nobody waits for goes back.
-    pub fn granted(&mut self, limit: &ActorId, throttle: &Throttle, permits: u32) -> Vec<T> {
-        let at = self.limits.entry(limit.clone()).or_insert_with(|| AtHand {
-            throttle: throttle.clone(),
-            waiting: VecDeque::new(),
-            tasks: 0,
-            report: Report::default(),
-        });
+    pub fn granted(&mut self, limit: &ActorId, policy: &P, permits: u32) -> Vec<T> {
+        let at = self.limits.entry(limit.clone()).or_insert_with(|| AtHand::new(policy));
         let some = at.waiting.len().min(permits as usize);
         let starting: Vec<T> = at.waiting.drain(..some).collect();
         // Invariant: `some` is at most `permits`.
@@ -303,6 +304,11 @@ impl<T: Ord + Copy> Borrower<T> {
 
     /// The attempt has ended, or the task needs no permit any more.
     pub fn done(&mut self, task: T) {
+        self.done_with(task, Outcomes::default());
+    }
+
+    /// The same; of an attempt that has ended by itself, how.
+    pub fn done_with(&mut self, task: T, outcomes: Outcomes) {
         let Some((limit, standing)) = self.tasks.remove(&task) else { return };
         let Some(at) = self.limits.get_mut(&limit) else { return };
         at.tasks -= 1;
@@ -315,6 +321,8 @@ impl<T: Ord + Copy> Borrower<T> {
             }
             Standing::Runs => {
                 at.report.ended += 1;
+                at.outcomes.failed += outcomes.failed;
+                at.outcomes.answered += outcomes.answered;
                 self.reports.insert(limit);
             }
         }
@@ -333,11 +341,11 @@ impl<T: Ord + Copy> Borrower<T> {
     }
 
     /// What is to be told to the lenders.
-    pub fn take_reports(&mut self) -> Vec<(ActorId, Throttle, Report)> {
+    pub fn take_reports(&mut self) -> Vec<(ActorId, P, Report, Outcomes)> {
         let mut all = Vec::with_capacity(self.reports.len());
         for limit in std::mem::take(&mut self.reports) {
             let Some(at) = self.limits.get_mut(&limit) else { continue };
-            all.push((limit.clone(), at.throttle.clone(), std::mem::take(&mut at.report)));
+            all.push((limit.clone(), at.policy.clone(), std::mem::take(&mut at.report), std::mem::take(&mut at.outcomes)));
             if at.tasks == 0 {
                 self.limits.remove(&limit);
             }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use selvedge_kernel::error::{Consequence, WorkError};
 use selvedge_kernel::id::{InvocationId, RawId, RunId};
 use selvedge_kernel::journal::{Payload, SealKey, Signature, seal};
-use selvedge_kernel::pipeline::compiled::{Compiled, CompiledCall, SharedLimit};
+use selvedge_kernel::pipeline::compiled::{Compiled, CompiledCall, SharedBreaker, SharedLimit};
 use selvedge_kernel::pipeline::definition::Definition;
 use selvedge_kernel::pipeline::run::{Run, Start};
 use selvedge_kernel::pipeline::schema::validate_input;
@@ -48,6 +48,9 @@ pub(crate) fn compiled(registry: &Registry, definition: Definition) -> Result<Ar
             }
             if !task.throttle_written {
                 task.limit = limit_of(name, own)?;
+            }
+            if task.breaker.is_none() {
+                task.breaker = own.breaker.as_ref().map(|breaker| SharedBreaker::of_activity(name, breaker));
             }
         }
     }

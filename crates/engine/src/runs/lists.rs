@@ -3,11 +3,13 @@
 use bytes::Bytes;
 use selvedge_kernel::auth::{AuthorizationContext, PrincipalKind};
 use selvedge_kernel::error::Consequence;
-use selvedge_kernel::id::{ApprovalId, InvocationId, RunId};
+use selvedge_kernel::id::{ActorId, ApprovalId, InvocationId, RunId};
 use selvedge_kernel::journal::Hash32;
+use selvedge_kernel::lend;
 use selvedge_kernel::limit::PAGE;
 use selvedge_kernel::machine::StageState;
 use selvedge_kernel::nearest::suggestion;
+use selvedge_kernel::pipeline::compiled::SharedBreaker;
 use selvedge_kernel::pipeline::definition::Mode;
 use selvedge_kernel::pipeline::run::{Answer, Decider, RunInput, RunRefused, RunStatus};
 use selvedge_kernel::ports::{Put, after_prefix, under};
@@ -92,6 +94,15 @@ impl Shard {
         status.waiting.extend(open.take(CALLS_SHOWN));
         self.keep(active);
         for waiting in &mut status.waiting {
+            if let Waiting::Breaker { target, .. } = waiting {
+                let limit = ActorId { tenant: tenant.to_owned(), kind: lend::KIND.to_owned(), key: format!("{}{target}", SharedBreaker::OF) };
+                *waiting = match self.limits.breakers.open_until(&limit) {
+                    Some(until) => Waiting::Breaker { target: target.clone(), until },
+                    // It was asked just now, or lets a few through to find out.
+                    None => Waiting::Throttle { limit: limit.key, position: 0 },
+                };
+                continue;
+            }
             if let Waiting::Throttle { limit, position } = waiting
                 && let Some(before) = self.limits.place(id, tenant, limit)
             {

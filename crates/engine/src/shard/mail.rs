@@ -361,6 +361,13 @@ impl Shard {
                 self.take_grant(&limit, life, &throttle, permits);
                 Ok(())
             }
+            Envelope::AskBreaker { limit, from, life, breaker, report, outcomes } => {
+                self.take_breaker_report(limit, (from, life), &breaker, (report, outcomes), writes, effects).await
+            }
+            Envelope::Pass { limit, life, breaker, permits, open_until } => {
+                self.take_pass(&limit, life, &breaker, permits, open_until);
+                Ok(())
+            }
             Envelope::StartChild { run, definition, input, context, parent } => {
                 self.take_child(run, &definition, (input, context), parent, writes, effects).await
             }

@@ -16,7 +16,7 @@ struct World {
     now: Millis,
     life: Life,
     lender: Lender,
-    borrowers: Vec<Borrower<u32>>,
+    borrowers: Vec<Borrower<u32, Throttle>>,
     to_lender: Vec<VecDeque<(Life, Report)>>,
     to_borrower: Vec<VecDeque<(Life, u32)>>,
     /// Tasks that may start and have not, and those that run.
@@ -51,7 +51,7 @@ impl World {
     }
 
     fn tell(&mut self, shard: u16) {
-        for (_, _, report) in self.borrowers[usize::from(shard)].take_reports() {
+        for (_, _, report, _) in self.borrowers[usize::from(shard)].take_reports() {
             self.to_lender[usize::from(shard)].push_back((self.life, report));
         }
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use super::definition::{Call, Compensate, Definition, Mode, OnFailure, Quorum, Rest, SleepTime, Stage, Task};
 use super::expression::{Expression, ExpressionError};
 use super::template::Template;
-use crate::policy::{Retry, Throttle, Timeout};
+use crate::policy::{Breaker, Retry, Throttle, Timeout};
 
 /// A definition that cannot be run.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -88,6 +88,26 @@ pub struct SharedLimit {
     pub key: LimitKey,
 }
 
+/// A breaker that a task shares with those of other runs.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SharedBreaker {
+    /// `breaker of stage PIPELINE.STAGE` or `breaker of activity NAME`.
+    pub name: String,
+    /// When it opens.
+    pub breaker: Breaker,
+}
+
+impl SharedBreaker {
+    /// What all their names begin with.
+    pub const OF: &'static str = "breaker of ";
+
+    /// The breaker of an activity.
+    #[must_use]
+    pub fn of_activity(name: &str, breaker: &Breaker) -> SharedBreaker {
+        SharedBreaker { name: format!("{}activity {name}", SharedBreaker::OF), breaker: breaker.clone() }
+    }
+}
+
 /// What tells the limits of one name apart.
 #[derive(Clone, Debug)]
 pub enum LimitKey {
@@ -127,6 +147,8 @@ pub struct CompiledTask {
     pub timeout_written: bool,
     /// What it shares with tasks of other runs.
     pub limit: Option<SharedLimit>,
+    /// What stops it for a while when its target fails.
+    pub breaker: Option<SharedBreaker>,
     /// Whether the stage has a throttle: then the activity's is not asked.
     pub throttle_written: bool,
 }
@@ -276,6 +298,7 @@ fn undo(of: u16, stage: &Stage, compensate: &Compensate) -> Stage {
         timeout: compensate.timeout.clone(),
         // A key reads what is in scope of the stage's own tasks, and not here: the rest of it holds in this run.
         throttle: stage.throttle.as_ref().map(|throttle| Throttle { key: None, ..throttle.clone() }),
+        breaker: None,
         compensate: None,
         // What cannot be undone is reported, and the rest is undone all the same.
         on_failure: OnFailure::Continue { max_failed: None },
@@ -336,6 +359,7 @@ impl Compiler<'_> {
             retry_written: retry.is_some(),
             timeout_written: timeout.is_some(),
             limit: self.activity_limit(call)?,
+            breaker: self.activity_breaker(call),
             throttle_written: false,
         })
     }
@@ -377,6 +401,12 @@ impl Compiler<'_> {
         let Some(throttle) = self.definition.activities.get(name).and_then(|activity| activity.throttle.as_ref()) else { return Ok(None) };
         let limit = SharedLimit::of_activity(name, throttle);
         limit.map(Some).map_err(|error| self.wrong(&format!("activity `{name}`, `throttle.key`"), error))
+    }
+
+    fn activity_breaker(&self, call: &Call) -> Option<SharedBreaker> {
+        let Call::Activity(name) = call else { return None };
+        let breaker = self.definition.activities.get(name)?.breaker.as_ref()?;
+        Some(SharedBreaker::of_activity(name, breaker))
     }
 
     /// How many outputs a gather waits for, and what else may depend on stages that may be cancelled.
@@ -468,6 +498,11 @@ impl Compiler<'_> {
                 task.limit = limit.clone();
                 task.throttle_written = true;
             }
+        }
+        if let Some(breaker) = &stage.breaker {
+            let name = format!("{}stage {}.{}", SharedBreaker::OF, self.definition.name, stage.name);
+            let shared = SharedBreaker { name, breaker: breaker.clone() };
+            compiled.tasks.iter_mut().for_each(|task| task.breaker = Some(shared.clone()));
         }
         match &stage.mode {
             Mode::Single | Mode::Fork { .. } | Mode::Undo { .. } | Mode::WaitSignal { .. } | Mode::Sleep(SleepTime::For(_)) => {}

@@ -5,7 +5,7 @@ use crate::diagnostic::Report;
 use crate::fields::{Fields, number, span, strings, whole, word};
 use crate::limit::Limits;
 use crate::pipeline::document::{Kind, Tree};
-use crate::policy::{Backoff, Rate, Retry, Throttle, Timeout};
+use crate::policy::{Backoff, Breaker, Rate, Retry, Span, Throttle, Timeout};
 
 const ATTEMPTS: std::ops::RangeInclusive<u64> = 1..=Limits::MAX.attempts;
 
@@ -91,6 +91,31 @@ pub(crate) fn waiting_timeout(report: &mut Report, tree: &Tree) -> Option<Timeou
     let total = fields.required(report, "total", "write timeout: {total: 3d}").and_then(|entry| span(report, "total", &entry.value));
     fields.end(report);
     Some(Timeout { attempt: None, total })
+}
+
+/// `breaker` of an activity or a stage: `{failures, window, open_for, probes}`.
+pub(crate) fn breaker(report: &mut Report, tree: &Tree) -> Option<Breaker> {
+    let mut fields = Fields::of(report, tree, "`breaker`", "write breaker: {failures: 5, window: 1m, open_for: 30s, probes: 1}")?;
+    let mut breaker = Breaker::default();
+    let mut count = |report: &mut Report, name: &str, into: &mut u32| {
+        if let Some(value) = fields.get(name).and_then(|entry| whole(report, name, &entry.value, 1..=1_000)) {
+            *into = value as u32;
+        }
+    };
+    count(report, "failures", &mut breaker.failures);
+    count(report, "probes", &mut breaker.probes);
+    for (name, into) in [("window", &mut breaker.window), ("open_for", &mut breaker.open_for)] {
+        let Some(entry) = fields.get(name) else { continue };
+        match span(report, name, &entry.value) {
+            Some(Span(span)) if span.is_zero() => {
+                report.error(entry.value.place, format!("`{name}` must be longer than nothing"), format!("write {name}: 30s"))
+            }
+            Some(span) => *into = span,
+            None => {}
+        }
+    }
+    fields.end(report);
+    Some(breaker)
 }
 
 /// `throttle`: `{concurrency, rate: {count, per}, key}`. The key is an expression in `scope`.

@@ -56,6 +56,8 @@ pub enum Kind {
     Delayed = 23,
     /// tenant, type, key → a lender: what a limit has given to which shard. Leaves when nothing is lent and its window is empty, or by time when nobody asks again.
     Limit = 28,
+    /// tenant, type, key → a breaker: what it is, its failures, who has permits. Leaves when it is closed without failures, or by time.
+    Breaker = 29,
     /// run → the run's header. Leaves by retention.
     Run = 32,
     /// run → the definition that the run is pinned to. Leaves by retention.

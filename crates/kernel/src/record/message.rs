@@ -7,8 +7,8 @@ use crate::calls::Link;
 use crate::error::WorkError;
 use crate::id::{ActorId, InvocationId, RunId, ShardId};
 use crate::journal::Payload;
-use crate::lend::{Life, Report};
-use crate::policy::Throttle;
+use crate::lend::{Life, Outcomes, Report};
+use crate::policy::{Breaker, Throttle};
 use crate::record::line::{Entering, LineSays};
 use crate::record::run::Parent;
 use crate::time::Millis;
@@ -189,6 +189,34 @@ pub enum Envelope {
         throttle: Throttle,
         /// How many.
         permits: u32,
+    },
+    /// A borrower's report to a breaker.
+    AskBreaker {
+        /// Which.
+        limit: ActorId,
+        /// Of which shard.
+        from: ShardId,
+        /// In which life of the owner.
+        life: Life,
+        /// When it opens.
+        breaker: Breaker,
+        /// What has happened.
+        report: Report,
+        /// How attempts have ended.
+        outcomes: Outcomes,
+    },
+    /// What a breaker lets through, or until when it lets nobody through.
+    Pass {
+        /// Which.
+        limit: ActorId,
+        /// In which life of the owner.
+        life: Life,
+        /// When it opens.
+        breaker: Breaker,
+        /// How many.
+        permits: u32,
+        /// Until when it is open; none if it is not.
+        open_until: Option<Millis>,
     },
 }
 

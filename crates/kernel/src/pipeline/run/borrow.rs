@@ -8,7 +8,7 @@ use crate::error::WorkError;
 use crate::id::ActorId;
 use crate::lend;
 use crate::limit::KEY_PART_BYTES;
-use crate::pipeline::compiled::{LimitKey, SharedLimit};
+use crate::pipeline::compiled::{LimitKey, SharedBreaker, SharedLimit};
 use crate::pipeline::expression::{Doc, Scope};
 use crate::record::run::FALLBACK_ITEM;
 
@@ -61,12 +61,36 @@ impl Run {
         Ok(true)
     }
 
-    /// A permit has come: the task is the next one to start. One that was asked for and is not needed any more is not
+    /// Asks the breaker of a task, which stands aside until it is let through, so that those of other targets can go on.
+    pub(super) fn ask_breaker(&mut self, stage: usize, item: u32, shared: &SharedBreaker, out: &mut Out) {
+        let limit = ActorId { tenant: self.header.tenant.clone(), kind: lend::KIND.to_owned(), key: shared.name.clone() };
+        self.asked += 1;
+        let memory = &mut self.stages[stage];
+        memory.due.remove(&item);
+        memory.asked.insert(item, (self.asked, limit.clone()));
+        out.effects.commands.push(Command::AskBreaker { stage: stage as u16, item, number: self.asked, limit, breaker: shared.breaker.clone() });
+    }
+
+    /// A permit has come: the task is the next one to start, or to ask for a permit of its limit. One that was asked for and is not needed any more is not
     /// taken; whoever keeps it gives it back.
     pub(super) fn admitted(&mut self, stage: usize, item: u32, number: u64) {
-        let Some(memory) = self.stages.get_mut(stage) else { return };
-        if memory.asked.get(&item).is_some_and(|asked| asked.0 == number) {
-            memory.asked.remove(&item);
+        let compiled = self.compiled.clone();
+        if stage >= self.stages.len() {
+            return;
+        }
+        let limited = self.task_of(&compiled, stage, item).is_some_and(|task| task.limit.is_some());
+        let memory = &mut self.stages[stage];
+        if memory.asked.get(&item).is_none_or(|asked| asked.0 != number) {
+            return;
+        }
+        let by_breaker = memory.asked.remove(&item).is_some_and(|(_, limit)| limit.key.starts_with(SharedBreaker::OF));
+        if by_breaker && limited {
+            memory.passed.insert(item);
+            if item != FALLBACK_ITEM {
+                memory.due.insert(item);
+            }
+        } else {
+            memory.passed.remove(&item);
             memory.admitted.insert(item);
         }
     }
@@ -77,6 +101,7 @@ impl Run {
         if !memory.borrows() {
             return;
         }
+        memory.passed.clear();
         let waiting = std::mem::take(&mut memory.asked).into_keys().chain(std::mem::take(&mut memory.admitted));
         memory.due.extend(waiting.filter(|item| *item != FALLBACK_ITEM));
         out.effects.commands.push(Command::GiveBack { stage: stage as u16, item: None });
@@ -84,7 +109,8 @@ impl Run {
 
     /// A task that had a permit ends before it has started.
     pub(super) fn release(&mut self, stage: usize, item: u32, out: &mut Out) {
-        if self.stages[stage].admitted.remove(&item) {
+        let memory = &mut self.stages[stage];
+        if memory.admitted.remove(&item) | memory.passed.remove(&item) {
             out.effects.commands.push(Command::GiveBack { stage: stage as u16, item: Some(item) });
         }
     }

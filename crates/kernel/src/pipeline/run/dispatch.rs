@@ -92,6 +92,14 @@ impl Run {
                 return Ok(());
             };
             if admitted.is_none()
+                && let Some(breaker) = self.task_of(&compiled, stage, item).and_then(|task| task.breaker.as_ref())
+                && !self.stages[stage].passed.contains(&item)
+            {
+                self.ask_breaker(stage, item, breaker, out);
+                *starts -= 1;
+                continue;
+            }
+            if admitted.is_none()
                 && let Some(limit) = self.task_of(&compiled, stage, item).and_then(|task| task.limit.as_ref())
             {
                 match self.borrow(stage, item, limit, &scope, out) {
@@ -99,6 +107,7 @@ impl Run {
                     Ok(false) => return Ok(()),
                     Err(error) => {
                         self.stages[stage].due.remove(&item);
+                        self.release(stage, item, out);
                         self.end_slot(stage, item, Outcome::Failed { error, output: Bytes::from_static(b"null") }, now, out);
                         out.effects.more = true;
                     }

@@ -7,7 +7,7 @@ use crate::error::{AttemptError, WorkError};
 use crate::id::{ActorId, ApprovalId, Key};
 use crate::journal::Hash32;
 use crate::machine::RunState;
-use crate::policy::Throttle;
+use crate::policy::{Breaker, Throttle};
 use crate::ports::Put;
 use crate::record::line::{Entering, LineSays};
 use crate::record::run::Stored;
@@ -260,6 +260,19 @@ pub enum Command {
         limit: ActorId,
         /// What it limits to.
         throttle: Throttle,
+    },
+    /// Ask a shared breaker for a permit; [`RunInput::Admitted`] answers. It goes back when the attempt ends.
+    AskBreaker {
+        /// For which stage.
+        stage: u16,
+        /// For which item.
+        item: u32,
+        /// Names it in its answer.
+        number: u64,
+        /// Which breaker.
+        limit: ActorId,
+        /// When it opens.
+        breaker: Breaker,
     },
     /// Give back permits whose attempts have not started, and ask for none.
     GiveBack {

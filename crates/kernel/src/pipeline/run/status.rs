@@ -10,6 +10,7 @@ use crate::error::WorkError;
 use crate::id::RunId;
 use crate::machine::{ApprovalState, RunState, StageState, TaskState};
 use crate::pipeline::compiled::CompiledCall;
+use crate::pipeline::compiled::SharedBreaker;
 use crate::pipeline::definition::Mode;
 use crate::record::run::{FALLBACK_ITEM, Phase, StageHeader, Stored, Wait};
 use crate::time::Millis;
@@ -193,7 +194,11 @@ impl Run {
                     waiting.push(Waiting::RetryAt { name: format!("{name}[{item}]"), attempt, at: *again, last_error });
                 }
                 let limits: BTreeSet<&str> = memory.asked.values().map(|(_, limit)| limit.key.as_str()).collect();
-                waiting.extend(limits.into_iter().take(LIMITS_SHOWN).map(|limit| Waiting::Throttle { limit: limit.to_owned(), position: 0 }));
+                waiting.extend(limits.into_iter().take(LIMITS_SHOWN).map(|limit| match limit.strip_prefix(SharedBreaker::OF) {
+                    // Whoever knows the breaker says until when.
+                    Some(target) => Waiting::Breaker { target: target.to_owned(), until: Millis(0) },
+                    None => Waiting::Throttle { limit: limit.to_owned(), position: 0 },
+                }));
                 if self.wake.is_some() && self.definition(stage).throttle.is_some() {
                     let position = u64::from(at.total - at.cursor) + memory.due.len() as u64;
                     waiting.push(Waiting::Throttle { limit: format!("stage `{name}`"), position });
