@@ -4,6 +4,7 @@
 mod accept;
 mod behind;
 mod bounds;
+mod breakers;
 mod calls;
 mod cancel;
 mod children;
