@@ -12,6 +12,7 @@ use selvedge_kernel::waiting::Waiting;
 use serde_json::{Value, json};
 
 use crate::kit;
+use crate::rig::Folder;
 
 const CHARGE: Activity<Value, Value> = Activity::new("charge");
 const SECOND: Duration = Duration::from_secs(1);
@@ -28,10 +29,13 @@ enum Answer {
     Nothing,
 }
 
+/// What the item of a number gets.
+type Answers = Box<dyn Fn(u64) -> Answer + Send>;
+
 #[derive(Clone)]
 struct Shop {
     tries: Arc<AtomicU64>,
-    answers: Arc<Mutex<Box<dyn Fn(u64) -> Answer + Send>>>,
+    answers: Arc<Mutex<Answers>>,
 }
 
 impl Shop {
@@ -196,7 +200,7 @@ async fn case_16_a_half_open_breaker_is_half_open_after_a_restart_and_its_lost_p
     pass(&engine, 10).await;
     assert_eq!(shop.tries(), 1);
     shop.answers(|_| Answer::Nothing);
-    engine.advance(20 * SECOND).await;
+    engine.advance(21 * SECOND).await;
     until("two find out", async || shop.tries() == 3).await;
     engine.settle().await;
     let (state, since, _) = breaker(&engine, others).await.unwrap();
@@ -384,4 +388,24 @@ async fn a_cancelled_run_that_waits_for_a_breaker_ends_and_keeps_nobody_from_it(
     shop.answers(|_| Answer::Yes);
     pass(&engine, 32).await;
     assert_eq!(ended(&engine, runs[1]).await, RunState::Completed);
+}
+
+#[test]
+fn why_names_the_breaker_its_state_and_its_times_and_check_takes_it() {
+    let folder = Folder::new();
+    folder.write(
+        "p.yaml",
+        "selvedge: 1\nname: p\nactivities:\n  away: { exec: [sh, -c, 'exit 3'], persistent: false, retry: { initial: 10ms }, breaker: { failures: 2, open_for: 1h } }\nstages:\n  - { name: a, call: away }\n",
+    );
+    assert_eq!(folder.selvedge(&["pipelines", "check", "p.yaml"]).code, 0);
+    let holder = folder.start(&["run", "p.yaml"]);
+    let run = folder.until_run("for the breaker of activity away, open since ");
+    let said = folder.selvedge(&["why", &run]).out;
+    assert!(said.contains("because of its failures; at 2") && said.contains("Z it lets somebody try"), "{said}");
+    let waiting = folder.json(&["why", &run])["waiting"].clone();
+    let breaker = waiting.as_array().unwrap().iter().find(|waiting| waiting["for"] == "breaker").unwrap();
+    assert_eq!((&breaker["target"], &breaker["state"]), (&json!("activity away"), &json!("open")));
+    assert!(breaker["since"].as_str() < breaker["until"].as_str(), "{breaker}");
+    assert_eq!(folder.selvedge(&["runs", "cancel", &run]).code, 0);
+    assert_eq!(folder.end(holder).code, 1);
 }
