@@ -10,7 +10,7 @@ use bytes::Bytes;
 use selvedge_kernel::egress::Allowed;
 use selvedge_kernel::error::AttemptError;
 use selvedge_kernel::pipeline::definition::{Definition, Exec, Http};
-use selvedge_kernel::policy::{Retry, Throttle, Timeout};
+use selvedge_kernel::policy::{Breaker, Retry, Throttle, Timeout};
 use selvedge_kernel::record::invocation::Blocked;
 
 use crate::ctx::{Attempt, Ctx};
@@ -124,6 +124,8 @@ pub struct Activity {
     pub timeout: Timeout,
     /// Of all its tasks in runs.
     pub throttle: Option<Throttle>,
+    /// When its attempts stop for a while, whoever calls it.
+    pub breaker: Option<Breaker>,
 }
 
 /// Where an activity runs.

@@ -3,6 +3,7 @@
 mod accept;
 mod activate;
 mod advance;
+mod breakers;
 mod calls;
 mod command;
 mod decide;

@@ -61,6 +61,8 @@ pub enum Kind {
     Fork = 27,
     /// tenant, type, key → a lender: what a limit has given to which shard. Leaves when nothing is lent and its window is empty, or by time when nobody asks again.
     Limit = 28,
+    /// tenant, type, key → a breaker: what it is and since when, its failures, who has passes. Leaves when it is closed without failures, or by time.
+    Breaker = 29,
     /// run → the run's header. Leaves by retention.
     Run = 32,
     /// run → the definition that the run is pinned to. Leaves by retention.
@@ -89,7 +91,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, by their numbers.
-    pub const ALL: [Kind; 38] = [
+    pub const ALL: [Kind; 39] = [
         Kind::ShardHead,
         Kind::Invocation,
         Kind::Inbox,
@@ -116,6 +118,7 @@ impl Kind {
         Kind::Resolved,
         Kind::Fork,
         Kind::Limit,
+        Kind::Breaker,
         Kind::Run,
         Kind::RunDefinition,
         Kind::RunItems,

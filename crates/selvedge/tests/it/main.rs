@@ -5,6 +5,7 @@ mod accept;
 mod behind;
 mod blocked;
 mod bounds;
+mod breakers;
 mod by_hand;
 mod calls;
 mod cancel;
