@@ -129,6 +129,19 @@ pub enum Observation<'a> {
         /// How long the poll took.
         took: std::time::Duration,
     },
+    /// A live invocation has made four fifths of the operations that one journal holds.
+    JournalFills {
+        /// Which invocation.
+        invocation: selvedge_kernel::id::InvocationId,
+        /// Of which actor.
+        actor: &'a selvedge_kernel::id::ActorId,
+        /// Which handler.
+        handler: &'a str,
+        /// How many operations it has made.
+        operations: u32,
+        /// How many it may make.
+        limit: u32,
+    },
     /// The wall clock moved against the monotonic one by more than five minutes.
     ClockJumped {
         /// By how many milliseconds; less than zero if it went back.

@@ -184,6 +184,9 @@ pub(crate) fn environment() -> Environment {
             Observation::SlowPoll { invocation, actor, handler, took } => {
                 eprintln!("selvedge: {invocation} ({actor}.{handler}) held its thread for {} ms: move that work into `blocking`", took.as_millis())
             }
+            Observation::JournalFills { invocation, actor, handler, operations, limit } => eprintln!(
+                "selvedge: {invocation} ({actor}.{handler}) has made {operations} operations, one journal holds {limit}: let it go on as another one with `ctx.restart(input)`"
+            ),
             Observation::ClockJumped { by_ms } => {
                 eprintln!("selvedge: the wall clock moved by {by_ms} ms against the machine's even clock; timers that this made due fire spread over a minute");
             }

@@ -155,6 +155,18 @@ impl Client {
         Ok(self.engine.signal(permit, SignalTarget::Invocation(id), signal.name, payload, None).await.map_err(VerbFailed::from)?)
     }
 
+    /// Delivers a signal to whom a token of `ctx.signal(…).token()` names: whoever has the token need know nothing else.
+    pub async fn send_signal_by_token<T: Serialize>(&self, token: &str, payload: T) -> Result<(), SignalError> {
+        let named = token.split_once('/').and_then(|(id, name)| Some((id.parse::<InvocationId>().ok()?, name)));
+        let Some((id, name)) = named else {
+            let text = format!("`{}` is no token of a signal: pass what `ctx.signal(…).token()` gave", token.chars().take(100).collect::<String>());
+            return Err(SignalError(VerbFailed::Value(text)));
+        };
+        let payload = json::write("the payload of a signal", &payload).map_err(value)?;
+        let permit = self.permit(Action::Signal, self.work(&id))?;
+        Ok(self.engine.signal(permit, SignalTarget::Invocation(id), name, payload, None).await.map_err(VerbFailed::from)?)
+    }
+
     /// Waits for the result of an invocation.
     pub async fn result<O: DeserializeOwned>(&self, id: InvocationId) -> Result<O, CallError> {
         let permit = self.permit(Action::Read, self.work(&id))?;

@@ -9,6 +9,7 @@ use selvedge_engine::env::{Clock, Environment, Observation};
 use selvedge_engine::why::Census;
 use selvedge_engine::wiring::Settings;
 use selvedge_kernel::auth::{Action, Resource, local};
+use selvedge_kernel::id::InvocationId;
 use selvedge_kernel::model::Model;
 use selvedge_kernel::ports::Store;
 
@@ -27,11 +28,12 @@ pub struct Effect {
     pub attempt: u32,
 }
 
-/// Clocks that are moved by hand, and what was reported of them.
+/// Clocks that are moved by hand, and what was reported.
 struct Hands {
     wall: Arc<AtomicU64>,
     monotonic: Arc<AtomicU64>,
     jumps: Arc<Mutex<Vec<i64>>>,
+    filling: Arc<Mutex<Vec<InvocationId>>>,
 }
 
 /// An engine for tests.
@@ -70,7 +72,7 @@ impl Engine {
     /// The same with other settings.
     pub async fn with(app: App, settings: Settings) -> Result<Engine, EngineError> {
         let model = Model::new();
-        let clock = Hands { wall: Arc::new(AtomicU64::new(1_767_225_600_000)), monotonic: Arc::default(), jumps: Arc::default() };
+        let clock = Hands { wall: Arc::new(AtomicU64::new(1_767_225_600_000)), monotonic: Arc::default(), jumps: Arc::default(), filling: Arc::default() };
         let draws = Arc::new(AtomicU64::new(0));
         let effects = Arc::new(Mutex::new(Vec::new()));
         let running = start(&app, &model, &clock, &draws, &effects, &settings).await?;
@@ -100,6 +102,12 @@ impl Engine {
     #[must_use]
     pub fn jumps(&self) -> Vec<i64> {
         self.clock.jumps.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The invocations that were reported to have made four fifths of the operations of one journal, each time.
+    #[must_use]
+    pub fn filling(&self) -> Vec<InvocationId> {
+        self.clock.filling.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Waits until nothing moves by itself any more.
@@ -208,7 +216,7 @@ async fn start(
 ) -> Result<Arc<engine::Engine>, EngineError> {
     let draws = draws.clone();
     let effects = effects.clone();
-    let jumps = clock.jumps.clone();
+    let (jumps, filling) = (clock.jumps.clone(), clock.filling.clone());
     let env = Environment {
         clock: Clock::Hands { wall: clock.wall.clone(), monotonic: clock.monotonic.clone() },
         random: Arc::new(move |buffer| {
@@ -225,6 +233,7 @@ async fn start(
                 effects.lock().unwrap_or_else(PoisonError::into_inner).push(effect);
             }
             Observation::SlowPoll { .. } | Observation::DropPanicked { .. } | Observation::Exec { .. } => {}
+            Observation::JournalFills { invocation, .. } => filling.lock().unwrap_or_else(PoisonError::into_inner).push(*invocation),
             Observation::ClockJumped { by_ms } => jumps.lock().unwrap_or_else(PoisonError::into_inner).push(*by_ms),
         })),
     };

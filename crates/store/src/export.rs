@@ -313,7 +313,11 @@ fn owner_of(envelope: &Envelope) -> RawId {
         Envelope::Invoke(message) | Envelope::Later { message, .. } => message.id.0,
         Envelope::Reply { from, .. } => from.0,
         Envelope::Cancel { invocation, .. } => invocation.0,
-        Envelope::StartRun { run, .. } | Envelope::StartChild { run, .. } | Envelope::Line { run, .. } | Envelope::CancelRun { run, .. } => run.0,
+        Envelope::StartRun { run, .. }
+        | Envelope::StartChild { run, .. }
+        | Envelope::StartChildUntil { run, .. }
+        | Envelope::Line { run, .. }
+        | Envelope::CancelRun { run, .. } => run.0,
         Envelope::EnterLine(place) | Envelope::LeaveLine(place) => place.run.0,
         Envelope::Borrow { limit, .. } | Envelope::Grant { limit, .. } | Envelope::AskBreaker { limit, .. } | Envelope::Pass { limit, .. } => {
             RawId { hash: limit.hash16(), uuid: [0; 16] }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use selvedge_kernel::error::{Consequence, WorkError};
 use selvedge_kernel::id::{InvocationId, RawId, RunId};
 use selvedge_kernel::journal::{Payload, SealKey, Signature, seal};
+use selvedge_kernel::limit::Limits;
 use selvedge_kernel::pipeline::attributes;
 use selvedge_kernel::pipeline::compiled::{Compiled, CompiledCall, SharedBreaker, SharedLimit, any_host};
 use selvedge_kernel::pipeline::definition::Definition;
@@ -78,6 +79,31 @@ fn limit_of(name: &str, activity: &Activity) -> Result<Option<SharedLimit>, Verb
     limit.map(Some).map_err(|error| VerbError::new(Consequence::FixInput, "definition", format!("activity `{name}`, `throttle.key`: {error}")))
 }
 
+/// Refuses a definition that is larger than the limits in force; those of the file format were checked when it was read.
+fn within_limits(limits: &Limits, definition: &Definition) -> Result<(), VerbError> {
+    let name = &definition.name;
+    let stages = definition.stages.len() as u64;
+    if stages > limits.stages {
+        let text = format!("`{name}` has {stages} stages, the limit is {}: split it over several pipelines, or raise limits.stages", limits.stages);
+        return Err(VerbError::new(Consequence::Limit, "limit: stages", text));
+    }
+    let of_stages = definition.stages.iter().flat_map(|stage| {
+        let undo = stage.compensate.iter().filter_map(|compensate| compensate.retry.as_ref());
+        stage.retry.iter().chain(undo).map(|retry| (format!("stage `{}`", stage.name), retry))
+    });
+    let of_activities = definition.activities.iter().map(|(activity, declared)| (format!("activity `{activity}`"), &declared.retry));
+    match of_stages.chain(of_activities).find(|(_, retry)| u64::from(retry.max_attempts) > limits.attempts) {
+        None => Ok(()),
+        Some((what, retry)) => {
+            let text = format!(
+                "`{name}`, {what}: its retry policy allows {} attempts, the limit is {}: lower max_attempts, or raise limits.attempts",
+                retry.max_attempts, limits.attempts
+            );
+            Err(VerbError::new(Consequence::Limit, "limit: attempts", text))
+        }
+    }
+}
+
 impl Shard {
     /// Accepts a run, durable with the next commit, unless it is there: then its input must be the same.
     pub(super) async fn accept_run(&mut self, new: NewRun) -> Result<RunId, VerbError> {
@@ -102,13 +128,24 @@ impl Shard {
                 format!("this key was used for another input of `{}` ({id}): send the same input, or take a new key", new.compiled.definition.name),
             ));
         }
+        let limits = self.wiring.settings.limits;
+        within_limits(&limits, &new.compiled.definition)?;
         let now = self.now();
         let seal_key = SealKey(self.entropy.draw());
-        let limits = self.wiring.settings.limits;
         self.remember_definition(&new.compiled);
         let attributes = attributes::evaluate(&new.compiled.definition, &new.input).map_err(|error| VerbError::new(Consequence::FixInput, "input", error))?;
         let rows = attribute::Place { tenant: &new.tenant, started_at: now, run: id }.rows(&attributes);
-        let start = Start { id, tenant: new.tenant, compiled: new.compiled, input: new.input, context: new.context, seal_key, limits, parent: new.parent };
+        let start = Start {
+            id,
+            tenant: new.tenant,
+            compiled: new.compiled,
+            input: new.input,
+            context: new.context,
+            seal_key,
+            limits,
+            parent: new.parent,
+            deadline: new.deadline,
+        };
         let (run, mut effects) = Run::start(start, now);
         effects.puts.extend(rows.puts);
         // Its line in the ledger is yet to come.
@@ -181,7 +218,7 @@ impl Shard {
             Ok(definition) => match compiled(&self.wiring.registry, definition) {
                 Ok(compiled) => {
                     let tenant = context.principal.tenant.clone();
-                    self.accept_run(NewRun { id: run, tenant, compiled, input, context, parent: None }).await
+                    self.accept_run(NewRun { id: run, tenant, compiled, input, context, parent: None, deadline: None }).await
                 }
                 Err(error) => Err(error),
             },

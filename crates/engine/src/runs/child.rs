@@ -11,14 +11,22 @@ use selvedge_kernel::pipeline::run::{LargePayload, Run, RunInput, child_id};
 use selvedge_kernel::record::Writes;
 use selvedge_kernel::record::message::{Envelope, Outcome, Peer};
 use selvedge_kernel::record::run::{Parent, Stored};
+use selvedge_kernel::time::Millis;
 
 use super::accept::{checked_input, compiled};
 use super::{Doing, NewRun, Task};
 use crate::shard::{Effect, Shard, VerbError};
 
 impl Shard {
-    /// Starts a run for a task; its end is the end of the attempt.
-    pub(super) async fn start_child(&mut self, run: RunId, task: (u16, u32, u32), round: u32, name: &str, input: &Bytes) -> Result<(), VerbError> {
+    /// Starts a run for a task; its end is the end of the attempt. The deadline of the attempt is the run's.
+    pub(super) async fn start_child(
+        &mut self,
+        run: RunId,
+        task: (u16, u32, u32),
+        (round, deadline): (u32, Option<Millis>),
+        name: &str,
+        input: &Bytes,
+    ) -> Result<(), VerbError> {
         let (stage, item, attempt) = task;
         let Some(active) = self.runs.active.get(&run) else { return Ok(()) };
         let Some(definition) = self.wiring.registry.pipelines.get(name).cloned() else {
@@ -55,7 +63,11 @@ impl Shard {
         let mut writes = Writes::default();
         let mut effects = Vec::new();
         let to = child.0.hash.shard(self.wiring.shards);
-        self.send(to, run.0, Envelope::StartChild { run: child, definition, input, context, parent }, &mut writes, &mut effects).await?;
+        let envelope = match deadline {
+            None => Envelope::StartChild { run: child, definition, input, context, parent },
+            Some(deadline) => Envelope::StartChildUntil { run: child, definition, input, context, parent, deadline },
+        };
+        self.send(to, run.0, envelope, &mut writes, &mut effects).await?;
         self.write(writes, effects);
         Ok(())
     }
@@ -66,7 +78,7 @@ impl Shard {
         run: RunId,
         definition: &Bytes,
         (input, context): (Bytes, AuthorizationContext),
-        parent: Parent,
+        (parent, deadline): (Parent, Option<Millis>),
         writes: &mut Writes,
         effects: &mut Vec<Effect>,
     ) -> Result<(), VerbError> {
@@ -74,7 +86,7 @@ impl Shard {
         let accepted = match definition.and_then(|definition| compiled(&self.wiring.registry, definition)) {
             Ok(compiled) => {
                 let tenant = context.principal.tenant.clone();
-                self.accept_run(NewRun { id: run, tenant, compiled, input, context, parent: Some(parent) }).await
+                self.accept_run(NewRun { id: run, tenant, compiled, input, context, parent: Some(parent), deadline }).await
             }
             Err(error) => Err(error),
         };

@@ -90,6 +90,8 @@ pub(crate) struct NewRun {
     pub context: AuthorizationContext,
     /// The run whose task it is.
     pub parent: Option<Parent>,
+    /// When that task must have ended.
+    pub deadline: Option<Millis>,
 }
 
 /// What a client asks of a run.

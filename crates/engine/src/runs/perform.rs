@@ -105,7 +105,7 @@ impl Shard {
                 let alarm = deadline.map(|at| self.set_alarm(at, Alarm::Task { run, stage, item, attempt }));
                 self.runs.tasks.insert((run, stage, item), Task { attempt, alarm, work: Doing::Here { _abort: abort } });
             }
-            Work::Pipeline { name } => self.start_child(run, (stage, item, attempt), round, &name, &input).await?,
+            Work::Pipeline { name } => self.start_child(run, (stage, item, attempt), (round, deadline), &name, &input).await?,
             Work::Actor { target, handler } => {
                 let id = call_id(run, (stage, item, attempt), round, &target);
                 let name = compiled.plan.get(usize::from(stage)).map_or("", |stage| &stage.name);

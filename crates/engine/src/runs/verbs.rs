@@ -47,7 +47,7 @@ impl Engine {
             Some(key) => RunId::keyed(&tenant, &name, &key),
             None => RunId::of(&tenant, RawId::at(selvedge_kernel::id::Hash16(0), self.now(), self.draw()).uuid),
         };
-        let new = Box::new(NewRun { id, tenant, compiled, input, context: permit.into_context(), parent: None });
+        let new = Box::new(NewRun { id, tenant, compiled, input, context: permit.into_context(), parent: None, deadline: None });
         self.ask_run_holding(id, held, |reply| RunCommand::Start { new, reply }).await
     }
 

@@ -150,7 +150,9 @@ impl Shard {
                     state.now = activation.record.accepted_at.max(state.now);
                 }
             }
+            let before = activation.core.state.borrow().next;
             let rest = self.poll_to_rest(activation).await?;
+            self.watch_journal(activation, before);
             if let Some(blocked) = activation.core.state.borrow_mut().blocked.take() {
                 return Ok(Step::Block(blocked));
             }
@@ -366,6 +368,21 @@ impl Shard {
         }
         activation.future = Some(future);
         Ok(Rest::Waits)
+    }
+
+    /// Says once in the life of an invocation that its journal fills: not again when it is replayed.
+    fn watch_journal(&self, activation: &Activation, before: u32) {
+        let limit = activation.core.journal_limit;
+        let (live, operations) = {
+            let state = activation.core.state.borrow();
+            (state.live, state.next)
+        };
+        let most = limit - limit / 5;
+        if live && before < most && operations >= most {
+            let message = &activation.record.message;
+            let (invocation, actor, handler) = (message.id, &message.target, message.handler.as_str());
+            self.wiring.env.observe(&Observation::JournalFills { invocation, actor, handler, operations, limit });
+        }
     }
 
     /// Writes what the handler called since it last rested, in one transition.

@@ -416,7 +416,10 @@ impl Shard {
                 Ok(())
             }
             Envelope::StartChild { run, definition, input, context, parent } => {
-                self.take_child(run, &definition, (input, context), parent, writes, effects).await
+                self.take_child(run, &definition, (input, context), (parent, None), writes, effects).await
+            }
+            Envelope::StartChildUntil { run, definition, input, context, parent, deadline } => {
+                self.take_child(run, &definition, (input, context), (parent, Some(deadline)), writes, effects).await
             }
             Envelope::EnterLine(entering) => self.enter_line(entering, writes, effects).await,
             Envelope::LeaveLine(leaving) => self.leave_line(leaving, writes, effects).await,

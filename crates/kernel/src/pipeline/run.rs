@@ -82,6 +82,8 @@ pub struct Start {
     pub limits: Limits,
     /// The run whose task it is.
     pub parent: Option<Parent>,
+    /// When that task must have ended.
+    pub deadline: Option<Millis>,
 }
 
 /// The rows that a run is loaded from.
@@ -166,7 +168,7 @@ impl Run {
     /// beside them, and what [`Run::close`] gives.
     #[must_use]
     pub fn start(start: Start, now: Millis) -> (Run, Effects) {
-        let Start { id, tenant, compiled, input, context, seal_key, limits, parent } = start;
+        let Start { id, tenant, compiled, input, context, seal_key, limits, parent, deadline } = start;
         let mut effects = Effects::default();
         let input_seal = seal(&seal_key, &input);
         let stored = if input.len() > INLINE_BYTES {
@@ -183,7 +185,7 @@ impl Run {
             pipeline: compiled.definition.name.clone(),
             started_at: now,
             state: RUN.start,
-            deadline: compiled.definition.timeout.map(|span| now.after(span.0)),
+            deadline: compiled.definition.timeout.map(|span| now.after(span.0)).into_iter().chain(deadline).min(),
             paused: None,
             blocked: None,
             stages: vec![StageHeader::default(); compiled.stages.len()],
@@ -357,7 +359,8 @@ impl Run {
 
     fn turn_once(&mut self, now: Millis, out: &mut Out) {
         if self.header.deadline.is_some_and(|deadline| deadline <= now) {
-            let error = WorkError::new("deadline", "the time of the whole run (`timeout`) is up");
+            let whose = if self.annex.parent.is_some() { "`timeout`, or that of the stage that called it" } else { "`timeout`" };
+            let error = WorkError::new("deadline", format!("the time of the whole run ({whose}) is up"));
             self.fail_run(error, now, out);
             return;
         }
@@ -409,8 +412,7 @@ impl Run {
         let held = self.held();
         match (at.state, at.phase) {
             (StageState::Pending, _) => {
-                let ready =
-                    !held && self.may_begin(stage) && plan::ready(&self.compiled, stage, |other| self.header.stages[other].state, |other| self.gave(other));
+                let ready = !held && self.is_ready(stage);
                 if ready {
                     self.name_winners(stage);
                     self.stage_event(stage, StageEvent::Ready, None);
@@ -440,6 +442,11 @@ impl Run {
             }
             _ => false,
         }
+    }
+
+    /// Whether what a stage waits for has ended, and lets it on.
+    fn is_ready(&self, stage: usize) -> bool {
+        self.may_begin(stage) && plan::ready(&self.compiled, stage, |other| self.header.stages[other].state, |other| self.gave(other))
     }
 
     /// Whether every stage of the definition has ended. One that is not needed any more was cancelled, or has failed unread.

@@ -121,6 +121,7 @@ pub fn receiver(envelope: &Envelope) -> Option<Hash16> {
         Envelope::Reply { to: Peer::Task { run, .. }, .. }
         | Envelope::StartRun { run, .. }
         | Envelope::StartChild { run, .. }
+        | Envelope::StartChildUntil { run, .. }
         | Envelope::Line { run, .. }
         | Envelope::CancelRun { run, .. } => Some(run.0.hash),
         Envelope::EnterLine(place) | Envelope::LeaveLine(place) => Some(place.line.hash16()),

@@ -216,6 +216,21 @@ pub enum Envelope {
         /// How many it lets through.
         permits: u32,
     },
+    /// Start a run for a task of another run whose time is limited, unless it is there already.
+    StartChildUntil {
+        /// Its id, which follows from the task.
+        run: RunId,
+        /// The definition, as JSON.
+        definition: Bytes,
+        /// The input, checked and with defaults filled in.
+        input: Bytes,
+        /// Who starts it.
+        context: AuthorizationContext,
+        /// Who waits for its end.
+        parent: Parent,
+        /// When it must have ended.
+        deadline: Millis,
+    },
 }
 
 /// A client's message that is not due yet.

@@ -71,7 +71,7 @@ impl Run {
         match self.try_begin(stage, now, out) {
             Ok(began) => began,
             Err(error) => {
-                self.fail_stage(stage, error, now, out);
+                self.cannot_begin(stage, error, now, out);
                 true
             }
         }
@@ -172,7 +172,7 @@ impl Run {
         match self.try_expand(stage, out) {
             Ok(done) => done,
             Err(error) => {
-                self.fail_stage(stage, error, now, out);
+                self.cannot_begin(stage, error, now, out);
                 true
             }
         }

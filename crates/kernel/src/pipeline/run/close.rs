@@ -119,11 +119,20 @@ impl Run {
 
     /// `running` while a task runs or can run, `waiting` while only times, people and signals are left.
     pub(super) fn rest_or_wake(&mut self) {
-        let active = self.in_line() || !self.readings.is_idle() || (0..self.stages.len()).any(|stage| self.is_active(stage));
+        let active = self.in_line() || !self.readings.is_idle() || (0..self.stages.len()).any(|stage| self.is_active(stage)) || self.has_a_turn();
         match self.header.state {
             RunState::Running if !active => self.run_event(RunEvent::Wait, None),
             RunState::Waiting if active => self.run_event(RunEvent::Wake, None),
             _ => {}
+        }
+    }
+
+    /// Whether something is to be done of which no row and no timer would tell after a kill: a stage whose turn has come, or
+    /// the end of the run.
+    fn has_a_turn(&self) -> bool {
+        match &self.annex.ending {
+            Some(ending) => ending.order.get(ending.done as usize).is_none_or(|stage| self.header.stages[usize::from(*stage)].state != StageState::Running),
+            None => self.all_ended() || (0..self.stages.len()).any(|stage| self.header.stages[stage].state == StageState::Pending && self.is_ready(stage)),
         }
     }
 

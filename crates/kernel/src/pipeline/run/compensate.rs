@@ -13,7 +13,7 @@ use crate::id::Key;
 use crate::machine::{RunEvent, RunState, TaskEvent};
 use crate::pipeline::definition::Mode;
 use crate::pipeline::expression::{Doc, Scope};
-use crate::record::run::{Ending, FALLBACK_ITEM, Happening, Stored, TaskEnd, TaskRow, item_of_task_key, task_key};
+use crate::record::run::{Ending, FALLBACK_ITEM, Happening, Phase, Stored, TaskEnd, TaskRow, item_of_task_key, task_key};
 use crate::time::Millis;
 
 /// What could not be undone and is told one by one.
@@ -31,7 +31,7 @@ impl Run {
     /// The stages of the plan that undo what was done: those that were at work first, then the finished ones, the last
     /// one first.
     fn to_undo(&self) -> Vec<u16> {
-        let began = |stage: usize| self.header.stages[stage].cursor.max(self.header.stages[stage].visited) > 0;
+        let began = |stage: usize| self.undo_total(stage) > 0;
         let at_work = (0..self.compiled.definition.stages.len()).rev().filter(|stage| began(*stage) && !self.annex.finished.contains(&(*stage as u16)));
         let finished = self.annex.finished.iter().rev().map(|stage| usize::from(*stage)).filter(|stage| began(*stage));
         at_work.chain(finished).filter_map(|stage| self.compiled.stages[stage].undo).collect()
@@ -59,6 +59,8 @@ impl Run {
         self.annex.ending = Some(Ending { cancelled, reason, order, done: 0, troubles: Vec::new(), failed: 0 });
         self.annex_changed = true;
         self.dirty = true;
+        // Whoever ends the run may be past the point at which a turn looks at its stages.
+        out.effects.more = true;
         true
     }
 
@@ -119,14 +121,25 @@ impl Run {
         let at = &self.header.stages[of];
         let began = at.cursor.max(at.visited);
         match self.definition(of).mode {
+            _ if self.gave_way(of) => 1,
             // What was mapped is undone; what reduces gives nothing but its output.
             Mode::MapReduce { .. } => began.min(super::reduce::mapped(at)),
             _ => began,
         }
     }
 
+    /// Whether the output of a stage with one task is that of its fallback: this is what is undone then.
+    fn gave_way(&self, of: usize) -> bool {
+        self.header.stages[of].phase == Phase::Fallback && !self.definition(of).has_items()
+    }
+
     /// The task that a task undoes: the last one first.
     pub(super) fn undone_item(&self, stage: usize, item: u32) -> u32 {
+        if let Mode::Undo { of } = self.definition(stage).mode
+            && self.gave_way(usize::from(of))
+        {
+            return FALLBACK_ITEM;
+        }
         self.header.stages[stage].total.saturating_sub(1).saturating_sub(item)
     }
 
@@ -137,7 +150,8 @@ impl Run {
         let page = original / PAGE_ROWS as u32;
         if self.stages[stage].page != Some(page) {
             let first = page * PAGE_ROWS as u32;
-            let range = task_key(self.id, of, first)..task_key(self.id, of, first.saturating_add(PAGE_ROWS as u32));
+            let end = first.checked_add(PAGE_ROWS as u32).map_or_else(|| self.after_tasks(of), |end| task_key(self.id, of, end));
+            let range = task_key(self.id, of, first)..end;
             self.readings.begin(Target::Undone(stage as u16, page), Progress::Plain, Ask::Scan { range, limit: PAGE_ROWS });
             return Ok(None);
         }

@@ -11,6 +11,7 @@ use crate::error::{AttemptError, WorkError};
 use crate::journal::seal;
 use crate::limit::INLINE_BYTES;
 use crate::machine::{APPROVAL, ApprovalEvent, RunEvent, StageEvent, StageState, TaskEvent, TaskState};
+use crate::pipeline::compiled::is_plain_gather;
 use crate::pipeline::definition::{MaxFailed, Mode, OnFailure, Rest};
 use crate::pipeline::expression::{Doc, Scope};
 use crate::policy::{Retry, Verdict, after_failure};
@@ -359,19 +360,47 @@ impl Run {
                     self.fail_stage(stage, WorkError::new("max_failed", text), now, out);
                 }
             }
-            OnFailure::Call { .. } => {
-                self.abort(stage, out);
-                let at = &mut self.header.stages[stage];
-                at.phase = Phase::Fallback;
-                at.error = Some(error);
-                at.output_bytes = 0;
-                let memory = &mut self.stages[stage];
-                memory.clear();
-                memory.loaded = true;
-                memory.fallback = Some(Slot::new());
-                self.readings.forget(stage as u16);
-            }
+            OnFailure::Call { .. } => self.fall_back(stage, error, out),
         }
+    }
+
+    /// The fallback of a stage gives its output.
+    fn fall_back(&mut self, stage: usize, error: WorkError, out: &mut Out) {
+        self.abort(stage, out);
+        let at = &mut self.header.stages[stage];
+        at.phase = Phase::Fallback;
+        at.error = Some(error);
+        at.output_bytes = 0;
+        let memory = &mut self.stages[stage];
+        memory.clear();
+        memory.loaded = true;
+        memory.fallback = Some(Slot::new());
+        self.readings.forget(stage as u16);
+        self.touched.insert(stage as u16);
+        self.dirty = true;
+    }
+
+    /// A stage that fails before it has a task fails as its only task would: a wide one has no output then, any other one null.
+    pub(super) fn cannot_begin(&mut self, stage: usize, error: WorkError, now: Millis, out: &mut Out) {
+        let error = bounded(error);
+        match self.compiled.plan[stage].on_failure {
+            OnFailure::Fail => return self.fail_stage(stage, error, now, out),
+            OnFailure::Call { .. } => return self.fall_back(stage, error, out),
+            OnFailure::Continue { .. } => {}
+        }
+        let definition = self.definition(stage);
+        let tasks = u32::from(!definition.is_wide() || is_plain_gather(definition));
+        let at = &mut self.header.stages[stage];
+        (at.phase, at.total, at.cursor, at.low) = (Phase::Tasks, tasks, tasks, tasks);
+        (at.done, at.failed) = (1, 1);
+        let null = Bytes::from_static(b"null");
+        let row = row_of(&Slot::new(), at.round, now, TaskEnd::Failed { error: error.clone(), item: Stored::Inline(null.clone()), output: null });
+        out.effects.put(task_key(self.id, stage as u16, 0), wire::encode(&row));
+        self.stages[stage].loaded = true;
+        self.touched.insert(stage as u16);
+        self.dirty = true;
+        self.tell(Happening::TaskFailed { stage: self.definition(stage).name.clone(), item: 0, attempts: 0, error: error.clone() });
+        self.task_failed(stage, 0, error, now, out);
     }
 
     pub(super) fn abort(&mut self, stage: usize, out: &mut Out) {

@@ -93,7 +93,8 @@ impl Run {
         if self.docs.contains_key(&number) || self.header.stages[stage].state != StageState::Completed {
             return Ok(true);
         }
-        if is_plain_gather(self.definition(stage)) {
+        let at = &self.header.stages[stage];
+        if is_plain_gather(self.definition(stage)) && at.phase != Phase::Fallback && at.failed == 0 {
             let Some(output) = self.gather(stage)? else {
                 return Ok(false);
             };
@@ -125,7 +126,8 @@ impl Run {
         Ok(false)
     }
 
-    fn after_tasks(&self, stage: u16) -> Key {
+    /// Where the rows of the tasks of a stage end.
+    pub(super) fn after_tasks(&self, stage: u16) -> Key {
         let key = task_key(self.id, stage, 0);
         after_prefix(&key[..key.len() - 4])
     }
@@ -194,7 +196,8 @@ impl Run {
             outputs.pieces += 1;
             return Ok(Some(Ask::Get(vec![items_key(self.id, stage, outputs.pieces - 1)])));
         }
-        let wide = self.definition(usize::from(stage)).is_wide();
+        let definition = self.definition(usize::from(stage));
+        let wide = definition.is_wide() && !is_plain_gather(definition);
         let items = std::mem::take(&mut outputs.items);
         let doc = match outputs.fallback.take() {
             Some(output) if fell_back => StageDoc { items: vec![output.clone()], failed: BTreeSet::new(), output, failures: Doc::null() },

@@ -10,7 +10,7 @@ impl Run {
     /// Whether a stage has given an output of its own: not one that was skipped, and not one of which every task failed.
     pub(super) fn gave(&self, stage: usize) -> bool {
         let at = &self.header.stages[stage];
-        at.state == StageState::Completed && (at.phase == Phase::Fallback || at.total == 0 || at.failed < at.total)
+        at.state == StageState::Completed && (at.phase == Phase::Fallback || (at.total == 0 && at.failed == 0) || at.failed < at.total)
     }
 
     /// Fixes whose outputs a gather reads.

@@ -62,6 +62,7 @@ pub const PAGES: &[(&str, &str)] = &[
     ("limit: resolution", include_str!("../../../../../docs/errors/limit_resolution.md")),
     ("limit: signal", include_str!("../../../../../docs/errors/limit_signal.md")),
     ("limit: signals", include_str!("../../../../../docs/errors/limit_signals.md")),
+    ("limit: stages", include_str!("../../../../../docs/errors/limit_stages.md")),
     ("limit: state names", include_str!("../../../../../docs/errors/limit_state_names.md")),
     ("limit: transition", include_str!("../../../../../docs/errors/limit_transition.md")),
     ("max_failed", include_str!("../../../../../docs/errors/max_failed.md")),
