@@ -321,14 +321,14 @@ impl Shard {
         if call_id(id, (stage, item, attempt), round, &nobody).0.uuid != from.0.uuid {
             return Ok(());
         }
-        if !self.forget_task((id, stage, item), attempt) && self.limits.borrower.has_asked((id, stage, item)) {
-            // The answer to a call of the process before: the one that it waits to make is not needed.
-            self.limits.done((id, stage, item));
-        }
         let result = match outcome {
             Outcome::Value(value) => Ok(value),
             Outcome::Error(error) => Err(selvedge_kernel::error::AttemptError { error, retryable: true, retry_after_ms: None }),
         };
+        if !self.forget_task((id, stage, item), attempt, &result) && self.limits.has_asked((id, stage, item)) {
+            // The answer to a call of the process before: the one that it waits to make is not needed.
+            self.limits.done((id, stage, item));
+        }
         self.runs.tell(id, RunInput::Answered { stage, item, attempt, result });
         self.runs.marks.push((std::mem::take(writes), std::mem::take(effects)));
         Ok(())

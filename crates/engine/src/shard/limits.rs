@@ -12,27 +12,29 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use selvedge_kernel::id::{ActorId, RawId, RunId, ShardId};
-use selvedge_kernel::lend::{self, Borrower, Lender, LenderRow, Life, Report};
+use selvedge_kernel::lend::{self, Borrower, Ended, Lender, LenderRow, Life, Report};
 use selvedge_kernel::pipeline::run::RunInput;
-use selvedge_kernel::policy::Throttle;
+use selvedge_kernel::policy::{Breaker, Throttle};
 use selvedge_kernel::record::kind::Kind;
 use selvedge_kernel::record::message::Envelope;
 use selvedge_kernel::record::{Writes, key};
 use selvedge_kernel::time::{Day, Millis};
 use selvedge_kernel::wire;
 
+use super::breakers::Breakers;
 use super::{Effect, Shard, VerbError};
 
 /// A task of a run: stage and item.
 pub(crate) type Task = (RunId, u16, u32);
 
 /// Reports in one transition: each is an envelope.
-const REPORTS: usize = 16;
+pub(super) const REPORTS: usize = 16;
 
 /// Limits of a shard.
 #[derive(Default)]
 pub(crate) struct Limits {
     pub borrower: Borrower<Task>,
+    pub breakers: Breakers,
     /// The number under which a run asked.
     numbers: BTreeMap<Task, u64>,
     lenders: HashMap<ActorId, Lender>,
@@ -42,11 +44,11 @@ pub(crate) struct Limits {
 impl Limits {
     /// When a lender can go on although nobody reports.
     pub(crate) fn next_due(&self) -> Option<Millis> {
-        self.wakes.first().map(|wake| wake.0)
+        [self.wakes.first().map(|wake| wake.0), self.breakers.next_due()].into_iter().flatten().min()
     }
 
     pub(crate) fn has_reports(&self) -> bool {
-        self.borrower.has_reports()
+        self.borrower.has_reports() || self.breakers.passes.has_reports()
     }
 
     /// A task of a run needs a permit.
@@ -55,16 +57,49 @@ impl Limits {
         self.borrower.ask(task, limit, throttle);
     }
 
-    /// A task needs its permit no more.
+    /// A task of a run asks a breaker.
+    pub(crate) fn ask_breaker(&mut self, task: Task, number: u64, limit: ActorId, breaker: Breaker) {
+        self.numbers.insert(task, number);
+        self.breakers.passes.ask(task, limit, breaker);
+    }
+
+    /// The number under which a task asked last.
+    pub(super) fn number(&self, task: Task) -> u64 {
+        self.numbers.get(&task).copied().unwrap_or_default()
+    }
+
+    /// Whether a task waits for a permit, or has one and has not started.
+    pub(crate) fn has_asked(&self, task: Task) -> bool {
+        self.borrower.has_asked(task) || self.breakers.passes.has_asked(task)
+    }
+
+    /// The attempt starts.
+    pub(crate) fn started(&mut self, task: Task) {
+        self.borrower.started(task);
+        self.breakers.passes.started(task);
+    }
+
+    /// A task needs its permits no more.
     pub(crate) fn done(&mut self, task: Task) {
+        self.ended(task, Ended::GivenUp);
+    }
+
+    /// The attempt of a task has ended: how.
+    pub(crate) fn ended(&mut self, task: Task, ended: Ended) {
         self.numbers.remove(&task);
         self.borrower.done(task);
+        self.breakers.passes.done(task, ended);
     }
 
     /// Tasks of a run, or of one stage of it, that have a permit or wait for one.
     pub(crate) fn of_run(&self, run: RunId, stage: Option<u16>) -> Vec<Task> {
         let (first, last) = stage.map_or((0, u16::MAX), |stage| (stage, stage));
-        self.borrower.within((run, first, 0), (run, last, u32::MAX))
+        let (first, last) = ((run, first, 0), (run, last, u32::MAX));
+        let mut tasks = self.borrower.within(first, last);
+        tasks.extend(self.breakers.passes.within(first, last));
+        tasks.sort_unstable();
+        tasks.dedup();
+        tasks
     }
 }
 
@@ -80,6 +115,9 @@ impl Shard {
     /// Tells lenders what has happened here, and lends what can be lent because time has passed.
     pub(super) async fn turn_limits(&mut self) {
         if let Err(error) = self.lend_and_report().await {
+            self.wiring.stop(error.message);
+        }
+        if let Err(error) = self.turn_breakers().await {
             self.wiring.stop(error.message);
         }
     }
@@ -179,7 +217,7 @@ impl Shard {
         }
         for task in self.limits.borrower.granted(limit, throttle, permits) {
             let (run, stage, item) = task;
-            let number = self.limits.numbers.get(&task).copied().unwrap_or_default();
+            let number = self.limits.number(task);
             self.runs.tell(run, RunInput::Admitted { stage, item, number });
         }
     }
@@ -190,6 +228,6 @@ fn row_of(limit: &ActorId) -> selvedge_kernel::id::Key {
 }
 
 /// Whom an envelope would belong to if it were larger than a row may be.
-fn owner(limit: &ActorId) -> RawId {
+pub(super) fn owner(limit: &ActorId) -> RawId {
     RawId { hash: limit.hash16(), uuid: [0; 16] }
 }

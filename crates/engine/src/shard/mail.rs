@@ -408,6 +408,13 @@ impl Shard {
                 self.take_grant(&limit, life, &throttle, permits);
                 Ok(())
             }
+            Envelope::AskBreaker { limit, from, life, breaker, report } => {
+                self.take_breaker_report(limit, (from, life), &breaker, report, writes, effects).await
+            }
+            Envelope::Pass { limit, life, breaker, word, permits } => {
+                self.take_pass(&limit, life, &breaker, word, permits);
+                Ok(())
+            }
             Envelope::StartChild { run, definition, input, context, parent } => {
                 self.take_child(run, &definition, (input, context), parent, writes, effects).await
             }

@@ -82,7 +82,10 @@ pub fn home(kind: Kind, key: &[u8], value: &[u8]) -> Result<Option<Hash16>, Unpo
         | Kind::FoldedJournal
         | Kind::Joined
         | Kind::Delayed
+        | Kind::Resolved
+        | Kind::Fork
         | Kind::Limit
+        | Kind::Breaker
         | Kind::Run
         | Kind::RunDefinition
         | Kind::RunItems
@@ -109,7 +112,7 @@ fn timer_home(timer: &Timer) -> Hash16 {
     }
 }
 
-/// Who receives an envelope; none for permits of limits, which mean nothing to another opening of a store.
+/// Who receives an envelope; none for permits of limits and passes of breakers, which mean nothing to another opening of a store.
 #[must_use]
 pub fn receiver(envelope: &Envelope) -> Option<Hash16> {
     match envelope {
@@ -121,7 +124,7 @@ pub fn receiver(envelope: &Envelope) -> Option<Hash16> {
         | Envelope::Line { run, .. }
         | Envelope::CancelRun { run, .. } => Some(run.0.hash),
         Envelope::EnterLine(place) | Envelope::LeaveLine(place) => Some(place.line.hash16()),
-        Envelope::Borrow { .. } | Envelope::Grant { .. } => None,
+        Envelope::Borrow { .. } | Envelope::Grant { .. } | Envelope::AskBreaker { .. } | Envelope::Pass { .. } => None,
     }
 }
 
