@@ -21,6 +21,7 @@ mod explain;
 mod failing;
 mod fair;
 mod filters;
+mod gates;
 mod heads;
 mod init;
 mod kit;
