@@ -289,6 +289,12 @@ pub fn redriven_id(letter: InvocationId) -> InvocationId {
     derived(&[&letter.0.to_bytes(), b"a dead letter again"], letter.0.hash)
 }
 
+/// The id of the invocation that a fork becomes: asked for twice under one key, it is one.
+#[must_use]
+pub fn forked_id(of: InvocationId, key: &str) -> InvocationId {
+    derived(&[&of.0.to_bytes(), key.as_bytes(), b"a fork"], of.0.hash)
+}
+
 fn derived(parts: &[&[u8]], hash: crate::id::Hash16) -> InvocationId {
     let mut hasher = blake3::Hasher::new();
     for part in parts {

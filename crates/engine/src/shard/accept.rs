@@ -29,6 +29,11 @@ impl Shard {
                 Err(Refused::Wait(id)) => self.wait_for(id, reply),
                 Err(Refused::Error(error)) => self.answer(reply, Err(error)),
             },
+            Command::Edit { message, reply } => match self.edit(message).await {
+                Ok(answer) => self.answer(reply, Ok(answer)),
+                Err(Refused::Wait(id)) => self.wait_for(id, reply),
+                Err(Refused::Error(error)) => self.answer(reply, Err(error)),
+            },
             other => self.inspect(other).await,
         }
     }
@@ -74,7 +79,7 @@ impl Shard {
     }
 
     /// What the message's idempotency key led to before.
-    async fn known(&mut self, message: &Message) -> Result<Option<InvocationId>, VerbError> {
+    pub(super) async fn known(&mut self, message: &Message) -> Result<Option<InvocationId>, VerbError> {
         let Some(idempotency) = &message.idempotency_key else { return Ok(None) };
         let Some(bytes) = self.get(key::idempotency(&message.target, &message.handler, idempotency)).await? else { return Ok(None) };
         let known: Idempotent = wire::decode("idempotency row", &bytes)?;

@@ -82,6 +82,8 @@ pub fn home(kind: Kind, key: &[u8], value: &[u8]) -> Result<Option<Hash16>, Unpo
         | Kind::FoldedJournal
         | Kind::Joined
         | Kind::Delayed
+        | Kind::Resolved
+        | Kind::Fork
         | Kind::Limit
         | Kind::Breaker
         | Kind::Run

@@ -55,6 +55,10 @@ pub enum Kind {
     Sent = 22,
     /// invocation → the timer of a client's message that is not due yet. Leaves when it fires.
     Delayed = 23,
+    /// invocation, index (u32) of an entry → index of the entry that stands in its place by hand. Leaves when its invocation's retention has passed.
+    Resolved = 26,
+    /// invocation, invocation → that the one was forked from the other. Leaves when its invocation's retention has passed.
+    Fork = 27,
     /// tenant, type, key → a lender: what a limit has given to which shard. Leaves when nothing is lent and its window is empty, or by time when nobody asks again.
     Limit = 28,
     /// tenant, type, key → a breaker: what it is and since when, its failures, who has passes. Leaves when it is closed without failures, or by time.
@@ -87,7 +91,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, by their numbers.
-    pub const ALL: [Kind; 37] = [
+    pub const ALL: [Kind; 39] = [
         Kind::ShardHead,
         Kind::Invocation,
         Kind::Inbox,
@@ -111,6 +115,8 @@ impl Kind {
         Kind::Joined,
         Kind::Sent,
         Kind::Delayed,
+        Kind::Resolved,
+        Kind::Fork,
         Kind::Limit,
         Kind::Breaker,
         Kind::Run,

@@ -4,6 +4,7 @@ pub mod actor;
 pub mod attribute;
 pub mod deal;
 pub mod definition;
+pub mod hand;
 pub mod invocation;
 pub mod key;
 pub mod kind;
