@@ -25,6 +25,7 @@ mod failing;
 mod fair;
 mod filters;
 mod forks;
+mod gates;
 mod heads;
 mod init;
 mod kit;
