@@ -371,10 +371,12 @@ impl Run {
         at.phase = Phase::Fallback;
         at.error = Some(error);
         at.output_bytes = 0;
+        // One that has ended in an earlier round of the run is found in its row.
+        let earlier = self.header.stages[stage].round > self.fresh(stage);
         let memory = &mut self.stages[stage];
         memory.clear();
-        memory.loaded = true;
-        memory.fallback = Some(Slot::new());
+        memory.loaded = !earlier;
+        memory.fallback = (!earlier).then(Slot::new);
         self.readings.forget(stage as u16);
         self.touched.insert(stage as u16);
         self.dirty = true;
