@@ -145,7 +145,7 @@ impl Seen {
 }
 
 /// Does something until it is done, or until the life of now is cut in it.
-async fn unless_cut<T>(engine: &test::Engine, done: impl Future<Output = T>) -> Option<T> {
+pub async fn unless_cut<T>(engine: &test::Engine, done: impl Future<Output = T>) -> Option<T> {
     let cut = async {
         while !engine.model().is_cut() {
             tokio::time::sleep(Duration::from_micros(200)).await;
