@@ -210,7 +210,7 @@ impl Shard {
             self.write_chunks(id.0, large.seal, &large.bytes);
         }
         let change = active.run.close(&mut effects, now);
-        let mut writes = Writes { puts: effects.puts, deletes: effects.deletes, folds: Vec::new() };
+        let mut writes = Writes { puts: effects.puts, deletes: effects.deletes, folds: Vec::new(), ..Writes::default() };
         if let Some(due) = change.cleared {
             let row = active.timer.take().unwrap_or((due, timer_number(id)));
             self.clear_timer(&mut writes, row);

@@ -56,6 +56,7 @@ mod schemas;
 mod shared_limits;
 mod signals;
 mod state;
+mod tenants;
 mod transitions;
 mod versions;
 mod waits;
