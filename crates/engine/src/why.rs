@@ -5,7 +5,7 @@ use selvedge_kernel::error::WorkError;
 use selvedge_kernel::id::{ActorId, InvocationId};
 use selvedge_kernel::record::invocation::{Restarts, Status};
 use selvedge_kernel::time::Millis;
-use selvedge_kernel::waiting::Waiting;
+use selvedge_kernel::waiting::{Waiting, closed};
 use serde::Serialize;
 
 /// The answer to `why`.
@@ -60,14 +60,14 @@ impl Why {
         }
         if self.status.ended() {
             let error = self.last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
-            return format!("{who} has ended: {}{error}.", word(self.status));
+            return closed(format!("{who} has ended: {}{error}", word(self.status)));
         }
         let waits: Vec<String> = self.waiting.iter().map(Waiting::sentence).collect();
         let slow = match self.slow_polls {
             0 => String::new(),
             count => format!(" Its handler has held its thread for longer than 100 ms {count} times: move that work into `blocking`."),
         };
-        format!("{who} waits {}.{slow}", waits.join("; and "))
+        format!("{}{slow}", closed(format!("{who} waits {}", waits.join("; and "))))
     }
 }
 

@@ -4,6 +4,7 @@
 //! `{"error": {"consequence", "code", "message"}}`. Who closes its half of the connection does not
 //! wait any more. Only the user who owns the socket is answered.
 
+mod approvals;
 mod backup;
 mod export;
 mod hand;
@@ -179,6 +180,13 @@ pub enum Request {
         /// What to keep, as `where` says it; empty: all.
         #[serde(default)]
         filter: String,
+    },
+    /// One approval, with what it shows to whom it asks.
+    Approval {
+        /// `run_…`
+        id: String,
+        /// The stage that asks; none: the only one that does or did.
+        stage: Option<String>,
     },
     /// Runs, the newest first.
     Runs {

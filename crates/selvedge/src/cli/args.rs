@@ -537,6 +537,14 @@ fn operation(text: &str) -> Result<Operation, String> {
 pub enum Approvals {
     /// Those that are open, then those that were answered: who, when, with which remark
     List(Keep),
+    /// One, with what it shows to whom it asks
+    Show {
+        #[command(flatten)]
+        run: RunId,
+        /// The stage that asks, where more than one does
+        #[arg(long)]
+        stage: Option<String>,
+    },
     /// Say yes to the approval of a run
     Approve(Decision),
     /// Say no to the approval of a run

@@ -89,6 +89,7 @@ pub async fn perform(desk: &Desk, request: Request) -> Result<Value, Problem> {
         Request::Stuck { longer_than_ms, filter } => asker.stuck(Duration::from_millis(longer_than_ms), &filter).await,
         Request::Health => asker.health().await,
         Request::Approvals { filter } => Runs(asker).approvals(&filter).await,
+        Request::Approval { id, stage } => Runs(asker).approval(&id, stage).await,
         Request::Runs { filter } => Runs(asker).list(&filter).await,
         Request::Actors { filter } => asker.actors(&filter).await,
         Request::Run { id } => Runs(asker).show(&id).await,

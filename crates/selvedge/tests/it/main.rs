@@ -50,6 +50,7 @@ mod restart;
 mod rig;
 mod runbook;
 mod runs;
+mod said;
 mod schedules;
 mod schemas;
 mod shared_limits;
