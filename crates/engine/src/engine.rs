@@ -454,6 +454,7 @@ fn wire(
     let points = Points(env.observer.clone());
     let life = selvedge_kernel::lend::Life(u64::from_be_bytes(Entropy::new(env.random.clone()).draw()));
     let wiring = Arc::new(Wiring {
+        sums: crate::shard::Sums::default(),
         life,
         store,
         env,

@@ -113,6 +113,7 @@ pub fn accept(head: &mut ShardHead, mut message: Message, version: u32, seal_key
     let id = message.id;
     writes.put(key::seal_key(id.0), wire::encode(&seal_key));
     writes.put(key::inbox(&message.target, order), wire::encode(&id));
+    writes.count(&message.target.tenant, 1, 0);
     if let Some(idempotency) = &message.idempotency_key {
         writes.put(key::idempotency(&message.target, &message.handler, idempotency), wire::encode(&Idempotent { invocation: id, body }));
     }
@@ -235,6 +236,7 @@ pub fn end(head: &mut ShardHead, record: &mut Invocation, journal: &Journal, end
     writes.put_until(key::invocation(id), wire::encode(record), expires);
     writes.put_until(key::seal_key(id.0), wire::encode(&journal.key), expires);
     writes.delete(key::inbox(&record.message.target, record.order));
+    writes.count(&record.message.target.tenant, -1, 0);
     if journal.next > 0 {
         writes.folds.push(crate::ports::Fold {
             prefix: key::of_id(crate::record::kind::Kind::Journal, id.0),

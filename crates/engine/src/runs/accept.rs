@@ -7,10 +7,11 @@ use selvedge_kernel::error::{Consequence, WorkError};
 use selvedge_kernel::id::{InvocationId, RawId, RunId};
 use selvedge_kernel::journal::{Payload, SealKey, Signature, seal};
 use selvedge_kernel::pipeline::attributes;
-use selvedge_kernel::pipeline::compiled::{Compiled, CompiledCall, SharedBreaker, SharedLimit, any_host};
+use selvedge_kernel::pipeline::compiled::{Compiled, CompiledCall};
 use selvedge_kernel::pipeline::definition::Definition;
 use selvedge_kernel::pipeline::run::{Run, Start};
 use selvedge_kernel::pipeline::schema::validate_input;
+use selvedge_kernel::pipeline::shared::{SharedBreaker, SharedLimit, any_host};
 use selvedge_kernel::record::attribute;
 use selvedge_kernel::record::invocation::Begun;
 use selvedge_kernel::record::message::{Envelope, Outcome, Peer};
@@ -58,7 +59,7 @@ pub(crate) fn compiled(registry: &Registry, definition: Definition) -> Result<Ar
 }
 
 /// The breaker of the tasks of a registered activity: its own, unless their stage says another.
-fn breaker_of(name: &str, own: &Activity, of_stage: Option<SharedBreaker>) -> Result<Option<SharedBreaker>, VerbError> {
+pub(crate) fn breaker_of(name: &str, own: &Activity, of_stage: Option<SharedBreaker>) -> Result<Option<SharedBreaker>, VerbError> {
     let http = match &own.run {
         Executor::Http(http) => Some(http),
         Executor::Native(_) | Executor::Exec(_) => None,
@@ -72,7 +73,7 @@ fn breaker_of(name: &str, own: &Activity, of_stage: Option<SharedBreaker>) -> Re
 }
 
 /// What the tasks of a registered activity share.
-fn limit_of(name: &str, activity: &Activity) -> Result<Option<SharedLimit>, VerbError> {
+pub(crate) fn limit_of(name: &str, activity: &Activity) -> Result<Option<SharedLimit>, VerbError> {
     let Some(throttle) = &activity.throttle else { return Ok(None) };
     let limit = SharedLimit::of_activity(name, throttle);
     limit.map(Some).map_err(|error| VerbError::new(Consequence::FixInput, "definition", format!("activity `{name}`, `throttle.key`: {error}")))

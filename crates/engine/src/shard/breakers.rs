@@ -13,13 +13,13 @@ use selvedge_kernel::record::{Writes, key};
 use selvedge_kernel::time::{Day, Millis};
 use selvedge_kernel::wire;
 
-use super::limits::{REPORTS, Task, owner};
+use super::limits::{Asker, REPORTS, owner};
 use super::{Effect, Shard, VerbError};
 
 /// Breakers of a shard.
 #[derive(Default)]
 pub(crate) struct Breakers {
-    pub passes: Passes<Task>,
+    pub passes: Passes<Asker>,
     guards: HashMap<ActorId, Guard>,
     wakes: BTreeSet<(Millis, ActorId)>,
 }
@@ -112,12 +112,14 @@ impl Shard {
             return;
         }
         let heard = self.limits.breakers.passes.heard(limit, breaker, word, permits);
-        for (run, stage, item) in heard.recalled {
-            self.runs.tell(run, RunInput::Recalled { stage, item });
+        for asker in heard.recalled {
+            match asker {
+                Asker::Task(run, stage, item) => self.runs.tell(run, RunInput::Recalled { stage, item }),
+                Asker::Operation(id, number) => self.recall_operation(id, number),
+            }
         }
-        for (run, stage, item) in heard.through {
-            let number = self.limits.number((run, stage, item));
-            self.runs.tell(run, RunInput::Admitted { stage, item, number });
+        for asker in heard.through {
+            self.let_in(asker);
         }
     }
 }

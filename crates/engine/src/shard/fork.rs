@@ -15,7 +15,6 @@ use selvedge_kernel::time::Day;
 use selvedge_kernel::transition::{self, Journal, forked_id, signature};
 use selvedge_kernel::wire;
 
-use super::accept::extend;
 use super::{Command, Reply, Shard, VerbError};
 use crate::hand::{Fork, Forked};
 
@@ -104,7 +103,7 @@ impl Shard {
         }
         let keep = self.wiring.settings.keep;
         transition::write_ledger(&mut self.head, &mut accepted, new.0, false, LedgerState::Accepted, (journal.chain, journal.next), &keep);
-        extend(&mut writes, accepted);
+        writes.extend(accepted);
         self.write(writes, Vec::new());
         if first {
             self.activate(new).await?;

@@ -358,6 +358,10 @@ impl Shard {
             numbers.sort_unstable();
             for number in numbers {
                 let Some(op) = state.ops.get(&number).filter(|op| op.given.is_none() && op.polled) else { continue };
+                if let Some(aside) = self.aside(id, number).filter(|_| !op.decided) {
+                    waiting.push(aside);
+                    continue;
+                }
                 waiting.push(match (&op.request, op.step, &op.row) {
                     _ if op.decided => Waiting::Commit,
                     (_, StepState::Allowed(attempt), _) => Waiting::Step { name: op.signature.name.clone(), attempt, since: op.since },
@@ -390,10 +394,13 @@ impl Shard {
             return Ok(vec![Waiting::Turn { position: position as u64 }]);
         }
         for row in self.begun_rows(id).await? {
-            waiting.push(of_row(&row));
+            if self.aside(id, row.signature.number).is_none() {
+                waiting.push(of_row(&row));
+            }
         }
         for ((_, number), task) in self.tasks.iter().filter(|((owner, _), _)| *owner == id) {
-            waiting.push(Waiting::Step { name: format!("operation {number}"), attempt: task.attempt, since: task.since });
+            let step = || Waiting::Step { name: format!("operation {number}"), attempt: task.attempt, since: task.since };
+            waiting.push(self.aside(id, *number).unwrap_or_else(step));
         }
         if waiting.is_empty() {
             waiting.push(Waiting::Turn { position: self.runnable.len() as u64 });

@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use selvedge_kernel::id::{ActorId, RawId, RunId, ShardId};
+use selvedge_kernel::id::{ActorId, InvocationId, RawId, RunId, ShardId};
 use selvedge_kernel::lend::{self, Borrower, Ended, Lender, LenderRow, Life, Report};
 use selvedge_kernel::pipeline::run::RunInput;
 use selvedge_kernel::policy::{Breaker, Throttle};
@@ -24,8 +24,14 @@ use selvedge_kernel::wire;
 use super::breakers::Breakers;
 use super::{Effect, Shard, VerbError};
 
-/// A task of a run: stage and item.
-pub(crate) type Task = (RunId, u16, u32);
+/// Who needs a permit or a pass for an attempt.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Asker {
+    /// A task of a run: stage and item.
+    Task(RunId, u16, u32),
+    /// An activity that a handler has called: the number of the operation.
+    Operation(InvocationId, u32),
+}
 
 /// Reports in one transition: each is an envelope.
 pub(super) const REPORTS: usize = 16;
@@ -33,10 +39,10 @@ pub(super) const REPORTS: usize = 16;
 /// Limits of a shard.
 #[derive(Default)]
 pub(crate) struct Limits {
-    pub borrower: Borrower<Task>,
+    pub borrower: Borrower<Asker>,
     pub breakers: Breakers,
     /// The number under which a run asked.
-    numbers: BTreeMap<Task, u64>,
+    numbers: BTreeMap<Asker, u64>,
     lenders: HashMap<ActorId, Lender>,
     wakes: BTreeSet<(Millis, ActorId)>,
 }
@@ -51,50 +57,50 @@ impl Limits {
         self.borrower.has_reports() || self.breakers.passes.has_reports()
     }
 
-    /// A task of a run needs a permit.
-    pub(crate) fn ask(&mut self, task: Task, number: u64, limit: ActorId, throttle: Throttle) {
-        self.numbers.insert(task, number);
-        self.borrower.ask(task, limit, throttle);
+    /// An attempt needs a permit. Under `number` a run knows which answer is whose.
+    pub(crate) fn ask(&mut self, asker: Asker, number: u64, limit: ActorId, throttle: Throttle) {
+        self.numbers.insert(asker, number);
+        self.borrower.ask(asker, limit, throttle);
     }
 
-    /// A task of a run asks a breaker.
-    pub(crate) fn ask_breaker(&mut self, task: Task, number: u64, limit: ActorId, breaker: Breaker) {
-        self.numbers.insert(task, number);
-        self.breakers.passes.ask(task, limit, breaker);
+    /// An attempt needs a pass.
+    pub(crate) fn ask_breaker(&mut self, asker: Asker, number: u64, limit: ActorId, breaker: Breaker) {
+        self.numbers.insert(asker, number);
+        self.breakers.passes.ask(asker, limit, breaker);
     }
 
-    /// The number under which a task asked last.
-    pub(super) fn number(&self, task: Task) -> u64 {
-        self.numbers.get(&task).copied().unwrap_or_default()
+    /// The number under which somebody asked last.
+    fn number(&self, asker: Asker) -> u64 {
+        self.numbers.get(&asker).copied().unwrap_or_default()
     }
 
-    /// Whether a task waits for a permit, or has one and has not started.
-    pub(crate) fn has_asked(&self, task: Task) -> bool {
-        self.borrower.has_asked(task) || self.breakers.passes.has_asked(task)
+    /// Whether somebody waits for a permit or a pass, or has one and has not started.
+    pub(crate) fn has_asked(&self, asker: Asker) -> bool {
+        self.borrower.has_asked(asker) || self.breakers.passes.has_asked(asker)
     }
 
     /// The attempt starts.
-    pub(crate) fn started(&mut self, task: Task) {
-        self.borrower.started(task);
-        self.breakers.passes.started(task);
+    pub(crate) fn started(&mut self, asker: Asker) {
+        self.borrower.started(asker);
+        self.breakers.passes.started(asker);
     }
 
-    /// A task needs its permits no more.
-    pub(crate) fn done(&mut self, task: Task) {
-        self.ended(task, Ended::GivenUp);
+    /// Nobody needs these permits any more.
+    pub(crate) fn done(&mut self, asker: Asker) {
+        self.ended(asker, Ended::GivenUp);
     }
 
-    /// The attempt of a task has ended: how.
-    pub(crate) fn ended(&mut self, task: Task, ended: Ended) {
-        self.numbers.remove(&task);
-        self.borrower.done(task);
-        self.breakers.passes.done(task, ended);
+    /// An attempt has ended: how.
+    pub(crate) fn ended(&mut self, asker: Asker, ended: Ended) {
+        self.numbers.remove(&asker);
+        self.borrower.done(asker);
+        self.breakers.passes.done(asker, ended);
     }
 
     /// Tasks of a run, or of one stage of it, that have a permit or wait for one.
-    pub(crate) fn of_run(&self, run: RunId, stage: Option<u16>) -> Vec<Task> {
+    pub(crate) fn of_run(&self, run: RunId, stage: Option<u16>) -> Vec<Asker> {
         let (first, last) = stage.map_or((0, u16::MAX), |stage| (stage, stage));
-        let (first, last) = ((run, first, 0), (run, last, u32::MAX));
+        let (first, last) = (Asker::Task(run, first, 0), Asker::Task(run, last, u32::MAX));
         let mut tasks = self.borrower.within(first, last);
         tasks.extend(self.breakers.passes.within(first, last));
         tasks.sort_unstable();
@@ -107,7 +113,7 @@ impl Limits {
     /// How many tasks of this shard wait for a limit before the first one of a run.
     pub(crate) fn place(&self, run: RunId, tenant: &str, limit: &str) -> Option<u64> {
         let limit = ActorId { tenant: tenant.to_owned(), kind: lend::KIND.to_owned(), key: limit.to_owned() };
-        self.borrower.before(&limit, |task| task.0 == run).map(|before| before as u64)
+        self.borrower.before(&limit, |asker| matches!(asker, Asker::Task(of, ..) if *of == run)).map(|before| before as u64)
     }
 }
 
@@ -215,10 +221,19 @@ impl Shard {
         if life != self.wiring.life {
             return;
         }
-        for task in self.limits.borrower.granted(limit, throttle, permits) {
-            let (run, stage, item) = task;
-            let number = self.limits.number(task);
-            self.runs.tell(run, RunInput::Admitted { stage, item, number });
+        for asker in self.limits.borrower.granted(limit, throttle, permits) {
+            self.let_in(asker);
+        }
+    }
+
+    /// Somebody has what it asked for last.
+    pub(super) fn let_in(&mut self, asker: Asker) {
+        match asker {
+            Asker::Task(run, stage, item) => {
+                let number = self.limits.number(asker);
+                self.runs.tell(run, RunInput::Admitted { stage, item, number });
+            }
+            Asker::Operation(id, number) => self.admit_operation(id, number),
         }
     }
 }

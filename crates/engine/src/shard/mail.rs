@@ -392,7 +392,10 @@ impl Shard {
         match envelope {
             Envelope::Invoke(message) => self.accept_message(message, writes, effects).await,
             Envelope::Later { at, message } => {
-                self.delay_message(writes, at, message);
+                match self.room_for_delayed(&message.target.tenant) {
+                    Ok(()) => self.delay_message(writes, at, message),
+                    Err(error) => self.keep_refused(message, selvedge_kernel::error::WorkError::new("refused", error.message), writes),
+                }
                 Ok(())
             }
             Envelope::Reply { to: Peer::Operation { invocation, number }, outcome, .. } => self.keep_reply(invocation, number, outcome, writes).await,

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use super::definition::{Call, Compensate, Definition, Executor, Http, Mode, OnFailure, Quorum, Rest, SleepTime, Stage, Task};
 use super::expression::{Expression, ExpressionError};
+use super::shared::{LimitKey, SharedBreaker, SharedLimit, any_host};
 use super::template::Template;
 use crate::policy::{Breaker, Retry, Throttle, Timeout};
 
@@ -75,68 +76,6 @@ pub enum CompiledCall {
         /// The handler.
         handler: String,
     },
-}
-
-/// A limit that a task shares with those of other runs.
-#[derive(Clone, Debug)]
-pub struct SharedLimit {
-    /// `stage PIPELINE.STAGE` or `activity NAME`.
-    pub name: String,
-    /// What it limits to.
-    pub throttle: Throttle,
-    /// One limit for each of its values.
-    pub key: LimitKey,
-}
-
-/// A breaker that a task shares with those of other runs.
-#[derive(Clone, Debug)]
-pub struct SharedBreaker {
-    /// `breaker of activity NAME`, or `breaker of stage PIPELINE.STAGE`: of a stage that calls several, with whom.
-    pub name: String,
-    /// When it opens.
-    pub breaker: Breaker,
-    /// Of an `http` activity whose input says the host: its URL, over `input`. There is one breaker for each host.
-    pub url: Option<Template>,
-}
-
-impl SharedBreaker {
-    /// What all their names begin with.
-    pub const OF: &'static str = "breaker of ";
-
-    /// The breaker of an activity, and what it requests if it does. Errors: its URL does not compile.
-    pub fn of_activity(name: &str, breaker: &Breaker, http: Option<&Http>) -> Result<SharedBreaker, ExpressionError> {
-        Ok(SharedBreaker { name: format!("{}activity {name}", SharedBreaker::OF), breaker: breaker.clone(), url: any_host(http)? })
-    }
-}
-
-/// The URL of a request, if its host is not written in it.
-pub fn any_host(http: Option<&Http>) -> Result<Option<Template>, ExpressionError> {
-    let Some(url) = http.map(|http| &http.url) else { return Ok(None) };
-    let written = url.split("${").next().unwrap_or_default();
-    let host_is_written = written.split_once("://").is_some_and(|(_, rest)| rest.contains(['/', '?', '#'])) || written.len() == url.len();
-    if host_is_written { Ok(None) } else { Template::compile(&Value::String(url.clone())).map(Some) }
-}
-
-/// What tells the limits of one name apart.
-#[derive(Clone, Debug)]
-pub enum LimitKey {
-    /// There is one.
-    None,
-    /// An expression in the scope of the task.
-    Task(Expression),
-    /// An expression whose only root is `input`, the task's.
-    Input(Expression),
-}
-
-impl SharedLimit {
-    /// The limit of an activity. Errors: its key does not compile.
-    pub fn of_activity(name: &str, throttle: &Throttle) -> Result<SharedLimit, ExpressionError> {
-        let key = match &throttle.key {
-            None => LimitKey::None,
-            Some(text) => LimitKey::Input(Expression::compile(text)?),
-        };
-        Ok(SharedLimit { name: format!("activity {name}"), throttle: throttle.clone(), key })
-    }
 }
 
 /// What a task calls, ready to run.

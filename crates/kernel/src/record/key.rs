@@ -184,6 +184,18 @@ pub fn sent(to: ShardId) -> Key {
     Key::from(key)
 }
 
+/// What a tenant has open in a shard.
+#[must_use]
+pub fn tally(tenant: &str) -> Key {
+    extend(&all(Kind::Tally), &[tenant.as_bytes()], None)
+}
+
+/// The tenant at the front of a key: of a tally, or of what belongs to an actor.
+#[must_use]
+pub fn tenant(key: &[u8]) -> Option<&str> {
+    part(key.get(3..)?).map(|(tenant, _)| tenant)
+}
+
 /// A caller that joined an invocation.
 #[must_use]
 pub fn joined(id: InvocationId, peer: &crate::record::message::Peer) -> Key {

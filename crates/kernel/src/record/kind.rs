@@ -55,6 +55,8 @@ pub enum Kind {
     Sent = 22,
     /// invocation → the timer of a client's message that is not due yet. Leaves when it fires.
     Delayed = 23,
+    /// Shard-wide, tenant → how many invocations and delayed messages of it are open here. Written with each change; leaves when there are none.
+    Tally = 24,
     /// invocation, index (u32) of an entry → index of the entry that stands in its place by hand. Leaves when its invocation's retention has passed.
     Resolved = 26,
     /// invocation, invocation → that the one was forked from the other. Leaves when its invocation's retention has passed.
@@ -91,7 +93,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, by their numbers.
-    pub const ALL: [Kind; 39] = [
+    pub const ALL: [Kind; 40] = [
         Kind::ShardHead,
         Kind::Invocation,
         Kind::Inbox,
@@ -115,6 +117,7 @@ impl Kind {
         Kind::Joined,
         Kind::Sent,
         Kind::Delayed,
+        Kind::Tally,
         Kind::Resolved,
         Kind::Fork,
         Kind::Limit,

@@ -9,50 +9,29 @@ use bytes::Bytes;
 use crate::error::{AttemptError, WorkError};
 use crate::id::ActorId;
 use crate::lend::{self, Ended};
-use crate::limit::KEY_PART_BYTES;
-use crate::pipeline::compiled::{CompiledCall, LimitKey, SharedBreaker, SharedLimit};
-use crate::pipeline::expression::{Doc, Scope};
-use crate::pipeline::functions::host;
+use crate::pipeline::compiled::CompiledCall;
+use crate::pipeline::expression::Scope;
+use crate::pipeline::shared::{LimitKey, SharedBreaker, SharedLimit};
 use crate::record::run::FALLBACK_ITEM;
 
 impl Run {
     /// Asks for a permit for a task, which stands aside until it has one, so that those behind it can go on. False
     /// while rows are on their way.
     pub(super) fn borrow(&mut self, stage: usize, item: u32, limit: &SharedLimit, base: &Scope, out: &mut Out) -> Result<bool, WorkError> {
-        let key = match &limit.key {
-            LimitKey::None => None,
+        let name = match &limit.key {
+            LimitKey::None => limit.name.clone(),
             LimitKey::Task(key) => {
                 let Some(scope) = self.task_scope(stage, item, base)? else { return Ok(false) };
-                Some(key.eval(&scope))
+                limit.named(&key.eval(&scope).map_err(|error| expression_error("`throttle.key`", &error))?)?
             }
-            LimitKey::Input(key) => {
-                let input = match self.prepare(stage, item, base)? {
-                    Prepared::Ready(_, input) => input,
-                    Prepared::Waits => return Ok(false),
-                    Prepared::Nothing => {
-                        self.pass_over(stage, item);
-                        return Ok(true);
-                    }
-                };
-                let mut scope = Scope::new();
-                scope.set("input", Doc::parse(&input).map_err(|error| expression_error("input", &error))?);
-                Some(key.eval(&scope))
-            }
-        };
-        let name = match key {
-            None => limit.name.clone(),
-            Some(key) => {
-                let key = key.map_err(|error| expression_error("`throttle.key`", &error))?;
-                if key.is_null() {
-                    return Err(WorkError::new("expression", format!("`throttle.key` of {} is null: it names no limit", limit.name)));
+            LimitKey::Input(_) => match self.prepare(stage, item, base)? {
+                Prepared::Ready(_, input) => limit.of_input(&input)?,
+                Prepared::Waits => return Ok(false),
+                Prepared::Nothing => {
+                    self.pass_over(stage, item);
+                    return Ok(true);
                 }
-                let text = key.text();
-                if text.len() > KEY_PART_BYTES {
-                    let text = format!("`throttle.key` of {} gives {} bytes (limit: key_part = {KEY_PART_BYTES}): make it shorter", limit.name, text.len());
-                    return Err(WorkError::new("limit", text));
-                }
-                format!("{}[{text}]", limit.name)
-            }
+            },
         };
         let limit_id = ActorId { tenant: self.header.tenant.clone(), kind: lend::KIND.to_owned(), key: name };
         self.asked += 1;
@@ -67,24 +46,17 @@ impl Run {
     /// Asks the breaker of a task, which stands aside until it is let through, so that those of other targets can go on.
     /// False while rows are on their way.
     pub(super) fn ask_breaker(&mut self, stage: usize, item: u32, shared: &SharedBreaker, base: &Scope, out: &mut Out) -> Result<bool, WorkError> {
-        let mut key = shared.name.clone();
-        if let Some(url) = &shared.url {
-            match self.prepare(stage, item, base)? {
-                Prepared::Ready(_, input) => {
-                    let mut scope = Scope::new();
-                    scope.set("input", Doc::parse(&input).map_err(|error| expression_error("input", &error))?);
-                    // Without a host, the attempt says what is wrong with its URL.
-                    if let Some(host) = url.eval_doc(&scope).ok().and_then(|url| host(&url.text())).filter(|host| host.len() <= KEY_PART_BYTES) {
-                        key = format!("{key}[{host}]");
-                    }
-                }
+        let key = match shared.url {
+            None => shared.name.clone(),
+            Some(_) => match self.prepare(stage, item, base)? {
+                Prepared::Ready(_, input) => shared.of_input(&input)?,
                 Prepared::Waits => return Ok(false),
                 Prepared::Nothing => {
                     self.pass_over(stage, item);
                     return Ok(true);
                 }
-            }
-        }
+            },
+        };
         let limit = ActorId { tenant: self.header.tenant.clone(), kind: lend::KIND.to_owned(), key };
         self.asked += 1;
         let memory = &mut self.stages[stage];
