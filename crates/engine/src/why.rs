@@ -3,7 +3,7 @@
 use selvedge_kernel::auth::AuthorizationContext;
 use selvedge_kernel::error::WorkError;
 use selvedge_kernel::id::{ActorId, InvocationId};
-use selvedge_kernel::record::invocation::{Restarts, Status};
+use selvedge_kernel::record::invocation::{Blocked, Restarts, Status};
 use selvedge_kernel::time::Millis;
 use selvedge_kernel::waiting::{Waiting, closed};
 use serde::Serialize;
@@ -27,6 +27,10 @@ pub struct Why {
     pub last_error: Option<WorkError>,
     /// What it waits for; empty once it has ended.
     pub waiting: Vec<Waiting>,
+    /// Since when: the time at which the newest of what it waits for began. Attempts that failed begin nothing.
+    pub since: Millis,
+    /// Why it is blocked, if it is.
+    pub blocked: Option<Blocked>,
     /// How often its handler was polled for longer than 100 ms since it came into memory.
     pub slow_polls: u32,
     /// Who asked for it, and through whom.

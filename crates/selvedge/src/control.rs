@@ -15,6 +15,7 @@ mod pipelines;
 mod runs;
 mod schedules;
 mod server;
+mod stuck;
 mod why;
 
 use std::io;
@@ -131,7 +132,7 @@ pub enum Request {
         #[serde(default)]
         filter: String,
     },
-    /// Runs and invocations that have been open for long, the oldest first.
+    /// Open runs and invocations that have waited for long, those that wait longest first.
     Stuck {
         /// For how long, in milliseconds.
         longer_than_ms: u64,

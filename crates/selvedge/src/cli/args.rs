@@ -77,7 +77,7 @@ pub enum Noun {
     /// Questions to people
     #[command(subcommand)]
     Approvals(Approvals),
-    /// Everything that has been open for long, oldest first, and what it waits for
+    /// Everything that has waited for long, the longest wait first, and what it waits for
     Stuck {
         /// For how long, as in 90s, 15m or 2h
         #[arg(long, value_name = "SPAN", default_value = "1h")]

@@ -84,3 +84,59 @@ fn who_looks_at_open_work_that_nobody_does_is_told_so() {
         assert!(said.code == 0 && said.err.is_empty(), "{words:?}: {said:?}");
     }
 }
+
+#[test]
+fn stuck_counts_from_what_last_moved_a_run_on_and_failed_attempts_do_not() {
+    let folder = Folder::new();
+    folder.write(
+        "p.yaml",
+        "
+selvedge: 1
+name: p
+activities:
+  first: { exec: [sh, -c, 'sleep 0.3'], persistent: false }
+  brittle: { exec: [sh, -c, 'echo try >> tries; exit 1'], persistent: false, retry: { max_attempts: 1000, initial: 20ms, max: 20ms } }
+stages:
+  - { name: first, call: first }
+  - { name: second, call: brittle }
+",
+    );
+    let holder = folder.start(&["run", "p.yaml"]);
+    folder.until("five attempts", |folder| folder.lines("tries").len() >= 5);
+    holder.signal("KILL");
+    folder.end(holder);
+    let stuck = folder.json(&["stuck", "--longer-than", "1ms"]);
+    let run = stuck[0]["id"].as_str().unwrap().to_owned();
+    let journal = folder.json(&["runs", "journal", &run]);
+    let begins =
+        |event: &&serde_json::Value| event["happened"].to_string().contains(r#""stage":"second""#) && event["happened"].to_string().contains("running");
+    let begun = journal.as_array().unwrap().iter().find(begins).unwrap();
+    assert_eq!(stuck[0]["since"], begun["at"], "{journal}");
+    assert_ne!(stuck[0]["since"], folder.json(&["runs", "list"])[0]["started_at"]);
+}
+
+#[test]
+fn why_names_the_binary_that_lacks_the_code() {
+    let folder = Folder::new();
+    let handlers = |names: &[&str]| {
+        let lines: String = names.iter().map(|name| format!("      {name}: {{ exec: [sh, -c, 'cat'], persistent: false }}\n")).collect();
+        format!("actors:\n  tally:\n    handlers:\n{lines}")
+    };
+    folder.write("app.yaml", &handlers(&["count", "old"]));
+    folder.write("p.yaml", "selvedge: 1\nname: p\nstages:\n  - { name: hold, mode: wait_signal, signal: go }\n");
+    let holder = folder.start(&["run", "p.yaml"]);
+    folder.until_run("for the signal `go`");
+    holder.signal("KILL");
+    folder.end(holder);
+    let id = folder.selvedge(&["actors", "send", "tally/a", "old"]).out.trim().to_owned();
+    folder.write("app.yaml", &handlers(&["count"]));
+    let holder = folder.start(&["run", "p.yaml"]);
+    folder.until_run("for the signal `go`");
+    folder.until("it is blocked", |folder| folder.selvedge(&["why", &id]).out.contains("blocked"));
+    let why = folder.selvedge(&["why", &id]).out;
+    let binary = env!("CARGO_BIN_EXE_selvedge");
+    assert!(why.contains("it needs the handler tally.old, which this binary does not have"), "{why}");
+    assert!(why.contains(&format!("This binary is {binary} (selvedge {}, written 20", env!("CARGO_PKG_VERSION"))), "{why}");
+    assert!(!folder.selvedge(&["why", &folder.until_run("for the signal `go`")]).out.contains("This binary"));
+    drop(holder);
+}
