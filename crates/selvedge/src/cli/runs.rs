@@ -20,7 +20,7 @@ pub async fn runs(common: &Common, app: App, verb: Runs) -> Result<Code, Stop> {
     let id = match &verb {
         Runs::Cancel { run, .. } | Runs::Retry { run, .. } | Runs::Signal { run, .. } | Runs::Pause(run) | Runs::Resume(run) => run.id.clone(),
         Runs::Approve(decision) | Runs::Reject(decision) => decision.run.id.clone(),
-        Runs::List(_) | Runs::Show(_) | Runs::Follow(_) | Runs::Journal(_) => String::new(),
+        Runs::List(_) | Runs::Show(_) | Runs::Follow(_) | Runs::Journal(_) | Runs::Fork(_) => String::new(),
     };
     let (request, what) = match verb {
         Runs::List(keep) => return all(common, app, keep).await,
