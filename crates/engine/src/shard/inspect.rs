@@ -300,6 +300,8 @@ impl Shard {
                 accepted_at: delayed.at,
                 last_error: None,
                 waiting: vec![Waiting::Timer { until: delayed.timer.0 }],
+                since: delayed.at,
+                blocked: None,
                 slow_polls: 0,
                 caller: message.context,
                 version: crate::registry::FIRST_VERSION,
@@ -311,6 +313,9 @@ impl Shard {
         let waiting = if record.status.ended() { Vec::new() } else { self.waiting(id, &record).await? };
         let admission = self.wiring.settings.pressure.admission();
         let waiting = waiting.into_iter().map(|waiting| waiting.under(admission)).collect();
+        let begun = self.begun_rows(id).await?.into_iter().map(|row| row.since);
+        let running = self.tasks.iter().filter(|((owner, _), _)| *owner == id).map(|(_, task)| task.since);
+        let since = begun.chain(running).max().unwrap_or(record.accepted_at);
         let last_error = record.end.as_ref().and_then(|end| end.error.clone()).or_else(|| record.last_error.clone());
         Ok(Why {
             id,
@@ -321,6 +326,8 @@ impl Shard {
             accepted_at: record.accepted_at,
             last_error,
             waiting,
+            since,
+            blocked: record.blocked.clone(),
             slow_polls: self.active.get(&id).map_or(0, |activation| activation.slow_polls),
             caller: record.message.context.clone(),
             version: record.version,
