@@ -118,6 +118,17 @@ async fn history(world: &World, model: &Model) -> Result<[u32; 4], String> {
                 }
                 world.advance(seed.below(longest[seed.below(steps) as usize]));
                 life.engine.tick();
+                // What has come due is cut off in its middle now and then, and nobody is there for a while.
+                if scheduled && seed.chance(15) {
+                    for _ in 0..seed.below(60) {
+                        tokio::task::yield_now().await;
+                    }
+                    struck[0] += 1;
+                    world.say("crash");
+                    life.crash();
+                    world.advance(seed.below(longest[seed.below(steps) as usize]));
+                    life = Life::open(world, &disk, &settings, scheduled)?;
+                }
             }
             92..=95 => {
                 struck[0] += 1;

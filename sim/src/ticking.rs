@@ -56,7 +56,7 @@ pub fn add(app: App, world: &World, owner: u64) -> App {
         if ["tick_one_by_one", "tick_in_line"].contains(&name.as_str()) {
             fired.begin_alone(&name, &run);
         }
-        fired.same_of(&run, "fired", "yes");
+        fired.same_of(&run, "fired", &name);
         task(&fired, owner, &attempt, "fired", 500).await?;
         Ok(value)
     })
