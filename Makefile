@@ -20,7 +20,7 @@ help:
 	@echo "make test                     everything that must hold: format, lints, shape, tests, kill loop, demo"
 	@echo "make shape                    does the tree look as DESIGN.md draws it?"
 	@echo "make coverage-of-words        has each word of the design a test that names it?"
-	@echo "make kill CYCLES=200 SEED=1   kill a bank and a pipeline at random moments, then audit them"
+	@echo "make kill CYCLES=200 SEED=1   kill a bank and a pipeline at random moments, then audit them and a backup"
 	@echo "make sim SEEDS=500 FROM=1     the engine in virtual time under faults, one history a seed; invariants after each"
 	@echo "make bench                    speed, as ratios to the bare disk (release build)"
 	@echo "make scale                    100 000 items and 1 000 000 timers, with time, memory, disk and growth"

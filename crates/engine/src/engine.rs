@@ -196,7 +196,7 @@ impl Engine {
 
     /// Whether a permit is for this invocation, and the invocation is of the permit's tenant. One of another tenant is
     /// answered as one that does not exist.
-    async fn owned(&self, permit: &Permit, id: InvocationId) -> Result<(), VerbError> {
+    pub(crate) async fn owned(&self, permit: &Permit, id: InvocationId) -> Result<(), VerbError> {
         let Resource::Work { tenant, id: named } = permit.resource() else { return Err(misused(permit)) };
         if *named != id.to_string() {
             return Err(misused(permit));
@@ -212,7 +212,7 @@ impl Engine {
         }
     }
 
-    fn new_id(&self, actor: &ActorId) -> InvocationId {
+    pub(crate) fn new_id(&self, actor: &ActorId) -> InvocationId {
         InvocationId(RawId::at(actor.hash16(), self.now(), self.draw()))
     }
 
@@ -454,6 +454,7 @@ fn wire(
     let points = Points(env.observer.clone());
     let life = selvedge_kernel::lend::Life(u64::from_be_bytes(Entropy::new(env.random.clone()).draw()));
     let wiring = Arc::new(Wiring {
+        sums: crate::shard::Sums::default(),
         life,
         store,
         env,

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use selvedge_kernel::egress::Allowed;
 use selvedge_kernel::error::AttemptError;
 use selvedge_kernel::pipeline::definition::{Definition, Exec, Http};
-use selvedge_kernel::policy::{Retry, Throttle, Timeout};
+use selvedge_kernel::policy::{Breaker, Retry, Throttle, Timeout};
 use selvedge_kernel::record::invocation::Blocked;
 
 use crate::ctx::{Attempt, Ctx};
@@ -124,6 +124,8 @@ pub struct Activity {
     pub timeout: Timeout,
     /// Of all its tasks in runs.
     pub throttle: Option<Throttle>,
+    /// When its attempts stop for a while, whoever calls it.
+    pub breaker: Option<Breaker>,
 }
 
 /// Where an activity runs.
@@ -170,12 +172,15 @@ impl Registry {
         activities.chain(handlers).collect()
     }
 
-    /// The handler of an invocation: in the version that accepted it.
-    pub fn pinned(&self, kind: &str, handler: &str, version: u32) -> Result<&Handler, Blocked> {
+    /// The handler of an invocation: in the version that accepted it, or the one for edits, which every actor has.
+    pub fn pinned(&self, kind: &str, handler: &str, version: u32) -> Result<Handler, Blocked> {
+        if handler == crate::edit::EDIT {
+            return Ok(crate::edit::handler());
+        }
         let has = self.actors.get(kind).map(|actor| actor.versions_of(handler)).unwrap_or_default();
         let named = format!("{kind}.{handler}");
         match self.actors.get(kind).and_then(|actor| actor.in_version(handler, version)) {
-            Some(found) => Ok(found),
+            Some(found) => Ok(found.clone()),
             None if has.is_empty() => Err(Blocked::Missing { handler: named }),
             None => Err(Blocked::Version { handler: named, needs: version, has }),
         }

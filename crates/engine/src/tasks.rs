@@ -15,6 +15,7 @@ use crate::core::BlockingFn;
 use crate::ctx::Attempt;
 use crate::exec::{ExecPoint, ExecPool, ExecSpec, ExecTask, Points, Shim};
 use crate::registry::Executor;
+use crate::shard::Gate;
 use crate::wiring::Wiring;
 use crate::worker::{Event, Mailbox};
 
@@ -50,8 +51,10 @@ pub(crate) struct Job {
 pub(crate) struct Running {
     pub attempt: u32,
     pub since: Millis,
-    /// Not started yet: what it rests on is not durable.
+    /// Not started yet: what it rests on is not durable, or it stands aside.
     pub job: Option<Job>,
+    /// What it stands aside for.
+    pub gate: Option<Gate>,
     pub abort: Option<Abort>,
     pub progress: Option<Bytes>,
     /// The wake-up at the end of its time: it outlives the memory of whoever waits.

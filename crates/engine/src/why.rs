@@ -35,6 +35,17 @@ pub struct Why {
     pub version: u32,
     /// The invocation that it went on from, and the one that goes on for it.
     pub restarts: Restarts,
+    /// The invocation that its journal was copied from, and those that were made of its own.
+    pub forks: Forks,
+}
+
+/// The neighbours of an invocation among those whose journals were copied from one another.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Forks {
+    /// From which it was forked.
+    pub from: Option<InvocationId>,
+    /// Which were forked from it; at most a page.
+    pub into: Vec<InvocationId>,
 }
 
 impl Why {

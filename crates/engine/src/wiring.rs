@@ -82,6 +82,8 @@ pub(crate) struct Wiring {
     pub executors: Executors,
     pub in_flight: AtomicU64,
     pub stopped: Mutex<Option<String>>,
+    /// What tenants have open in all shards.
+    pub sums: crate::shard::Sums,
     /// Whose permits of limits count.
     pub life: Life,
     /// Where the wall clock stood against the monotonic one when a jump was reported last.

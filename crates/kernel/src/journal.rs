@@ -87,6 +87,10 @@ pub enum OpKind {
     Version,
     /// A cancel was delivered here; it has no operation number.
     Cancel,
+    /// Somebody decided an operation by hand; the payload is a [`crate::record::hand::Resolution`].
+    Resolved,
+    /// Another invocation's journal was copied from here on; the payload is a [`crate::record::hand::Origin`]. No operation number.
+    Forked,
 }
 
 impl OpKind {
@@ -113,6 +117,8 @@ impl OpKind {
             OpKind::StateEntries => "state.entries",
             OpKind::Version => "version",
             OpKind::Cancel => "cancel",
+            OpKind::Resolved => "resolved",
+            OpKind::Forked => "forked",
         }
     }
 
@@ -121,7 +127,17 @@ impl OpKind {
     pub fn at_call(self) -> bool {
         !matches!(
             self,
-            OpKind::Step | OpKind::Blocking | OpKind::Activity | OpKind::Call | OpKind::Join | OpKind::Sleep | OpKind::Signal | OpKind::Start | OpKind::Cancel
+            OpKind::Step
+                | OpKind::Blocking
+                | OpKind::Activity
+                | OpKind::Call
+                | OpKind::Join
+                | OpKind::Sleep
+                | OpKind::Signal
+                | OpKind::Start
+                | OpKind::Cancel
+                | OpKind::Resolved
+                | OpKind::Forked
         )
     }
 }

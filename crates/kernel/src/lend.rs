@@ -12,6 +12,10 @@
 //! queue is forgotten (the tasks ask again), and starts that were under way count from that moment on. Messages of an
 //! earlier life change nothing.
 
+mod ended;
+mod guard;
+mod passes;
+
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -19,6 +23,10 @@ use crate::id::{ActorId, ShardId};
 use crate::pipeline::throttle::{Gate, Slice};
 use crate::policy::Throttle;
 use crate::time::Millis;
+
+pub use ended::Ended;
+pub use guard::{Guard, GuardRow, PassReport, Word};
+pub use passes::{Heard, Passes};
 
 /// The built-in type of actors that are limits.
 pub const KIND: &str = "limit";

@@ -34,6 +34,14 @@ pub const EXPRESSION_INPUT_BYTES: usize = 64 * 1024 * 1024;
 pub const TASK_INPUT_BYTES: usize = 8 * 1024 * 1024;
 /// Rows of one page.
 pub const PAGE: usize = 1_000;
+/// Text that says why something was done by hand.
+pub const REASON_BYTES: usize = 1024;
+/// The result that an operation is given by hand.
+pub const RESOLUTION_BYTES: usize = 32 * 1024;
+/// Journal entries that a fork takes over.
+pub const FORK_ENTRIES: usize = 4_000;
+/// Payloads that a fork takes over, in bytes.
+pub const FORK_BYTES: usize = 32 * 1024 * 1024;
 /// Text of one error: what is longer is cut where it is kept.
 pub const ERROR_BYTES: usize = 16 * 1024;
 /// Chunks of output given to a reader at once.

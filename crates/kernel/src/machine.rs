@@ -369,6 +369,43 @@ pub const APPROVAL: Machine<ApprovalState, ApprovalEvent> = {
 };
 
 words!(
+    /// What a breaker lets through.
+    BreakerState {
+        /// Everything.
+        Closed = "closed",
+        /// Nothing.
+        Open = "open",
+        /// A few, to find out.
+        HalfOpen = "half_open",
+    }
+);
+
+words!(
+    /// What happens to a breaker.
+    BreakerEvent {
+        /// Too many failures in its window, or the one that was to find out.
+        Trip = "trip",
+        /// Its time is over.
+        Elapse = "elapse",
+        /// One that was to find out has succeeded.
+        Close = "close",
+    }
+);
+
+/// The machine of a breaker.
+pub const BREAKER: Machine<BreakerState, BreakerEvent> = {
+    use BreakerEvent as E;
+    use BreakerState as S;
+    Machine {
+        name: "breaker",
+        start: S::Closed,
+        states: S::ALL,
+        events: E::ALL,
+        arrows: &[(S::Closed, E::Trip, S::Open), (S::Open, E::Elapse, S::HalfOpen), (S::HalfOpen, E::Trip, S::Open), (S::HalfOpen, E::Close, S::Closed)],
+    }
+};
+
+words!(
     /// Where an invocation is.
     InvocationState {
         /// Durable in its inbox.
@@ -449,6 +486,7 @@ pub fn diagrams() -> Vec<(&'static str, String)> {
         (TASK.name, TASK.mermaid()),
         (APPROVAL.name, APPROVAL.mermaid()),
         (INVOCATION.name, INVOCATION.mermaid()),
+        (BREAKER.name, BREAKER.mermaid()),
     ]
 }
 
@@ -493,12 +531,13 @@ mod tests {
         is_a_function(&TASK);
         is_a_function(&APPROVAL);
         is_a_function(&INVOCATION);
+        is_a_function(&BREAKER);
     }
 
     #[test]
     fn every_machine_has_its_diagram_under_its_own_name() {
         let names: Vec<_> = diagrams().into_iter().map(|(name, _)| name).collect();
-        assert_eq!(names, ["run", "stage", "task", "approval", "invocation"]);
+        assert_eq!(names, ["run", "stage", "task", "approval", "invocation", "breaker"]);
     }
 
     #[test]

@@ -36,6 +36,10 @@ struct State {
     held: Option<VecDeque<Held>>,
     stopped: Option<String>,
     commits: u64,
+    /// How many commits each life of the process has left, the one of now first; none are without end.
+    lives: VecDeque<u64>,
+    /// The life of now has asked for more than it had.
+    cut: bool,
 }
 
 /// A batch that waits, and who waits for it.
@@ -122,7 +126,7 @@ impl Model {
         {
             let mut state = self.lock();
             for (slot, batch) in state.held.take().unwrap_or_default() {
-                done.push((slot, state.commit(batch)));
+                done.extend(state.commit(batch).map(|outcomes| (slot, outcomes)));
             }
         }
         for (slot, outcomes) in done {
@@ -135,7 +139,7 @@ impl Model {
         let done = {
             let mut state = self.lock();
             let first = state.held.as_mut().and_then(VecDeque::pop_front);
-            first.map(|(slot, batch)| (slot, state.commit(batch)))
+            first.and_then(|(slot, batch)| Some((slot, state.commit(batch)?)))
         };
         if let Some((slot, outcomes)) = done {
             answer(&slot, outcomes);
@@ -148,6 +152,19 @@ impl Model {
         for (slot, batch) in held {
             answer(&slot, vec![CommitOutcome::Unknown; batch.len()]);
         }
+    }
+
+    /// Ends lives of the process after a number of commits each: the first one after `lives[0]`, counted from now. What such
+    /// a life asks for beyond, also behind it in one batch, is not applied and never answered, until somebody claims a shard:
+    /// that is the next life. Those behind the last are without end.
+    pub fn cut_after(&self, lives: &[u64]) {
+        self.lock().lives = lives.iter().copied().collect();
+    }
+
+    /// Whether the life of now has asked for more commits than [`Model::cut_after`] left it.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.lock().cut
     }
 
     /// From now on every call fails with [`StoreError::Stopped`], commits are unknown; `None` ends that.
@@ -203,7 +220,23 @@ impl State {
         }
     }
 
-    fn commit(&mut self, batch: Vec<Commit>) -> Vec<CommitOutcome> {
+    /// Says whether one more commit belongs to the life of now.
+    fn lives_on(&mut self) -> bool {
+        match self.lives.front_mut() {
+            None => true,
+            Some(0) => {
+                self.cut = true;
+                false
+            }
+            Some(left) => {
+                *left -= 1;
+                true
+            }
+        }
+    }
+
+    /// No answer: the process is dead, as far as it was applied.
+    fn commit(&mut self, batch: Vec<Commit>) -> Option<Vec<CommitOutcome>> {
         let mut refused: BTreeMap<ShardId, CommitOutcome> = BTreeMap::new();
         let mut outcomes = Vec::with_capacity(batch.len());
         for commit in batch {
@@ -213,6 +246,9 @@ impl State {
             };
             let mut answer = outcome.clone();
             if outcome == CommitOutcome::Done {
+                if !self.lives_on() {
+                    return None;
+                }
                 if self.lost_commits > 0 {
                     self.lost_commits -= 1;
                     answer = CommitOutcome::Unknown;
@@ -229,7 +265,7 @@ impl State {
             }
             outcomes.push(answer);
         }
-        outcomes
+        Some(outcomes)
     }
 
     fn decide(&self, commit: &Commit) -> CommitOutcome {
@@ -396,13 +432,19 @@ impl Store for Model {
                 held.push_back((Arc::clone(&slot), batch));
                 Box::pin(Answer(slot))
             }
-            None => ready(state.commit(batch)),
+            None => match state.commit(batch) {
+                Some(outcomes) => ready(outcomes),
+                None => Box::pin(std::future::pending()),
+            },
         }
     }
 
     fn claim(&self, shard: ShardId, _owner: Owner) -> Boxed<'_, Result<Claim, StoreError>> {
         let mut state = self.lock();
         let checked = state.check();
+        if std::mem::take(&mut state.cut) {
+            state.lives.pop_front();
+        }
         let claim = checked.map(|()| {
             let shard = state.shards.entry(shard).or_default();
             shard.epoch += 1;

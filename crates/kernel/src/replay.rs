@@ -48,7 +48,9 @@ impl Replay {
     /// Adds entries, in their order.
     pub fn load(&mut self, entries: impl IntoIterator<Item = Entry>) {
         for entry in entries {
-            if entry.header.signature.kind == OpKind::Version {
+            if entry.header.signature.kind == OpKind::Forked {
+                // It says where the journal came from, and is nothing that the handler asks for.
+            } else if entry.header.signature.kind == OpKind::Version {
                 // It has no place in the order: it is found by the name of its change.
                 self.versions.insert(entry.header.signature.name.clone(), entry);
             } else if entry.header.signature.kind.at_call() {

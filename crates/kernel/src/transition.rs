@@ -113,6 +113,7 @@ pub fn accept(head: &mut ShardHead, mut message: Message, version: u32, seal_key
     let id = message.id;
     writes.put(key::seal_key(id.0), wire::encode(&seal_key));
     writes.put(key::inbox(&message.target, order), wire::encode(&id));
+    writes.count(&message.target.tenant, 1, 0);
     if let Some(idempotency) = &message.idempotency_key {
         writes.put(key::idempotency(&message.target, &message.handler, idempotency), wire::encode(&Idempotent { invocation: id, body }));
     }
@@ -235,6 +236,7 @@ pub fn end(head: &mut ShardHead, record: &mut Invocation, journal: &Journal, end
     writes.put_until(key::invocation(id), wire::encode(record), expires);
     writes.put_until(key::seal_key(id.0), wire::encode(&journal.key), expires);
     writes.delete(key::inbox(&record.message.target, record.order));
+    writes.count(&record.message.target.tenant, -1, 0);
     if journal.next > 0 {
         writes.folds.push(crate::ports::Fold {
             prefix: key::of_id(crate::record::kind::Kind::Journal, id.0),
@@ -287,6 +289,12 @@ pub fn sent_id(sender: crate::id::RawId, number: u64, target: &crate::id::ActorI
 #[must_use]
 pub fn redriven_id(letter: InvocationId) -> InvocationId {
     derived(&[&letter.0.to_bytes(), b"a dead letter again"], letter.0.hash)
+}
+
+/// The id of the invocation that a fork becomes: asked for twice under one key, it is one.
+#[must_use]
+pub fn forked_id(of: InvocationId, key: &str) -> InvocationId {
+    derived(&[&of.0.to_bytes(), key.as_bytes(), b"a fork"], of.0.hash)
 }
 
 fn derived(parts: &[&[u8]], hash: crate::id::Hash16) -> InvocationId {

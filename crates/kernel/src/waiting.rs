@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ActorId, InvocationId, RunId};
+use crate::machine::BreakerState;
 use crate::pressure::Admission;
 use crate::time::Millis;
 
@@ -40,11 +41,15 @@ pub enum Waiting {
     },
     /// A slot or a token of a throttle.
     Throttle { limit: String, position: u64 },
-    /// A breaker that is open.
+    /// A breaker: it is open, or lets a few through to find out, or was asked just now.
     Breaker {
         target: String,
-        #[serde(with = "crate::time::text")]
-        until: Millis,
+        state: BreakerState,
+        #[serde(with = "crate::time::text::optional")]
+        since: Option<Millis>,
+        /// Of an open one: when it lets somebody find out.
+        #[serde(with = "crate::time::text::optional")]
+        until: Option<Millis>,
     },
     /// A person.
     Approval {
@@ -114,7 +119,7 @@ impl Waiting {
                 format!("to try `{name}` again at {at} (attempt {attempt}; the last one said: {last_error})")
             }
             Waiting::Throttle { limit, position } => format!("for the throttle of {limit}, {position} before it"),
-            Waiting::Breaker { target, until } => format!("for the breaker of {target}, open until {until}"),
+            Waiting::Breaker { target, state, since, until } => of_breaker(target, *state, *since, *until),
             Waiting::Approval { stage, assignees, expires } => {
                 format!("for an approval at `{stage}` by {} until {expires}", assignees.join(", "))
             }
@@ -135,10 +140,38 @@ impl Waiting {
     }
 }
 
+fn of_breaker(target: &str, state: BreakerState, since: Option<Millis>, until: Option<Millis>) -> String {
+    let since = since.map_or_else(String::new, |since| format!(" since {since}"));
+    match (state, until) {
+        (BreakerState::Open, Some(until)) => format!("for the breaker of {target}, open{since} because of its failures; at {until} it lets somebody try"),
+        (BreakerState::Open, None) => format!("for the breaker of {target}, open{since} because of its failures"),
+        (BreakerState::HalfOpen, _) => format!("for the breaker of {target}, half open{since}: others find out whether it is well"),
+        (BreakerState::Closed, _) => format!("for the breaker of {target} to let it through"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_breaker_is_named_with_its_state_since_when_and_until_when() {
+        let breaker = |state, until| Waiting::Breaker { target: "activity charge".to_owned(), state, since: Some(Millis(0)), until };
+        let open = breaker(BreakerState::Open, Some(Millis(30_000)));
+        assert_eq!(
+            open.sentence(),
+            "for the breaker of activity charge, open since 1970-01-01T00:00:00.000Z because of its failures; at 1970-01-01T00:00:30.000Z it lets somebody try"
+        );
+        assert_eq!(
+            serde_json::to_string(&open).unwrap(),
+            r#"{"for":"breaker","target":"activity charge","state":"open","since":"1970-01-01T00:00:00.000Z","until":"1970-01-01T00:00:30.000Z"}"#
+        );
+        assert_eq!(
+            breaker(BreakerState::HalfOpen, None).sentence(),
+            "for the breaker of activity charge, half open since 1970-01-01T00:00:00.000Z: others find out whether it is well"
+        );
+    }
 
     #[test]
     fn times_are_text_for_programs_too_and_come_back_as_they_were() {

@@ -137,7 +137,8 @@ impl App {
                 json::write("the result", &output).map_err(to_attempt)
             })
         });
-        let activity_value = registry::Activity { run: Executor::Native(erased), retry: Retry::default(), timeout: Timeout::default(), throttle: None };
+        let activity_value =
+            registry::Activity { run: Executor::Native(erased), retry: Retry::default(), timeout: Timeout::default(), throttle: None, breaker: None };
         self.registry.activities.insert(activity.name.to_owned(), activity_value);
         self
     }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use selvedge_engine::engine::ExecSettings;
+use selvedge_engine::exec::Shim;
 use selvedge_engine::wiring::Settings;
 use selvedge_kernel::config::Configured;
 use selvedge_kernel::transition::Keep;
@@ -59,6 +60,19 @@ impl Config {
             orphans_within: Duration::from_secs(30),
             control: Control::Listen,
         }
+    }
+
+    /// Starts programs through a `selvedge` binary, which ends them when this process is killed; an opening then waits for what
+    /// is left of them.
+    ///
+    /// ```
+    /// let config = selvedge::Config::on("./data").shim("/usr/local/bin/selvedge");
+    /// assert!(config.exec.shim.is_some());
+    /// ```
+    #[must_use]
+    pub fn shim(mut self, program: impl Into<PathBuf>) -> Config {
+        self.exec.shim = Some(Shim { program: program.into(), lock: Some(self.programs_lock()) });
+        self
     }
 
     /// What a checked configuration says.

@@ -6,6 +6,7 @@
 
 mod backup;
 mod export;
+mod hand;
 mod health;
 mod letters;
 mod perform;
@@ -29,6 +30,7 @@ use tokio::net::UnixStream;
 
 #[cfg(feature = "cli")]
 pub(crate) use backup::{notes_of, write_notes};
+pub use hand::{EditState, Gives};
 #[cfg(feature = "cli")]
 pub(crate) use perform::{Asker, of_bytes};
 pub use perform::{Desk, perform};
@@ -72,6 +74,53 @@ pub enum Request {
         kind: String,
         /// Its key.
         key: String,
+    },
+    /// The same, each entry with its etag.
+    StateEtags {
+        /// Its type.
+        kind: String,
+        /// Its key.
+        key: String,
+    },
+    /// Change an entry of the state of an actor.
+    EditState(EditState),
+    /// A page of the journal of an invocation.
+    Journal {
+        /// `inv_…`
+        id: String,
+        /// The first entry that is wanted.
+        from: u32,
+    },
+    /// Decide an operation by hand.
+    Resolve {
+        /// `inv_…`
+        id: String,
+        /// Its number.
+        operation: u32,
+        /// What it gives.
+        gives: Gives,
+        /// Why.
+        reason: String,
+    },
+    /// Make a new invocation with a copy of the journal of another one.
+    Fork {
+        /// `inv_…`
+        id: String,
+        /// The first operation that is not taken over.
+        from: Option<u32>,
+        /// Whether it is killed first, if it is blocked.
+        kill_original: bool,
+        /// Why.
+        reason: String,
+        /// The same key, the same fork.
+        key: String,
+    },
+    /// Look again at the blocked invocations that a filter keeps.
+    RetryWhere {
+        /// As `where` is written.
+        filter: String,
+        /// Only say which.
+        dry_run: bool,
     },
     /// Invocations, the newest first.
     Invocations {
@@ -150,6 +199,13 @@ pub enum Request {
     },
     /// What happened to a run.
     RunEvents {
+        /// `run_…`
+        id: String,
+        /// The first number that is wanted.
+        from: u64,
+    },
+    /// What happened to a run so far, a page from a number on.
+    RunJournal {
         /// `run_…`
         id: String,
         /// The first number that is wanted.

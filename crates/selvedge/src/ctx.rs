@@ -98,7 +98,8 @@ impl Ctx {
         Step { inner: Running::Elsewhere(self.raw.operation(OpKind::Blocking, name, "", Request::Blocking(work))), of: PhantomData }
     }
 
-    /// Runs a named activity.
+    /// Runs a named activity. It waits for the activity's breaker and throttle, which it shares with whoever calls it; that takes no
+    /// attempt and none of an attempt's time.
     pub fn activity<I: Serialize, O: DeserializeOwned>(&self, activity: Activity<I, O>, input: I) -> Op<O> {
         match json::write("the input of an activity", &input) {
             Ok(input) => Op::new(self.raw.operation(OpKind::Activity, activity.name, "", Request::Activity { input })),

@@ -177,7 +177,10 @@ fn take(registry: &mut Registry, manifest: Manifest, origin: &Origin<'_>, wrong:
                     wrong.push(origin.wrong(format!("the activity `{name}` is registered by this binary already"), "give one of them another name"));
                 }
                 let run = registry::Executor::Exec(exec);
-                registry.activities.insert(name, registry::Activity { run, retry: activity.retry, timeout: activity.timeout, throttle: activity.throttle });
+                registry.activities.insert(
+                    name,
+                    registry::Activity { run, retry: activity.retry, timeout: activity.timeout, throttle: activity.throttle, breaker: activity.breaker },
+                );
             }
             Executor::Http(mut http) => {
                 http.folder = origin.folder.to_string_lossy().into_owned();
@@ -185,7 +188,10 @@ fn take(registry: &mut Registry, manifest: Manifest, origin: &Origin<'_>, wrong:
                     wrong.push(origin.wrong(format!("the activity `{name}` is registered by this binary already"), "give one of them another name"));
                 }
                 let run = registry::Executor::Http(http);
-                registry.activities.insert(name, registry::Activity { run, retry: activity.retry, timeout: activity.timeout, throttle: activity.throttle });
+                registry.activities.insert(
+                    name,
+                    registry::Activity { run, retry: activity.retry, timeout: activity.timeout, throttle: activity.throttle, breaker: activity.breaker },
+                );
             }
             Executor::Native => {
                 origin.registered(&name, registry, wrong);
@@ -193,6 +199,7 @@ fn take(registry: &mut Registry, manifest: Manifest, origin: &Origin<'_>, wrong:
                     native.retry = activity.retry;
                     native.timeout = activity.timeout;
                     native.throttle = activity.throttle;
+                    native.breaker = activity.breaker;
                 }
             }
         }

@@ -315,7 +315,9 @@ fn owner_of(envelope: &Envelope) -> RawId {
         Envelope::Cancel { invocation, .. } => invocation.0,
         Envelope::StartRun { run, .. } | Envelope::StartChild { run, .. } | Envelope::Line { run, .. } | Envelope::CancelRun { run, .. } => run.0,
         Envelope::EnterLine(place) | Envelope::LeaveLine(place) => place.run.0,
-        Envelope::Borrow { limit, .. } | Envelope::Grant { limit, .. } => RawId { hash: limit.hash16(), uuid: [0; 16] },
+        Envelope::Borrow { limit, .. } | Envelope::Grant { limit, .. } | Envelope::AskBreaker { limit, .. } | Envelope::Pass { limit, .. } => {
+            RawId { hash: limit.hash16(), uuid: [0; 16] }
+        }
     }
 }
 

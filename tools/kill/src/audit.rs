@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::record::{Answer, Effect, Final};
-use crate::transfer::{ACCOUNTS, OPENING_CENTS, STEPS};
+use crate::transfer::{ACCOUNTS, OPENING_CENTS, STEPS, Transfer, Witness, key};
 
 /// What an audit found out.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -18,19 +18,25 @@ pub struct Audit {
     pub finished: usize,
     /// Steps that were running at a kill and ran again under the same key (P2).
     pub repeated: usize,
+    /// Messages that the transfers sent, each of which was handled.
+    pub messages: u64,
+    /// Invocations that were blocked and looked at again in the last run.
+    pub looked_again: u64,
     /// Journal entries whose chain was walked.
     pub verified: u64,
     /// What must not be.
     pub broken: Vec<String>,
 }
 
-/// Audits the bank. `kills` bounds how often any step can have run.
+/// Audits the bank. `kills` bounds how often any step can have run; `order` says what a transfer was to do.
 #[must_use]
-pub fn bank(effects: &[Effect], answers: &[Answer], last: &Final, kills: usize) -> Audit {
+pub fn bank(effects: &[Effect], answers: &[Answer], last: &Final, kills: usize, order: &dyn Fn(u64) -> Transfer) -> Audit {
     let mut audit = Audit::default();
     steps(effects, kills, &mut audit);
     starts(answers, last, &mut audit);
     money(last, &mut audit);
+    once(last, order, &mut audit);
+    (audit.messages, audit.looked_again) = (last.messages, last.looked_again);
     audit.broken.extend(last.faults.iter().map(|fault| format!("verify: {fault}")));
     audit.verified = last.verified;
     each_ended_transfer_ran_whole(effects, last, &mut audit);
@@ -124,22 +130,53 @@ fn starts(answers: &[Answer], last: &Final, audit: &mut Audit) {
     audit.waiting = waiting.len();
 }
 
-/// P4: no cent is made or lost, and each transfer that moved money was counted once.
+/// P4: no cent is made or lost.
 fn money(last: &Final, audit: &mut Audit) {
     let expected = ACCOUNTS as i64 * OPENING_CENTS;
-    let sum: i64 = last.balances.iter().sum();
+    let sum: i64 = last.books.iter().map(|book| book.cents).sum();
     if !last.waiting.is_empty() {
         return;
     }
     if sum != expected {
         audit.broken.push(format!("the accounts hold {sum} cents, they started with {expected}"));
     }
-    if let Some(overdrawn) = last.balances.iter().position(|balance| *balance < 0) {
-        audit.broken.push(format!("account {overdrawn} is overdrawn: {}", last.balances[overdrawn]));
+    if let Some(overdrawn) = last.books.iter().position(|book| book.cents < 0) {
+        audit.broken.push(format!("account {overdrawn} is overdrawn: {}", last.books[overdrawn].cents));
     }
-    let moved = last.repeated.iter().filter(|(_, result)| result["moved"] == true).count() as u64;
-    if last.tally != moved {
-        audit.broken.push(format!("{moved} transfers moved money and the tally counted {}", last.tally));
+}
+
+/// Each transfer that moved money did it once: in the books of both accounts, at its tally and at its notary. No other did.
+fn once(last: &Final, order: &dyn Fn(u64) -> Transfer, audit: &mut Audit) {
+    for (transfer, said) in last.lost.iter().filter(|(_, said)| said.starts_with("message")) {
+        audit.broken.push(format!("transfer {transfer} sent what was not handled: {said}"));
+    }
+    if !last.waiting.is_empty() {
+        return;
+    }
+    let mut books = vec![BTreeMap::new(); last.books.len()];
+    let (mut counted, mut noted) = (BTreeMap::new(), BTreeMap::new());
+    for (number, _) in last.repeated.iter().filter(|(_, result)| result["moved"] == true) {
+        let Transfer { from, to, cents, witness, .. } = order(*number);
+        books[from as usize].insert(format!("out-{number}"), cents);
+        books[to as usize].insert(format!("in-{number}"), cents);
+        counted.insert(key(*number), 1);
+        if witness != Witness::Nobody {
+            noted.insert(key(*number), 1);
+        }
+    }
+    for (account, (expected, book)) in books.iter().zip(&last.books).enumerate() {
+        differ(&format!("account {account}"), expected, &book.entries, audit);
+    }
+    differ("the tallies", &counted, &last.counted, audit);
+    differ("the notaries", &noted, &last.noted, audit);
+}
+
+fn differ<T: PartialEq + std::fmt::Debug>(whose: &str, expected: &BTreeMap<String, T>, found: &BTreeMap<String, T>, audit: &mut Audit) {
+    for name in expected.keys().chain(found.keys()).collect::<BTreeSet<_>>() {
+        let (due, has) = (expected.get(name), found.get(name));
+        if due != has {
+            audit.broken.push(format!("{name} at {whose}: {has:?} and not {due:?}"));
+        }
     }
 }
 
@@ -164,6 +201,13 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::bank::Book;
+    use crate::transfer::Way;
+
+    /// Five cents from account 0 to account 1, before a notary.
+    fn order(number: u64) -> Transfer {
+        Transfer { number, from: 0, to: 1, cents: 5, rest_ms: 0, way: Way::Sent, witness: Witness::Told, delay_ms: 0 }
+    }
 
     fn attempt(transfer: u64, step: &str, attempt: u32) -> Effect {
         Effect::Attempt { key: format!("{transfer}/{step}"), attempt, step: step.to_owned(), transfer }
@@ -180,17 +224,17 @@ mod tests {
             Answer::Acknowledged { transfer: 1, invocation: "inv_1".to_owned() },
             Answer::Result { transfer: 1, result: json!({"moved": true}) },
         ];
-        let mut balances = vec![OPENING_CENTS; ACCOUNTS as usize];
-        balances[0] -= 5;
-        balances[1] += 5;
-        let ended = vec![(1, json!({"moved": true}))];
-        (effects, answers, Final { balances, tally: 1, results: ended.clone(), repeated: ended, ..Final::default() })
+        let mut books = vec![Book { cents: OPENING_CENTS, ..Book::default() }; ACCOUNTS as usize];
+        books[0] = Book { cents: OPENING_CENTS - 5, entries: BTreeMap::from([("out-1".to_owned(), 5)]) };
+        books[1] = Book { cents: OPENING_CENTS + 5, entries: BTreeMap::from([("in-1".to_owned(), 5)]) };
+        let (counted, ended) = (BTreeMap::from([(key(1), 1)]), vec![(1, json!({"moved": true}))]);
+        (effects, answers, Final { books, noted: counted.clone(), counted, results: ended.clone(), repeated: ended, ..Final::default() })
     }
 
     fn broken(change: impl FnOnce(&mut Vec<Effect>, &mut Vec<Answer>, &mut Final)) -> Vec<String> {
         let (mut effects, mut answers, mut last) = world();
         change(&mut effects, &mut answers, &mut last);
-        bank(&effects, &answers, &last, 2).broken
+        bank(&effects, &answers, &last, 2, &order).broken
     }
 
     #[test]
@@ -198,7 +242,7 @@ mod tests {
         assert_eq!(broken(|_, _, _| {}), Vec::<String>::new());
         let (mut effects, answers, last) = world();
         effects.insert(0, attempt(1, STEPS[0], 1));
-        let audit = bank(&effects, &answers, &last, 2);
+        let audit = bank(&effects, &answers, &last, 2, &order);
         assert_eq!((audit.broken.len(), audit.repeated, audit.finished), (0, 1, 3));
     }
 
@@ -233,15 +277,25 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_cent_an_overdraft_and_a_wrong_tally_are_found() {
-        assert!(broken(|_, _, last| last.balances[0] -= 1)[0].contains("started with"));
-        assert!(broken(|_, _, last| last.tally = 2)[0].contains("tally counted 2"));
+    fn a_missing_cent_an_overdraft_and_a_fault_of_a_chain_are_found() {
+        assert!(broken(|_, _, last| last.books[0].cents -= 1)[0].contains("started with"));
         assert_eq!(broken(|_, _, last| last.faults.push("entry 3".to_owned())), ["verify: entry 3"]);
         let overdraw = |last: &mut Final| {
-            last.balances[0] -= OPENING_CENTS;
-            last.balances[1] += OPENING_CENTS;
+            last.books[0].cents -= OPENING_CENTS;
+            last.books[1].cents += OPENING_CENTS;
         };
         assert!(broken(|_, _, last| overdraw(last))[0].contains("overdrawn"));
+    }
+
+    #[test]
+    fn what_is_handled_twice_not_at_all_or_for_nobody_is_found() {
+        let twice = |last: &mut Final| last.books[1].entries.extend([("in-1".to_owned(), 10)]);
+        assert_eq!(broken(|_, _, last| twice(last)), ["in-1 at account 1: Some(10) and not Some(5)"]);
+        assert_eq!(broken(|_, _, last| last.books[0].entries.clear()), ["out-1 at account 0: None and not Some(5)"]);
+        assert_eq!(broken(|_, _, last| last.counted.extend([(key(1), 2)])), ["t-1 at the tallies: Some(2) and not Some(1)"]);
+        assert_eq!(broken(|_, _, last| last.noted.clear()), ["t-1 at the notaries: None and not Some(1)"]);
+        assert_eq!(broken(|_, _, last| last.noted.extend([(key(2), 1)])), ["t-2 at the notaries: Some(1) and not None"]);
+        assert!(broken(|_, _, last| last.lost.push((1, "message inv_2: not known".to_owned())))[0].contains("was not handled"));
     }
 
     #[test]

@@ -11,9 +11,15 @@ pub struct Program<'a> {
     pub name: &'a str,
     /// The longest life before a kill, in milliseconds.
     pub longest_life_ms: u64,
+    /// Whether the life of that number has come to the point from which its time counts: asked until it says yes, or for
+    /// [`LATEST_BEGIN`].
+    pub has_begun: &'a dyn Fn(u64) -> bool,
     /// The command of a life that may be killed: by its number from 1, and how many lives have come to their own end.
     pub life: &'a dyn Fn(u64, u64) -> Result<Command, String>,
 }
+
+/// A life counts from here on in any case.
+pub const LATEST_BEGIN: Duration = Duration::from_secs(10);
 
 /// What became of the lives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -33,7 +39,15 @@ pub fn cycles(program: &Program<'_>, cycles: u64, seed: u64) -> Result<Kills, St
         let life = Duration::from_millis(draw.below(program.longest_life_ms + 1));
         let mut child =
             (program.life)(cycle, kills.ended)?.stdin(Stdio::null()).spawn().map_err(|error| format!("{} cannot be started: {error}", program.name))?;
-        match wait(&mut child, life)? {
+        let latest = Instant::now() + LATEST_BEGIN;
+        let mut ended = None;
+        while ended.is_none() && !(program.has_begun)(cycle) && Instant::now() < latest {
+            ended = wait(&mut child, Duration::from_millis(1))?;
+        }
+        if ended.is_none() {
+            ended = wait(&mut child, life)?;
+        }
+        match ended {
             None => {
                 child.kill().map_err(|error| format!("{} cannot be killed: {error}", program.name))?;
                 child.wait().map_err(|error| format!("{} cannot be waited for: {error}", program.name))?;
@@ -88,16 +102,16 @@ mod tests {
             command.arg("30");
             Ok(command)
         };
-        assert_eq!(cycles(&Program { name: "sleep", longest_life_ms: 400, life: &sleep }, 3, 1), Ok(Kills { killed: 3, ended: 0 }));
+        assert_eq!(cycles(&Program { name: "sleep", longest_life_ms: 400, has_begun: &|_| true, life: &sleep }, 3, 1), Ok(Kills { killed: 3, ended: 0 }));
         assert!(to_the_end("sleep", &mut sleep(0, 0).unwrap(), Duration::from_millis(1)).unwrap_err().contains("did not come to its end"));
     }
 
     #[test]
     fn a_life_that_ends_with_an_error_is_an_error() {
         let fails = |_, _| Ok(Command::new("false"));
-        assert!((1..20).any(|seed| cycles(&Program { name: "false", longest_life_ms: 400, life: &fails }, 3, seed).is_err()));
+        assert!((1..20).any(|seed| cycles(&Program { name: "false", longest_life_ms: 400, has_begun: &|_| true, life: &fails }, 3, seed).is_err()));
         assert!(
-            cycles(&Program { name: "nothing", longest_life_ms: 400, life: &|_, _| Ok(Command::new("/nowhere/nothing")) }, 1, 1)
+            cycles(&Program { name: "nothing", longest_life_ms: 400, has_begun: &|_| true, life: &|_, _| Ok(Command::new("/nowhere/nothing")) }, 1, 1)
                 .unwrap_err()
                 .contains("cannot be started")
         );

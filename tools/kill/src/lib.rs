@@ -2,6 +2,7 @@
 //! compares what Selvedge says with a record that stands outside it.
 
 pub mod audit;
+pub mod backup;
 pub mod bank;
 pub mod driver;
 pub mod life;

@@ -38,7 +38,7 @@ pub fn kill(selvedge: &Path, dir: &Path, cycles: u64, seed: u64) -> Result<(Kill
         command.current_dir(dir).stdout(Stdio::from(output)).stderr(Stdio::from(log));
         Ok(command)
     };
-    let kills = driver::cycles(&Program { name: "pipeline", longest_life_ms: LONGEST_LIFE_MS, life: &life }, cycles, seed)?;
+    let kills = driver::cycles(&Program { name: "pipeline", longest_life_ms: LONGEST_LIFE_MS, has_begun: &|_| true, life: &life }, cycles, seed)?;
     let ended = driver::to_the_end("the last run of the pipeline", &mut life(cycles + 1, kills.ended)?, PATIENCE)?;
     if !ended.success() {
         return Err(format!("the last, uninterrupted run of the pipeline ended with {ended}; its words are in {}", dir.join("log").display()));

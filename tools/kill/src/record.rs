@@ -3,12 +3,15 @@
 //! Both are appended to with one `write(2)` per line on a file opened with `O_APPEND`: what that call has returned for is
 //! in the kernel and survives SIGKILL. The order of lines is the order of events, over all lives of the process.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+use crate::bank::Book;
 
 /// A file that lines are appended to.
 #[derive(Clone, Debug)]
@@ -36,6 +39,11 @@ pub fn read<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Vec<T>, String> {
         return Ok(Vec::new());
     }
     let text = std::fs::read_to_string(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+    parse(path, &text)
+}
+
+/// Reads the lines of a part of a file.
+pub fn parse<T: for<'a> Deserialize<'a>>(path: &Path, text: &str) -> Result<Vec<T>, String> {
     let line = |(at, line): (usize, &str)| serde_json::from_str(line).map_err(|error| format!("{}:{}: {error}: {line}", path.display(), at + 1));
     text.lines().enumerate().map(line).collect()
 }
@@ -90,15 +98,21 @@ pub enum Answer {
 /// What the last, uninterrupted run found.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Final {
-    /// The balance of each account.
-    pub balances: Vec<i64>,
-    /// What the tally counted: one message per transfer that moved money.
-    pub tally: u64,
+    /// What each account says.
+    pub books: Vec<Book>,
+    /// How often the tallies counted each transfer, by its key.
+    pub counted: BTreeMap<String, u64>,
+    /// How often the notaries heard of each transfer, by its key.
+    pub noted: BTreeMap<String, u64>,
     /// The result of each acknowledged invocation, asked for by its id.
     pub results: Vec<(u64, serde_json::Value)>,
     /// The result of each transfer, started once more under its key.
     pub repeated: Vec<(u64, serde_json::Value)>,
-    /// Acknowledged invocations that gave an error instead of a result.
+    /// How many messages the transfers had sent, all of which have ended.
+    pub messages: u64,
+    /// How many invocations were blocked because ten kills in a row had met them, and were looked at again.
+    pub looked_again: u64,
+    /// Acknowledged invocations, and messages, that gave an error instead of a result.
     pub lost: Vec<(u64, String)>,
     /// What had not ended, each with the sentence of `why`.
     pub waiting: Vec<(u64, String)>,

@@ -7,10 +7,11 @@ use selvedge_kernel::error::{Consequence, WorkError};
 use selvedge_kernel::id::{InvocationId, RawId, RunId};
 use selvedge_kernel::journal::{Payload, SealKey, Signature, seal};
 use selvedge_kernel::pipeline::attributes;
-use selvedge_kernel::pipeline::compiled::{Compiled, CompiledCall, SharedLimit};
+use selvedge_kernel::pipeline::compiled::{Compiled, CompiledCall};
 use selvedge_kernel::pipeline::definition::Definition;
 use selvedge_kernel::pipeline::run::{Run, Start};
 use selvedge_kernel::pipeline::schema::validate_input;
+use selvedge_kernel::pipeline::shared::{SharedBreaker, SharedLimit, any_host};
 use selvedge_kernel::record::attribute;
 use selvedge_kernel::record::invocation::Begun;
 use selvedge_kernel::record::message::{Envelope, Outcome, Peer};
@@ -21,7 +22,7 @@ use selvedge_kernel::wire;
 use super::memory::active;
 use super::{Active, NewRun};
 use crate::core::Given;
-use crate::registry::{Activity, Registry};
+use crate::registry::{Activity, Executor, Registry};
 use crate::shard::{Activation, Effect, Shard, VerbError};
 
 /// Checks an input against a definition, and fills in what it leaves out.
@@ -51,13 +52,28 @@ pub(crate) fn compiled(registry: &Registry, definition: Definition) -> Result<Ar
             if !task.throttle_written {
                 task.limit = limit_of(name, own)?;
             }
+            task.breaker = breaker_of(name, own, task.breaker.take())?;
         }
     }
     Ok(Arc::new(compiled))
 }
 
+/// The breaker of the tasks of a registered activity: its own, unless their stage says another.
+pub(crate) fn breaker_of(name: &str, own: &Activity, of_stage: Option<SharedBreaker>) -> Result<Option<SharedBreaker>, VerbError> {
+    let http = match &own.run {
+        Executor::Http(http) => Some(http),
+        Executor::Native(_) | Executor::Exec(_) => None,
+    };
+    let shared = match (of_stage, &own.breaker) {
+        (Some(shared), _) => any_host(http).map(|url| Some(SharedBreaker { url, ..shared })),
+        (None, Some(breaker)) => SharedBreaker::of_activity(name, breaker, http).map(Some),
+        (None, None) => Ok(None),
+    };
+    shared.map_err(|error| VerbError::new(Consequence::FixInput, "definition", format!("the URL of the activity `{name}`: {error}")))
+}
+
 /// What the tasks of a registered activity share.
-fn limit_of(name: &str, activity: &Activity) -> Result<Option<SharedLimit>, VerbError> {
+pub(crate) fn limit_of(name: &str, activity: &Activity) -> Result<Option<SharedLimit>, VerbError> {
     let Some(throttle) = &activity.throttle else { return Ok(None) };
     let limit = SharedLimit::of_activity(name, throttle);
     limit.map(Some).map_err(|error| VerbError::new(Consequence::FixInput, "definition", format!("activity `{name}`, `throttle.key`: {error}")))

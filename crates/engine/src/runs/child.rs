@@ -14,7 +14,7 @@ use selvedge_kernel::record::run::{Parent, Stored};
 
 use super::accept::{checked_input, compiled};
 use super::{Doing, NewRun, Task};
-use crate::shard::{Effect, Shard, VerbError};
+use crate::shard::{Asker, Effect, Shard, VerbError};
 
 impl Shard {
     /// Starts a run for a task; its end is the end of the attempt.
@@ -23,7 +23,7 @@ impl Shard {
         let Some(active) = self.runs.active.get(&run) else { return Ok(()) };
         let Some(definition) = self.wiring.registry.pipelines.get(name).cloned() else {
             let reason = format!("there is no pipeline `{name}` here: name its file under `pipelines` in app.yaml, or register it, and start again");
-            self.limits.done((run, stage, item));
+            self.limits.done(Asker::Task(run, stage, item));
             self.runs.tell(run, RunInput::NoExecutor { stage, item, attempt, reason });
             return Ok(());
         };
@@ -39,7 +39,7 @@ impl Shard {
         let input = match checked {
             Ok(input) => input,
             Err(error) => {
-                self.limits.done((run, stage, item));
+                self.limits.done(Asker::Task(run, stage, item));
                 let result = Err(AttemptError { error, retryable: false, retry_after_ms: None });
                 self.runs.tell(run, RunInput::TaskEnded { stage, item, attempt, result });
                 return Ok(());

@@ -3,13 +3,15 @@
 use bytes::Bytes;
 use selvedge_kernel::auth::{AuthorizationContext, PrincipalKind};
 use selvedge_kernel::error::Consequence;
-use selvedge_kernel::id::{ApprovalId, InvocationId, RunId};
+use selvedge_kernel::id::{ActorId, ApprovalId, InvocationId, RunId};
 use selvedge_kernel::journal::Hash32;
+use selvedge_kernel::lend;
 use selvedge_kernel::limit::PAGE;
 use selvedge_kernel::machine::StageState;
 use selvedge_kernel::nearest::suggestion;
 use selvedge_kernel::pipeline::definition::Mode;
 use selvedge_kernel::pipeline::run::{Answer, Decider, RunInput, RunRefused, RunStatus};
+use selvedge_kernel::pipeline::shared::SharedBreaker;
 use selvedge_kernel::ports::{Put, after_prefix};
 use selvedge_kernel::record::key;
 use selvedge_kernel::record::kind::Kind;
@@ -91,6 +93,13 @@ impl Shard {
         status.waiting.extend(open.take(CALLS_SHOWN));
         self.keep(active);
         for waiting in &mut status.waiting {
+            if let Waiting::Breaker { target, state, since, until } = waiting {
+                let limit = ActorId { tenant: tenant.to_owned(), kind: lend::KIND.to_owned(), key: format!("{}{target}", SharedBreaker::OF) };
+                if let Some(word) = self.limits.breakers.passes.word(&limit) {
+                    (*state, *since, *until) = (word.state, Some(word.since), word.until);
+                }
+                continue;
+            }
             if let Waiting::Throttle { limit, position } = waiting
                 && let Some(before) = self.limits.place(id, tenant, limit)
             {

@@ -3,6 +3,7 @@
 use selvedge_kernel::error::{AttemptError, WorkError};
 use selvedge_kernel::id::RunId;
 use selvedge_kernel::journal::Payload;
+use selvedge_kernel::lend::Ended;
 use selvedge_kernel::pipeline::compiled::Compiled;
 use selvedge_kernel::pipeline::definition::{Executor, Mode, Rest};
 use selvedge_kernel::pipeline::run::{Command, Dispatch, RunInput, Work, call_id};
@@ -14,7 +15,7 @@ use bytes::Bytes;
 use std::time::Duration;
 
 use super::{Doing, RunEffect, RunEnd, Task};
-use crate::shard::{Alarm, Shard, VerbError};
+use crate::shard::{Alarm, Asker, Shard, VerbError};
 use crate::tasks::{self, Job, Owner};
 
 impl Shard {
@@ -31,11 +32,12 @@ impl Shard {
                     let round = rounds.get(usize::from(dispatch.stage)).copied().unwrap_or(0);
                     self.dispatch(run, dispatch, round).await?;
                 }
-                Command::Borrow { stage, item, number, limit, throttle } => self.limits.ask((run, stage, item), number, limit, throttle),
-                Command::GiveBack { stage, item: Some(item) } => self.limits.done((run, stage, item)),
+                Command::Borrow { stage, item, number, limit, throttle } => self.limits.ask(Asker::Task(run, stage, item), number, limit, throttle),
+                Command::AskBreaker { stage, item, number, limit, breaker } => self.limits.ask_breaker(Asker::Task(run, stage, item), number, limit, breaker),
+                Command::GiveBack { stage, item: Some(item) } => self.limits.done(Asker::Task(run, stage, item)),
                 Command::GiveBack { stage, item: None } => {
                     for task in self.limits.of_run(run, Some(stage)) {
-                        if self.limits.borrower.has_asked(task) {
+                        if self.limits.has_asked(task) {
                             self.limits.done(task);
                         }
                     }
@@ -77,7 +79,7 @@ impl Shard {
         let Dispatch { stage, item, attempt, work, input, key, timeout_ms } = dispatch;
         let compiled = active.run.compiled().clone();
         let now = self.head.time.max(self.tick.wall);
-        self.limits.borrower.started((run, stage, item));
+        self.limits.started(Asker::Task(run, stage, item));
         let deadline = timeout_ms.map(|ms| now.after(Duration::from_millis(ms)));
         if !matches!(work, Work::Activity { .. }) && active.called.get(&(stage, item)).is_none_or(|open| open.attempt != attempt) {
             // It was given up, or has answered, since this was decided.
@@ -93,7 +95,7 @@ impl Shard {
                 };
                 let Some(work) = work else {
                     let reason = format!("nothing here can run the activity `{name}`: register it, or declare it in app.yaml, and start again");
-                    self.limits.done((run, stage, item));
+                    self.limits.done(Asker::Task(run, stage, item));
                     self.runs.tell(run, RunInput::NoExecutor { stage, item, attempt, reason });
                     return Ok(());
                 };
@@ -134,9 +136,9 @@ impl Shard {
         let (first, last) = stage.map_or((0, u16::MAX), |stage| (stage, stage));
         let compiled = self.runs.active.get(&run).map(|active| active.run.compiled().clone());
         let runs_on = |of: u16| stage.is_none() && compiled.as_ref().is_some_and(|compiled| Shard::runs_on(compiled, of));
-        for task in self.limits.of_run(run, stage) {
-            if !runs_on(task.1) || self.limits.borrower.has_asked(task) {
-                self.limits.done(task);
+        for asker in self.limits.of_run(run, stage) {
+            if !matches!(asker, Asker::Task(_, of, _) if runs_on(of)) || self.limits.has_asked(asker) {
+                self.limits.done(asker);
             }
         }
         let gone = self.runs.tasks.range((run, first, 0)..=(run, last, u32::MAX)).map(|(task, _)| *task);
@@ -149,7 +151,7 @@ impl Shard {
     }
 
     /// Forgets an attempt that has ended; false if it is not the one under way.
-    pub(super) fn forget_task(&mut self, task: (RunId, u16, u32), attempt: u32) -> bool {
+    pub(super) fn forget_task(&mut self, task: (RunId, u16, u32), attempt: u32, result: &Result<Bytes, AttemptError>) -> bool {
         if let Some(active) = self.runs.active.get_mut(&task.0)
             && active.called.get(&(task.1, task.2)).is_some_and(|open| open.attempt == attempt)
         {
@@ -158,7 +160,8 @@ impl Shard {
         if self.runs.tasks.get(&task).is_none_or(|task| task.attempt != attempt) {
             return false;
         }
-        self.limits.done(task);
+        let ended = self.runs.active.get(&task.0).map_or(Ended::GivenUp, |active| active.run.says(task.1, task.2, result));
+        self.limits.ended(Asker::Task(task.0, task.1, task.2), ended);
         if let Some(task) = self.runs.tasks.remove(&task) {
             self.clear_alarm(task.alarm);
         }
@@ -167,7 +170,7 @@ impl Shard {
 
     /// An attempt of a task of this process has ended.
     pub(crate) fn run_task_done(&mut self, run: RunId, stage: u16, item: u32, attempt: u32, result: Result<Bytes, AttemptError>) {
-        if self.forget_task((run, stage, item), attempt) {
+        if self.forget_task((run, stage, item), attempt, &result) {
             self.runs.tell(run, RunInput::TaskEnded { stage, item, attempt, result });
         }
     }

@@ -12,7 +12,7 @@ use selvedge_kernel::time::{Day, Millis};
 use selvedge_kernel::{transition, wire};
 
 use super::{Active, RunEffect, RunSummary};
-use crate::shard::{Effect, Shard, VerbError};
+use crate::shard::{Asker, Effect, Shard, VerbError};
 
 /// What a run may put into one commit: beside it stand what closes the commit, its timer, its lines of ledger and list.
 const ROOM: Room = Room { ops: 84, bytes: Room::WHOLE.bytes };
@@ -210,7 +210,7 @@ impl Shard {
             self.write_chunks(id.0, large.seal, &large.bytes);
         }
         let change = active.run.close(&mut effects, now);
-        let mut writes = Writes { puts: effects.puts, deletes: effects.deletes, folds: Vec::new() };
+        let mut writes = Writes { puts: effects.puts, deletes: effects.deletes, folds: Vec::new(), ..Writes::default() };
         if let Some(due) = change.cleared {
             let row = active.timer.take().unwrap_or((due, timer_number(id)));
             self.clear_timer(&mut writes, row);
@@ -321,14 +321,14 @@ impl Shard {
         if call_id(id, (stage, item, attempt), round, &nobody).0.uuid != from.0.uuid {
             return Ok(());
         }
-        if !self.forget_task((id, stage, item), attempt) && self.limits.borrower.has_asked((id, stage, item)) {
-            // The answer to a call of the process before: the one that it waits to make is not needed.
-            self.limits.done((id, stage, item));
-        }
         let result = match outcome {
             Outcome::Value(value) => Ok(value),
             Outcome::Error(error) => Err(selvedge_kernel::error::AttemptError { error, retryable: true, retry_after_ms: None }),
         };
+        if !self.forget_task((id, stage, item), attempt, &result) && self.limits.has_asked(Asker::Task(id, stage, item)) {
+            // The answer to a call of the process before: the one that it waits to make is not needed.
+            self.limits.done(Asker::Task(id, stage, item));
+        }
         self.runs.tell(id, RunInput::Answered { stage, item, attempt, result });
         self.runs.marks.push((std::mem::take(writes), std::mem::take(effects)));
         Ok(())

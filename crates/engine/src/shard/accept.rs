@@ -29,6 +29,11 @@ impl Shard {
                 Err(Refused::Wait(id)) => self.wait_for(id, reply),
                 Err(Refused::Error(error)) => self.answer(reply, Err(error)),
             },
+            Command::Edit { message, reply } => match self.edit(message).await {
+                Ok(answer) => self.answer(reply, Ok(answer)),
+                Err(Refused::Wait(id)) => self.wait_for(id, reply),
+                Err(Refused::Error(error)) => self.answer(reply, Err(error)),
+            },
             other => self.inspect(other).await,
         }
     }
@@ -51,6 +56,7 @@ impl Shard {
             return Err(VerbError { consequence: Consequence::FixInput, code: late.code, message: late.message }.into());
         }
         if let Some(delay) = delay {
+            self.room_for_delayed(&message.target.tenant)?;
             let mut writes = Writes::default();
             let now = self.now();
             if let Some(idempotency) = &message.idempotency_key {
@@ -74,7 +80,7 @@ impl Shard {
     }
 
     /// What the message's idempotency key led to before.
-    async fn known(&mut self, message: &Message) -> Result<Option<InvocationId>, VerbError> {
+    pub(super) async fn known(&mut self, message: &Message) -> Result<Option<InvocationId>, VerbError> {
         let Some(idempotency) = &message.idempotency_key else { return Ok(None) };
         let Some(bytes) = self.get(key::idempotency(&message.target, &message.handler, idempotency)).await? else { return Ok(None) };
         let known: Idempotent = wire::decode("idempotency row", &bytes)?;
@@ -161,7 +167,7 @@ impl Shard {
                 format!("{} has {waiting} messages waiting, the limit of one inbox is {bound}: wait until it has worked some off", message.target),
             ));
         }
-        Ok(())
+        self.room_of_tenant(&message.target.tenant)
     }
 
     /// Makes an invocation of a message. With `into`, its rows go into that transition, and it runs once they are
@@ -193,7 +199,7 @@ impl Shard {
                 Some((writes, effects)) => {
                     let last = (activation.journal.chain, 0);
                     transition::write_ledger(&mut self.head, &mut accepted, id.0, false, LedgerState::Accepted, last, &keep);
-                    extend(writes, accepted);
+                    writes.extend(accepted);
                     effects.push(Effect::Accepted(id, activation.life));
                     activation.begun_any = true;
                 }
@@ -211,7 +217,7 @@ impl Shard {
         transition::write_ledger(&mut self.head, &mut accepted, id.0, false, LedgerState::Accepted, last, &keep);
         match into {
             None => self.write(accepted, Vec::new()),
-            Some((writes, _)) => extend(writes, accepted),
+            Some((writes, _)) => writes.extend(accepted),
         }
         Ok(())
     }
@@ -344,9 +350,10 @@ impl Shard {
 
     /// Keeps a message until it is due, where its id leads to its timer.
     pub(super) fn delay_message(&mut self, writes: &mut Writes, at: Millis, message: Message) {
-        let (id, now) = (message.id, self.now());
+        let (id, now, tenant) = (message.id, self.now(), message.target.tenant.clone());
         let timer = self.set_timer(writes, at, Timer::Message(Box::new(message)));
         writes.put(key::delayed(id), wire::encode(&Delayed { timer, at: now }));
+        writes.count(&tenant, 0, 1);
     }
 
     /// Takes a delayed message back before it is due; false if there is none.
@@ -355,6 +362,7 @@ impl Shard {
         let mut writes = Writes::default();
         self.clear_timer(&mut writes, delayed.timer);
         writes.delete(key::delayed(id));
+        writes.count(&message.target.tenant, 0, -1);
         if let Some(idempotency) = &message.idempotency_key {
             writes.delete(key::idempotency(&message.target, &message.handler, idempotency));
         }
@@ -465,10 +473,4 @@ impl From<VerbError> for Refused {
 
 pub(super) fn body_hash(body: &Bytes) -> Hash32 {
     Hash32(*blake3::hash(body).as_bytes())
-}
-
-pub(super) fn extend(writes: &mut Writes, more: Writes) {
-    writes.puts.extend(more.puts);
-    writes.deletes.extend(more.deletes);
-    writes.folds.extend(more.folds);
 }

@@ -10,6 +10,7 @@ use selvedge_kernel::error::AttemptError;
 use selvedge_kernel::id::{ActorId, InvocationId};
 use selvedge_kernel::journal::{Entry, OpKind, Payload, SealKey};
 use selvedge_kernel::ports::under;
+use selvedge_kernel::record::hand::{StandIns, seen};
 use selvedge_kernel::record::invocation::{Begun, Blocked, Invocation, Status};
 use selvedge_kernel::record::kind::Kind;
 use selvedge_kernel::record::message::KeptReply;
@@ -92,13 +93,15 @@ pub(crate) struct Activation {
     pub cancelling: bool,
     /// Whether it owns chunks of payloads or of output.
     pub chunked: bool,
+    /// What stands in the place of entries of its journal, by hand.
+    pub stand_ins: StandIns,
     /// What goes into the transition of its end.
     pub closing: Option<(Writes, Vec<super::Effect>)>,
 }
 
 /// Whether rows of this entry are left that only a timer takes away after retention.
 pub(super) fn leaves_rows(entry: &Entry) -> bool {
-    matches!(entry.payload, Payload::Chunked { .. }) || entry.header.signature.kind == OpKind::Emit
+    matches!(entry.payload, Payload::Chunked { .. }) || matches!(entry.header.signature.kind, OpKind::Emit | OpKind::Resolved | OpKind::Forked)
 }
 
 /// How an activation runs.
@@ -231,6 +234,7 @@ impl Shard {
         activation.ready = self.kept_ready.remove(&id);
         self.joining.remove(&id);
         activation.outside.extend(self.late.remove(&id).unwrap_or_default());
+        activation.stand_ins = self.stand_ins(id).await?;
         self.load_journal(&mut activation).await?;
         let life = activation.life;
         self.active.insert(id, Box::new(activation));
@@ -265,7 +269,7 @@ impl Shard {
                     activation.journal.next = last.header.index + 1;
                 }
                 activation.chunked |= entries.iter().any(leaves_rows);
-                state.replay.load(entries);
+                state.replay.load(seen(entries, &activation.stand_ins)?);
             }
         }
         Ok(())
@@ -313,6 +317,7 @@ impl Shard {
             answer: None,
             cancelling: false,
             chunked: false,
+            stand_ins: StandIns::new(),
             closing: None,
         }
     }

@@ -112,7 +112,7 @@ impl Shard {
     }
 
     async fn advance_taken(&mut self, activation: &mut Activation) -> Result<Step, VerbError> {
-        if self.wiring.settings.tasks == crate::wiring::Tasks::Leave {
+        if self.wiring.settings.tasks == crate::wiring::Tasks::Leave && activation.record.message.handler != crate::edit::EDIT {
             // Its code may not even be in this process: it is accepted, and goes on elsewhere.
             if activation.pending.is_some() {
                 self.flush(activation).await?;

@@ -21,7 +21,6 @@ use super::calls::Call;
 use super::timers::Alarm;
 use super::{Effect, Shard, VerbError};
 use crate::core::{Given, Op, Request, StepState};
-use crate::tasks;
 
 impl Shard {
     /// Begins what was awaited for the first time, and takes in what steps have come to. Gives true if the handler
@@ -266,6 +265,9 @@ impl Shard {
         if number == u32::MAX {
             return self.transition_timed_out(id, attempt).await;
         }
+        if self.tasks.get(&(id, number)).is_some_and(|task| task.attempt == attempt) {
+            self.left_gate(id, number, &Err(timed_out(attempt)));
+        }
         if self.tasks.get(&(id, number)).is_some_and(|task| task.attempt == attempt) && !self.activate_or_stop(id).await {
             // Between two attempts of its handler: the next one takes it.
             self.late.entry(id).or_default().push(Outside::TimedOut { number, attempt });
@@ -451,62 +453,12 @@ impl Shard {
         Ok(())
     }
 
-    /// Starts an attempt of an activity or a blocking step, once what it rests on is durable.
-    pub(super) fn start_task(&mut self, activation: &mut Activation, number: u32, attempt: u32, timeout: Option<Timeout>) {
-        let id = activation.id();
-        let found = activation.core.state.borrow().ops.get(&number).map(|op| (op.signature.clone(), op.request.clone()));
-        let Some((sig, request)) = found else { return };
-        let now = self.now();
-        let timeout = timeout.or_else(|| self.wiring.registry.activities.get(&sig.name).map(|activity| activity.timeout.clone()));
-        let since = activation.core.state.borrow().ops.get(&number).map_or(now, |op| op.since);
-        let limit = attempt_time(timeout.as_ref(), since, now);
-        let key = activation.core.effect_key(&sig);
-        let alarm = limit.map(|limit| self.set_alarm(now.after(limit), Alarm::Attempt { invocation: id, number, attempt }));
-        let job = tasks::Job {
-            owner: tasks::Owner::Operation { invocation: id, number },
-            attempt,
-            key,
-            deadline: limit.map(|limit| now.after(limit)),
-            name: sig.name,
-            work: match request {
-                Request::Blocking(work) => tasks::Work::Blocking(work),
-                Request::Activity { input } => tasks::Work::Activity(input),
-                _ => return,
-            },
-        };
-        self.tasks.insert((id, number), tasks::Running { attempt, since: now, job: Some(job), abort: None, progress: None, alarm });
-        self.after_all(Effect::Begin { id, number });
-    }
-
-    /// Gives a task up, and the wake-up at the end of its time.
-    pub(super) fn drop_task(&mut self, id: InvocationId, number: u32) {
-        if let Some(task) = self.tasks.remove(&(id, number)) {
-            self.clear_alarm(task.alarm);
-        }
-    }
-
-    /// Gives all tasks of an invocation up.
-    pub(super) fn drop_tasks(&mut self, id: InvocationId) {
-        let gone: Vec<u32> = self.tasks.keys().filter(|(owner, _)| *owner == id).map(|(_, number)| *number).collect();
-        gone.into_iter().for_each(|number| self.drop_task(id, number));
-    }
-
-    /// What a task of an operation rests on is durable: it starts.
-    pub(super) fn begin_task(&mut self, id: InvocationId, number: u32) {
-        let wiring = self.wiring.clone();
-        let mailbox = wiring.mailbox(self.id).clone();
-        if let Some(running) = self.tasks.get_mut(&(id, number))
-            && let Some(job) = running.job.take()
-        {
-            running.abort = Some(tasks::start(&wiring, mailbox, job));
-        }
-    }
-
     /// A task has ended elsewhere.
     pub(crate) async fn task_done(&mut self, id: InvocationId, number: u32, attempt: u32, result: Result<Bytes, AttemptError>) {
         if self.tasks.get(&(id, number)).is_none_or(|task| task.attempt != attempt) {
             return;
         }
+        self.left_gate(id, number, &result);
         if number == u32::MAX {
             self.transition_done(id, attempt, result).await;
             return;
@@ -534,9 +486,15 @@ impl Shard {
 }
 
 /// How long an attempt that starts now may take: its own time, and what is left of the time of all.
-fn attempt_time(timeout: Option<&Timeout>, since: Millis, now: Millis) -> Option<Duration> {
+pub(super) fn attempt_time(timeout: Option<&Timeout>, since: Millis, now: Millis) -> Option<Duration> {
     let usual = Timeout::default();
     let timeout = timeout.unwrap_or(&usual);
     let total = timeout.total.map(|total| since.after(total.0).since(now));
     [timeout.attempt.map(|span| span.0), total].into_iter().flatten().min()
+}
+
+/// The time of an attempt is up.
+pub(super) fn timed_out(attempt: u32) -> AttemptError {
+    let error = WorkError::new("timeout", format!("attempt {attempt} was given up when its time was up"));
+    AttemptError { error, retryable: true, retry_after_ms: None }
 }

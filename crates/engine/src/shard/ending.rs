@@ -124,7 +124,7 @@ impl Shard {
         if let Some((more, then)) = activation.closing.take()
             && matches!(ended.outcome, Outcome::Value(_))
         {
-            super::accept::extend(&mut writes, more);
+            writes.extend(more);
             effects.extend(then);
         }
         if let Outcome::Value(value) = &ended.outcome
@@ -141,7 +141,7 @@ impl Shard {
         }
         activation.record.restarts.after = successor.as_ref().map(|message| message.id);
         let last = transition::end(&mut self.head, &mut activation.record, &activation.journal, &ended, &activation.input, &keep);
-        super::accept::extend(&mut writes, last);
+        writes.extend(last);
         if let Some(ready) = activation.ready {
             self.delete_ready(&mut writes, ready);
         }

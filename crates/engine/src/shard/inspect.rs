@@ -22,12 +22,18 @@ use super::{Answer, Command, Progress, Reply, Shard, VerbError};
 use crate::core::{Request, StepState};
 use crate::listing::row;
 use crate::verify::Head;
-use crate::why::{Census, Why};
+use crate::why::{Census, Forks, Why};
 
 impl Shard {
     pub(super) async fn inspect(&mut self, command: Command) {
         match command {
-            Command::Invoke { .. } => {}
+            Command::Invoke { .. } | Command::Edit { .. } => {}
+            Command::Resolve { resolve, by, reply } => {
+                let result = self.resolve(*resolve, by).await;
+                self.answer(reply, result);
+            }
+            Command::Fork { fork, by, reply } => self.fork_when_durable(fork, by, reply).await,
+            Command::Journal { id, from, reply } => self.journal_when_durable(id, from, reply).await,
             Command::Signal { target, name, payload, context, key, reply } => {
                 let result = self.signal(target, &name, payload, context, key, Writes::default()).await;
                 self.answer(reply, result);
@@ -116,7 +122,7 @@ impl Shard {
         }
     }
 
-    async fn known_record(&self, id: InvocationId) -> Result<Invocation, VerbError> {
+    pub(super) async fn known_record(&self, id: InvocationId) -> Result<Invocation, VerbError> {
         self.record_in_memory(id).await?.ok_or_else(|| {
             VerbError::new(
                 Consequence::NotFound,
@@ -140,7 +146,7 @@ impl Shard {
         Ok(self.delayed(id).await?.map(|(_, message)| message.target.tenant))
     }
 
-    async fn open_record(&self, id: InvocationId) -> Result<Invocation, VerbError> {
+    pub(super) async fn open_record(&self, id: InvocationId) -> Result<Invocation, VerbError> {
         let record = self.known_record(id).await?;
         if record.status.ended() {
             return Err(VerbError::new(Consequence::Conflict, "ended", format!("{id} has ended already")));
@@ -195,7 +201,7 @@ impl Shard {
         }
     }
 
-    async fn kill(&mut self, id: InvocationId, reason: &str) -> Result<(), VerbError> {
+    pub(super) async fn kill(&mut self, id: InvocationId, reason: &str) -> Result<(), VerbError> {
         let record = self.open_record(id).await?;
         let error = WorkError::new("killed", reason);
         self.end_unstarted(record, Status::Killed, error).await;
@@ -305,6 +311,7 @@ impl Shard {
                 caller: message.context,
                 version: crate::registry::FIRST_VERSION,
                 restarts: Restarts::default(),
+                forks: Forks::default(),
             });
         }
         let record = self.known_record(id).await?;
@@ -325,6 +332,7 @@ impl Shard {
             caller: record.message.context.clone(),
             version: record.version,
             restarts: record.restarts,
+            forks: self.forks_of(id).await?,
         })
     }
 
@@ -350,6 +358,10 @@ impl Shard {
             numbers.sort_unstable();
             for number in numbers {
                 let Some(op) = state.ops.get(&number).filter(|op| op.given.is_none() && op.polled) else { continue };
+                if let Some(aside) = self.aside(id, number).filter(|_| !op.decided) {
+                    waiting.push(aside);
+                    continue;
+                }
                 waiting.push(match (&op.request, op.step, &op.row) {
                     _ if op.decided => Waiting::Commit,
                     (_, StepState::Allowed(attempt), _) => Waiting::Step { name: op.signature.name.clone(), attempt, since: op.since },
@@ -382,10 +394,13 @@ impl Shard {
             return Ok(vec![Waiting::Turn { position: position as u64 }]);
         }
         for row in self.begun_rows(id).await? {
-            waiting.push(of_row(&row));
+            if self.aside(id, row.signature.number).is_none() {
+                waiting.push(of_row(&row));
+            }
         }
         for ((_, number), task) in self.tasks.iter().filter(|((owner, _), _)| *owner == id) {
-            waiting.push(Waiting::Step { name: format!("operation {number}"), attempt: task.attempt, since: task.since });
+            let step = || Waiting::Step { name: format!("operation {number}"), attempt: task.attempt, since: task.since };
+            waiting.push(self.aside(id, *number).unwrap_or_else(step));
         }
         if waiting.is_empty() {
             waiting.push(Waiting::Turn { position: self.runnable.len() as u64 });

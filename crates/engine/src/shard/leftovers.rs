@@ -104,13 +104,13 @@ impl Shard {
         Ok(())
     }
 
-    /// The next step of removing the chunks and the output of an owner whose retention has passed.
+    /// The next step of removing the chunks, the output and the marks by hand of an owner whose retention has passed.
     pub(super) async fn chunks_due(&mut self, owner: RawId, timer: (Millis, u64)) {
         let mut writes = Writes::default();
         self.clear_timer(&mut writes, timer);
         let mut rows = Vec::new();
         let mut more = false;
-        for kind in [Kind::Chunk, Kind::Output] {
+        for kind in [Kind::Chunk, Kind::Output, Kind::Resolved, Kind::Fork] {
             match self.scan(under(&key::of_id(kind, owner)), STEP).await {
                 Ok(some) => {
                     more |= some.len() == STEP;

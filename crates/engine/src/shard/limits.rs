@@ -11,30 +11,38 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use selvedge_kernel::id::{ActorId, RawId, RunId, ShardId};
-use selvedge_kernel::lend::{self, Borrower, Lender, LenderRow, Life, Report};
+use selvedge_kernel::id::{ActorId, InvocationId, RawId, RunId, ShardId};
+use selvedge_kernel::lend::{self, Borrower, Ended, Lender, LenderRow, Life, Report};
 use selvedge_kernel::pipeline::run::RunInput;
-use selvedge_kernel::policy::Throttle;
+use selvedge_kernel::policy::{Breaker, Throttle};
 use selvedge_kernel::record::kind::Kind;
 use selvedge_kernel::record::message::Envelope;
 use selvedge_kernel::record::{Writes, key};
 use selvedge_kernel::time::{Day, Millis};
 use selvedge_kernel::wire;
 
+use super::breakers::Breakers;
 use super::{Effect, Shard, VerbError};
 
-/// A task of a run: stage and item.
-pub(crate) type Task = (RunId, u16, u32);
+/// Who needs a permit or a pass for an attempt.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Asker {
+    /// A task of a run: stage and item.
+    Task(RunId, u16, u32),
+    /// An activity that a handler has called: the number of the operation.
+    Operation(InvocationId, u32),
+}
 
 /// Reports in one transition: each is an envelope.
-const REPORTS: usize = 16;
+pub(super) const REPORTS: usize = 16;
 
 /// Limits of a shard.
 #[derive(Default)]
 pub(crate) struct Limits {
-    pub borrower: Borrower<Task>,
+    pub borrower: Borrower<Asker>,
+    pub breakers: Breakers,
     /// The number under which a run asked.
-    numbers: BTreeMap<Task, u64>,
+    numbers: BTreeMap<Asker, u64>,
     lenders: HashMap<ActorId, Lender>,
     wakes: BTreeSet<(Millis, ActorId)>,
 }
@@ -42,29 +50,62 @@ pub(crate) struct Limits {
 impl Limits {
     /// When a lender can go on although nobody reports.
     pub(crate) fn next_due(&self) -> Option<Millis> {
-        self.wakes.first().map(|wake| wake.0)
+        [self.wakes.first().map(|wake| wake.0), self.breakers.next_due()].into_iter().flatten().min()
     }
 
     pub(crate) fn has_reports(&self) -> bool {
-        self.borrower.has_reports()
+        self.borrower.has_reports() || self.breakers.passes.has_reports()
     }
 
-    /// A task of a run needs a permit.
-    pub(crate) fn ask(&mut self, task: Task, number: u64, limit: ActorId, throttle: Throttle) {
-        self.numbers.insert(task, number);
-        self.borrower.ask(task, limit, throttle);
+    /// An attempt needs a permit. Under `number` a run knows which answer is whose.
+    pub(crate) fn ask(&mut self, asker: Asker, number: u64, limit: ActorId, throttle: Throttle) {
+        self.numbers.insert(asker, number);
+        self.borrower.ask(asker, limit, throttle);
     }
 
-    /// A task needs its permit no more.
-    pub(crate) fn done(&mut self, task: Task) {
-        self.numbers.remove(&task);
-        self.borrower.done(task);
+    /// An attempt needs a pass.
+    pub(crate) fn ask_breaker(&mut self, asker: Asker, number: u64, limit: ActorId, breaker: Breaker) {
+        self.numbers.insert(asker, number);
+        self.breakers.passes.ask(asker, limit, breaker);
+    }
+
+    /// The number under which somebody asked last.
+    fn number(&self, asker: Asker) -> u64 {
+        self.numbers.get(&asker).copied().unwrap_or_default()
+    }
+
+    /// Whether somebody waits for a permit or a pass, or has one and has not started.
+    pub(crate) fn has_asked(&self, asker: Asker) -> bool {
+        self.borrower.has_asked(asker) || self.breakers.passes.has_asked(asker)
+    }
+
+    /// The attempt starts.
+    pub(crate) fn started(&mut self, asker: Asker) {
+        self.borrower.started(asker);
+        self.breakers.passes.started(asker);
+    }
+
+    /// Nobody needs these permits any more.
+    pub(crate) fn done(&mut self, asker: Asker) {
+        self.ended(asker, Ended::GivenUp);
+    }
+
+    /// An attempt has ended: how.
+    pub(crate) fn ended(&mut self, asker: Asker, ended: Ended) {
+        self.numbers.remove(&asker);
+        self.borrower.done(asker);
+        self.breakers.passes.done(asker, ended);
     }
 
     /// Tasks of a run, or of one stage of it, that have a permit or wait for one.
-    pub(crate) fn of_run(&self, run: RunId, stage: Option<u16>) -> Vec<Task> {
+    pub(crate) fn of_run(&self, run: RunId, stage: Option<u16>) -> Vec<Asker> {
         let (first, last) = stage.map_or((0, u16::MAX), |stage| (stage, stage));
-        self.borrower.within((run, first, 0), (run, last, u32::MAX))
+        let (first, last) = (Asker::Task(run, first, 0), Asker::Task(run, last, u32::MAX));
+        let mut tasks = self.borrower.within(first, last);
+        tasks.extend(self.breakers.passes.within(first, last));
+        tasks.sort_unstable();
+        tasks.dedup();
+        tasks
     }
 }
 
@@ -72,7 +113,7 @@ impl Limits {
     /// How many tasks of this shard wait for a limit before the first one of a run.
     pub(crate) fn place(&self, run: RunId, tenant: &str, limit: &str) -> Option<u64> {
         let limit = ActorId { tenant: tenant.to_owned(), kind: lend::KIND.to_owned(), key: limit.to_owned() };
-        self.borrower.before(&limit, |task| task.0 == run).map(|before| before as u64)
+        self.borrower.before(&limit, |asker| matches!(asker, Asker::Task(of, ..) if *of == run)).map(|before| before as u64)
     }
 }
 
@@ -80,6 +121,9 @@ impl Shard {
     /// Tells lenders what has happened here, and lends what can be lent because time has passed.
     pub(super) async fn turn_limits(&mut self) {
         if let Err(error) = self.lend_and_report().await {
+            self.wiring.stop(error.message);
+        }
+        if let Err(error) = self.turn_breakers().await {
             self.wiring.stop(error.message);
         }
     }
@@ -177,10 +221,19 @@ impl Shard {
         if life != self.wiring.life {
             return;
         }
-        for task in self.limits.borrower.granted(limit, throttle, permits) {
-            let (run, stage, item) = task;
-            let number = self.limits.numbers.get(&task).copied().unwrap_or_default();
-            self.runs.tell(run, RunInput::Admitted { stage, item, number });
+        for asker in self.limits.borrower.granted(limit, throttle, permits) {
+            self.let_in(asker);
+        }
+    }
+
+    /// Somebody has what it asked for last.
+    pub(super) fn let_in(&mut self, asker: Asker) {
+        match asker {
+            Asker::Task(run, stage, item) => {
+                let number = self.limits.number(asker);
+                self.runs.tell(run, RunInput::Admitted { stage, item, number });
+            }
+            Asker::Operation(id, number) => self.admit_operation(id, number),
         }
     }
 }
@@ -190,6 +243,6 @@ fn row_of(limit: &ActorId) -> selvedge_kernel::id::Key {
 }
 
 /// Whom an envelope would belong to if it were larger than a row may be.
-fn owner(limit: &ActorId) -> RawId {
+pub(super) fn owner(limit: &ActorId) -> RawId {
     RawId { hash: limit.hash16(), uuid: [0; 16] }
 }

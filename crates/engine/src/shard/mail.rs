@@ -392,7 +392,10 @@ impl Shard {
         match envelope {
             Envelope::Invoke(message) => self.accept_message(message, writes, effects).await,
             Envelope::Later { at, message } => {
-                self.delay_message(writes, at, message);
+                match self.room_for_delayed(&message.target.tenant) {
+                    Ok(()) => self.delay_message(writes, at, message),
+                    Err(error) => self.keep_refused(message, selvedge_kernel::error::WorkError::new("refused", error.message), writes),
+                }
                 Ok(())
             }
             Envelope::Reply { to: Peer::Operation { invocation, number }, outcome, .. } => self.keep_reply(invocation, number, outcome, writes).await,
@@ -406,6 +409,13 @@ impl Shard {
             Envelope::Borrow { limit, from, life, throttle, report } => self.take_report(limit, (from, life), &throttle, report, writes, effects).await,
             Envelope::Grant { limit, life, throttle, permits } => {
                 self.take_grant(&limit, life, &throttle, permits);
+                Ok(())
+            }
+            Envelope::AskBreaker { limit, from, life, breaker, report } => {
+                self.take_breaker_report(limit, (from, life), &breaker, report, writes, effects).await
+            }
+            Envelope::Pass { limit, life, breaker, word, permits } => {
+                self.take_pass(&limit, life, &breaker, word, permits);
                 Ok(())
             }
             Envelope::StartChild { run, definition, input, context, parent } => {

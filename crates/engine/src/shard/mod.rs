@@ -3,12 +3,17 @@
 mod accept;
 mod activate;
 mod advance;
+mod breakers;
 mod calls;
 mod command;
 mod decide;
+mod edit;
 mod ending;
 mod erase;
+mod fork;
+mod gates;
 mod inspect;
+mod journal;
 mod leftovers;
 mod limits;
 mod mail;
@@ -17,9 +22,11 @@ mod outside;
 mod reads;
 mod redrive;
 mod rehearse;
+mod resolve;
 mod restart;
 mod rings;
 mod signal;
+mod tenants;
 mod timers;
 mod transition;
 mod turns;
@@ -48,9 +55,12 @@ use crate::idmap::{IdMap, IdSet};
 pub(crate) use crate::shard::activate::{Activation, Outside};
 pub use crate::shard::command::{Answer, Progress, SignalTarget, VerbError};
 pub(crate) use crate::shard::command::{Command, Reply};
+pub(crate) use crate::shard::gates::Gate;
+pub(crate) use crate::shard::limits::Asker;
 use crate::shard::mail::Pair;
 pub use crate::shard::redrive::Redriven;
 pub(crate) use crate::shard::rings::Probe;
+pub(crate) use crate::shard::tenants::Sums;
 pub(crate) use crate::shard::timers::Alarm;
 use crate::shard::timers::TimerQueue;
 use crate::wiring::Wiring;
@@ -159,6 +169,8 @@ pub(crate) struct Shard {
     pub in_line: VecDeque<(InvocationId, u64)>,
     /// Those that have, and are in memory since.
     pub recovering: IdSet<InvocationId>,
+    /// What tenants have open here.
+    pub tenants: tenants::Tenants,
     pub was_clean: bool,
     pub closed_clean: bool,
 }
@@ -213,6 +225,7 @@ impl Shard {
             joining: Default::default(),
             in_line: VecDeque::new(),
             recovering: Default::default(),
+            tenants: Default::default(),
             was_clean,
             closed_clean: false,
             head,
@@ -230,6 +243,7 @@ impl Shard {
                 self.taken.insert(from, wire::decode("mark", &value)?);
             }
         }
+        self.load_tallies().await?;
         self.load_timers().await
     }
 
@@ -296,8 +310,9 @@ impl Shard {
     }
 
     /// Writes a transition, whole. What rests on it is let out when it is durable.
-    pub(crate) fn write(&mut self, writes: Writes, effects: Vec<Effect>) {
+    pub(crate) fn write(&mut self, mut writes: Writes, effects: Vec<Effect>) {
         self.now();
+        self.tally(&mut writes);
         self.closed_clean = false;
         let head = &self.head;
         if let Err(too_large) = self.drafts.add(writes, effects, head, &mut self.overlay) {

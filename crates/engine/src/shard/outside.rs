@@ -1,7 +1,6 @@
 //! What comes to an operation from outside its handler: a time, an answer, a signal, a cancel.
 
 use bytes::Bytes;
-use selvedge_kernel::error::{AttemptError, WorkError};
 use selvedge_kernel::id::InvocationId;
 use selvedge_kernel::journal::{Ending, OpKind};
 use selvedge_kernel::record::invocation::Begun;
@@ -93,12 +92,7 @@ impl Shard {
             return false;
         }
         self.drop_task(activation.id(), number);
-        let failure = AttemptError {
-            error: WorkError::new("timeout", format!("attempt {attempt} was given up when its time was up")),
-            retryable: true,
-            retry_after_ms: None,
-        };
-        self.attempt_ended(activation, number, attempt, Err(failure));
+        self.attempt_ended(activation, number, attempt, Err(super::decide::timed_out(attempt)));
         runs
     }
 

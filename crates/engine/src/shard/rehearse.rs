@@ -1,8 +1,9 @@
 //! A replay that writes nothing: does this code fit a recorded journal?
 
 use selvedge_kernel::id::InvocationId;
-use selvedge_kernel::journal::{OpKind, SealKey};
-use selvedge_kernel::record::invocation::{Blocked, Status};
+use selvedge_kernel::journal::{OpKind, SealKey, Signature};
+use selvedge_kernel::record::hand::{seen, stand_ins};
+use selvedge_kernel::record::invocation::{Blocked, Invocation, Status};
 use selvedge_kernel::record::key;
 use selvedge_kernel::replay::Replay;
 use selvedge_kernel::wire;
@@ -25,24 +26,56 @@ impl Shard {
             Ok(Handler::Transition(_) | Handler::Shared(_)) => return Ok(None),
             Ok(Handler::Exclusive(_)) => {}
         }
+        let Some(mut activation) = self.alone(record).await? else { return Ok(None) };
+        let found = self.replay_alone(&mut activation).await;
+        self.let_go(activation);
+        Ok(unless_erased(found)?.flatten())
+    }
+
+    /// The operation of that number which the code of this process waits for behind what its journal holds.
+    pub(super) async fn awaited(&mut self, record: Invocation, number: u32) -> Result<Option<Signature>, VerbError> {
+        let message = &record.message;
+        if !matches!(self.wiring.registry.pinned(&message.target.kind, &message.handler, record.version), Ok(Handler::Exclusive(_))) {
+            return Ok(None);
+        }
+        let Some(mut activation) = self.alone(record).await? else { return Ok(None) };
+        let replayed = self.replay_alone(&mut activation).await;
+        let state = activation.core.state.borrow();
+        let found = state.ops.get(&number).filter(|op| op.given.is_none() && !op.dropped).map(|op| op.signature.clone());
+        drop(state);
+        self.let_go(activation);
+        replayed.map(|_| found)
+    }
+
+    /// A second life of an invocation that only replays; none if what it was given has been erased.
+    async fn alone(&mut self, record: Invocation) -> Result<Option<Activation>, VerbError> {
+        let id = record.message.id;
         let Some(bytes) = self.get(key::seal_key(id.0)).await? else { return Ok(None) };
         let seal_key: SealKey = wire::decode("seal key", &bytes)?;
         let Some(input) = unless_erased(self.payload(id.0, record.input_seal, &record.input).await)? else { return Ok(None) };
         let begun = if record.status.ended() { Vec::new() } else { self.begun_rows(id).await? };
         let mut replay = Replay::new(begun);
         replay.ended = record.status.ended();
-        replay.load(self.all_entries(id).await?);
-        let mut activation = self.prepare(record, input, seal_key, replay);
+        let entries = self.all_entries(id).await?;
+        let stand_ins = match stand_ins(&entries) {
+            Ok(found) => found,
+            // What was decided by hand is erased with the rest.
+            Err(_) => return Ok(None),
+        };
+        replay.load(seen(entries, &stand_ins)?);
+        let activation = self.prepare(record, input, seal_key, replay);
         activation.core.state.borrow_mut().live = false;
         // Whoever wakes it later means another one of the same id.
         activation.core.waker.gone.store(true, std::sync::atomic::Ordering::SeqCst);
-        let found = self.replay_alone(&mut activation).await;
+        Ok(Some(activation))
+    }
+
+    fn let_go(&self, mut activation: Activation) {
         activation.core.ended.set(true);
         let future = activation.future.take();
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(future))).is_err() {
-            self.wiring.dropped_badly(id);
+            self.wiring.dropped_badly(activation.id());
         }
-        Ok(unless_erased(found)?.flatten())
     }
 
     async fn replay_alone(&mut self, activation: &mut Activation) -> Result<Option<String>, VerbError> {

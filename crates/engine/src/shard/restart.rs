@@ -14,7 +14,7 @@ use selvedge_kernel::replay::Replay;
 use selvedge_kernel::transition::{self, Ended, sent_id};
 use selvedge_kernel::{limit, wire};
 
-use super::accept::{body_hash, extend};
+use super::accept::body_hash;
 use super::activate::Activation;
 use super::{Effect, Shard, VerbError};
 use crate::core::within_body;
@@ -82,7 +82,7 @@ impl Shard {
         activation.begun_any = true;
         let last = (activation.journal.chain, 0);
         transition::write_ledger(&mut self.head, &mut accepted, id.0, false, LedgerState::Accepted, last, &keep);
-        extend(writes, accepted);
+        writes.extend(accepted);
         effects.push(Effect::Accepted(id, activation.life));
         self.load_actor(&actor).await?;
         if let Some(found) = self.actors.get_mut(&actor) {

@@ -243,11 +243,13 @@ impl Shard {
             Timer::Message(message) => {
                 self.clear_timer(&mut writes, own);
                 writes.delete(key::delayed(message.id));
+                writes.count(&message.target.tenant, 0, -1);
                 self.deliver_message(*message, writes).await;
             }
             Timer::LargeMessage { message, seal, len } => {
                 self.clear_timer(&mut writes, own);
                 writes.delete(key::delayed(message.id));
+                writes.count(&message.target.tenant, 0, -1);
                 self.deliver_large(*message, seal, len, writes).await;
             }
             Timer::Signal { actor, name, n } => self.signal_expired(actor, name, n, own).await,

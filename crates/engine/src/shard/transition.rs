@@ -60,7 +60,7 @@ impl Shard {
             work: tasks::Work::Exec(handler.exec, input),
         };
         activation.begun_any = true;
-        self.tasks.insert((id, NUMBER), tasks::Running { attempt, since: now, job: Some(job), abort: None, progress: None, alarm });
+        self.tasks.insert((id, NUMBER), tasks::Running { attempt, since: now, job: Some(job), gate: None, abort: None, progress: None, alarm });
         self.after_all(Effect::Begin { id, number: NUMBER });
         Ok(Step::Keep)
     }

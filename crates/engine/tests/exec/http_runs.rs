@@ -64,9 +64,10 @@ async fn a_registered_request_reaches_what_the_registry_names_and_nothing_else()
         let http =
             Http { method: "HEAD".to_owned(), url: "${input.url}".to_owned(), headers: BTreeMap::new(), body: None, redirects: 0, folder: String::new() };
         let mut registry = Registry::default();
-        registry
-            .activities
-            .insert("head".to_owned(), Activity { run: Executor::Http(http), retry: Retry::default(), timeout: Timeout::default(), throttle: None });
+        registry.activities.insert(
+            "head".to_owned(),
+            Activity { run: Executor::Http(http), retry: Retry::default(), timeout: Timeout::default(), throttle: None, breaker: None },
+        );
         registry.egress = vec![server.named().parse().unwrap()];
         registry
     };

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::policies::{retry, throttle, timeout};
+use super::policies::{breaker, retry, throttle, timeout};
 use super::scope::InScope;
 use crate::diagnostic::{Place, Report};
 use crate::egress::Allowed;
@@ -14,7 +14,7 @@ use crate::pipeline::http;
 use crate::policy::Throttle;
 
 /// Executors of the design that this version has not.
-pub(crate) const LATER: [&str; 7] = ["worker", "wasm", "queue", "llm", "redis", "logic_app", "breaker"];
+pub(crate) const LATER: [&str; 6] = ["worker", "wasm", "queue", "llm", "redis", "logic_app"];
 /// Fields that belong to `exec`.
 pub(crate) const OF_EXEC: [&str; 5] = ["processes", "persistent", "environment", "folder", "as_file"];
 
@@ -56,8 +56,9 @@ fn activity(report: &mut Report, name: &str, place: Place, tree: &Tree, egress: 
     let retry = fields.get("retry").and_then(|entry| retry(report, &entry.value)).unwrap_or_default();
     let timeout = fields.get("timeout").and_then(|entry| timeout(report, &entry.value)).unwrap_or_default();
     let throttle = fields.get("throttle").and_then(|entry| shared_throttle(report, &entry.value));
+    let breaker = fields.get("breaker").and_then(|entry| breaker(report, &entry.value));
     fields.end(report);
-    Some(Activity { executor: executor?, retry, timeout, throttle })
+    Some(Activity { executor: executor?, retry, timeout, throttle, breaker })
 }
 
 /// `throttle` of an activity. Its key reads the task's input, whose fields are not known here, and nothing else.

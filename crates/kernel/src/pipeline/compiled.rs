@@ -4,10 +4,11 @@ use bytes::Bytes;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-use super::definition::{Call, Compensate, Definition, Mode, OnFailure, Quorum, Rest, SleepTime, Stage, Task};
+use super::definition::{Call, Compensate, Definition, Executor, Http, Mode, OnFailure, Quorum, Rest, SleepTime, Stage, Task};
 use super::expression::{Expression, ExpressionError};
+use super::shared::{LimitKey, SharedBreaker, SharedLimit, any_host};
 use super::template::Template;
-use crate::policy::{Retry, Throttle, Timeout};
+use crate::policy::{Breaker, Retry, Throttle, Timeout};
 
 /// A definition that cannot be run.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -77,39 +78,6 @@ pub enum CompiledCall {
     },
 }
 
-/// A limit that a task shares with those of other runs.
-#[derive(Clone, Debug)]
-pub struct SharedLimit {
-    /// `stage PIPELINE.STAGE` or `activity NAME`.
-    pub name: String,
-    /// What it limits to.
-    pub throttle: Throttle,
-    /// One limit for each of its values.
-    pub key: LimitKey,
-}
-
-/// What tells the limits of one name apart.
-#[derive(Clone, Debug)]
-pub enum LimitKey {
-    /// There is one.
-    None,
-    /// An expression in the scope of the task.
-    Task(Expression),
-    /// An expression whose only root is `input`, the task's.
-    Input(Expression),
-}
-
-impl SharedLimit {
-    /// The limit of an activity. Errors: its key does not compile.
-    pub fn of_activity(name: &str, throttle: &Throttle) -> Result<SharedLimit, ExpressionError> {
-        let key = match &throttle.key {
-            None => LimitKey::None,
-            Some(text) => LimitKey::Input(Expression::compile(text)?),
-        };
-        Ok(SharedLimit { name: format!("activity {name}"), throttle: throttle.clone(), key })
-    }
-}
-
 /// What a task calls, ready to run.
 #[derive(Clone, Debug)]
 pub struct CompiledTask {
@@ -127,6 +95,8 @@ pub struct CompiledTask {
     pub timeout_written: bool,
     /// What it shares with tasks of other runs.
     pub limit: Option<SharedLimit>,
+    /// What stops it for a while when its target fails.
+    pub breaker: Option<SharedBreaker>,
     /// Whether the stage has a throttle: then the activity's is not asked.
     pub throttle_written: bool,
 }
@@ -276,6 +246,7 @@ fn undo(of: u16, stage: &Stage, compensate: &Compensate) -> Stage {
         timeout: compensate.timeout.clone(),
         // A key reads what is in scope of the stage's own tasks, and not here: the rest of it holds in this run.
         throttle: stage.throttle.as_ref().map(|throttle| Throttle { key: None, ..throttle.clone() }),
+        breaker: None,
         compensate: None,
         // What cannot be undone is reported, and the rest is undone all the same.
         on_failure: OnFailure::Continue { max_failed: None },
@@ -328,14 +299,17 @@ impl Compiler<'_> {
             // their answers are final.
             Call::Actor { .. } | Call::Pipeline(_) => (Retry::none(), Timeout { attempt: None, total: None }),
         };
+        let limit = self.activity_limit(call)?;
+        let call = self.call(&format!("{place}, `call`"), call)?;
         Ok(CompiledTask {
-            call: self.call(&format!("{place}, `call`"), call)?,
+            breaker: self.activity_breaker(&call)?,
+            call,
             input: self.template(&format!("{place}, `input`"), input)?,
             retry: retry.cloned().unwrap_or(own_retry),
             timeout: timeout.cloned().unwrap_or(own_timeout),
             retry_written: retry.is_some(),
             timeout_written: timeout.is_some(),
-            limit: self.activity_limit(call)?,
+            limit,
             throttle_written: false,
         })
     }
@@ -377,6 +351,34 @@ impl Compiler<'_> {
         let Some(throttle) = self.definition.activities.get(name).and_then(|activity| activity.throttle.as_ref()) else { return Ok(None) };
         let limit = SharedLimit::of_activity(name, throttle);
         limit.map(Some).map_err(|error| self.wrong(&format!("activity `{name}`, `throttle.key`"), error))
+    }
+
+    fn http_of(&self, call: &CompiledCall) -> Option<&Http> {
+        let CompiledCall::Activity(name) = call else { return None };
+        match &self.definition.activities.get(name)?.executor {
+            Executor::Http(http) => Some(http),
+            Executor::Exec(_) | Executor::Native => None,
+        }
+    }
+
+    fn activity_breaker(&self, call: &CompiledCall) -> Result<Option<SharedBreaker>, CompileError> {
+        let CompiledCall::Activity(name) = call else { return Ok(None) };
+        let Some(breaker) = self.definition.activities.get(name).and_then(|activity| activity.breaker.as_ref()) else { return Ok(None) };
+        let shared = SharedBreaker::of_activity(name, breaker, self.http_of(call));
+        shared.map(Some).map_err(|error| self.wrong(&format!("activity `{name}`, `http.url`"), error))
+    }
+
+    /// The breaker that a stage says, of one of its tasks. Of several targets each has its own.
+    fn stage_breaker(&self, stage: &Stage, breaker: &Breaker, call: &CompiledCall, several: bool) -> Result<SharedBreaker, CompileError> {
+        let mut name = format!("{}stage {}.{}", SharedBreaker::OF, self.definition.name, stage.name);
+        if several {
+            name = match call {
+                CompiledCall::Activity(called) | CompiledCall::Pipeline(called) => format!("{name} ({called})"),
+                CompiledCall::Actor { actor, handler, .. } => format!("{name} ({actor}.{handler})"),
+            };
+        }
+        let url = any_host(self.http_of(call)).map_err(|error| self.wrong(&format!("stage `{}`, the URL that it calls", stage.name), error))?;
+        Ok(SharedBreaker { name, breaker: breaker.clone(), url })
     }
 
     /// How many outputs a gather waits for, and what else may depend on stages that may be cancelled.
@@ -467,6 +469,12 @@ impl Compiler<'_> {
             for task in &mut compiled.tasks {
                 task.limit = limit.clone();
                 task.throttle_written = true;
+            }
+        }
+        if let Some(breaker) = &stage.breaker {
+            let several = compiled.tasks.len() > 1;
+            for task in &mut compiled.tasks {
+                task.breaker = Some(self.stage_breaker(stage, breaker, &task.call, several)?);
             }
         }
         match &stage.mode {

@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 use crate::egress::Allowed;
-use crate::policy::{Retry, Span, Throttle, Timeout};
+use crate::policy::{Breaker, Retry, Span, Throttle, Timeout};
 use crate::schedule::Spec;
 
 /// A validated pipeline.
@@ -79,6 +79,9 @@ pub struct Activity {
     /// Of all its tasks, whoever calls it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throttle: Option<Throttle>,
+    /// Of all its tasks, whoever calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<Breaker>,
 }
 
 /// Where an activity runs.
@@ -255,6 +258,9 @@ pub struct Stage {
     pub timeout: Option<Timeout>,
     /// Instead of the activity's: without `key` of this stage of one run, with it of this stage of all runs, for each key.
     pub throttle: Option<Throttle>,
+    /// Instead of the activity's: of this stage of all runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<Breaker>,
     /// What undoes it when the run fails or is cancelled later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compensate: Option<Compensate>,

@@ -4,6 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::definition::METHODS;
+use super::policies::BREAKER_COUNT;
 use super::stage::{MODES, OF_MODE};
 use crate::limit::{ATTRIBUTES, Limits, RUNS_AT_ONCE};
 use crate::schedule::{Dst, Misfire, Overlap};
@@ -83,7 +84,7 @@ fn whole_file(title: &str, file: Value, of_stages: bool) -> Value {
 fn definitions() -> Map<String, Value> {
     let activity = {
         let mut fields = executor_fields(true);
-        for policy in ["retry", "timeout", "throttle"] {
+        for policy in ["retry", "timeout", "throttle", "breaker"] {
             fields.insert(policy.to_owned(), json!({ "$ref": format!("#/$defs/{policy}") }));
         }
         let one = ["exec", "http", "native"].map(|executor| json!({ "required": [executor] }));
@@ -114,6 +115,18 @@ fn definitions() -> Map<String, Value> {
         ),
         ("timeout", object(&[], [("attempt", span("each attempt's time")), ("total", span("the time of all of them"))])),
         ("throttle", object(&[], [("concurrency", whole(1, Limits::MAX.run_tasks)), ("rate", rate), ("key", expression("a limit for each of its values"))])),
+        (
+            "breaker",
+            object(
+                &[],
+                [
+                    ("failures", whole(1, BREAKER_COUNT)),
+                    ("window", span("the failures are counted in")),
+                    ("open_for", span("how long nobody tries")),
+                    ("probes", whole(1, BREAKER_COUNT)),
+                ],
+            ),
+        ),
         ("call", call),
         ("task", json!({ "oneOf": [text("an activity"), task] })),
         ("stage", stage()),
@@ -189,6 +202,7 @@ fn stage() -> Value {
         ("retry", policy("retry")),
         ("timeout", policy("timeout")),
         ("throttle", policy("throttle")),
+        ("breaker", policy("breaker")),
         ("compensate", json!({ "oneOf": [text("an activity"), undoes] })),
         (
             "on_failure",

@@ -479,7 +479,8 @@ fn ordered(args: &Args<'_>, items: &[Doc], keys: Vec<Doc>) -> Result<Doc, Fault>
 }
 
 /// The lower-case host of a URL.
-fn host(url: &str) -> Option<String> {
+/// The host of a URL, in lower case, without its port.
+pub(crate) fn host(url: &str) -> Option<String> {
     let (_, rest) = url.split_once("://")?;
     let authority = rest.split(['/', '?', '#', '\\']).next()?;
     let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);

@@ -23,6 +23,7 @@ pub mod run;
 mod scheduled;
 pub mod schema;
 mod scope;
+pub mod shared;
 mod stage;
 pub mod template;
 pub mod throttle;

@@ -5,8 +5,10 @@ use crate::diagnostic::Report;
 use crate::fields::{Fields, number, span, strings, whole, word};
 use crate::limit::Limits;
 use crate::pipeline::document::{Kind, Tree};
-use crate::policy::{Backoff, Rate, Retry, Throttle, Timeout};
+use crate::policy::{Backoff, Breaker, Rate, Retry, Throttle, Timeout};
 
+/// The most failures, and the most probes, of a breaker.
+pub(super) const BREAKER_COUNT: u64 = 1_000;
 const ATTEMPTS: std::ops::RangeInclusive<u64> = 1..=Limits::MAX.attempts;
 
 /// `retry`: a mapping, or `none`. Fields that are not written take the defaults.
@@ -91,6 +93,26 @@ pub(crate) fn waiting_timeout(report: &mut Report, tree: &Tree) -> Option<Timeou
     let total = fields.required(report, "total", "write timeout: {total: 3d}").and_then(|entry| span(report, "total", &entry.value));
     fields.end(report);
     Some(Timeout { attempt: None, total })
+}
+
+/// `breaker` of an activity or a stage: `{failures, window, open_for, probes}`.
+pub(crate) fn breaker(report: &mut Report, tree: &Tree) -> Option<Breaker> {
+    let mut fields = Fields::of(report, tree, "`breaker`", "write breaker: {failures: 5, window: 1m, open_for: 30s, probes: 1}")?;
+    let mut breaker = Breaker::default();
+    let mut count = |report: &mut Report, name: &str, into: &mut u32| {
+        if let Some(value) = fields.get(name).and_then(|entry| whole(report, name, &entry.value, 1..=BREAKER_COUNT)) {
+            *into = value as u32;
+        }
+    };
+    count(report, "failures", &mut breaker.failures);
+    count(report, "probes", &mut breaker.probes);
+    for (name, into) in [("window", &mut breaker.window), ("open_for", &mut breaker.open_for)] {
+        if let Some(entry) = fields.get(name) {
+            *into = span(report, name, &entry.value).unwrap_or(*into);
+        }
+    }
+    fields.end(report);
+    Some(breaker)
 }
 
 /// `throttle`: `{concurrency, rate: {count, per}, key}`. The key is an expression in `scope`.

@@ -8,7 +8,7 @@ use super::definition::{Call, Compensate, Fallback, MaxFailed, Mode, OnFailure, 
 use super::document::{Entry, Kind, Tree};
 use super::modes::{broadcast, fork_join, gather, map_reduce, scatter};
 use super::parse::Known;
-use super::policies::{retry, throttle, timeout, waiting_timeout};
+use super::policies::{breaker, retry, throttle, timeout, waiting_timeout};
 use super::scope::{InScope, ROOTS, expression, has_expression, template};
 use super::validate::Knot;
 use crate::diagnostic::{Place, Report};
@@ -21,7 +21,7 @@ pub(super) const MODES: [&str; 9] = ["single", "scatter", "gather", "broadcast",
 /// The modes that always run something.
 const WORKS: [&str; 5] = ["single", "scatter", "broadcast", "fork_join", "map_reduce"];
 /// Which field belongs to which modes.
-pub(super) const OF_MODE: [(&str, &[&str]); 25] = [
+pub(super) const OF_MODE: [(&str, &[&str]); 26] = [
     ("over", &["scatter", "map_reduce"]),
     ("as", &["scatter", "map_reduce"]),
     ("where", &["scatter", "gather"]),
@@ -45,6 +45,7 @@ pub(super) const OF_MODE: [(&str, &[&str]); 25] = [
     ("signal", &["wait_signal"]),
     ("call", &["single", "scatter", "gather"]),
     ("throttle", &["single", "scatter", "gather", "broadcast", "fork_join", "map_reduce"]),
+    ("breaker", &["single", "scatter", "gather", "broadcast", "fork_join", "map_reduce"]),
     ("retry", &["single", "scatter", "gather", "broadcast", "fork_join", "map_reduce"]),
     ("compensate", &["single", "scatter", "gather", "broadcast", "fork_join", "map_reduce"]),
 ];
@@ -159,12 +160,11 @@ fn mode(report: &mut Report, fields: &mut Fields<'_>) -> Option<&'static str> {
 pub(crate) fn finish(report: &mut Report, draft: &mut Draft<'_>, depends_on: Vec<String>, scope: &InScope<'_>, calls: &Calls<'_>) -> Option<Stage> {
     let fields = &mut draft.fields;
     let when = fields.get("when").and_then(|entry| expression(report, "when", &entry.value, scope));
-    fields.later(report, &["breaker"]);
     let Some(mode) = draft.mode else {
         OF_MODE
             .iter()
             .map(|(field, _)| *field)
-            .chain(["call", "input", "output", "retry", "timeout", "throttle", "on_failure"])
+            .chain(["call", "input", "output", "retry", "timeout", "throttle", "breaker", "on_failure"])
             .for_each(|field| fields.pass(field));
         std::mem::replace(fields, Fields::empty()).end(report);
         return None;
@@ -212,6 +212,7 @@ pub(crate) fn finish(report: &mut Report, draft: &mut Draft<'_>, depends_on: Vec
     let timeout =
         fields.get("timeout").and_then(|entry| if mode == "wait_signal" { waiting_timeout(report, &entry.value) } else { timeout(report, &entry.value) });
     let throttle = fields.get("throttle").and_then(|entry| throttle(report, &entry.value, &each));
+    let breaker = fields.get("breaker").and_then(|entry| breaker(report, &entry.value));
     let undo = fields.get("compensate").map(|entry| compensate(report, &entry.value, scope, calls));
     let on_failure = fields.get("on_failure").map_or(Some(OnFailure::Fail), |entry| on_failure(report, &entry.value, &each, calls));
     std::mem::replace(fields, Fields::empty()).end(report);
@@ -229,6 +230,7 @@ pub(crate) fn finish(report: &mut Report, draft: &mut Draft<'_>, depends_on: Vec
         retry,
         timeout,
         throttle,
+        breaker,
         compensate: match undo {
             None => None,
             Some(undo) => Some(undo?),
@@ -247,7 +249,7 @@ fn unfit(report: &mut Report, fields: &mut Fields<'_>, mode: &str, works: bool) 
         return;
     }
     if mode == "gather" {
-        for field in ["input", "retry", "timeout", "throttle", "compensate"] {
+        for field in ["input", "retry", "timeout", "throttle", "breaker", "compensate"] {
             fields.elsewhere(report, field, "needs a `call`: without one the gather runs nothing", "write call: an_activity, or take it out");
         }
         return;

@@ -15,6 +15,7 @@ use super::message::{Delayed, Envelope, KeptSignal, OutboxRow, Peer};
 use super::portable::{self, Head, Line, Unportable};
 use super::schedule;
 use super::shard::{LedgerLine, Ready, ShardHead, Timer, ledger_chain};
+use super::tally::{Changes, Tally};
 use crate::id::{Hash16, Key, RawId, ShardId};
 use crate::journal::Hash32;
 use crate::limit::INLINE_BYTES;
@@ -46,7 +47,7 @@ pub fn home(kind: Kind, key: &[u8], value: &[u8]) -> Result<Option<Hash16>, Unpo
     let front = key.get(..2).and_then(|front| front.try_into().ok()).map(u16::from_be_bytes);
     let of_key = front.map(Hash16).filter(|hash| *hash != Hash16::SHARD_WIDE);
     match kind {
-        Kind::ShardHead | Kind::Outbox | Kind::Taken | Kind::Sent => Ok(None),
+        Kind::ShardHead | Kind::Outbox | Kind::Taken | Kind::Sent | Kind::Tally => Ok(None),
         Kind::Ready => Ok(Some(match wire::decode("ready row", value)? {
             Ready::Invocation(id) => id.0.hash,
             Ready::Run(id) => id.0.hash,
@@ -82,7 +83,10 @@ pub fn home(kind: Kind, key: &[u8], value: &[u8]) -> Result<Option<Hash16>, Unpo
         | Kind::FoldedJournal
         | Kind::Joined
         | Kind::Delayed
+        | Kind::Resolved
+        | Kind::Fork
         | Kind::Limit
+        | Kind::Breaker
         | Kind::Run
         | Kind::RunDefinition
         | Kind::RunItems
@@ -109,7 +113,7 @@ fn timer_home(timer: &Timer) -> Hash16 {
     }
 }
 
-/// Who receives an envelope; none for permits of limits, which mean nothing to another opening of a store.
+/// Who receives an envelope; none for permits of limits and passes of breakers, which mean nothing to another opening of a store.
 #[must_use]
 pub fn receiver(envelope: &Envelope) -> Option<Hash16> {
     match envelope {
@@ -121,7 +125,7 @@ pub fn receiver(envelope: &Envelope) -> Option<Hash16> {
         | Envelope::Line { run, .. }
         | Envelope::CancelRun { run, .. } => Some(run.0.hash),
         Envelope::EnterLine(place) | Envelope::LeaveLine(place) => Some(place.line.hash16()),
-        Envelope::Borrow { .. } | Envelope::Grant { .. } => None,
+        Envelope::Borrow { .. } | Envelope::Grant { .. } | Envelope::AskBreaker { .. } | Envelope::Pass { .. } => None,
     }
 }
 
@@ -130,6 +134,7 @@ pub fn receiver(envelope: &Envelope) -> Option<Hash16> {
 pub struct Dealer {
     shards: u16,
     heads: Vec<ShardHead>,
+    tallies: Vec<Changes>,
     envelopes: Vec<u64>,
     fresh: u64,
     /// The timers of one due time and number, by shard.
@@ -147,6 +152,7 @@ impl Dealer {
         Dealer {
             shards,
             heads: vec![empty; usize::from(shards)],
+            tallies: vec![Changes::new(); usize::from(shards)],
             envelopes: vec![0; usize::from(shards)],
             fresh: head.next,
             timer: None,
@@ -186,6 +192,9 @@ impl Dealer {
     fn timer(&mut self, line: portable::Timer) -> Result<Dealt, Unportable> {
         let timer: Timer = wire::decode("timer", &line.value)?;
         let shard = self.shard(timer_home(&timer));
+        if let Timer::Message(message) | Timer::LargeMessage { message, .. } = &timer {
+            self.tallies[usize::from(shard.0)].entry(message.target.tenant.clone()).or_default().delayed += 1;
+        }
         let at = (line.due, line.number);
         if self.timer != Some(at) {
             self.timer = Some(at);
@@ -238,6 +247,11 @@ impl Dealer {
             return Err(unreadable(row.kind));
         }
         let hash = home(row.kind, &row.key, &row.value)?.ok_or_else(|| unreadable(row.kind))?;
+        if row.kind == Kind::Inbox {
+            let tenant = key::tenant(&row.key).ok_or_else(|| unreadable(row.kind))?;
+            let shard = usize::from(self.shard(hash).0);
+            self.tallies[shard].entry(tenant.to_owned()).or_default().open += 1;
+        }
         let value = match self.moved.get(&row.key) {
             Some((number, from)) => renamed(row.kind, &row.value, *from, (from.0, *number))?,
             None => row.value,
@@ -245,7 +259,7 @@ impl Dealer {
         Ok(Dealt { shard: self.shard(hash), key: row.key, value, until: row.until })
     }
 
-    /// The heads of the shards, once all lines are dealt out.
+    /// The heads of the shards, and what tenants have open in each, once all lines are dealt out.
     #[must_use]
     pub fn heads(self) -> Vec<Dealt> {
         let next = self.fresh;
@@ -255,7 +269,15 @@ impl Dealer {
             value: wire::encode(&ShardHead { next, ..head }),
             until: None,
         };
-        self.heads.into_iter().enumerate().map(head).collect()
+        let tally = |shard: usize, tenant: &str, change| Dealt {
+            shard: ShardId(shard as u16),
+            key: key::tally(tenant),
+            value: wire::encode(&Tally::default().after(change)),
+            until: None,
+        };
+        let counted = self.tallies.iter().enumerate();
+        let tallies = counted.flat_map(|(shard, changes)| changes.iter().map(move |(tenant, change)| tally(shard, tenant, *change)));
+        tallies.chain(self.heads.into_iter().enumerate().map(head)).collect()
     }
 }
 

@@ -57,7 +57,7 @@ impl std::fmt::Display for Blocked {
         match self {
             Blocked::Mismatch { recorded, attempted } => write!(
                 out,
-                "its journal does not fit its code: recorded {}, attempted {}; deploy code that fits and run `selvedge invocations retry`, or kill it",
+                "its journal does not fit its code: recorded {}, attempted {}; deploy code that fits and run `selvedge invocations retry`, or `resolve`, `fork` or `kill` it",
                 side(recorded),
                 side(attempted)
             ),
@@ -66,7 +66,7 @@ impl std::fmt::Display for Blocked {
                 "its handler awaited something that is not an operation of its context: move that into a step, then run `selvedge invocations retry`",
             ),
             Blocked::Crashes => {
-                out.write_str("the process ended ten times in a row while it ran: look at the log, then run `selvedge invocations retry`, or kill it")
+                out.write_str("the process ended ten times in a row while it ran: look at the log, then run `selvedge invocations retry`, or `resolve` the operation, `fork` or `kill` it")
             }
             Blocked::Version { handler, needs, has } => {
                 let has: Vec<String> = has.iter().map(|version| format!("@{version}")).collect();

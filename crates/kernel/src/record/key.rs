@@ -126,6 +126,20 @@ pub fn begun(id: InvocationId, number: u32) -> Key {
     of_id_u32(Kind::Begun, id.0, number)
 }
 
+/// That an entry has another one in its place.
+#[must_use]
+pub fn resolved(id: InvocationId, index: u32) -> Key {
+    of_id_u32(Kind::Resolved, id.0, index)
+}
+
+/// That an invocation was forked from another one, or the other one from it.
+#[must_use]
+pub fn fork(id: InvocationId, other: InvocationId) -> Key {
+    let mut key = of_id(Kind::Fork, id.0).to_vec();
+    key.extend_from_slice(&other.0.to_bytes());
+    Key::from(key)
+}
+
 /// A state entry.
 #[must_use]
 pub fn state(actor: &ActorId, name: &str) -> Key {
@@ -168,6 +182,18 @@ pub fn sent(to: ShardId) -> Key {
     let mut key = start(Hash16::SHARD_WIDE, Kind::Sent, 2);
     key.extend_from_slice(&to.0.to_be_bytes());
     Key::from(key)
+}
+
+/// What a tenant has open in a shard.
+#[must_use]
+pub fn tally(tenant: &str) -> Key {
+    extend(&all(Kind::Tally), &[tenant.as_bytes()], None)
+}
+
+/// The tenant at the front of a key: of a tally, or of what belongs to an actor.
+#[must_use]
+pub fn tenant(key: &[u8]) -> Option<&str> {
+    part(key.get(3..)?).map(|(tenant, _)| tenant)
 }
 
 /// A caller that joined an invocation.

@@ -55,8 +55,16 @@ pub enum Kind {
     Sent = 22,
     /// invocation → the timer of a client's message that is not due yet. Leaves when it fires.
     Delayed = 23,
+    /// Shard-wide, tenant → how many invocations and delayed messages of it are open here. Written with each change; leaves when there are none.
+    Tally = 24,
+    /// invocation, index (u32) of an entry → index of the entry that stands in its place by hand. Leaves when its invocation's retention has passed.
+    Resolved = 26,
+    /// invocation, invocation → that the one was forked from the other. Leaves when its invocation's retention has passed.
+    Fork = 27,
     /// tenant, type, key → a lender: what a limit has given to which shard. Leaves when nothing is lent and its window is empty, or by time when nobody asks again.
     Limit = 28,
+    /// tenant, type, key → a breaker: what it is and since when, its failures, who has passes. Leaves when it is closed without failures, or by time.
+    Breaker = 29,
     /// run → the run's header. Leaves by retention.
     Run = 32,
     /// run → the definition that the run is pinned to. Leaves by retention.
@@ -85,7 +93,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, by their numbers.
-    pub const ALL: [Kind; 36] = [
+    pub const ALL: [Kind; 40] = [
         Kind::ShardHead,
         Kind::Invocation,
         Kind::Inbox,
@@ -109,7 +117,11 @@ impl Kind {
         Kind::Joined,
         Kind::Sent,
         Kind::Delayed,
+        Kind::Tally,
+        Kind::Resolved,
+        Kind::Fork,
         Kind::Limit,
+        Kind::Breaker,
         Kind::Run,
         Kind::RunDefinition,
         Kind::RunItems,

@@ -7,8 +7,8 @@ use crate::calls::Link;
 use crate::error::WorkError;
 use crate::id::{ActorId, InvocationId, RunId, ShardId};
 use crate::journal::Payload;
-use crate::lend::{Life, Report};
-use crate::policy::Throttle;
+use crate::lend::{Life, PassReport, Report, Word};
+use crate::policy::{Breaker, Throttle};
 use crate::record::line::{Entering, LineSays};
 use crate::record::run::Parent;
 use crate::time::Millis;
@@ -188,6 +188,32 @@ pub enum Envelope {
         /// What it limits to.
         throttle: Throttle,
         /// How many.
+        permits: u32,
+    },
+    /// A borrower's report to a breaker.
+    AskBreaker {
+        /// Which.
+        limit: ActorId,
+        /// Of which shard.
+        from: ShardId,
+        /// In which life of the owner.
+        life: Life,
+        /// When it opens.
+        breaker: Breaker,
+        /// What has happened.
+        report: PassReport,
+    },
+    /// What a breaker is, and what it lets through.
+    Pass {
+        /// Which.
+        limit: ActorId,
+        /// In which life of the owner.
+        life: Life,
+        /// When it opens.
+        breaker: Breaker,
+        /// What it says of itself.
+        word: Word,
+        /// How many it lets through.
         permits: u32,
     },
 }

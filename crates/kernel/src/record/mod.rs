@@ -4,6 +4,7 @@ pub mod actor;
 pub mod attribute;
 pub mod deal;
 pub mod definition;
+pub mod hand;
 pub mod invocation;
 pub mod key;
 pub mod kind;
@@ -13,6 +14,7 @@ pub mod portable;
 pub mod run;
 pub mod schedule;
 pub mod shard;
+pub mod tally;
 
 use crate::id::Key;
 use crate::ports::{Fold, Put};
@@ -28,6 +30,8 @@ pub struct Writes {
     pub deletes: Vec<Key>,
     /// Journals to fold.
     pub folds: Vec<Fold>,
+    /// What tenants have open more, or less, by it: whoever commits it writes their tallies.
+    pub tallies: tally::Changes,
 }
 
 impl Writes {
@@ -39,6 +43,26 @@ impl Writes {
     /// Writes a row that may vanish on a day.
     pub fn put_until(&mut self, key: Key, value: Bytes, expires: Day) {
         self.puts.push(Put { key, value, expires: Some(expires) });
+    }
+
+    /// Counts what a tenant has open.
+    pub fn count(&mut self, tenant: &str, open: i64, delayed: i64) {
+        let change = match self.tallies.get_mut(tenant) {
+            Some(found) => found,
+            None => self.tallies.entry(tenant.to_owned()).or_default(),
+        };
+        change.open += open;
+        change.delayed += delayed;
+    }
+
+    /// Takes another one's rows and counts in, behind its own.
+    pub fn extend(&mut self, more: Writes) {
+        self.puts.extend(more.puts);
+        self.deletes.extend(more.deletes);
+        self.folds.extend(more.folds);
+        for (tenant, change) in more.tallies {
+            self.count(&tenant, change.open, change.delayed);
+        }
     }
 
     /// Removes a row.

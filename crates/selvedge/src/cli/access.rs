@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use selvedge_engine::exec::Shim;
 use selvedge_engine::wiring::Tasks;
 use selvedge_kernel::error::Consequence;
 use selvedge_store::OpenError;
@@ -34,9 +33,9 @@ pub enum Access {
 
 /// The configuration of a command, with the shim that keeps programs from outliving it.
 pub fn config(common: &Common) -> Result<Config, Stop> {
-    let mut config = Config::of(&configured(common)?);
+    let configured = configured(common)?;
     let program = std::env::current_exe().map_err(|error| Stop::new(Code::Configuration, format!("this binary does not find itself: {error}")))?;
-    config.exec.shim = Some(Shim { program, lock: Some(config.programs_lock()) });
+    let mut config = Config::of(&configured).shim(program);
     config.command = command();
     Ok(config)
 }

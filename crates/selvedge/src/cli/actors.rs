@@ -7,9 +7,9 @@ use crate::app::App;
 use crate::control::{Invoke, Request};
 
 use super::access::{ask_once, ask_whoever, fresh_key};
-use super::args::{Actor, Actors, Common, InvocationId, Invocations, Keep, Message};
+use super::args::{Actor, Actors, Common, InvocationId, Invocations, Keep, Message, State, StateVerb};
 use super::exit::{Code, Stop};
-use super::{call, print, said, stuck};
+use super::{call, hand, print, said, stuck};
 
 /// `actors …`
 pub async fn actors(common: &Common, app: App, verb: Actors) -> Result<Code, Stop> {
@@ -31,10 +31,18 @@ pub async fn actors(common: &Common, app: App, verb: Actors) -> Result<Code, Sto
             done(common, &format!("the signal `{name}` is kept until somebody takes it"))?;
         }
         Actors::List(keep) => return list(common, app, keep).await,
-        Actors::State(actor) => {
+        Actors::State(State { verb: Some(StateVerb::Set { actor, edited, value }), .. }) => {
+            return hand::edit(common, app, parts(&actor)?, edited, Some(value)).await;
+        }
+        Actors::State(State { verb: Some(StateVerb::Delete { actor, edited }), .. }) => return hand::edit(common, app, parts(&actor)?, edited, None).await,
+        Actors::State(State { actor, etags, .. }) => {
+            // Without a verb the parser asks for it.
+            let actor = Actor { actor: actor.unwrap_or_default() };
             let (kind, key) = parts(&actor)?;
-            let state = ask_once(common, app, Tasks::Leave, Request::State { kind, key }).await?;
+            let request = if etags { Request::StateEtags { kind, key } } else { Request::State { kind, key } };
+            let state = ask_once(common, app, Tasks::Leave, request).await?;
             print::result(common.output, &state, || match state.as_object() {
+                Some(_) if etags => hand::etags(&state),
                 Some(entries) if entries.is_empty() => "{}".to_owned(),
                 Some(entries) => {
                     let rows: Vec<Vec<String>> = entries.iter().map(|(name, value)| vec![name.clone(), value.to_string()]).collect();
@@ -68,13 +76,16 @@ pub async fn invocations(common: &Common, app: App, verb: Invocations) -> Result
             let shown = ask_once(common, app, Tasks::Leave, Request::Invocation { id }).await?;
             print::result(common.output, &shown, || {
                 let result = shown.get("result").map(|result| format!("\nresult: {}", print::pretty(result))).unwrap_or_default();
-                format!("{}{result}", text(&shown["sentence"]))
+                format!("{}{}{result}", text(&shown["sentence"]), hand::forks(&shown))
             })?;
             return Ok(Code::Done);
         }
         Invocations::Cancel { invocation, reason } => (Request::CancelInvocation { id: invocation.id, reason }, "it was asked to end"),
         Invocations::Kill { invocation, reason } => (Request::KillInvocation { id: invocation.id, reason }, "it has ended"),
-        Invocations::Retry(invocation) => (Request::RetryInvocation { id: invocation.id }, "it is looked at again"),
+        Invocations::Retry(asked) => return hand::retry(common, app, asked).await,
+        Invocations::Journal(InvocationId { id }) => return hand::journal(common, app, id).await,
+        Invocations::Resolve(asked) => return hand::resolve(common, app, asked).await,
+        Invocations::Fork(asked) => return hand::fork(common, app, asked).await,
     };
     ask_once(common, app, Tasks::Leave, request).await?;
     done(common, what)?;

@@ -255,6 +255,8 @@ pub enum Runs {
     Show(RunId),
     /// Print what happens to a run until it ends
     Follow(RunId),
+    /// What has happened to a run so far, by number
+    Journal(RunId),
     /// End a run as cancelled
     Cancel {
         #[command(flatten)]
@@ -342,10 +344,58 @@ pub enum Actors {
         #[arg(long, value_name = "KEY")]
         idempotency_key: Option<String>,
     },
-    /// The state of an actor
-    State(Actor),
+    /// The state of an actor, and changes of it by hand
+    State(State),
     /// Those with a state or a message, by type and key
     List(Keep),
+}
+
+/// `actors state`
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct State {
+    /// The actor: TYPE/KEY
+    #[arg(required = true)]
+    pub actor: Option<String>,
+    /// Show each entry's etag, which `--if-match` takes
+    #[arg(long)]
+    pub etags: bool,
+    #[command(subcommand)]
+    pub verb: Option<StateVerb>,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum StateVerb {
+    /// Set an entry, behind what the actor handles now
+    Set {
+        #[command(flatten)]
+        actor: Actor,
+        #[command(flatten)]
+        edited: Edited,
+        /// Its value: JSON, or @FILE
+        #[arg(value_name = "JSON|@FILE")]
+        value: String,
+    },
+    /// Remove an entry, behind what the actor handles now
+    Delete {
+        #[command(flatten)]
+        actor: Actor,
+        #[command(flatten)]
+        edited: Edited,
+    },
+}
+
+/// The entry that is changed by hand.
+#[derive(Args, Debug)]
+pub struct Edited {
+    /// The entry's name
+    pub name: String,
+    /// Only if the entry has this etag, or `none` for one that is not there
+    #[arg(long, value_name = "ETAG")]
+    pub if_match: Option<String>,
+    /// Why; it stays with the change
+    #[arg(long)]
+    pub reason: String,
 }
 
 #[derive(Args, Debug)]
@@ -415,8 +465,72 @@ pub enum Invocations {
         #[arg(long)]
         reason: String,
     },
-    /// Look at a blocked one again
-    Retry(InvocationId),
+    /// Look at a blocked one again, or at all blocked ones that a filter keeps
+    Retry(RetryVerb),
+    /// What it has recorded, entry by entry, also after its end
+    Journal(InvocationId),
+    /// Decide one of its operations by hand, and let it go on
+    Resolve(Resolve),
+    /// Start a new one of the same message with a copy of what it has recorded
+    Fork(Fork),
+}
+
+/// `invocations retry`
+#[derive(Args, Debug)]
+pub struct RetryVerb {
+    /// inv_…
+    #[arg(required_unless_present = "filter", conflicts_with = "filter")]
+    pub id: Option<String>,
+    /// Those that are blocked and fit, as in 'type:order age>1h'; without --yes it only says which
+    #[arg(long = "where", value_name = "FILTER")]
+    pub filter: Option<String>,
+    /// Do it
+    #[arg(long, conflicts_with = "id")]
+    pub yes: bool,
+}
+
+/// `invocations resolve`
+#[derive(Args, Debug)]
+pub struct Resolve {
+    #[command(flatten)]
+    pub invocation: InvocationId,
+    /// The number of the operation, as `journal` and `why` show it: 3 or '#3'
+    #[arg(value_parser = operation)]
+    pub entry: Operation,
+    /// What it gives: JSON, or @FILE
+    #[arg(long, value_name = "JSON|@FILE", conflicts_with = "error", required_unless_present = "error")]
+    pub result: Option<String>,
+    /// The error that it ends with
+    #[arg(long, value_name = "CODE:MESSAGE")]
+    pub error: Option<String>,
+    /// Why; it stays in the journal
+    #[arg(long)]
+    pub reason: String,
+}
+
+/// `invocations fork`
+#[derive(Args, Debug)]
+pub struct Fork {
+    #[command(flatten)]
+    pub invocation: InvocationId,
+    /// The first operation that is not taken over [default: the one that does not fit; of one that has ended, none]
+    #[arg(long, value_name = "ENTRY", value_parser = operation)]
+    pub from: Option<Operation>,
+    /// Kill it first, if it is blocked: it holds its actor
+    #[arg(long)]
+    pub kill_original: bool,
+    /// Why; it stays in the journal
+    #[arg(long)]
+    pub reason: String,
+}
+
+/// The number of an operation.
+#[derive(Clone, Copy, Debug)]
+pub struct Operation(pub u32);
+
+fn operation(text: &str) -> Result<Operation, String> {
+    let number = text.strip_prefix('#').unwrap_or(text).parse();
+    number.map(Operation).map_err(|_| format!("`{text}` is no number of an operation: write it as `selvedge invocations journal ID` shows it, 3 or '#3'"))
 }
 
 #[derive(Subcommand, Debug)]

@@ -69,7 +69,8 @@ impl From<Problem> for Stop {
     fn from(problem: Problem) -> Stop {
         let Problem { consequence, code, message } = problem;
         // An error of the input says all there is to say; the others have a page that says what to look at next.
-        let more = matches!(consequence, Consequence::WorkFailed | Consequence::Limit | Consequence::Stop).then(|| pointer(&code)).flatten();
+        let more =
+            matches!(consequence, Consequence::WorkFailed | Consequence::Conflict | Consequence::Limit | Consequence::Stop).then(|| pointer(&code)).flatten();
         let message = more.map_or(message.clone(), |more| format!("{message}\n{more}"));
         Stop::new(code_of(consequence), message)
     }

@@ -10,6 +10,7 @@ mod doctor;
 mod exit;
 mod explain;
 mod export;
+mod hand;
 mod happened;
 mod init;
 mod letters;

@@ -13,7 +13,7 @@ use super::actors::{done, text};
 use super::args::{Common, Decision, Keep, Output, RunId, Runs};
 use super::exit::{Code, Stop};
 use super::stuck::nothing;
-use super::{happened, print, said};
+use super::{hand, happened, print, said};
 
 /// Performs one of them.
 pub async fn runs(common: &Common, app: App, verb: Runs) -> Result<Code, Stop> {
@@ -21,6 +21,7 @@ pub async fn runs(common: &Common, app: App, verb: Runs) -> Result<Code, Stop> {
         Runs::List(keep) => return all(common, app, keep).await,
         Runs::Show(RunId { id }) => return show(common, app, id).await,
         Runs::Follow(RunId { id }) => return follow(common, app, id).await,
+        Runs::Journal(RunId { id }) => return hand::run_journal(common, app, id).await,
         Runs::Cancel { run, reason } => (Request::SteerRun { id: run.id, steer: Steer::Cancel { reason } }, "it ends as cancelled".to_owned()),
         Runs::Pause(run) => (Request::SteerRun { id: run.id, steer: Steer::Pause }, "it starts nothing new; `selvedge runs resume` lets it go on".to_owned()),
         Runs::Resume(run) => (Request::SteerRun { id: run.id, steer: Steer::Resume }, "it goes on".to_owned()),

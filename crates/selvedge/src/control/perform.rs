@@ -59,16 +59,16 @@ pub async fn perform(desk: &Desk, request: Request) -> Result<Value, Problem> {
             Ok(Value::Null)
         }
         Request::State { kind, key } => {
-            let actor_type = kind.clone();
-            let actor = asker.actor(kind, key);
-            let permit = asker.permit(Action::Read, Resource::Handler { actor, handler: String::new() })?;
-            let entries = engine.state(permit).await?;
-            if entries.is_empty() {
-                // What an earlier manifest declared may still have state.
-                engine.check_actor_type(&actor_type)?;
-            }
+            let entries = asker.state_of(kind, key).await?;
             Ok(Value::Object(entries.into_iter().map(|(name, bytes)| (name, of_bytes(&bytes))).collect()))
         }
+        Request::StateEtags { kind, key } => asker.etags(kind, key).await,
+        Request::EditState(edit) => asker.edit_state(edit).await,
+        Request::Journal { id, from } => asker.journal(&id, from).await,
+        Request::Resolve { id, operation, gives, reason } => asker.resolve(&id, operation, gives, reason).await,
+        Request::Fork { id, from, kill_original, reason, key } => asker.fork(&id, from, kill_original, reason, key).await,
+        Request::RetryWhere { filter, dry_run } => asker.retry_where(&filter, dry_run).await,
+        Request::RunJournal { id, from } => value(&Runs(asker).engine_events(&id, from, false).await?),
         Request::Invocation { id } => asker.invocation(&id).await,
         Request::CancelInvocation { id, reason } => {
             engine.cancel(asker.work(Action::Control, &id)?, invocation_id(&id)?, &reason).await?;
@@ -153,6 +153,12 @@ impl Asker<'_> {
             "id": id, "actor": why.actor.to_string(), "handler": why.handler, "status": why.status, "attempt": why.attempt,
             "accepted_at": why.accepted_at.to_string(), "last_error": why.last_error, "waiting": why.waiting, "sentence": why.sentence(),
         });
+        if let Some(from) = why.forks.from {
+            shown["forked_from"] = from.to_string().into();
+        }
+        if !why.forks.into.is_empty() {
+            shown["forks"] = why.forks.into.iter().map(ToString::to_string).collect();
+        }
         match result.progress {
             Progress::Ended(Outcome::Value(bytes)) => shown["result"] = of_bytes(&bytes),
             Progress::Ended(Outcome::Error(error)) => shown["error"] = value(&error)?,
@@ -167,7 +173,7 @@ impl Asker<'_> {
     }
 }
 
-fn answer(answer: Answer) -> Result<Value, Problem> {
+pub(super) fn answer(answer: Answer) -> Result<Value, Problem> {
     let id = answer.id.map(|id| id.to_string());
     match answer.progress {
         Progress::Ended(Outcome::Value(bytes)) => Ok(json!({ "id": id, "result": of_bytes(&bytes) })),

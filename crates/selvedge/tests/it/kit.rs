@@ -73,8 +73,36 @@ pub async fn status(engine: &test::Engine, id: InvocationId) -> String {
 /// Every chain and ledger verifies, and the engine has not stopped.
 pub async fn sound(engine: &test::Engine) {
     assert_eq!(engine.engine().stopped(), None);
+    tallied(engine);
     for shard in engine.local().verify().await.unwrap() {
         assert!(shard.faults.is_empty(), "{:?}", shard.faults);
+    }
+}
+
+/// Each shard has counted what its tenants have open, to the last one.
+pub fn tallied(engine: &test::Engine) {
+    use selvedge_kernel::record::kind::Kind;
+    use selvedge_kernel::record::shard::Timer;
+    use selvedge_kernel::record::tally::Tally;
+    use selvedge_kernel::{record::key, wire};
+    use std::collections::BTreeMap;
+    for shard in 0..64 {
+        let (mut counted, mut found) = (BTreeMap::new(), BTreeMap::<String, Tally>::new());
+        for (row, value) in engine.model().rows(selvedge_kernel::id::ShardId(shard)) {
+            match Kind::of(&row) {
+                Some(Kind::Tally) => {
+                    counted.insert(key::tenant(&row).unwrap().to_owned(), wire::decode::<Tally>("tally", &value).unwrap());
+                }
+                Some(Kind::Inbox) => found.entry(key::tenant(&row).unwrap().to_owned()).or_default().open += 1,
+                Some(Kind::Timer) => {
+                    if let Timer::Message(message) | Timer::LargeMessage { message, .. } = wire::decode("timer", &value).unwrap() {
+                        found.entry(message.target.tenant).or_default().delayed += 1;
+                    }
+                }
+                _ => {}
+            }
+        }
+        assert_eq!(counted, found, "what tenants have open in shard {shard}");
     }
 }
 

@@ -20,13 +20,13 @@ stages:
 ";
 
 /// The command blocks of a page, in order, without the one that only shows what a variable is set to.
-fn commands(page: &str) -> Vec<String> {
+pub fn commands(page: &str) -> Vec<String> {
     let page = std::fs::read_to_string(format!("{}/../../docs/runbooks/{page}.md", env!("CARGO_MANIFEST_DIR"))).unwrap();
     let blocks = page.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap().trim().to_owned());
-    blocks.filter(|block| !["RUN=", "LETTER=", "BACKUP=", "EXPORT="].iter().any(|set| block.starts_with(set))).collect()
+    blocks.filter(|block| !["RUN=", "LETTER=", "BACKUP=", "EXPORT=", "INV="].iter().any(|set| block.starts_with(set))).collect()
 }
 
-fn shell(folder: &Folder, run: &str, command: &str) -> Said {
+pub fn shell(folder: &Folder, run: &str, command: &str) -> Said {
     let bin = std::path::Path::new(env!("CARGO_BIN_EXE_selvedge")).parent().unwrap().display().to_string();
     let path = format!("{bin}:{}", std::env::var("PATH").unwrap_or_default());
     let output = Command::new("sh")
@@ -35,6 +35,7 @@ fn shell(folder: &Folder, run: &str, command: &str) -> Said {
         .env("PATH", path)
         .env("RUN", run)
         .env("LETTER", run)
+        .env("INV", run)
         .env("BACKUP", folder.join("backup"))
         .env("RESTORED", folder.join("restored"))
         .env("EXPORT", folder.join("export.jsonl"))
@@ -75,11 +76,12 @@ fn every_command_of_the_page_does_what_it_says() {
             "runs list" => assert!(said.out.contains(&run) && said.out.contains("never_ends"), "{}", said.out),
             "why" => assert!(said.out.contains("waits for the signal `go`"), "{}", said.out),
             "runs show" => assert!(said.out.contains("hold") && said.out.contains("last"), "{}", said.out),
+            "runs journal" => assert!(said.out.contains("    0  ") && said.out.contains("hold"), "{}", said.out),
             _ => {}
         }
         seen.push(verb);
     }
-    assert_eq!(seen, ["runs list", "why", "runs show", "runs signal", "runs approve", "runs retry", "runs cancel", "verify"]);
+    assert_eq!(seen, ["runs list", "why", "runs show", "runs journal", "runs signal", "runs approve", "runs retry", "runs cancel", "verify"]);
     let shown: Value = folder.json(&["runs", "show", &run]);
     assert_eq!(shown["status"], "cancelled");
 }

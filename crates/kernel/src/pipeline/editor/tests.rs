@@ -36,6 +36,7 @@ fn the_schema_has_the_fields_that_the_parser_knows() {
     assert_eq!(known(&of_stage("retry: { zzz: 1 }")), properties(&parts["retry"]["oneOf"][1]));
     assert_eq!(known(&of_stage("timeout: { zzz: 1 }")), properties(&parts["timeout"]));
     assert_eq!(known(&of_stage("throttle: { concurrency: 1, zzz: 1 }")), properties(&parts["throttle"]));
+    assert_eq!(known(&of_stage("breaker: { failures: 1, zzz: 1 }")), properties(&parts["breaker"]));
     assert_eq!(known(&of_stage("compensate: { call: a, zzz: 1 }")), properties(&parts["stage"]["properties"]["compensate"]["oneOf"][1]));
     let activity = "selvedge: 1\nname: p\nactivities: { a: { http: { url: 'https://a.example/', zzz: 1 } } }\nstages: [{ name: a, call: a }]\n";
     assert_eq!(known(activity), properties(&parts["activities"]["additionalProperties"]["properties"]["http"]));

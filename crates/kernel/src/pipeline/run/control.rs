@@ -20,6 +20,7 @@ impl Run {
             }
             RunInput::NoExecutor { stage, item, attempt, reason } => self.no_executor((usize::from(stage), item, attempt), reason),
             RunInput::Admitted { stage, item, number } => self.admitted(usize::from(stage), item, number),
+            RunInput::Recalled { stage, item } => self.recalled(usize::from(stage), item, &mut out),
             RunInput::Unblock => {
                 if self.header.blocked.take().is_some() {
                     self.dirty = true;

@@ -92,16 +92,24 @@ impl Run {
                 return Ok(());
             };
             if admitted.is_none()
+                && let Some(breaker) = self.task_of(&compiled, stage, item).and_then(|task| task.breaker.as_ref())
+                && !self.stages[stage].passed.contains(&item)
+            {
+                match self.ask_breaker(stage, item, breaker, &scope, out) {
+                    Ok(true) => {}
+                    Ok(false) => return Ok(()),
+                    Err(error) => self.fails_before_its_start(stage, item, error, now, out),
+                }
+                *starts -= 1;
+                continue;
+            }
+            if admitted.is_none()
                 && let Some(limit) = self.task_of(&compiled, stage, item).and_then(|task| task.limit.as_ref())
             {
                 match self.borrow(stage, item, limit, &scope, out) {
                     Ok(true) => {}
                     Ok(false) => return Ok(()),
-                    Err(error) => {
-                        self.stages[stage].due.remove(&item);
-                        self.end_slot(stage, item, Outcome::Failed { error, output: Bytes::from_static(b"null") }, now, out);
-                        out.effects.more = true;
-                    }
+                    Err(error) => self.fails_before_its_start(stage, item, error, now, out),
                 }
                 *starts -= 1;
                 continue;
@@ -137,16 +145,20 @@ impl Run {
                     room -= 1;
                 }
                 Err(error) => {
-                    self.stages[stage].due.remove(&item);
-                    self.release(stage, item, out);
-                    self.end_slot(stage, item, Outcome::Failed { error, output: Bytes::from_static(b"null") }, now, out);
-                    // Failed before its start: another turn goes on, so that one turn stays bounded.
-                    out.effects.more = true;
+                    self.fails_before_its_start(stage, item, error, now, out);
                     *starts -= 1;
                 }
             }
         }
         Ok(())
+    }
+
+    /// A task fails before its start: another turn goes on, so that one turn stays bounded.
+    fn fails_before_its_start(&mut self, stage: usize, item: u32, error: WorkError, now: Millis, out: &mut Out) {
+        self.stages[stage].due.remove(&item);
+        self.release(stage, item, out);
+        self.end_slot(stage, item, Outcome::Failed { error, output: Bytes::from_static(b"null") }, now, out);
+        out.effects.more = true;
     }
 
     /// The next task that can start; moves the cursor over those that ended before a retry of the run.

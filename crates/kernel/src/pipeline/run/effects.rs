@@ -7,7 +7,7 @@ use crate::error::{AttemptError, WorkError};
 use crate::id::{ActorId, ApprovalId, Key};
 use crate::journal::Hash32;
 use crate::machine::RunState;
-use crate::policy::Throttle;
+use crate::policy::{Breaker, Throttle};
 use crate::ports::Put;
 use crate::record::line::{Entering, LineSays};
 use crate::record::run::Stored;
@@ -55,8 +55,15 @@ pub enum RunInput {
         stage: u16,
         /// Of which item.
         item: u32,
-        /// Which [`Command::Borrow`] it answers.
+        /// Which [`Command::Borrow`] or [`Command::AskBreaker`] it answers.
         number: u64,
+    },
+    /// The breaker that let a task through has opened: unless it has started, it asks again.
+    Recalled {
+        /// Of which stage.
+        stage: u16,
+        /// Of which item.
+        item: u32,
     },
     /// What was missing may be back.
     Unblock,
@@ -260,6 +267,19 @@ pub enum Command {
         limit: ActorId,
         /// What it limits to.
         throttle: Throttle,
+    },
+    /// Ask a shared breaker for a pass; [`RunInput::Admitted`] answers. It goes back when the attempt ends.
+    AskBreaker {
+        /// For which stage.
+        stage: u16,
+        /// For which item.
+        item: u32,
+        /// Names it in its answer.
+        number: u64,
+        /// Which breaker.
+        limit: ActorId,
+        /// When it opens.
+        breaker: Breaker,
     },
     /// Give back permits whose attempts have not started, and ask for none.
     GiveBack {

@@ -99,6 +99,7 @@ impl Run {
             memory.running += 1;
             memory.due.remove(&item);
             memory.asked.remove(&item);
+            memory.passed.remove(&item);
             memory.admitted.remove(&item);
             if let Some(again) = again {
                 memory.retries.remove(&(again, item));
@@ -381,6 +382,7 @@ impl Run {
             memory.running = 0;
             memory.in_flight_bytes = 0;
             memory.asked.clear();
+            memory.passed.clear();
             memory.admitted.clear();
         }
     }

@@ -124,6 +124,8 @@ pub(super) struct StageMemory {
     pub groups: BTreeMap<u32, Doc>,
     /// Tasks that wait for a permit of a shared limit: the number under which it was asked for, and which limit.
     pub asked: BTreeMap<u32, (u64, ActorId)>,
+    /// Tasks that their breaker lets through, and that have no permit of their limit yet.
+    pub passed: BTreeSet<u32>,
     /// Tasks with a permit, about to start.
     pub admitted: BTreeSet<u32>,
     /// Whom tasks may have called in an earlier process.
@@ -153,6 +155,7 @@ impl StageMemory {
             prepared: None,
             groups: BTreeMap::new(),
             asked: BTreeMap::new(),
+            passed: BTreeSet::new(),
             admitted: BTreeSet::new(),
             sent: BTreeMap::new(),
             page: None,
@@ -162,7 +165,7 @@ impl StageMemory {
 
     /// Whether a task waits for a permit, or has one and has not started.
     pub fn borrows(&self) -> bool {
-        !self.asked.is_empty() || !self.admitted.is_empty()
+        !self.asked.is_empty() || !self.passed.is_empty() || !self.admitted.is_empty()
     }
 
     /// Forgets tasks; starts counted by the throttle stay counted.
@@ -180,6 +183,7 @@ impl StageMemory {
         self.prepared = None;
         self.groups = BTreeMap::new();
         self.asked = BTreeMap::new();
+        self.passed = BTreeSet::new();
         self.admitted = BTreeSet::new();
         self.sent = BTreeMap::new();
         self.page = None;

@@ -8,9 +8,10 @@ use super::memory::StageMemory;
 use super::{Run, child_id};
 use crate::error::WorkError;
 use crate::id::RunId;
-use crate::machine::{ApprovalState, RunState, StageState, TaskState};
+use crate::machine::{ApprovalState, BreakerState, RunState, StageState, TaskState};
 use crate::pipeline::compiled::CompiledCall;
 use crate::pipeline::definition::Mode;
+use crate::pipeline::shared::SharedBreaker;
 use crate::record::run::{FALLBACK_ITEM, Phase, StageHeader, Stored, Wait};
 use crate::time::Millis;
 use crate::waiting::Waiting;
@@ -197,7 +198,11 @@ impl Run {
                     waiting.push(Waiting::RetryAt { name: format!("{name}[{item}]"), attempt, at: *again, last_error });
                 }
                 let limits: BTreeSet<&str> = memory.asked.values().map(|(_, limit)| limit.key.as_str()).collect();
-                waiting.extend(limits.into_iter().take(LIMITS_SHOWN).map(|limit| Waiting::Throttle { limit: limit.to_owned(), position: 0 }));
+                waiting.extend(limits.into_iter().take(LIMITS_SHOWN).map(|limit| match limit.strip_prefix(SharedBreaker::OF) {
+                    // Whoever knows the breaker says what it is.
+                    Some(target) => Waiting::Breaker { target: target.to_owned(), state: BreakerState::Closed, since: None, until: None },
+                    None => Waiting::Throttle { limit: limit.to_owned(), position: 0 },
+                }));
                 if self.wake.is_some() && self.definition(stage).throttle.is_some() {
                     let position = u64::from(at.total - at.cursor) + memory.due.len() as u64;
                     waiting.push(Waiting::Throttle { limit: format!("stage `{name}`"), position });

@@ -92,9 +92,13 @@ fn permits_of_limits_stay_behind_and_large_envelopes_become_chunks_again() {
     let shard = actor.hash16().shard(5);
     assert!(dealt.iter().all(|row| row.shard == shard) && dealt[0].key == key::outbox(shard, 1));
     assert_eq!(dealt[1..].iter().flat_map(|row| row.value.to_vec()).collect::<Vec<u8>>(), encoded);
-    let grant = Envelope::Grant { limit: actor, life: crate::lend::Life(1), throttle: crate::policy::Throttle::default(), permits: 1 };
-    let line = Line::Envelope(portable::Envelope { owner, value: wire::encode(&grant) });
-    assert!(Dealer::new(&head(0), 5).deal(line).unwrap().is_empty());
+    let grant = Envelope::Grant { limit: actor.clone(), life: crate::lend::Life(1), throttle: crate::policy::Throttle::default(), permits: 1 };
+    let word = crate::lend::Guard::new(crate::lend::Life(1), crate::policy::Breaker::default(), Millis(0)).word();
+    let pass = Envelope::Pass { limit: actor, life: crate::lend::Life(1), breaker: crate::policy::Breaker::default(), word, permits: 1 };
+    for envelope in [grant, pass] {
+        let line = Line::Envelope(portable::Envelope { owner: owner.clone(), value: wire::encode(&envelope) });
+        assert!(Dealer::new(&head(0), 5).deal(line).unwrap().is_empty());
+    }
 }
 
 #[test]

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::world::{World, pipeline, scatter};
+use super::world::{World, pipeline, scatter, stage};
 use crate::pipeline::compiled::Compiled;
-use crate::pipeline::definition::{Call, Compensate};
+use crate::pipeline::definition::{Branch, Call, Compensate, Definition, Executor, Http, Mode, Rest};
 use crate::pipeline::run::{Command, RunInput};
-use crate::policy::Throttle;
+use crate::policy::{Breaker, Throttle};
 use crate::waiting::Waiting;
 
 /// Ten links over three hosts, two at once for each.
@@ -92,4 +92,126 @@ fn what_undoes_a_stage_with_a_keyed_throttle_keeps_the_rest_of_it_in_its_run() {
     let compiled = Compiled::new(pipeline(vec![each]), "1".to_owned()).unwrap();
     assert_eq!(compiled.plan[1].throttle, Some(Throttle { concurrency: Some(2), ..Throttle::default() }));
     assert!(compiled.stages[0].tasks[0].limit.is_some() && compiled.stages[1].tasks[0].limit.is_none());
+}
+
+/// What was asked of breakers.
+fn asked_breakers(world: &World) -> Vec<(u32, u64, String)> {
+    let asked = world.borrows.iter().filter_map(|command| match command {
+        Command::AskBreaker { item, number, limit, .. } => Some((*item, *number, limit.key.clone())),
+        _ => None,
+    });
+    asked.collect()
+}
+
+#[test]
+fn a_task_asks_its_breaker_first_and_then_its_limit_and_a_stages_breaker_replaces_the_activitys() {
+    let mut definition = pipeline(vec![scatter("each", "input.list")]);
+    let own = definition.activities.get_mut("work").unwrap();
+    own.breaker = Some(Breaker::default());
+    own.throttle = Some(Throttle { concurrency: Some(2), ..Throttle::default() });
+    let mut world = World::new(definition.clone(), json!({ "list": [1, 2] }));
+    world.settle();
+    let breakers = asked_breakers(&world);
+    assert_eq!(breakers.iter().map(|ask| ask.2.as_str()).collect::<Vec<_>>(), ["breaker of activity work"; 2]);
+    assert!(asked(&world).is_empty() && world.running.is_empty(), "who is not let through takes no place");
+    assert!(world.run.waiting().iter().any(|waiting| matches!(waiting, Waiting::Breaker { target, .. } if target == "activity work")));
+    world.tell(RunInput::Admitted { stage: 0, item: 1, number: breakers[1].1 }).unwrap();
+    let limits = asked(&world);
+    assert_eq!(limits.iter().map(|ask| (ask.0, ask.2.as_str())).collect::<Vec<_>>(), [(1, "activity work")]);
+    world.tell(RunInput::Admitted { stage: 0, item: 1, number: limits[0].1 }).unwrap();
+    assert_eq!(world.running.iter().map(|dispatch| dispatch.item).collect::<Vec<_>>(), [1]);
+    definition.stages[0].breaker = Some(Breaker { failures: 1, ..Breaker::default() });
+    definition.stages[0].throttle = Some(Throttle { concurrency: Some(1), ..Throttle::default() });
+    let mut world = World::new(definition, json!({ "list": [1, 2] }));
+    world.settle();
+    let breakers = asked_breakers(&world);
+    assert_eq!(breakers[0].2, "breaker of stage test.each");
+    for (item, number, _) in breakers {
+        world.tell(RunInput::Admitted { stage: 0, item, number }).unwrap();
+    }
+    assert_eq!((asked(&world).len(), world.running.len()), (0, 1), "let through, they wait for the run's own throttle");
+}
+
+#[test]
+fn a_pause_takes_tasks_back_from_their_breaker_and_they_ask_it_again() {
+    let mut definition = pipeline(vec![scatter("each", "input.list")]);
+    let own = definition.activities.get_mut("work").unwrap();
+    own.breaker = Some(Breaker::default());
+    own.throttle = Some(Throttle { concurrency: Some(2), ..Throttle::default() });
+    let mut world = World::new(definition, json!({ "list": [1] }));
+    world.settle();
+    let first = asked_breakers(&world)[0].1;
+    world.tell(RunInput::Admitted { stage: 0, item: 0, number: first }).unwrap();
+    world.tell(RunInput::Pause { by: "ada".to_owned() }).unwrap();
+    assert_eq!(world.borrows.last(), Some(&Command::GiveBack { stage: 0, item: None }));
+    world.tell(RunInput::Resume).unwrap();
+    let again = asked_breakers(&world);
+    assert!(again.len() == 2 && asked(&world).len() == 1, "{:?}", world.borrows);
+    world.tell(RunInput::Admitted { stage: 0, item: 0, number: again[1].1 }).unwrap();
+    let limit = asked(&world)[1].1;
+    world.tell(RunInput::Admitted { stage: 0, item: 0, number: limit }).unwrap();
+    assert_eq!(world.running.len(), 1);
+}
+
+#[test]
+fn a_task_whose_breaker_opened_before_it_started_gives_back_what_it_has_and_asks_again() {
+    let mut definition = pipeline(vec![scatter("each", "input.list")]);
+    let own = definition.activities.get_mut("work").unwrap();
+    own.breaker = Some(Breaker::default());
+    own.throttle = Some(Throttle { concurrency: Some(2), ..Throttle::default() });
+    let mut world = World::new(definition, json!({ "list": [1, 2, 3] }));
+    world.settle();
+    let passes = asked_breakers(&world);
+    for (item, number, _) in &passes {
+        world.tell(RunInput::Admitted { stage: 0, item: *item, number: *number }).unwrap();
+    }
+    let limits = asked(&world);
+    world.tell(RunInput::Admitted { stage: 0, item: 0, number: limits[0].1 }).unwrap();
+    assert_eq!(world.running.len(), 1);
+    for item in 0..3 {
+        world.tell(RunInput::Recalled { stage: 0, item }).unwrap();
+    }
+    let again = asked_breakers(&world).split_off(3);
+    assert_eq!(again.iter().map(|ask| ask.0).collect::<Vec<_>>(), [1, 2], "what has started goes on");
+    let back = world.borrows.iter().filter(|command| matches!(command, Command::GiveBack { item: Some(1 | 2), .. })).count();
+    assert_eq!(back, 2);
+    world.tell(RunInput::Admitted { stage: 0, item: 1, number: limits[1].1 }).unwrap();
+    assert_eq!(world.running.len(), 1, "a place without a pass starts nothing");
+    world.tell(RunInput::Recalled { stage: 9, item: 0 }).unwrap();
+}
+
+fn breakers_of(definition: Definition, input: serde_json::Value) -> Vec<String> {
+    let mut world = World::new(definition, input);
+    world.settle();
+    asked_breakers(&world).into_iter().map(|ask| ask.2).collect()
+}
+
+#[test]
+fn each_host_that_an_http_activity_reaches_and_each_target_of_a_stage_has_a_breaker_of_its_own() {
+    let with_url = |url: &str| {
+        let mut definition = pipeline(vec![scatter("each", "input.list")]);
+        definition.stages[0].input = json!({ "url": "${item}" });
+        let http = Http { method: "GET".to_owned(), url: url.to_owned(), headers: BTreeMap::new(), body: None, redirects: 0, folder: String::new() };
+        let own = definition.activities.get_mut("work").unwrap();
+        (own.executor, own.breaker) = (Executor::Http(http), Some(Breaker::default()));
+        definition
+    };
+    let list = json!({ "list": ["https://A.example:8443/x", "b.example", "https://a.example/y"] });
+    let names = |of: [&str; 3]| of.map(|of| format!("breaker of {of}")).to_vec();
+    assert_eq!(
+        breakers_of(with_url("${input.url}"), list.clone()),
+        names(["activity work[a.example]", "activity work", "activity work[a.example]"]),
+        "what has no host says so when it is tried"
+    );
+    assert_eq!(breakers_of(with_url("https://api.example/${input.url}"), list), names(["activity work"; 3]), "a host that is written is the only one");
+    let mut staged = with_url("http://${input.url}");
+    staged.stages[0].breaker = Some(Breaker::default());
+    let hosts = json!({ "list": ["a.example/x", "b.example"] });
+    assert_eq!(breakers_of(staged, hosts), ["breaker of stage test.each[a.example]", "breaker of stage test.each[b.example]"]);
+    let call = |name: &str| Branch { item: json!(name), call: Call::Activity(name.to_owned()), input: json!(1) };
+    let mode = Mode::Fork { branches: vec![call("mail"), call("work")], by_name: true, first: false, rest: Rest::Cancel };
+    let mut definition = pipeline(vec![stage("tell", mode)]);
+    definition.activities.insert("mail".to_owned(), definition.activities["work"].clone());
+    definition.stages[0].breaker = Some(Breaker::default());
+    assert_eq!(breakers_of(definition, json!({})), ["breaker of stage test.tell (mail)", "breaker of stage test.tell (work)"]);
 }

@@ -39,6 +39,7 @@ pub fn stage(name: &str, mode: Mode) -> Stage {
         retry: None,
         timeout: None,
         throttle: None,
+        breaker: None,
         compensate: None,
         on_failure: OnFailure::Fail,
     }
@@ -61,7 +62,7 @@ pub fn pipeline(mut stages: Vec<Stage>) -> Definition {
 /// Stages without `depends_on` depend on none.
 pub fn graph(stages: Vec<Stage>) -> Definition {
     let retry = Retry::fixed(3, Duration::from_secs(1));
-    let activity = Activity { executor: Executor::Native, retry, timeout: Timeout::default(), throttle: None };
+    let activity = Activity { executor: Executor::Native, retry, timeout: Timeout::default(), throttle: None, breaker: None };
     Definition {
         version: None,
         name: "test".to_owned(),
@@ -259,7 +260,7 @@ impl World {
                     self.started.push(dispatch.clone());
                     self.running.push(dispatch);
                 }
-                Command::Borrow { .. } | Command::GiveBack { .. } => self.borrows.push(command),
+                Command::Borrow { .. } | Command::AskBreaker { .. } | Command::GiveBack { .. } => self.borrows.push(command),
                 Command::AbortStage { stage } => self.running.retain(|dispatch| dispatch.stage != stage),
                 Command::EnterLine(entering) => self.entering.push(entering),
                 Command::CancelCalls { stage, calls } => self.cancelled.extend(calls.into_iter().map(|(item, attempt, work)| (stage, item, attempt, work))),

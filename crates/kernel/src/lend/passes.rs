@@ -1,0 +1,185 @@
+//! The passes of breakers at one shard: which of its tasks wait for one, have one, and how their attempts ended.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::ended::Ended;
+use super::guard::{PassReport, Word};
+use crate::id::ActorId;
+use crate::machine::BreakerState;
+use crate::policy::Breaker;
+use crate::time::Millis;
+
+/// Where a task stands with its breaker. A pass is one of a period.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Standing {
+    Waits,
+    MayStart(Millis),
+    Runs(Millis),
+}
+
+/// One breaker at a shard.
+#[derive(Clone, Debug)]
+struct AtHand<T> {
+    breaker: Breaker,
+    word: Option<Word>,
+    waiting: VecDeque<T>,
+    /// Tasks that have asked, and are not done.
+    tasks: u32,
+    /// Of the period that is known here.
+    report: PassReport,
+}
+
+/// What follows from the word of a breaker.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Heard<T> {
+    /// Tasks that may start.
+    pub through: Vec<T>,
+    /// Tasks that had a pass from before it opened and have not started: they are to ask again.
+    pub recalled: Vec<T>,
+}
+
+/// All breakers that the tasks of one shard ask, in memory: tasks that ask again after a restart are new ones.
+#[derive(Clone, Debug)]
+pub struct Passes<T> {
+    breakers: BTreeMap<ActorId, AtHand<T>>,
+    tasks: BTreeMap<T, (ActorId, Standing)>,
+    /// Breakers with something to report.
+    reports: BTreeSet<ActorId>,
+}
+
+impl<T> Default for Passes<T> {
+    fn default() -> Passes<T> {
+        Passes { breakers: BTreeMap::new(), tasks: BTreeMap::new(), reports: BTreeSet::new() }
+    }
+}
+
+impl<T: Ord + Copy> Passes<T> {
+    fn at(&mut self, limit: &ActorId, breaker: &Breaker) -> &mut AtHand<T> {
+        let new = || AtHand { breaker: breaker.clone(), word: None, waiting: VecDeque::new(), tasks: 0, report: PassReport::default() };
+        self.breakers.entry(limit.clone()).or_insert_with(new)
+    }
+
+    /// A task needs a pass. One that has asked before and was not done with gives that one back first.
+    pub fn ask(&mut self, task: T, limit: ActorId, breaker: Breaker) {
+        self.done(task, Ended::GivenUp);
+        let at = self.at(&limit, &breaker);
+        at.breaker = breaker;
+        at.waiting.push_back(task);
+        at.tasks += 1;
+        at.report.want += 1;
+        self.reports.insert(limit.clone());
+        self.tasks.insert(task, (limit, Standing::Waits));
+    }
+
+    /// What a breaker says, and how many it lets through. What nobody waits for goes back.
+    pub fn heard(&mut self, limit: &ActorId, breaker: &Breaker, word: Word, permits: u32) -> Heard<T> {
+        let at = self.at(limit, breaker);
+        let news = word.since > at.report.period;
+        at.word = Some(word);
+        if news {
+            at.report = PassReport { want: at.report.want, period: word.since, ..PassReport::default() };
+        }
+        let some = at.waiting.len().min(permits as usize);
+        let through: Vec<T> = at.waiting.drain(..some).collect();
+        // Invariant: `some` is at most `permits`.
+        let rest = permits - some as u32;
+        at.report.unused += rest;
+        let unneeded = at.tasks == 0 && at.report == PassReport { period: word.since, ..PassReport::default() };
+        if rest > 0 {
+            self.reports.insert(limit.clone());
+        } else if unneeded {
+            self.breakers.remove(limit);
+        }
+        for task in &through {
+            if let Some(known) = self.tasks.get_mut(task) {
+                known.1 = Standing::MayStart(word.since);
+            }
+        }
+        let mut recalled = Vec::new();
+        if news && word.state != BreakerState::Closed {
+            let old = |standing| matches!(standing, Standing::MayStart(period) if period != word.since);
+            recalled.extend(self.tasks.iter().filter(|(_, known)| known.0 == *limit && old(known.1)).map(|(task, _)| *task));
+        }
+        Heard { through, recalled }
+    }
+
+    /// What a breaker that somebody here has asked has said of itself last.
+    #[must_use]
+    pub fn word(&self, limit: &ActorId) -> Option<Word> {
+        self.breakers.get(limit)?.word
+    }
+
+    /// Whether a task has asked and has not started.
+    #[must_use]
+    pub fn has_asked(&self, task: T) -> bool {
+        self.tasks.get(&task).is_some_and(|known| !matches!(known.1, Standing::Runs(_)))
+    }
+
+    /// The attempt starts.
+    pub fn started(&mut self, task: T) {
+        if let Some(known) = self.tasks.get_mut(&task)
+            && let Standing::MayStart(period) = known.1
+        {
+            known.1 = Standing::Runs(period);
+        }
+    }
+
+    /// The attempt has ended, or the task needs no pass any more.
+    pub fn done(&mut self, task: T, ended: Ended) {
+        let Some((limit, standing)) = self.tasks.remove(&task) else { return };
+        let Some(at) = self.breakers.get_mut(&limit) else { return };
+        at.tasks -= 1;
+        let (period, ended) = match standing {
+            // The pass that was asked for it comes to whoever waits behind it, or goes back.
+            Standing::Waits => {
+                at.waiting.retain(|other| *other != task);
+                (None, Ended::GivenUp)
+            }
+            Standing::MayStart(period) => (Some(period), Ended::GivenUp),
+            Standing::Runs(period) => (Some(period), ended),
+        };
+        if period == Some(at.report.period) {
+            match ended {
+                Ended::Failed => at.report.failed += 1,
+                Ended::Answered => at.report.answered += 1,
+                Ended::GivenUp => at.report.unused += 1,
+            }
+            self.reports.insert(limit);
+        } else if at.tasks == 0 && !self.reports.contains(&limit) {
+            // A pass of an earlier period says nothing.
+            self.breakers.remove(&limit);
+        }
+    }
+
+    /// Tasks of a range that have asked and are not done.
+    #[must_use]
+    pub fn within(&self, first: T, last: T) -> Vec<T> {
+        self.tasks.range(first..=last).map(|(task, _)| *task).collect()
+    }
+
+    /// Whether something is to be reported.
+    #[must_use]
+    pub fn has_reports(&self) -> bool {
+        !self.reports.is_empty()
+    }
+
+    /// What is to be told to the breakers.
+    pub fn take_reports(&mut self) -> Vec<(ActorId, Breaker, PassReport)> {
+        let mut all = Vec::with_capacity(self.reports.len());
+        for limit in std::mem::take(&mut self.reports) {
+            let Some(at) = self.breakers.get_mut(&limit) else { continue };
+            let kept = PassReport { period: at.report.period, ..PassReport::default() };
+            all.push((limit.clone(), at.breaker.clone(), std::mem::replace(&mut at.report, kept)));
+            if at.tasks == 0 {
+                self.breakers.remove(&limit);
+            }
+        }
+        all
+    }
+
+    /// Whether nothing of any breaker is known or wanted.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.breakers.is_empty() && self.tasks.is_empty()
+    }
+}
