@@ -115,6 +115,19 @@ pub enum Request {
         /// The same key, the same fork.
         key: String,
     },
+    /// A new run that takes over what an ended one did well.
+    ForkRun {
+        /// `run_…`
+        id: String,
+        /// The stage that is done anew.
+        from: Option<String>,
+        /// The input of the new run: JSON as text.
+        input: Option<String>,
+        /// Why.
+        reason: String,
+        /// The same key, the same fork.
+        key: String,
+    },
     /// Look again at the blocked invocations that a filter keeps.
     RetryWhere {
         /// As `where` is written.

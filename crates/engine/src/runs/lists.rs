@@ -34,6 +34,10 @@ impl Shard {
                 let result = self.accept_run(*new).await;
                 self.answer(reply, result);
             }
+            RunCommand::Fork { id, tenant, fork, context, reply } => {
+                let result = self.fork_run(id, &tenant, *fork, context).await;
+                self.answer(reply, result);
+            }
             RunCommand::Status { id, tenant, reply } => {
                 let result = self.run_status(id, &tenant).await;
                 self.answer(reply, result);
@@ -269,7 +273,7 @@ fn nobody_waits(active: &Active, id: RunId, name: &str) -> Option<VerbError> {
     Some(VerbError::new(Consequence::NotFound, "unknown_signal", format!("no stage of {id} waits for the signal `{name}`: {hint}")))
 }
 
-fn refused(id: RunId, error: &RunRefused) -> VerbError {
+pub(super) fn refused(id: RunId, error: &RunRefused) -> VerbError {
     let (consequence, code) = match error {
         RunRefused::Ended { .. } | RunRefused::State(_) | RunRefused::Answered { .. } | RunRefused::Compensating { .. } | RunRefused::NotUndone { .. } => {
             (Consequence::Conflict, "wrong_state")

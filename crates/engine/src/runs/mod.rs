@@ -3,6 +3,7 @@
 
 pub(crate) mod accept;
 mod child;
+pub(crate) mod fork;
 mod given_up;
 mod line;
 mod lists;
@@ -31,6 +32,7 @@ use selvedge_kernel::record::shard::Called;
 use selvedge_kernel::time::Millis;
 use serde::{Deserialize, Serialize};
 
+pub use fork::{ForkedRun, RunFork};
 pub use selvedge_kernel::pipeline::run::{Again, Retry, RunStatus, StageStatus};
 pub use selvedge_kernel::record::run::Event as RunEvent;
 
@@ -95,6 +97,7 @@ pub(crate) struct NewRun {
 /// What a client asks of a run.
 pub(crate) enum RunCommand {
     Start { new: Box<NewRun>, reply: Reply<RunId> },
+    Fork { id: RunId, tenant: String, fork: Box<RunFork>, context: AuthorizationContext, reply: Reply<ForkedRun> },
     Status { id: RunId, tenant: String, reply: Reply<RunStatus> },
     Wait { id: RunId, tenant: String, reply: Reply<RunEnd> },
     Events { id: RunId, tenant: String, from: u64, wait: bool, reply: Reply<Vec<(u64, RunEvent)>> },

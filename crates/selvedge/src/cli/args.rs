@@ -280,6 +280,8 @@ pub enum Runs {
         #[arg(long)]
         failed_only: bool,
     },
+    /// Start a new run that takes over the stages of an ended one that ended well
+    Fork(RunFork),
     /// Say yes to an approval
     Approve(Decision),
     /// Say no to an approval
@@ -504,6 +506,22 @@ pub struct Resolve {
     #[arg(long, value_name = "CODE:MESSAGE")]
     pub error: Option<String>,
     /// Why; it stays in the journal
+    #[arg(long)]
+    pub reason: String,
+}
+
+/// `runs fork`
+#[derive(Args, Debug)]
+pub struct RunFork {
+    #[command(flatten)]
+    pub run: RunId,
+    /// Do this stage anew, and every stage that depends on it [default: what did not end well]
+    #[arg(long, value_name = "STAGE")]
+    pub from: Option<String>,
+    /// The input of the new run: JSON, or @FILE [default: that of the old one]
+    #[arg(long, value_name = "JSON|@FILE")]
+    pub input: Option<String>,
+    /// Why; it stays in the journal of the new run
     #[arg(long)]
     pub reason: String,
 }

@@ -9,7 +9,7 @@ use crate::control::{EditState, Gives, Request};
 
 use super::access::{Access, ask_once, ask_whoever, fresh_key};
 use super::actors::text;
-use super::args::{Common, Edited, Fork, Output, Resolve, RetryVerb};
+use super::args::{Common, Edited, Fork, Output, Resolve, RetryVerb, RunFork};
 use super::exit::{Code, Stop};
 use super::{happened, print, said};
 
@@ -145,6 +145,24 @@ pub async fn fork(common: &Common, app: App, asked: Fork) -> Result<Code, Stop> 
     if let Some(entries) = forked["entries"].as_u64() {
         print::note(&format!("it took over {entries} entries of {id}"));
     }
+    if !held {
+        print::note(NOT_HELD);
+    }
+    Ok(Code::Done)
+}
+
+/// `runs fork`
+pub async fn fork_run(common: &Common, app: App, asked: RunFork) -> Result<Code, Stop> {
+    let id = asked.run.id;
+    let input = asked.input.map(|input| said::json("--input", &input)).transpose()?.map(|said| said.text);
+    let request = Request::ForkRun { id: id.clone(), from: asked.from, input, reason: asked.reason, key: fresh_key()? };
+    let (forked, held) = ask_whoever(common, app, Tasks::Leave, request).await?;
+    print::result(common.output, &forked, || text(&forked["id"]))?;
+    let taken: Vec<String> = forked["taken"].as_array().into_iter().flatten().map(text).collect();
+    print::note(&match taken.as_slice() {
+        [] => format!("it takes nothing over from {id}"),
+        stages => format!("it takes over from {id}: {}", stages.join(", ")),
+    });
     if !held {
         print::note(NOT_HELD);
     }

@@ -35,6 +35,7 @@ pub async fn runs(common: &Common, app: App, verb: Runs) -> Result<Code, Stop> {
             };
             (Request::SteerRun { id: run.id, steer: Steer::RetryMore { from, failed_only } }, what)
         }
+        Runs::Fork(asked) => return hand::fork_run(common, app, asked).await,
         Runs::Approve(decision) => decide(decision, Answer::Approve),
         Runs::Reject(decision) => decide(decision, Answer::Reject),
         Runs::Signal { run, name, data, idempotency_key } => {

@@ -66,6 +66,7 @@ pub async fn perform(desk: &Desk, request: Request) -> Result<Value, Problem> {
         Request::EditState(edit) => asker.edit_state(edit).await,
         Request::Journal { id, from } => asker.journal(&id, from).await,
         Request::Resolve { id, operation, gives, reason } => asker.resolve(&id, operation, gives, reason).await,
+        Request::ForkRun { id, from, input, reason, key } => Runs(asker).fork(&id, from, input, reason, key).await,
         Request::Fork { id, from, kill_original, reason, key } => asker.fork(&id, from, kill_original, reason, key).await,
         Request::RetryWhere { filter, dry_run } => asker.retry_where(&filter, dry_run).await,
         Request::RunJournal { id, from } => value(&Runs(asker).engine_events(&id, from, false).await?),

@@ -1,7 +1,7 @@
 //! The verbs on runs.
 
 use selvedge_engine::listing::row::{self, Fields};
-use selvedge_engine::{Again, Retry, RunControl, RunEnd, RunSummary};
+use selvedge_engine::{Again, Retry, RunControl, RunEnd, RunFork, RunSummary};
 use selvedge_kernel::auth::{Action, Resource};
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::filter::{List, matches};
@@ -36,6 +36,12 @@ impl Runs<'_> {
     /// Waits until there is one; none then means that the run has ended.
     pub(crate) async fn events(&self, id: &str, from: u64) -> Result<Vec<(u64, Event)>, Problem> {
         self.engine_events(id, from, true).await
+    }
+
+    pub(super) async fn fork(&self, id: &str, from: Option<String>, input: Option<String>, reason: String, key: String) -> Result<Value, Problem> {
+        let fork = RunFork { from, input: input.map(text_of).transpose()?, reason, key };
+        let forked = self.0.engine.fork_run(self.0.work(Action::Rewrite, id)?, run_id(id)?, fork).await?;
+        Ok(json!({ "id": forked.id.to_string(), "forked_from": id, "taken": forked.taken }))
     }
 
     pub(super) async fn list(&self, filter: &str) -> Result<Value, Problem> {

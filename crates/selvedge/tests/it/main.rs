@@ -49,6 +49,7 @@ mod requests;
 mod resolved;
 mod restart;
 mod rig;
+mod run_forks;
 mod runbook;
 mod runs;
 mod schedules;
