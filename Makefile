@@ -23,7 +23,7 @@ help:
 	@echo "make kill CYCLES=200 SEED=1   kill a bank and a pipeline at random moments, then audit them and a backup"
 	@echo "make sim SEEDS=500 FROM=1     the engine in virtual time under faults, one history a seed; invariants after each"
 	@echo "make bench                    speed, as ratios to the bare disk (release build)"
-	@echo "make scale                    100 000 items and 1 000 000 timers, with time, memory, disk and growth"
+	@echo "make scale                    100 000 items, 1 000 000 timers, 100 000 calls, 10 000 senders and schedules: time, memory, disk, growth"
 	@echo "make schedules                fires of schedules against cron-parser, every zone, 2020 to 2035 (needs npm)"
 	@echo "make fuzz FUZZ_SECONDS=30     every fuzz target for so many seconds"
 
@@ -83,6 +83,7 @@ sim:
 scale:
 	cargo run -q --release -p selvedge --example scale_runs
 	cargo run -q --release -p selvedge --example scale_timers
+	cargo run -q --release -p selvedge --example scale_actors
 
 bench:
 	cargo run -q --release -p selvedge-bench -- $(TARGET_DIR)

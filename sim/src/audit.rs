@@ -7,11 +7,19 @@ use std::rc::Rc;
 use selvedge::Waiting;
 use selvedge::run::RunError;
 use selvedge_kernel::auth::{Action, Resource, authorize, local};
+use selvedge_kernel::id::ShardId;
+use selvedge_kernel::machine::RunState;
+use selvedge_kernel::model::Model;
+use selvedge_kernel::record::kind::Kind;
 
-use crate::Told;
 use crate::life::Life;
-use crate::program::{ACCOUNTS, BALANCE, COUNTED, OPENING};
+use crate::outside::Told;
+use crate::program::{ACCOUNTS, AWAIT, BALANCE, COUNTED, OPENING, WaitFor};
 use crate::world::World;
+use crate::{calls, families};
+
+/// Actors that take signals.
+pub const WAITERS: u64 = 3;
 
 /// Whether everything that was acknowledged has ended.
 pub async fn all_ended(world: &World, life: &Life, told: &Rc<RefCell<Told>>) -> bool {
@@ -52,7 +60,7 @@ pub async fn all_ended(world: &World, life: &Life, told: &Rc<RefCell<Told>>) -> 
             all = false;
         }
     }
-    all
+    all && families::all_ended(world, life).await
 }
 
 async fn retry(life: &Life, id: selvedge::InvocationId) -> Result<(), String> {
@@ -62,7 +70,7 @@ async fn retry(life: &Life, id: selvedge::InvocationId) -> Result<(), String> {
 }
 
 /// Checks the invariants.
-pub async fn check(world: &World, life: &Life, told: &Rc<RefCell<Told>>) {
+pub async fn check(world: &World, life: &Life, model: &Model, told: &Rc<RefCell<Told>>) {
     let (ids, runs) = {
         let told = told.borrow();
         (told.accepted.clone(), told.runs.clone())
@@ -88,8 +96,13 @@ pub async fn check(world: &World, life: &Life, told: &Rc<RefCell<Told>>) {
             },
         }
     }
+    cancelled(world, life, told).await;
     sagas(world, life, told).await;
+    calls::check(world, life, told).await;
+    families::check(world, life).await;
     money(world, life).await;
+    signals(world, life, told).await;
+    nothing_left(world, model);
     chains(world, life).await;
 }
 
@@ -137,10 +150,61 @@ async fn money(world: &World, life: &Life) {
         Ok(_) => {}
         Err(error) => world.broken(format!("the tally does not answer: {error}")),
     }
+}
+
+/// A cancel that was acknowledged is how the run ends.
+async fn cancelled(world: &World, life: &Life, told: &Rc<RefCell<Told>>) {
+    let cancelled = told.borrow().cancelled_runs.clone();
+    for id in cancelled {
+        match life.client.run(id).status().await {
+            Ok(status) if status.state.ended() && status.state != RunState::Cancelled => {
+                world.broken(format!("{id} of `{}` was told to end, and is {:?}", status.pipeline, status.state));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A signal that was acknowledged is taken once, or is still there.
+async fn signals(world: &World, life: &Life, told: &Rc<RefCell<Told>>) {
+    for waiter in 0..WAITERS {
+        // What is left is taken by those who ask for it now, until one waits in vain.
+        loop {
+            let Ok(id) = life.client.send(AWAIT.on(format!("w{waiter}")), WaitFor { ms: 1_000 }).await else { return };
+            let _ = life.rest().await;
+            world.advance(60_000);
+            life.engine.tick();
+            let _ = life.rest().await;
+            match life.client.result::<Option<u64>>(id).await {
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(error) => return world.broken(format!("I4: a waiter gives nothing: {error}")),
+            }
+        }
+    }
     let mut taken = BTreeSet::new();
     for (id, value) in world.noted("signal") {
         if value != "None" && !taken.insert(value.clone()) {
             world.broken(format!("a signal was taken twice, the second time by {id}: {value}"));
+        }
+    }
+    for number in &told.borrow().signals {
+        if !taken.contains(&format!("{:?}", Some(*number))) {
+            world.broken(format!("I1: the signal {number} was acknowledged, nobody has taken it, and it is gone"));
+        }
+    }
+}
+
+/// Rows that stand for work under way: there is none when everything has ended.
+const UNDER_WAY: [Kind; 8] = [Kind::Inbox, Kind::Ready, Kind::Begun, Kind::Outbox, Kind::Joined, Kind::Delayed, Kind::RunLine, Kind::RunPlace];
+
+fn nothing_left(world: &World, model: &Model) {
+    for shard in (0..selvedge_engine::engine::SHARDS).map(ShardId) {
+        for (key, _) in model.rows(shard) {
+            // A key is 16 bits of hash, a kind, and parts.
+            if let Some(kind) = UNDER_WAY.iter().find(|kind| key.get(2) == Some(&(**kind as u8))) {
+                world.broken(format!("I4: everything has ended, and shard {} still has a row of {kind:?}: {key:?}", shard.0));
+            }
         }
     }
 }

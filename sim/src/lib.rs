@@ -4,24 +4,27 @@
 //! names the one that does not hold.
 
 pub mod audit;
+pub mod calls;
+pub mod families;
+pub mod lent;
 pub mod life;
+pub mod outside;
 pub mod program;
 pub mod seed;
 pub mod store;
+pub mod ticking;
 pub mod world;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use selvedge::{InvocationId, RunId, Settings};
+use selvedge::Settings;
 use selvedge_kernel::id::ShardId;
 use selvedge_kernel::model::Model;
-use serde_json::json;
 
 use crate::life::Life;
-use crate::program::{AWAIT, FAN, FRAIL, GO, MOVE, NAP, RACE, Transfer, WaitFor};
+use crate::outside::{Told, ask};
 use crate::seed::Seed;
 use crate::store::Disk;
 use crate::world::World;
@@ -41,19 +44,6 @@ pub struct Report {
     pub counts: (usize, usize, u64),
     /// Crashes, takeovers, lost answers, jumps of the clock.
     pub struck: [u32; 4],
-}
-
-/// What the outside was told.
-#[derive(Default)]
-pub struct Told {
-    /// Invocations that were acknowledged.
-    pub accepted: BTreeMap<InvocationId, &'static str>,
-    /// Runs that were acknowledged, with what they must give.
-    pub runs: BTreeMap<RunId, (String, Option<serde_json::Value>)>,
-    /// Runs that undo what they did when they fail: their number, their width, and whether they fail.
-    pub sagas: BTreeMap<RunId, (u64, u64, bool)>,
-    /// Signals that were acknowledged.
-    pub signals: Vec<u64>,
 }
 
 /// Runs one seed to its end.
@@ -89,7 +79,7 @@ pub fn simulate(seed: u64, tell: bool) -> Report {
 }
 
 /// How many things happen in one history.
-const EVENTS: u64 = 120;
+const EVENTS: u64 = 100;
 
 async fn history(world: &World, model: &Model) -> Result<[u32; 4], String> {
     let seed = world.seed.clone();
@@ -102,9 +92,12 @@ async fn history(world: &World, model: &Model) -> Result<[u32; 4], String> {
     let disk = Disk::new(model.clone(), seed.clone(), seed.below(40));
     let told = Rc::new(RefCell::new(Told::default()));
     let mut struck = [0; 4];
-    let mut life = Life::open(world, &disk, &settings)?;
+    let scheduled = seed.chance(20);
+    let mut life = Life::open(world, &disk, &settings, scheduled)?;
     let mut number = 0;
     let storms = seed.chance(40);
+    let longest = [10, 300, 3_000, 60_000, 400_000];
+    let steps = longest.len() as u64 - u64::from(!scheduled);
     for _ in 0..EVENTS {
         match seed.below(100) {
             0..=39 => {
@@ -120,20 +113,37 @@ async fn history(world: &World, model: &Model) -> Result<[u32; 4], String> {
                 if !life.rest().await {
                     return Err("I4: the engine does not come to rest".to_owned());
                 }
-                let most = [10, 300, 3_000, 60_000][seed.below(4) as usize];
-                world.advance(seed.below(most));
+                if life.engine.stopped().is_none() {
+                    world.rested();
+                }
+                world.advance(seed.below(longest[seed.below(steps) as usize]));
                 life.engine.tick();
+                // What has come due is cut off in its middle now and then, and nobody is there for a while.
+                if scheduled && seed.chance(15) {
+                    for _ in 0..seed.below(60) {
+                        tokio::task::yield_now().await;
+                    }
+                    struck[0] += 1;
+                    world.say("crash");
+                    life.crash();
+                    world.advance(seed.below(longest[seed.below(steps) as usize]));
+                    life = Life::open(world, &disk, &settings, scheduled)?;
+                }
             }
             92..=95 => {
                 struck[0] += 1;
                 world.say("crash");
                 life.crash();
-                life = Life::open(world, &disk, &settings)?;
+                // Sometimes nobody is there for a while.
+                if seed.chance(30) {
+                    world.advance(seed.below(longest[seed.below(steps) as usize]));
+                }
+                life = Life::open(world, &disk, &settings, scheduled)?;
             }
             96 => {
                 struck[1] += 1;
                 world.say("another owner");
-                let next = Life::open(world, &disk, &settings)?;
+                let next = Life::open(world, &disk, &settings, scheduled)?;
                 for _ in 0..seed.below(400) {
                     tokio::task::yield_now().await;
                 }
@@ -148,16 +158,21 @@ async fn history(world: &World, model: &Model) -> Result<[u32; 4], String> {
                 struck[3] += 1;
                 let by = seed.below(7_200_000) as i64 - 3_600_000;
                 world.say(&format!("the wall clock moves by {by} ms"));
-                let wall = world.wall.load(std::sync::atomic::Ordering::SeqCst);
-                world.wall.store(wall.saturating_add_signed(by), std::sync::atomic::Ordering::SeqCst);
+                world.jump(by);
                 life.engine.tick();
             }
         }
         if let Some(reason) = life.engine.stopped() {
             world.say(&format!("stopped: {reason}"));
             life.crash();
-            life = Life::open(world, &disk, &settings)?;
+            life = Life::open(world, &disk, &settings, scheduled)?;
         }
+    }
+    if scheduled && life.engine.stopped().is_none() {
+        if !life.rest().await {
+            return Err("I4: the engine does not come to rest".to_owned());
+        }
+        ticking::check(world, &life).await;
     }
     // No more faults: everything comes to its end. What was sent and nobody waits for comes later still.
     let mut ended = 0;
@@ -168,9 +183,10 @@ async fn history(world: &World, model: &Model) -> Result<[u32; 4], String> {
         if let Some(reason) = life.engine.stopped() {
             world.say(&format!("stopped: {reason}"));
             life.crash();
-            life = Life::open(world, &disk, &settings)?;
+            life = Life::open(world, &disk, &settings, scheduled)?;
             continue;
         }
+        world.rested();
         if round % 20 == 19 && audit::all_ended(world, &life, &told).await {
             ended += 1;
             if ended > 3 {
@@ -180,128 +196,7 @@ async fn history(world: &World, model: &Model) -> Result<[u32; 4], String> {
         world.advance(if round < 100 && ended == 0 { 500 } else { 120_000 });
         life.engine.tick();
     }
-    audit::check(world, &life, &told).await;
+    audit::check(world, &life, model, &told).await;
     life.crash();
     Ok(struck)
-}
-
-/// Somebody outside asks for something, and takes note of what he is told.
-fn ask(world: &World, life: &Life, told: &Rc<RefCell<Told>>, number: u64, storms: bool) {
-    let (client, seed, world, told) = (life.client.clone(), world.seed.clone(), world.clone(), told.clone());
-    let kind = seed.below(if storms { 15 } else { 12 });
-    let (a, b, c) = (seed.below(1_000), seed.below(1_000), seed.below(1_000));
-    tokio::task::spawn_local(async move {
-        let accepted = |id: InvocationId, what: &'static str| {
-            world.say(&format!("accepted {id} {what}"));
-            told.borrow_mut().accepted.insert(id, what);
-        };
-        let key = format!("k{}", number - number.min(a % 3));
-        match kind {
-            0..=2 => {
-                let order = Transfer {
-                    number,
-                    from: a % program::ACCOUNTS,
-                    to: b % program::ACCOUNTS,
-                    cents: (c % 300) as i64 + 1,
-                    rest_ms: [0, 0, c][(a % 3) as usize],
-                };
-                if b % 2 == 0 {
-                    if let Ok(id) = client.send(MOVE.on(number.to_string()), order).await {
-                        accepted(id, "transfer");
-                    }
-                } else if let Ok(moved) = client.call(MOVE.on(number.to_string()), order).idempotency_key("once").await {
-                    world.same_of(&format!("transfer {number}"), "answer", &moved.to_string());
-                }
-            }
-            3 => {
-                if let Ok(id) = client.send(AWAIT.on(format!("w{}", a % 3)), WaitFor { ms: b * 3 }).await {
-                    accepted(id, "waiter");
-                }
-            }
-            4 => {
-                if client.send_signal(AWAIT.on(format!("w{}", a % 3)), GO, number).await.is_ok() {
-                    told.borrow_mut().signals.push(number);
-                }
-            }
-            5 => {
-                if let Ok(id) = client.send(NAP.on(format!("n{}", a % 4)), b * 20).await {
-                    accepted(id, "napper");
-                }
-            }
-            6 => {
-                if let Ok(id) = client.send(RACE.on(format!("r{}", a % 4)), b % 4).await {
-                    accepted(id, "racer");
-                }
-            }
-            7 => {
-                if let Ok(id) = client.send(FAN.on(format!("f{}", a % 4)), b % 6).await {
-                    accepted(id, "fan");
-                }
-            }
-            8 => {
-                if let Ok(id) = client.send(FRAIL.on(format!("x{}", a % 4)), number).await {
-                    accepted(id, "frail");
-                }
-            }
-            9 => {
-                let width = b % 12;
-                if let Ok(run) = client.start("wide", program::wide(number, width)).idempotency_key(key).await {
-                    let sum: u64 = (0..width).sum();
-                    world.say(&format!("accepted {} wide", run.id()));
-                    let expected = (a % 3 == 0).then(|| json!(sum));
-                    told.borrow_mut().runs.insert(run.id(), ("wide".to_owned(), expected));
-                }
-            }
-            10 => {
-                if let Ok(run) = client.start("patient", json!({ "number": number, "customer": a % 5 })).await {
-                    world.say(&format!("accepted {} patient", run.id()));
-                    if b % 2 == 0 {
-                        let _ = run.signal(GO, number).await;
-                    }
-                    told.borrow_mut().runs.insert(run.id(), ("patient".to_owned(), Some(json!({ "first": number }))));
-                }
-            }
-            11 => {
-                let input = json!({ "number": number, "items": (0..b % 5).collect::<Vec<u64>>(), "fails": a % 2 });
-                if let Ok(run) = client.start("saga", input).await {
-                    world.say(&format!("accepted {} saga", run.id()));
-                    told.borrow_mut().runs.insert(run.id(), ("saga".to_owned(), None));
-                    told.borrow_mut().sagas.insert(run.id(), (number, b % 5, a % 2 == 1));
-                }
-            }
-            12 | 13 => {
-                let chosen = {
-                    let told = told.borrow();
-                    let open: Vec<InvocationId> = told.accepted.iter().filter(|(_, what)| **what != "transfer").map(|(id, _)| *id).collect();
-                    open.get(a as usize % open.len().max(1)).copied()
-                };
-                if let Some(id) = chosen {
-                    let _ = client.cancel(id).await;
-                }
-            }
-            _ => {
-                let chosen = {
-                    let told = told.borrow();
-                    let open: Vec<RunId> = told.runs.keys().copied().collect();
-                    open.get(a as usize % open.len().max(1)).copied()
-                };
-                if let Some(id) = chosen {
-                    let run = client.run(id);
-                    match b % 4 {
-                        0 => {
-                            told.borrow_mut().runs.entry(id).and_modify(|of| of.1 = None);
-                            let _ = run.cancel().await;
-                        }
-                        1 => {
-                            let _ = run.pause().await;
-                            let _ = run.resume().await;
-                        }
-                        _ => {
-                            let _ = run.resume().await;
-                        }
-                    }
-                }
-            }
-        }
-    });
 }

@@ -58,9 +58,9 @@ impl Future for Polled {
 
 impl Life {
     /// Opens the store.
-    pub fn open(world: &World, disk: &Disk, settings: &Settings) -> Result<Life, String> {
+    pub fn open(world: &World, disk: &Disk, settings: &Settings, scheduled: bool) -> Result<Life, String> {
         let owner = world.next_owner();
-        let app = crate::program::app(world, owner)?;
+        let app = crate::program::app(world, owner, scheduled)?;
         let (random, told) = (world.seed.clone(), world.clone());
         let env = Environment {
             clock: Clock::Hands { wall: world.wall.clone(), monotonic: world.monotonic.clone() },
@@ -76,6 +76,9 @@ impl Life {
         let workers: Vec<Slot> = by_hand.workers.into_iter().map(|worker| Rc::new(RefCell::new(Some(worker)))).collect();
         for slot in &workers {
             tokio::task::spawn_local(Polled { slot: slot.clone(), seed: world.seed.clone() });
+        }
+        if scheduled {
+            tokio::task::spawn_local(crate::ticking::store(by_hand.engine.clone()));
         }
         Ok(Life { owner, engine: by_hand.engine, client, workers })
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::world::World;
+use crate::{calls, families, lent, ticking};
 
 /// Accounts of the bank.
 pub const ACCOUNTS: u64 = 5;
@@ -69,15 +70,18 @@ pub const RESERVE: Activity<Value, Value> = Activity::new("reserve");
 pub const RELEASE: Activity<Value, Value> = Activity::new("release");
 /// A task that fails for good if it is told to.
 pub const JUDGE: Activity<u64, u64> = Activity::new("judge");
+/// A task that sees whether the signal or its timeout was first.
+pub const SETTLE: Activity<Value, Value> = Activity::new("settle");
 /// A task under the stage's throttle.
 pub const NARROW: Activity<Value, Value> = Activity::new("narrow");
 
-fn parse(text: &str) -> Result<Definition, String> {
+/// Reads a pipeline.
+pub fn parse(text: &str) -> Result<Definition, String> {
     selvedge::pipeline("sim.yaml", text).map(|(definition, _)| definition).map_err(|wrong| format!("{wrong:?}"))
 }
 
-/// The pipelines of the program.
-pub fn pipelines() -> Result<Vec<Definition>, String> {
+/// The pipelines of the bank and its neighbours.
+fn pipelines() -> Result<Vec<Definition>, String> {
     Ok(vec![
         parse(
             r#"
@@ -101,6 +105,7 @@ stages:
   - { name: rest, mode: sleep, for: 5s }
   - { name: paid, mode: wait_signal, signal: go, timeout: { total: 60s }, on_failure: continue }
   - { name: counted, call: { actor: tally, key: runs, handler: count }, input: "${input.number}" }
+  - { name: settled, call: settle, input: { run: "${run.id}", given: "${stages.paid.output}" }, retry: { max_attempts: 20, initial: 100ms, max: 1s } }
 output: { first: "${stages.first.output}" }
 "#,
         )?,
@@ -128,12 +133,12 @@ stages:
     ])
 }
 
-/// The program of one life of the engine.
-pub fn app(world: &World, owner: u64) -> Result<App, String> {
+/// The program of one life of the engine, with schedules or without.
+pub fn app(world: &World, owner: u64, scheduled: bool) -> Result<App, String> {
     let of = |_: &str| world.clone();
     let (mover, racer, fan, frail, napper, waiter, work, narrow) =
         (of("transfer"), of("racer"), of("fan"), of("frail"), of("napper"), of("waiter"), of("work"), of("narrow"));
-    let (reserve, release, judge) = (of("reserve"), of("release"), of("judge"));
+    let (reserve, release, judge, settle) = (of("reserve"), of("release"), of("judge"), of("settle"));
     let quick = Retry { max_attempts: 50, initial: span(100), max: span(1_000), ..Retry::exponential(50) };
     let options = ActorOptions { retry: quick.clone(), suspend_after: Duration::from_millis(200), ..ActorOptions::default() };
     let mut app = App::new()
@@ -191,8 +196,14 @@ pub fn app(world: &World, owner: u64) -> Result<App, String> {
             task(&judge, owner, &attempt, "judge", 300).await?;
             if fails == 1 { Err(Failure::terminal("judged", "it was told to fail")) } else { Ok(fails) }
         })
+        .activity(SETTLE, async move |attempt: Attempt, value: Value| {
+            settle.same_of(value["run"].as_str().unwrap_or("?"), "given", &value["given"].to_string());
+            task(&settle, owner, &attempt, "settle", 300).await?;
+            Ok(value)
+        })
         .activity(NARROW, async move |attempt: Attempt, value: Value| {
             let run = value["run"].as_str().unwrap_or("?").to_owned();
+            narrow.not_after_cancel(owner, "wide", &json!(run.parse::<u64>().unwrap_or(0)), false);
             let _inside = narrow.enter(owner, &format!("the stage `each` of {run}"), AT_ONCE);
             task(&narrow, owner, &attempt, "narrow", 2_000).await?;
             Ok(value["n"].clone())
@@ -200,7 +211,12 @@ pub fn app(world: &World, owner: u64) -> Result<App, String> {
     for kind in ["transfer", "account", "tally", "waiter", "napper", "racer", "fan", "frail"] {
         app = app.actor(kind, options.clone());
     }
-    for definition in pipelines()? {
+    app = calls::add(app, world, &options);
+    app = families::add(app, world, owner, &options);
+    app = lent::add(app, world, owner);
+    app = ticking::add(app, world, owner);
+    let ticking = if scheduled { ticking::pipelines()? } else { Vec::new() };
+    for definition in [pipelines()?, families::pipelines()?, lent::pipelines()?, ticking].into_iter().flatten() {
         app = app.pipeline(definition);
     }
     Ok(app)
@@ -210,7 +226,8 @@ fn span(ms: u64) -> selvedge::Span {
     selvedge::Span(Duration::from_millis(ms))
 }
 
-async fn task(world: &World, owner: u64, attempt: &Attempt, name: &str, longest_ms: u64) -> Outcome<()> {
+/// A task: it takes a while, and now and then it fails.
+pub async fn task(world: &World, owner: u64, attempt: &Attempt, name: &str, longest_ms: u64) -> Outcome<()> {
     world.attempt(owner, attempt, name);
     world.sleep(world.seed.below(longest_ms)).await;
     match world.seed.below(20) {

@@ -8,8 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use selvedge::{Attempt, Ctx};
+use serde_json::Value;
 
 use crate::seed::Seed;
+
+/// How long timers of a shard may be held back after a jump of the wall clock: what it made due is spread over a minute.
+const HELD_BACK_MS: u64 = 61_000;
 
 /// The outside world of one simulation; its clones are the same world.
 #[derive(Clone)]
@@ -35,6 +39,16 @@ struct Inner {
     notes: BTreeMap<(String, String), String>,
     live: BTreeMap<(u64, String), i64>,
     most: BTreeMap<String, i64>,
+    /// Starts under a rate since the wall clock last jumped.
+    starts: BTreeMap<String, Vec<u64>>,
+    /// Runs whose cancel was acknowledged, and whether every message has arrived since.
+    cancelled: BTreeMap<String, bool>,
+    /// When the wall clock last jumped, by the other one.
+    jumped: u64,
+    /// Runs under way of pipelines that have one at a time.
+    alone: BTreeMap<String, BTreeSet<String>>,
+    /// The latest that the wall clock has shown.
+    latest: u64,
     broken: BTreeSet<String>,
     trace: blake3::Hasher,
     lines: u64,
@@ -62,13 +76,30 @@ impl World {
 
     /// Moves both clocks and wakes who has slept long enough.
     pub fn advance(&self, ms: u64) {
-        self.wall.fetch_add(ms, Ordering::SeqCst);
+        let wall = self.wall.fetch_add(ms, Ordering::SeqCst) + ms;
         let now = self.monotonic.fetch_add(ms, Ordering::SeqCst) + ms;
         let mut inner = self.inner();
+        inner.latest = inner.latest.max(wall);
         let rest = inner.sleepers.split_off(&(now + 1, 0));
         let due = std::mem::replace(&mut inner.sleepers, rest);
         drop(inner);
         due.into_values().for_each(Waker::wake);
+    }
+
+    /// Moves the wall clock alone.
+    pub fn jump(&self, by_ms: i64) {
+        let wall = self.wall.load(Ordering::SeqCst).saturating_add_signed(by_ms);
+        self.wall.store(wall, Ordering::SeqCst);
+        let mut inner = self.inner();
+        inner.latest = inner.latest.max(wall);
+        inner.jumped = self.monotonic.load(Ordering::SeqCst).max(1);
+        inner.starts.clear();
+    }
+
+    /// The latest that the wall clock has shown.
+    #[must_use]
+    pub fn latest(&self) -> u64 {
+        self.inner().latest
     }
 
     /// Waits in virtual time.
@@ -129,6 +160,69 @@ impl World {
         }
         drop(inner);
         Inside { world: self.clone(), at: (owner, limit.to_owned()) }
+    }
+
+    /// Something under a rate starts: at most so many within so many milliseconds, over all lives.
+    pub fn start_within(&self, owner: u64, limit: &str, most: usize, within_ms: u64) {
+        let now = self.wall.load(Ordering::SeqCst);
+        let mut inner = self.inner();
+        if inner.owner != owner {
+            return;
+        }
+        let starts = inner.starts.entry(limit.to_owned()).or_default();
+        starts.push(now);
+        let recent = starts.iter().filter(|at| **at + within_ms > now).count();
+        if recent > most {
+            inner.broken.insert(format!("I6: {recent} starts within {within_ms} ms under {limit}, which allows {most}"));
+        }
+    }
+
+    /// Somebody was told that this run is cancelled.
+    pub fn cancelled(&self, run: String) {
+        self.inner().cancelled.insert(run, false);
+    }
+
+    /// The engine has come to rest: every message has arrived, unless a jump of the clock holds timers back.
+    pub fn rested(&self) {
+        let mut inner = self.inner();
+        if inner.jumped == 0 || inner.jumped + HELD_BACK_MS < self.monotonic.load(Ordering::SeqCst) {
+            inner.cancelled.values_mut().for_each(|arrived| *arrived = true);
+        }
+    }
+
+    /// A task of a run starts, or with `below` a task of a run below it: the run must not have been cancelled before, and
+    /// one below it must have learned that once every message has arrived.
+    pub fn not_after_cancel(&self, owner: u64, pipeline: &str, number: &Value, below: bool) {
+        let run = format!("{pipeline} {number}");
+        let mut inner = self.inner();
+        if inner.owner == owner && inner.cancelled.get(&run).is_some_and(|arrived| !below || *arrived) {
+            inner.broken.insert(format!("I2: a task of {run} (below it: {below}) started after its cancel was acknowledged"));
+        }
+    }
+
+    /// A run of a pipeline begins that has one under way at a time.
+    pub fn begin_alone(&self, pipeline: &str, run: &str) {
+        let mut inner = self.inner();
+        let under_way = inner.alone.entry(pipeline.to_owned()).or_default();
+        under_way.insert(run.to_owned());
+        // The first task of a run may start again, also after its last one: by an owner that is no more.
+        if under_way.len() > 1 {
+            let under_way = under_way.clone();
+            inner.broken.insert(format!("I10: runs of `{pipeline}` are under way at once: {under_way:?}"));
+        }
+    }
+
+    /// Such a run is about to end.
+    pub fn end_alone(&self, pipeline: &str, run: &str) {
+        if let Some(under_way) = self.inner().alone.get_mut(pipeline) {
+            under_way.remove(run);
+        }
+    }
+
+    /// What was noted under labels that begin so, by anybody.
+    #[must_use]
+    pub fn noted_under(&self, label: &str) -> Vec<String> {
+        self.inner().notes.iter().filter(|((_, of), _)| of.starts_with(label)).map(|(_, value)| value.clone()).collect()
     }
 
     /// What was noted under a label, by whom.

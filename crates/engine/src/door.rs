@@ -63,6 +63,18 @@ pub(crate) fn misused(permit: &Permit) -> VerbError {
     VerbError::new(Consequence::NotPermitted, "wrong_permit", format!("a permit for {:?} on {:?} does not allow this", permit.action(), permit.resource()))
 }
 
+/// Checks the reason of something that is done by hand.
+pub(crate) fn check_reason(reason: &str) -> Result<(), VerbError> {
+    let (bytes, bound) = (reason.len(), limit::REASON_BYTES);
+    if reason.trim().is_empty() {
+        return Err(VerbError::new(Consequence::FixInput, "no_reason", "the reason is empty: say why, it stays with what was done"));
+    }
+    if bytes > bound {
+        return Err(VerbError::new(Consequence::Limit, "limit: reason", format!("the reason has {bytes} bytes, the limit is {bound}: shorten it")));
+    }
+    Ok(())
+}
+
 pub(crate) fn check_part(what: &str, part: &str) -> Result<(), VerbError> {
     if part.is_empty() {
         return Err(VerbError::new(Consequence::FixInput, "empty", format!("{what} is empty: name it")));

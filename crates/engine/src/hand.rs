@@ -10,7 +10,7 @@ use selvedge_kernel::time::Millis;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::door::{check_body, check_part, expect_action, misused};
+use crate::door::{check_body, check_part, check_reason, expect_action, misused};
 use crate::edit::{Asked, EDIT, New};
 use crate::engine::Engine;
 use crate::in_flight::InFlight;
@@ -197,17 +197,6 @@ impl Engine {
         let by = permit.into_context().principal.id;
         self.ask(shard, |reply| Command::Fork { fork: Box::new(fork), by, reply }).await
     }
-}
-
-fn check_reason(reason: &str) -> Result<(), VerbError> {
-    let (bytes, bound) = (reason.len(), limit::REASON_BYTES);
-    if reason.trim().is_empty() {
-        return Err(VerbError::new(Consequence::FixInput, "no_reason", "the reason is empty: say why, it stays with what was done"));
-    }
-    if bytes > bound {
-        return Err(VerbError::new(Consequence::Limit, "limit: reason", format!("the reason has {bytes} bytes, the limit is {bound}: shorten it")));
-    }
-    Ok(())
 }
 
 fn raw(value: &Bytes) -> Result<Box<RawValue>, VerbError> {

@@ -42,6 +42,8 @@ pub const RESOLUTION_BYTES: usize = 32 * 1024;
 pub const FORK_ENTRIES: usize = 4_000;
 /// Payloads that a fork takes over, in bytes.
 pub const FORK_BYTES: usize = 32 * 1024 * 1024;
+/// Rows of a run that a fork of it takes over.
+pub const RUN_FORK_ROWS: usize = 20_000;
 /// Text of one error: what is longer is cut where it is kept.
 pub const ERROR_BYTES: usize = 16 * 1024;
 /// Chunks of output given to a reader at once.

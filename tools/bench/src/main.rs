@@ -1,7 +1,8 @@
 //! `selvedge-bench [DIR [LETTERS]]`: speed as ratios to the bare disk, in DIR/selvedge-bench. Rounds are interleaved, so that a machine
 //! that is busy for a while is busy for both sides of a ratio; each figure is the median of its rounds.
-//! LETTERS chooses: `b`, `ad`, `c`, `e`, `fg`; without it all are measured.
+//! LETTERS chooses: `b`, `ad`, `c`, `e`, `fg`, `h`; without it all are measured.
 
+mod across;
 mod budget;
 mod counted;
 mod figure;
@@ -35,7 +36,7 @@ fn main() -> ExitCode {
     let local = tokio::task::LocalSet::new();
     let done = match words.as_slice() {
         [word, data] if word == "opened" => local.block_on(&runtime, idle::opened(Path::new(data))),
-        _ => local.block_on(&runtime, measure(&dir, words.get(1).map_or("abcdefg", String::as_str))),
+        _ => local.block_on(&runtime, measure(&dir, words.get(1).map_or("abcdefgh", String::as_str))),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -67,6 +68,9 @@ async fn measure(dir: &Path, letters: &str) -> Result<(), Failed> {
     }
     if asked("fg") {
         figures.extend(idle::memory_and_opening(dir, IDLE_ACTORS, SUSPENDED).await?);
+    }
+    if asked("h") {
+        figures.extend(across::calls(dir).await?);
     }
     for figure in figures {
         println!("{figure}");

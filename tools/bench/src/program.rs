@@ -5,6 +5,8 @@ use selvedge_kernel::pipeline::parse::parse_pipeline;
 
 /// A durable call that does nothing.
 pub const NOTHING: Handler<(), ()> = Handler::new("idle", "nothing");
+/// Calls [`NOTHING`] of the actor with this key.
+pub const RELAY: Handler<String, ()> = Handler::new("relay", "call");
 /// Leaves one state entry behind.
 pub const SET: Handler<u64, ()> = Handler::new("idle", "set");
 /// So many steps, one after the other.
@@ -38,11 +40,15 @@ output: "${length(stages.all.output)}"
 pub fn app() -> Result<App, String> {
     let (scatter, _) = parse_pipeline("scatter", SCATTER).map_err(|wrong| format!("{wrong:?}"))?;
     let app = App::new().activity(SAME, async |_: Attempt, item: u64| Ok(item)).pipeline(scatter);
-    Ok(app.handler(NOTHING, nothing).handler(SET, set).handler(STEPS, steps).handler(LONG, long).handler(WAIT, wait))
+    Ok(app.handler(NOTHING, nothing).handler(RELAY, relay).handler(SET, set).handler(STEPS, steps).handler(LONG, long).handler(WAIT, wait))
 }
 
 async fn nothing(_: Ctx, (): ()) -> Outcome<()> {
     Ok(())
+}
+
+async fn relay(ctx: Ctx, to: String) -> Outcome<()> {
+    ctx.call(NOTHING.on(to), ()).await
 }
 
 async fn set(ctx: Ctx, value: u64) -> Outcome<()> {

@@ -34,8 +34,16 @@ impl Shard {
                 let result = self.accept_run(*new).await;
                 self.answer(reply, result);
             }
+            RunCommand::Fork { id, tenant, fork, context, reply } => {
+                let result = self.fork_run(id, &tenant, *fork, context).await;
+                self.answer(reply, result);
+            }
             RunCommand::Status { id, tenant, reply } => {
                 let result = self.run_status(id, &tenant).await;
+                self.answer(reply, result);
+            }
+            RunCommand::Shown { id, tenant, stage, reply } => {
+                let result = self.run_shown(id, &tenant, &stage).await;
                 self.answer(reply, result);
             }
             RunCommand::Holder { line, reply } => {
@@ -68,7 +76,7 @@ impl Shard {
     }
 
     /// Takes a run out of memory, or reads one that has ended. Who takes it keeps it again.
-    async fn take_run(&mut self, id: RunId, tenant: &str) -> Result<Active, VerbError> {
+    pub(super) async fn take_run(&mut self, id: RunId, tenant: &str) -> Result<Active, VerbError> {
         self.activate_run(id).await?;
         let active = match self.runs.active.remove(&id) {
             Some(active) => active,
@@ -269,7 +277,7 @@ fn nobody_waits(active: &Active, id: RunId, name: &str) -> Option<VerbError> {
     Some(VerbError::new(Consequence::NotFound, "unknown_signal", format!("no stage of {id} waits for the signal `{name}`: {hint}")))
 }
 
-fn refused(id: RunId, error: &RunRefused) -> VerbError {
+pub(super) fn refused(id: RunId, error: &RunRefused) -> VerbError {
     let (consequence, code) = match error {
         RunRefused::Ended { .. } | RunRefused::State(_) | RunRefused::Answered { .. } | RunRefused::Compensating { .. } | RunRefused::NotUndone { .. } => {
             (Consequence::Conflict, "wrong_state")

@@ -3,12 +3,14 @@
 
 pub(crate) mod accept;
 mod child;
+pub(crate) mod fork;
 mod given_up;
 mod line;
 mod lists;
 mod memory;
 mod perform;
 mod retention;
+mod shown;
 pub(crate) mod turn;
 mod verbs;
 mod verify;
@@ -31,6 +33,7 @@ use selvedge_kernel::record::shard::Called;
 use selvedge_kernel::time::Millis;
 use serde::{Deserialize, Serialize};
 
+pub use fork::{ForkedRun, RunFork};
 pub use selvedge_kernel::pipeline::run::{Again, Retry, RunStatus, StageStatus};
 pub use selvedge_kernel::record::run::Event as RunEvent;
 
@@ -97,11 +100,13 @@ pub(crate) struct NewRun {
 /// What a client asks of a run.
 pub(crate) enum RunCommand {
     Start { new: Box<NewRun>, reply: Reply<RunId> },
+    Fork { id: RunId, tenant: String, fork: Box<RunFork>, context: AuthorizationContext, reply: Reply<ForkedRun> },
     Status { id: RunId, tenant: String, reply: Reply<RunStatus> },
     Wait { id: RunId, tenant: String, reply: Reply<RunEnd> },
     Events { id: RunId, tenant: String, from: u64, wait: bool, reply: Reply<Vec<(u64, RunEvent)>> },
     Tell { id: RunId, tenant: String, input: RunInput, reply: Reply<()> },
     Signal { id: RunId, tenant: String, name: String, payload: Bytes, key: Option<String>, reply: Reply<()> },
+    Shown { id: RunId, tenant: String, stage: String, reply: Reply<Option<Bytes>> },
     Holder { line: LineId, reply: Reply<Option<RunId>> },
     Decide { id: RunId, stage: String, approve: bool, by: String, comment: Option<String>, context: AuthorizationContext, reply: Reply<()> },
 }

@@ -203,7 +203,7 @@ impl Shard {
     }
 
     /// Closes a commit of a run: its rows, its timer, and its lines in what the shard keeps.
-    async fn commit_run(&mut self, active: &mut Active, mut effects: Effects, more: bool, now: Millis) -> Result<(), VerbError> {
+    pub(super) async fn commit_run(&mut self, active: &mut Active, mut effects: Effects, more: bool, now: Millis) -> Result<(), VerbError> {
         let id = active.run.id();
         let large = effects.payloads.clone();
         for large in std::mem::take(&mut effects.payloads) {

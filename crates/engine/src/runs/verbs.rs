@@ -143,11 +143,11 @@ impl Engine {
         self.ask_run_holding(id, held, |reply| RunCommand::Signal { id, tenant, name, payload, key, reply }).await
     }
 
-    async fn ask_run_holding<T>(&self, id: RunId, held: Arc<InFlight>, command: impl FnOnce(Reply<T>) -> RunCommand) -> Result<T, VerbError> {
+    pub(super) async fn ask_run_holding<T>(&self, id: RunId, held: Arc<InFlight>, command: impl FnOnce(Reply<T>) -> RunCommand) -> Result<T, VerbError> {
         self.ask_holding(id.0.hash.shard(self.wiring.shards), held, |reply| Command::Run(command(reply))).await
     }
 
-    async fn ask_run<T>(&self, id: RunId, command: impl FnOnce(Reply<T>) -> RunCommand) -> Result<T, VerbError> {
+    pub(super) async fn ask_run<T>(&self, id: RunId, command: impl FnOnce(Reply<T>) -> RunCommand) -> Result<T, VerbError> {
         self.ask(id.0.hash.shard(self.wiring.shards), |reply| Command::Run(command(reply))).await
     }
 }

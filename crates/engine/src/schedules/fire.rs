@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use selvedge_kernel::auth::{Action, Resource, authorize};
 use selvedge_kernel::error::{Consequence, WorkError};
 use selvedge_kernel::id::RunId;
-use selvedge_kernel::pipeline::run::RunInput;
+use selvedge_kernel::limit::SCHEDULE_CATCH_UP;
+use selvedge_kernel::pipeline::run::{RunInput, RunStatus};
 use selvedge_kernel::record::schedule::{ScheduleRecord, actor, run_of};
-use selvedge_kernel::schedule::{OnOverlap, Overlap, UnderWay, due, on_overlap};
+use selvedge_kernel::schedule::{Due, OnOverlap, Overlap, Schedule, UnderWay, due, next, on_overlap};
 use selvedge_kernel::time::Millis;
 use tokio::sync::oneshot;
 
@@ -84,6 +85,13 @@ impl Job {
         mark.counts.missed = found.missed;
         let overlap = schedule.spec().overlap;
         let (mut under_way, mut waits) = (record.under_way, record.buffered.is_some());
+        let begun = if found.missed > 0 { self.begun(&schedule, &found).await? } else { Vec::new() };
+        if let Some(run) = begun.last() {
+            mark.started = Some(*run);
+            mark.counts.started = begun.len() as u64;
+            mark.counts.missed = found.missed.saturating_sub(begun.len() as u64);
+            under_way = Some(*run);
+        }
         for fire in found.fire {
             let open = match under_way {
                 Some(run) if overlap != Overlap::Allow => self.is_open(run).await?,
@@ -112,6 +120,22 @@ impl Job {
         Ok(mark)
     }
 
+    /// The runs of fires that are due and seem to be missed: a process before this one has started them, and ended before it
+    /// said so. Such a one has worked on the first fires after the last that was taken care of.
+    async fn begun(&self, schedule: &Schedule, found: &Due) -> Result<Vec<RunId>, VerbError> {
+        let mut begun = Vec::new();
+        for fire in next(schedule, self.record.last, SCHEDULE_CATCH_UP) {
+            if found.until.is_none_or(|until| fire > until) {
+                break;
+            }
+            let run = run_of(&self.record.tenant, &self.record.pipeline, fire);
+            if !found.fire.contains(&fire) && self.status(run).await?.is_some() {
+                begun.push(run);
+            }
+        }
+        Ok(begun)
+    }
+
     /// Waits for the end of the run under way, and starts what waits for it.
     async fn after_the_run_before(&self) -> Result<Mark, VerbError> {
         let mut mark = Mark { unbuffered: self.record.buffered, ..Mark::default() };
@@ -130,11 +154,16 @@ impl Job {
     }
 
     async fn is_open(&self, run: RunId) -> Result<bool, VerbError> {
+        Ok(self.status(run).await?.is_some_and(|status| !status.state.ended()))
+    }
+
+    /// How a run stands, if there is one.
+    async fn status(&self, run: RunId) -> Result<Option<RunStatus>, VerbError> {
         let tenant = self.record.tenant.clone();
         match ask_run(&self.wiring, run, |reply| RunCommand::Status { id: run, tenant, reply }).await {
-            Ok(status) => Ok(!status.state.ended()),
+            Ok(status) => Ok(Some(status)),
             Err(error) if error.code == "closed" => Err(error),
-            Err(_) => Ok(false),
+            Err(_) => Ok(None),
         }
     }
 

@@ -72,6 +72,9 @@ impl Shard {
         for mut op in gone {
             self.clear_alarm(op.alarm.take());
             self.drop_task(id, op.signature.number);
+            if let Request::Join { child } = op.request {
+                self.keep_child(activation, child).await?;
+            }
             let Some(row) = op.row.take() else { continue };
             let mut writes = Writes::default();
             let mut effects = Vec::new();
@@ -88,6 +91,18 @@ impl Shard {
         }
         let children: Vec<u32> = activation.core.state.borrow().children.keys().copied().collect();
         self.cancel_children(activation, children, "the parent was cancelled").await
+    }
+
+    /// A child whose answer was on its way into a join that a cancel has ended: its row is there still, and goes with the parent.
+    async fn keep_child(&mut self, activation: &mut Activation, child: u32) -> Result<(), VerbError> {
+        if activation.core.state.borrow().children.contains_key(&child) {
+            return Ok(());
+        }
+        if let Some(bytes) = self.get(key::begun(activation.id(), child)).await? {
+            let row: Begun = wire::decode("begun operation", &bytes)?;
+            activation.core.state.borrow_mut().children.insert(child, row);
+        }
+        Ok(())
     }
 
     /// Asks children to end that have not ended and were not asked before.

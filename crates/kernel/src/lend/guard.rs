@@ -31,6 +31,8 @@ pub struct PassReport {
     pub answered: u32,
     /// Passes that are back without an attempt that ended by itself.
     pub unused: u32,
+    /// Passes that it asked for before and needs no more.
+    pub unwanted: u32,
 }
 
 impl PassReport {
@@ -175,6 +177,7 @@ impl Guard {
             return false;
         }
         self.breaker = breaker.clone();
+        self.forget_wants(from, report.unwanted);
         if report.want > 0 {
             match self.queue.iter_mut().find(|waiting| waiting.0 == from) {
                 Some(waiting) => waiting.1 = waiting.1.saturating_add(report.want),
@@ -188,6 +191,18 @@ impl Guard {
             self.take_back(from, report, now);
         }
         true
+    }
+
+    /// Those that were given already are on their way, and come back unused.
+    fn forget_wants(&mut self, from: ShardId, unwanted: u32) {
+        if unwanted > 0
+            && let Some(place) = self.queue.iter().position(|waiting| waiting.0 == from)
+        {
+            self.queue[place].1 = self.queue[place].1.saturating_sub(unwanted);
+            if self.queue[place].1 == 0 {
+                self.queue.remove(place);
+            }
+        }
     }
 
     fn take_back(&mut self, from: ShardId, report: PassReport, now: Millis) {

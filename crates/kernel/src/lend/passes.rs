@@ -77,7 +77,7 @@ impl<T: Ord + Copy> Passes<T> {
         let news = word.since > at.report.period;
         at.word = Some(word);
         if news {
-            at.report = PassReport { want: at.report.want, period: word.since, ..PassReport::default() };
+            at.report = PassReport { want: at.report.want, unwanted: at.report.unwanted, period: word.since, ..PassReport::default() };
         }
         let some = at.waiting.len().min(permits as usize);
         let through: Vec<T> = at.waiting.drain(..some).collect();
@@ -130,15 +130,20 @@ impl<T: Ord + Copy> Passes<T> {
         let Some(at) = self.breakers.get_mut(&limit) else { return };
         at.tasks -= 1;
         let (period, ended) = match standing {
-            // The pass that was asked for it comes to whoever waits behind it, or goes back.
+            // A pass that is on its way comes to whoever waits behind it, or goes back.
             Standing::Waits => {
                 at.waiting.retain(|other| *other != task);
-                (None, Ended::GivenUp)
+                match at.report.want {
+                    0 => at.report.unwanted += 1,
+                    _ => at.report.want -= 1,
+                }
+                self.reports.insert(limit);
+                return;
             }
-            Standing::MayStart(period) => (Some(period), Ended::GivenUp),
-            Standing::Runs(period) => (Some(period), ended),
+            Standing::MayStart(period) => (period, Ended::GivenUp),
+            Standing::Runs(period) => (period, ended),
         };
-        if period == Some(at.report.period) {
+        if period == at.report.period {
             match ended {
                 Ended::Failed => at.report.failed += 1,
                 Ended::Answered => at.report.answered += 1,

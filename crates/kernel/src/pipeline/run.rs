@@ -22,6 +22,7 @@ mod control;
 mod dispatch;
 mod effects;
 mod end;
+mod fork;
 mod gather;
 mod line;
 mod memory;
@@ -45,6 +46,7 @@ pub use effects::{
     Again, Answer, ApprovalChange, Ask, Command, Decider, Dispatch, Effects, LargePayload, Retry, Room, RowRequest, RunDamaged, RunInput, RunRefused, Supply,
     TimerChange, Work,
 };
+pub use fork::Taken;
 pub use status::{Decision, RunStatus, StageStatus};
 pub use verify::{ChainDamage, ChainVerifier};
 

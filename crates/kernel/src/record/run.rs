@@ -63,6 +63,12 @@ pub fn task_key(run: RunId, stage: u16, item: u32) -> Key {
     key.into()
 }
 
+/// The stage in a key of [`task_key`] or [`items_key`].
+#[must_use]
+pub fn stage_of_key(key: &[u8]) -> Option<u16> {
+    key.get(21..)?.first_chunk::<2>().map(|first| u16::from_be_bytes(*first))
+}
+
 /// The item in a key of [`task_key`].
 #[must_use]
 pub fn item_of_task_key(key: &[u8]) -> Option<u32> {

@@ -77,7 +77,7 @@ pub enum Noun {
     /// Questions to people
     #[command(subcommand)]
     Approvals(Approvals),
-    /// Everything that has been open for long, oldest first, and what it waits for
+    /// Everything that has waited for long, the longest wait first, and what it waits for
     Stuck {
         /// For how long, as in 90s, 15m or 2h
         #[arg(long, value_name = "SPAN", default_value = "1h")]
@@ -280,6 +280,8 @@ pub enum Runs {
         #[arg(long)]
         failed_only: bool,
     },
+    /// Start a new run that takes over the stages of an ended one that ended well
+    Fork(RunFork),
     /// Say yes to an approval
     Approve(Decision),
     /// Say no to an approval
@@ -508,6 +510,22 @@ pub struct Resolve {
     pub reason: String,
 }
 
+/// `runs fork`
+#[derive(Args, Debug)]
+pub struct RunFork {
+    #[command(flatten)]
+    pub run: RunId,
+    /// Do this stage anew, and every stage that depends on it [default: what did not end well]
+    #[arg(long, value_name = "STAGE")]
+    pub from: Option<String>,
+    /// The input of the new run: JSON, or @FILE [default: that of the old one]
+    #[arg(long, value_name = "JSON|@FILE")]
+    pub input: Option<String>,
+    /// Why; it stays in the journal of the new run
+    #[arg(long)]
+    pub reason: String,
+}
+
 /// `invocations fork`
 #[derive(Args, Debug)]
 pub struct Fork {
@@ -537,6 +555,14 @@ fn operation(text: &str) -> Result<Operation, String> {
 pub enum Approvals {
     /// Those that are open, then those that were answered: who, when, with which remark
     List(Keep),
+    /// One, with what it shows to whom it asks
+    Show {
+        #[command(flatten)]
+        run: RunId,
+        /// The stage that asks, where more than one does
+        #[arg(long)]
+        stage: Option<String>,
+    },
     /// Say yes to the approval of a run
     Approve(Decision),
     /// Say no to the approval of a run

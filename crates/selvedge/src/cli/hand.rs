@@ -9,11 +9,20 @@ use crate::control::{EditState, Gives, Request};
 
 use super::access::{Access, ask_once, ask_whoever, fresh_key};
 use super::actors::text;
-use super::args::{Common, Edited, Fork, Output, Resolve, RetryVerb};
+use super::args::{Common, Edited, Fork, Output, Resolve, RetryVerb, RunFork};
 use super::exit::{Code, Stop};
 use super::{happened, print, said};
 
 const NOT_HELD: &str = "nobody holds the data directory: it goes on when somebody does";
+
+/// Tells a person who looks at open work that nobody does it.
+pub fn note_unheld(open: bool, held: bool) {
+    if open && !held {
+        print::note(
+            "nobody holds the data directory, so nothing in it goes on: start the process that works on it again, or `selvedge runs follow RUN` to go on with its runs",
+        );
+    }
+}
 
 /// `invocations journal ID`: all of it, a page at a time.
 pub async fn journal(common: &Common, app: App, id: String) -> Result<Code, Stop> {
@@ -151,12 +160,33 @@ pub async fn fork(common: &Common, app: App, asked: Fork) -> Result<Code, Stop> 
     Ok(Code::Done)
 }
 
+/// `runs fork`
+pub async fn fork_run(common: &Common, app: App, asked: RunFork) -> Result<Code, Stop> {
+    let id = asked.run.id;
+    let input = asked.input.map(|input| said::json("--input", &input)).transpose()?.map(|said| said.text);
+    let request = Request::ForkRun { id: id.clone(), from: asked.from, input, reason: asked.reason, key: fresh_key()? };
+    let (forked, held) = ask_whoever(common, app, Tasks::Leave, request).await?;
+    print::result(common.output, &forked, || text(&forked["id"]))?;
+    let taken: Vec<String> = forked["taken"].as_array().into_iter().flatten().map(text).collect();
+    print::note(&match taken.as_slice() {
+        [] => format!("it takes nothing over from {id}"),
+        stages => format!("it takes over from {id}: {}", stages.join(", ")),
+    });
+    if !held {
+        print::note(NOT_HELD);
+    }
+    Ok(Code::Done)
+}
+
 /// `invocations retry`, of one or of all that a filter keeps.
 pub async fn retry(common: &Common, app: App, asked: RetryVerb) -> Result<Code, Stop> {
     let Some(filter) = asked.filter else {
         let Some(id) = asked.id else { return Err(Stop::usage("name an invocation, or those that a filter keeps: --where 'type:order'")) };
-        ask_once(common, app, Tasks::Leave, Request::RetryInvocation { id }).await?;
+        let (_, held) = ask_whoever(common, app, Tasks::Leave, Request::RetryInvocation { id }).await?;
         super::actors::done(common, "it is looked at again")?;
+        if !held {
+            print::note(NOT_HELD);
+        }
         return Ok(Code::Done);
     };
     let found = ask_once(common, app, Tasks::Leave, Request::RetryWhere { filter, dry_run: !asked.yes }).await?;

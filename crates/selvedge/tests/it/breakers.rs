@@ -345,6 +345,46 @@ async fn case_16_a_target_that_says_no_is_well() {
     assert_eq!(shop.tries(), 20);
 }
 
+#[tokio::test]
+async fn case_16_runs_of_many_shards_all_end_whatever_is_killed_while_the_shop_comes_and_goes() {
+    let shop = Shop::new(Answer::Yes);
+    let stage = charge("{ failures: 3, window: 10s, open_for: 2s, probes: 2 }", &format!("{PATIENT}, throttle: {{ concurrency: 3 }}"));
+    let mut engine = shop.engine(&stage).await;
+    let (mut runs, mut shards) = (Vec::new(), BTreeSet::new());
+    while shards.len() < 10 {
+        let run = start(&engine, 8).await;
+        shards.insert(run.0.hash.shard(64));
+        runs.push(run);
+    }
+    let mut dice = 16u64;
+    let mut opened = 0;
+    for step in 0..60 {
+        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let answer = if dice >> 62 == 0 { Answer::Yes } else { Answer::Away };
+        shop.answers(move |n| if step < 40 && n % 3 == 0 { answer } else { Answer::Away });
+        engine.advance(Duration::from_millis(dice >> 54)).await;
+        tokio::time::sleep(Duration::from_micros(dice >> 51 & 0xfff)).await;
+        if dice >> 60 & 3 == 0 {
+            engine.kill_and_reopen().await.unwrap();
+        }
+        opened += u64::from(breaker(&engine, runs[step % runs.len()]).await.is_some_and(|said| said.0 != BreakerState::Closed));
+    }
+    assert!(opened > 5, "it was open {opened} times");
+    shop.answers(|_| Answer::Yes);
+    for run in &runs {
+        for _ in 0..200 {
+            if engine.local().run(*run).status().await.unwrap().state.ended() {
+                break;
+            }
+            pass(&engine, 1).await;
+        }
+        assert_eq!(ended(&engine, *run).await, RunState::Completed);
+    }
+    pass(&engine, 11).await;
+    assert_eq!(kit::rows(&engine, Kind::Breaker), 0);
+    assert!(engine.verify().await.is_empty());
+}
+
 const SELL: Handler<u64, u64> = Handler::new("stock", "sell");
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use selvedge::{App, Ctx, Failure, Handler, InvocationId, Outcome, Settings, test};
+use selvedge::{App, Ctx, Failure, Handler, InvocationId, Outcome, Settings, Signal, test};
 use selvedge_kernel::record::kind::Kind;
 
 use crate::kit::{self, Notes};
@@ -279,5 +279,35 @@ async fn a_cancel_wakes_what_waits_for_its_next_attempt_and_ends_it() {
     engine.local().cancel(id).await.unwrap();
     engine.settle().await;
     assert!(["Cancelled", "Failed", "Accepted", "Running"].contains(&kit::status(&engine, id).await.as_str()));
+    kit::sound(&engine).await;
+}
+
+/// Joins a child that waits for a signal, and is content whatever comes of it.
+const RAISE: Handler<(), String> = Handler::new("parent", "raise");
+const GROW: Handler<(), u64> = Handler::new("grown", "grow");
+const NOW: Signal<u64> = Signal::new("now");
+
+/// Found by the simulation (seed 131): the answer was taken from its row in memory, and the row stayed for ever.
+#[tokio::test]
+async fn a_cancel_that_overtakes_the_answer_of_a_joined_child_leaves_no_row_of_it() {
+    let app = App::new()
+        .handler(RAISE, async |ctx: Ctx, (): ()| {
+            let given = ctx.spawn(GROW.on(ctx.key().to_owned()), ()).join().await;
+            Ok(given.map_or_else(|failure| failure.code().to_owned(), |value| value.to_string()))
+        })
+        .handler(GROW, async |ctx: Ctx, (): ()| ctx.signal(NOW).await);
+    let engine = test::Engine::with(app, Settings { workers: 1, ..Settings::default() }).await.unwrap();
+    let client = engine.local();
+    let mut said = Vec::new();
+    for round in 0..40u64 {
+        // One worker, so that both come in the same turn; now and then it is too late for the cancel.
+        let parent = client.send(RAISE.on(format!("p{round}")), ()).await.unwrap();
+        engine.settle().await;
+        let (_, signalled) = tokio::join!(client.cancel(parent), client.send_signal(GROW.on(format!("p{round}")), NOW, round));
+        signalled.unwrap();
+        engine.settle().await;
+        said.push(client.result::<String>(parent).await.unwrap());
+        assert_eq!(kit::rows(&engine, Kind::Begun), 0, "round {round}: {said:?}");
+    }
     kit::sound(&engine).await;
 }

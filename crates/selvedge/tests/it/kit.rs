@@ -17,6 +17,10 @@ impl Notes {
     pub fn add(&self, line: impl Into<String>) {
         self.0.lock().unwrap().push(line.into());
     }
+    /// Those since the last time.
+    pub fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
     pub fn all(&self) -> Vec<String> {
         self.0.lock().unwrap().clone()
     }

@@ -144,6 +144,24 @@ async fn fire_that_was_started_and_not_marked_before_a_kill_starts_no_second_run
 }
 
 #[tokio::test]
+async fn run_that_was_started_and_not_marked_before_a_kill_is_under_way_for_the_fire_after_the_downtime() {
+    for (overlap, open, cancelled, wanted) in [("skip", 1, 0, [1, 1, 0, 0]), ("cancel_other", 1, 1, [2, 0, 0, 0]), ("allow", 2, 0, [2, 0, 0, 0])] {
+        let mut engine = engine(waiting(&format!(", overlap: {overlap}, misfire: once"))).await;
+        // What a process leaves that is killed after the run was accepted and before the record says so; the next one comes
+        // when another fire has been missed.
+        let there = engine.local().start("waiting", json!({})).idempotency_key(format!("schedule\n{}", START + 600_000)).await.unwrap().id();
+        engine.kill_and_move_on(Duration::from_secs(25 * 60)).await.unwrap();
+        engine.settle().await;
+        let found = runs(&engine).await;
+        assert!(found.iter().any(|run| run.0 == there), "{overlap}: {found:?}");
+        assert_eq!(found.iter().filter(|run| !run.1.ended()).count(), open, "{overlap}: {found:?}");
+        assert_eq!(found.iter().filter(|run| run.1 == RunState::Cancelled).count(), cancelled, "{overlap}: {found:?}");
+        assert_eq!(counts(&engine, "waiting").await, wanted, "{overlap}");
+        kit::sound(&engine).await;
+    }
+}
+
+#[tokio::test]
 async fn fires_are_kept_through_kills_at_any_moment() {
     let mut engine = engine(noting(", overlap: allow, misfire: all")).await;
     for round in 0..30u64 {

@@ -149,6 +149,23 @@ fn whoever_waits_or_has_a_pass_hears_of_each_change_sixteen_shards_at_a_time() {
     assert!(guard.grant(Millis(6)).is_empty(), "once each");
 }
 
+#[test]
+fn who_waits_no_more_takes_no_probe_from_those_who_do() {
+    let mut guard = Guard::new(LIFE, policy(), Millis(0));
+    wants(&mut guard, 3, 0);
+    ends(&mut guard, 3, 0, 0);
+    wants(&mut guard, 1_000, 1);
+    let of_other = PassReport { want: 1, ..PassReport::default() };
+    guard.report(ShardId(9), LIFE, &policy(), of_other, Millis(2));
+    let mut shard: Passes<u32> = Passes::default();
+    (0..1_000).for_each(|task| shard.ask(task, breaker_id(), policy()));
+    assert_eq!(shard.take_reports()[0].2.want, 1_000);
+    (0..1_000).for_each(|task| shard.done(task, Ended::GivenUp));
+    guard.report(SHARD, LIFE, &policy(), shard.take_reports()[0].2, Millis(3));
+    assert!(shard.is_empty());
+    assert_eq!(guard.grant(Millis(30_001)).get(&ShardId(9)), Some(&1), "a thousand that were cancelled are not tried first");
+}
+
 fn breaker_id() -> ActorId {
     ActorId { tenant: "default".to_owned(), kind: crate::lend::KIND.to_owned(), key: "breaker of activity fetch".to_owned() }
 }

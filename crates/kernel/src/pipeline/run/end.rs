@@ -99,11 +99,13 @@ impl Run {
             let memory = &mut self.stages[stage];
             memory.running += 1;
             memory.due.remove(&item);
-            memory.asked.remove(&item);
-            memory.passed.remove(&item);
-            memory.admitted.remove(&item);
+            let asked = memory.asked.remove(&item).is_some() | memory.passed.remove(&item) | memory.admitted.remove(&item);
             if let Some(again) = again {
                 memory.retries.remove(&(again, item));
+            }
+            if asked {
+                // Also what is about to be asked for, by a command before this one.
+                out.effects.commands.push(Command::GiveBack { stage: stage as u16, item: Some(item) });
             }
         }
         self.task_ended((stage, item, attempt), result, now, out);

@@ -20,13 +20,7 @@ impl Run {
             return Err(RunRefused::NotUndone { failed });
         }
         let stages = &self.compiled.definition.stages;
-        let named = match &retry.from {
-            None => None,
-            Some(name) => match stages.iter().position(|stage| stage.name == *name) {
-                Some(stage) => Some(stage),
-                None => return Err(RunRefused::NoStage { name: name.clone(), known: stages.iter().map(|stage| stage.name.clone()).collect() }),
-            },
-        };
+        let named = retry.from.as_deref().map(|name| self.named(name)).transpose()?;
         // What goes on with its finished tasks, although it has ended well.
         let goes_on: BTreeSet<usize> = match (named, retry.tasks) {
             (Some(stage), Again::Failed) => BTreeSet::from([stage]),
@@ -67,8 +61,15 @@ impl Run {
         Ok(())
     }
 
+    /// The place of a stage that somebody names.
+    pub(super) fn named(&self, name: &str) -> Result<usize, RunRefused> {
+        let stages = &self.compiled.definition.stages;
+        let known = || stages.iter().map(|stage| stage.name.clone()).collect();
+        stages.iter().position(|stage| stage.name == name).ok_or_else(|| RunRefused::NoStage { name: name.to_owned(), known: known() })
+    }
+
     /// Every stage that depends on one of these, however far away; not these themselves.
-    fn downstream(&self, seeds: BTreeSet<usize>) -> BTreeSet<usize> {
+    pub(super) fn downstream(&self, seeds: BTreeSet<usize>) -> BTreeSet<usize> {
         let mut found = BTreeSet::new();
         loop {
             let next = (0..self.compiled.definition.stages.len()).find(|stage| {

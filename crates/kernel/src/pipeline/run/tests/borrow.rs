@@ -61,6 +61,17 @@ fn a_pause_gives_back_what_was_not_started_and_going_on_asks_again() {
     assert_eq!(world.running.len(), 2);
 }
 
+/// Found by the simulation (seed 3209): each such permit was held for ever, and those behind it waited as long.
+#[test]
+fn a_task_whose_call_is_answered_while_it_asks_for_a_permit_gives_it_back() {
+    let mut world = links();
+    let asks = asked(&world);
+    world.tell(RunInput::Answered { stage: 0, item: 1, attempt: 1, result: Ok("1".into()) }).unwrap();
+    assert_eq!(world.borrows.last(), Some(&Command::GiveBack { stage: 0, item: Some(1) }), "it was about to ask");
+    world.tell(RunInput::Admitted { stage: 0, item: 1, number: asks[1].1 }).unwrap();
+    assert!(world.running.is_empty(), "a permit that comes all the same starts nothing");
+}
+
 #[test]
 fn a_key_that_is_null_fails_the_task_and_says_which_throttle() {
     let mut each = scatter("each", "input.list");
