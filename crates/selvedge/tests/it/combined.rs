@@ -546,9 +546,9 @@ output: "${stages.one.failures[0].error.code}"
     sound(&engine).await;
 }
 
-/// Runs to undo whose end is decided by a time or by their own output, killed after each commit of their end.
+/// Runs to undo whose end is decided by a time or by their own output, killed while it is written.
 #[tokio::test]
-async fn a_run_that_ends_by_its_time_or_by_its_output_undoes_what_it_did_through_a_kill_after_any_commit() {
+async fn a_run_that_ends_by_its_time_or_by_its_output_undoes_what_it_did_through_kills() {
     let by_time = r#"
 selvedge: 1
 name: p

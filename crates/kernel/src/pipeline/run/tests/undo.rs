@@ -7,7 +7,7 @@ use super::world::{World, echo, graph, json_bytes, passing, permanent, pipeline,
 use crate::id::ActorId;
 use crate::machine::{RunEvent, RunState, StageState};
 use crate::pipeline::definition::{Call, Compensate, Definition, Mode, OnFailure, SleepTime, Stage};
-use crate::pipeline::run::{Again, Dispatch, Retry as RunRetry, RunInput, RunRefused, Work};
+use crate::pipeline::run::{Again, Dispatch, Retry as RunRetry, Room, RunInput, RunRefused, Work};
 use crate::policy::{Retry, Throttle};
 use crate::record::run::TaskEnd;
 use std::time::Duration;
@@ -331,5 +331,36 @@ fn what_was_undone_before_a_retry_is_not_undone_again_for_a_task_that_did_not_fi
         assert_eq!(world.finish(&mut echo), RunState::Failed);
         assert_eq!(inputs(&world), finished.iter().rev().map(|item| json!(item)).collect::<Vec<_>>());
         world.tell(RunInput::RetryFailed).unwrap();
+    }
+}
+
+/// A run that waits is looked at again when its timer fires: one that has something to undo has none.
+#[test]
+fn a_run_that_is_to_undo_what_it_did_does_not_wait_from_the_commit_on_that_decides_it() {
+    for by_output in [false, true] {
+        let charge = undone_by(stage("charge", Mode::Single), json!({ "charge": "${output.got}" }));
+        let mut definition = pipeline(vec![charge, stage("nap", Mode::Sleep(SleepTime::For(seconds(60))))]);
+        if by_output {
+            definition.output = json!("no ${stages.charge.output.nothing}");
+        } else {
+            definition.timeout = Some(seconds(60));
+        }
+        let mut world = World::new(definition, json!({}));
+        world.settle();
+        let charged = world.running[0].clone();
+        world.end(&charged, echo(&charged));
+        world.settle();
+        assert_eq!(world.state(), RunState::Waiting);
+        world.now = world.now.after(Duration::from_secs(60));
+        while world.run.header().error.is_none() {
+            let effects = world.run.advance(world.now, Room::WHOLE);
+            let more = effects.more;
+            world.commit(effects);
+            assert!(more || world.run.header().error.is_none(), "nothing else gives it a turn");
+        }
+        assert_eq!((world.state(), world.timer), (RunState::Running, None));
+        world.kill();
+        assert_eq!(world.finish(&mut echo), RunState::Failed);
+        assert_eq!(inputs(&world).len(), 1);
     }
 }
