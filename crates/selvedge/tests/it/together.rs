@@ -427,7 +427,7 @@ async fn a_journal_that_is_four_fifths_full_is_reported_once_whatever_replays_it
     let limits = selvedge_kernel::limit::Limits { journal_entries: 100, ..selvedge_kernel::limit::Limits::default() };
     let mut engine = test::Engine::with(app, selvedge::Settings { limits, replay_always: true, ..selvedge::Settings::default() }).await.unwrap();
     let few = engine.local().send(GO.on("few"), 77).await.unwrap();
-    let many = engine.local().send(GO.on("many"), 78).await.unwrap();
+    let many = engine.local().send(GO.on("many"), 90).await.unwrap();
     engine.settle().await;
     engine.kill_and_reopen().await.unwrap();
     engine.advance(MINUTE).await;
