@@ -3,9 +3,9 @@
 use selvedge_kernel::auth::AuthorizationContext;
 use selvedge_kernel::error::WorkError;
 use selvedge_kernel::id::{ActorId, InvocationId};
-use selvedge_kernel::record::invocation::{Restarts, Status};
+use selvedge_kernel::record::invocation::{Blocked, Restarts, Status};
 use selvedge_kernel::time::Millis;
-use selvedge_kernel::waiting::Waiting;
+use selvedge_kernel::waiting::{Waiting, closed};
 use serde::Serialize;
 
 /// The answer to `why`.
@@ -27,6 +27,10 @@ pub struct Why {
     pub last_error: Option<WorkError>,
     /// What it waits for; empty once it has ended.
     pub waiting: Vec<Waiting>,
+    /// Since when: the time at which the newest of what it waits for began. Attempts that failed begin nothing.
+    pub since: Millis,
+    /// Why it is blocked, if it is.
+    pub blocked: Option<Blocked>,
     /// How often its handler was polled for longer than 100 ms since it came into memory.
     pub slow_polls: u32,
     /// Who asked for it, and through whom.
@@ -60,14 +64,14 @@ impl Why {
         }
         if self.status.ended() {
             let error = self.last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
-            return format!("{who} has ended: {}{error}.", word(self.status));
+            return closed(format!("{who} has ended: {}{error}", word(self.status)));
         }
         let waits: Vec<String> = self.waiting.iter().map(Waiting::sentence).collect();
         let slow = match self.slow_polls {
             0 => String::new(),
             count => format!(" Its handler has held its thread for longer than 100 ms {count} times: move that work into `blocking`."),
         };
-        format!("{who} waits {}.{slow}", waits.join("; and "))
+        format!("{}{slow}", closed(format!("{who} waits {}", waits.join("; and "))))
     }
 }
 

@@ -140,6 +140,18 @@ impl Waiting {
     }
 }
 
+/// A sentence with its full stop, if it has no end of its own: an error at its end may bring one along.
+///
+/// ```
+/// use selvedge_kernel::waiting::closed;
+/// assert_eq!(closed("it has ended: failed".to_owned()), "it has ended: failed.");
+/// assert_eq!(closed("it has ended: is it installed?".to_owned()), "it has ended: is it installed?");
+/// ```
+#[must_use]
+pub fn closed(sentence: String) -> String {
+    if sentence.ends_with(['.', '?', '!']) { sentence } else { format!("{sentence}.") }
+}
+
 fn of_breaker(target: &str, state: BreakerState, since: Option<Millis>, until: Option<Millis>) -> String {
     let since = since.map_or_else(String::new, |since| format!(" since {since}"));
     match (state, until) {

@@ -4,6 +4,7 @@
 //! `{"error": {"consequence", "code", "message"}}`. Who closes its half of the connection does not
 //! wait any more. Only the user who owns the socket is answered.
 
+mod approvals;
 mod backup;
 mod export;
 mod hand;
@@ -14,6 +15,7 @@ mod pipelines;
 mod runs;
 mod schedules;
 mod server;
+mod stuck;
 mod why;
 
 use std::io;
@@ -143,7 +145,7 @@ pub enum Request {
         #[serde(default)]
         filter: String,
     },
-    /// Runs and invocations that have been open for long, the oldest first.
+    /// Open runs and invocations that have waited for long, those that wait longest first.
     Stuck {
         /// For how long, in milliseconds.
         longer_than_ms: u64,
@@ -192,6 +194,13 @@ pub enum Request {
         /// What to keep, as `where` says it; empty: all.
         #[serde(default)]
         filter: String,
+    },
+    /// One approval, with what it shows to whom it asks.
+    Approval {
+        /// `run_…`
+        id: String,
+        /// The stage that asks; none: the only one that does or did.
+        stage: Option<String>,
     },
     /// Runs, the newest first.
     Runs {

@@ -93,13 +93,14 @@ struct ErrorFields {
 /// What a line means. Total: whatever is no word of the protocol is a log line.
 #[must_use]
 pub fn read(line: &[u8]) -> Line {
-    let line = line.trim_ascii();
+    // What stands before a line of a log, as in a traceback, says something.
+    let whole = line.trim_ascii_end();
+    let line = whole.trim_ascii_start();
     if line.is_empty() {
         return Line::Blank;
     }
-    let Some(fields) = fields(line) else {
-        return Line::Log(shorten(&String::from_utf8_lossy(line), MESSAGE_BYTES));
-    };
+    let log = || Line::Log(shorten(&String::from_utf8_lossy(whole), MESSAGE_BYTES));
+    let Some(fields) = fields(line) else { return log() };
     match fields {
         Fields { hello: Some(version), activities, concurrency, .. } => {
             if version.get().parse() == Ok(VERSION) {
@@ -111,7 +112,7 @@ pub fn read(line: &[u8]) -> Line {
         Fields { id: Some(id), error: Some(error), .. } => Line::Answer { id, outcome: Err(failure(error)) },
         Fields { id: Some(id), result: Some(result), .. } => Line::Answer { id, outcome: Ok(Bytes::copy_from_slice(result.get().as_bytes())) },
         Fields { id: Some(id), heartbeat: Some(progress), .. } => Line::Heartbeat { id, progress: Bytes::copy_from_slice(progress.get().as_bytes()) },
-        _ => Line::Log(shorten(&String::from_utf8_lossy(line), MESSAGE_BYTES)),
+        _ => log(),
     }
 }
 
@@ -219,6 +220,12 @@ mod tests {
             let Line::Answer { id: 1, outcome: Err(error) } = read(line) else { panic!("no answer") };
             assert_eq!((error.error.code.as_str(), error.error.message.as_str(), error.retryable), (code, message, true));
         }
+    }
+
+    #[test]
+    fn a_log_line_keeps_what_stands_before_it() {
+        assert_eq!(read(b"    result = 1 / 0 \r"), Line::Log("    result = 1 / 0".to_owned()));
+        assert!(matches!(read(b"  {\"id\":7,\"result\":1} "), Line::Answer { id: 7, .. }));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::shard::VerbError;
 const ROWS: usize = 8;
 
 /// A walk over the rows of some kinds, by hash and key.
-pub(super) struct Walk {
+pub(crate) struct Walk {
     store: Arc<dyn Store>,
     shard: ShardId,
     /// In the order of their numbers.
@@ -27,7 +27,7 @@ pub(super) struct Walk {
 
 impl Engine {
     /// All rows of these kinds, in the order of their numbers, of one shard.
-    pub(super) fn walk(&self, shard: ShardId, kinds: &[Kind]) -> Walk {
+    pub(crate) fn walk(&self, shard: ShardId, kinds: &[Kind]) -> Walk {
         let mut kinds: Vec<u8> = kinds.iter().map(|kind| *kind as u8).collect();
         kinds.sort_unstable();
         let shards = u32::from(self.wiring.shards);
@@ -40,7 +40,7 @@ impl Engine {
 
 impl Walk {
     /// The next row; none at the end.
-    pub(super) async fn next(&mut self) -> Result<Option<(Key, Bytes)>, VerbError> {
+    pub(crate) async fn next(&mut self) -> Result<Option<(Key, Bytes)>, VerbError> {
         loop {
             if let Some(row) = self.read.pop_front() {
                 return Ok(Some(row));

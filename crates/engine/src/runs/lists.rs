@@ -42,6 +42,10 @@ impl Shard {
                 let result = self.run_status(id, &tenant).await;
                 self.answer(reply, result);
             }
+            RunCommand::Shown { id, tenant, stage, reply } => {
+                let result = self.run_shown(id, &tenant, &stage).await;
+                self.answer(reply, result);
+            }
             RunCommand::Holder { line, reply } => {
                 let result = self.holder_of(&line).await;
                 self.answer(reply, result);
@@ -72,7 +76,7 @@ impl Shard {
     }
 
     /// Takes a run out of memory, or reads one that has ended. Who takes it keeps it again.
-    async fn take_run(&mut self, id: RunId, tenant: &str) -> Result<Active, VerbError> {
+    pub(super) async fn take_run(&mut self, id: RunId, tenant: &str) -> Result<Active, VerbError> {
         self.activate_run(id).await?;
         let active = match self.runs.active.remove(&id) {
             Some(active) => active,

@@ -10,6 +10,7 @@ mod lists;
 mod memory;
 mod perform;
 mod retention;
+mod shown;
 pub(crate) mod turn;
 mod verbs;
 mod verify;
@@ -103,6 +104,7 @@ pub(crate) enum RunCommand {
     Events { id: RunId, tenant: String, from: u64, wait: bool, reply: Reply<Vec<(u64, RunEvent)>> },
     Tell { id: RunId, tenant: String, input: RunInput, reply: Reply<()> },
     Signal { id: RunId, tenant: String, name: String, payload: Bytes, key: Option<String>, reply: Reply<()> },
+    Shown { id: RunId, tenant: String, stage: String, reply: Reply<Option<Bytes>> },
     Holder { line: LineId, reply: Reply<Option<RunId>> },
     Decide { id: RunId, stage: String, approve: bool, by: String, comment: Option<String>, context: AuthorizationContext, reply: Reply<()> },
 }

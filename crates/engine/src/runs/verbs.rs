@@ -147,7 +147,7 @@ impl Engine {
         self.ask_holding(id.0.hash.shard(self.wiring.shards), held, |reply| Command::Run(command(reply))).await
     }
 
-    async fn ask_run<T>(&self, id: RunId, command: impl FnOnce(Reply<T>) -> RunCommand) -> Result<T, VerbError> {
+    pub(super) async fn ask_run<T>(&self, id: RunId, command: impl FnOnce(Reply<T>) -> RunCommand) -> Result<T, VerbError> {
         self.ask(id.0.hash.shard(self.wiring.shards), |reply| Command::Run(command(reply))).await
     }
 }

@@ -89,7 +89,6 @@ pub(crate) enum Command {
     State { actor: ActorId, reply: Reply<Vec<(String, Bytes)>> },
     Verify { quick: bool, kept: Option<crate::verify::Head>, reply: Reply<crate::verify::ShardReport> },
     Head { reply: Reply<crate::verify::Head> },
-    DeadLetters { tenant: String, filter: selvedge_kernel::filter::Filter, reply: Reply<Vec<selvedge_kernel::record::actor::DeadLetter>> },
     DeadLetter { id: InvocationId, tenant: String, reply: Reply<selvedge_kernel::record::actor::DeadLetter> },
     Redrive { id: InvocationId, tenant: String, input: Option<Bytes>, reply: Reply<Redriven> },
     Census { reply: Reply<crate::why::Census> },

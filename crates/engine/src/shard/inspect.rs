@@ -3,11 +3,9 @@
 use bytes::Bytes;
 
 use selvedge_kernel::error::{Consequence, WorkError};
-use selvedge_kernel::filter::{Filter, matches};
 use selvedge_kernel::id::InvocationId;
 use selvedge_kernel::journal::{Entry, OpKind, Payload, SealKey};
 use selvedge_kernel::limit;
-use selvedge_kernel::record::actor::DeadLetter;
 use selvedge_kernel::record::invocation::{Begun, Invocation, OutputChunk, Restarts, Status};
 use selvedge_kernel::record::kind::Kind;
 use selvedge_kernel::record::message::Outcome;
@@ -20,7 +18,6 @@ use selvedge_kernel::wire;
 use super::verify::Walk;
 use super::{Answer, Command, Progress, Reply, Shard, VerbError};
 use crate::core::{Request, StepState};
-use crate::listing::row;
 use crate::verify::Head;
 use crate::why::{Census, Forks, Why};
 
@@ -87,10 +84,6 @@ impl Shard {
             Command::Head { reply } => {
                 let head = Head { shard: self.id.0, lines: self.head.ledger_lines, head: format!("{:?}", self.head.ledger) };
                 self.answer(reply, Ok(head));
-            }
-            Command::DeadLetters { tenant, filter, reply } => {
-                let result = self.dead_letters(&tenant, &filter).await;
-                self.answer(reply, result);
             }
             Command::DeadLetter { id, tenant, reply } => {
                 let result = self.dead_letter(id, &tenant).await;
@@ -307,6 +300,8 @@ impl Shard {
                 accepted_at: delayed.at,
                 last_error: None,
                 waiting: vec![Waiting::Timer { until: delayed.timer.0 }],
+                since: delayed.at,
+                blocked: None,
                 slow_polls: 0,
                 caller: message.context,
                 version: crate::registry::FIRST_VERSION,
@@ -318,6 +313,9 @@ impl Shard {
         let waiting = if record.status.ended() { Vec::new() } else { self.waiting(id, &record).await? };
         let admission = self.wiring.settings.pressure.admission();
         let waiting = waiting.into_iter().map(|waiting| waiting.under(admission)).collect();
+        let begun = self.begun_rows(id).await?.into_iter().map(|row| row.since);
+        let running = self.tasks.iter().filter(|((owner, _), _)| *owner == id).map(|(_, task)| task.since);
+        let since = begun.chain(running).max().unwrap_or(record.accepted_at);
         let last_error = record.end.as_ref().and_then(|end| end.error.clone()).or_else(|| record.last_error.clone());
         Ok(Why {
             id,
@@ -328,6 +326,8 @@ impl Shard {
             accepted_at: record.accepted_at,
             last_error,
             waiting,
+            since,
+            blocked: record.blocked.clone(),
             slow_polls: self.active.get(&id).map_or(0, |activation| activation.slow_polls),
             caller: record.message.context.clone(),
             version: record.version,
@@ -442,31 +442,6 @@ impl Shard {
             }
         }
         Ok(chunks)
-    }
-
-    async fn dead_letters(&mut self, tenant: &str, filter: &Filter) -> Result<Vec<DeadLetter>, VerbError> {
-        let now = self.now();
-        let mut letters = Vec::new();
-        for prefix in self.prefixes(Kind::DeadLetter) {
-            for (_, value) in self.scan(selvedge_kernel::ports::under(&prefix), limit::PAGE).await? {
-                let letter: DeadLetter = wire::decode("dead letter", &value)?;
-                if letter.message.target.tenant == tenant && matches(filter, &row::dead_letter(&letter, now)) {
-                    letters.push(letter);
-                }
-                if letters.len() >= limit::PAGE {
-                    return Ok(letters);
-                }
-            }
-        }
-        Ok(letters)
-    }
-
-    /// The prefixes of a kind for all identities of this shard.
-    fn prefixes(&self, kind: Kind) -> impl Iterator<Item = selvedge_kernel::id::Key> + use<> {
-        let per_shard = 0x1_0000 / u32::from(self.wiring.shards);
-        let first = u32::from(self.id.0) * 0x1_0000 / u32::from(self.wiring.shards);
-        (first..(first + per_shard).min(0xffff))
-            .map(move |hash| selvedge_kernel::id::Key::copy_from_slice(&[(hash >> 8) as u8, (hash & 0xff) as u8, kind as u8]))
     }
 
     /// The entries of a journal, folded or not.

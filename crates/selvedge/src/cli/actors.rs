@@ -73,11 +73,12 @@ pub async fn invocations(common: &Common, app: App, verb: Invocations) -> Result
     let (request, what) = match verb {
         Invocations::List { all, keep } => return stuck::invocations(common, app, all, keep).await,
         Invocations::Show(InvocationId { id }) => {
-            let shown = ask_once(common, app, Tasks::Leave, Request::Invocation { id }).await?;
+            let (shown, held) = ask_whoever(common, app, Tasks::Leave, Request::Invocation { id }).await?;
             print::result(common.output, &shown, || {
                 let result = shown.get("result").map(|result| format!("\nresult: {}", print::pretty(result))).unwrap_or_default();
                 format!("{}{}{result}", text(&shown["sentence"]), hand::forks(&shown))
             })?;
+            hand::note_unheld(shown["waiting"].as_array().is_some_and(|waiting| !waiting.is_empty()), held);
             return Ok(Code::Done);
         }
         Invocations::Cancel { invocation, reason } => (Request::CancelInvocation { id: invocation.id, reason }, "it was asked to end"),
@@ -87,18 +88,22 @@ pub async fn invocations(common: &Common, app: App, verb: Invocations) -> Result
         Invocations::Resolve(asked) => return hand::resolve(common, app, asked).await,
         Invocations::Fork(asked) => return hand::fork(common, app, asked).await,
     };
-    ask_once(common, app, Tasks::Leave, request).await?;
+    let (_, held) = ask_whoever(common, app, Tasks::Leave, request).await?;
     done(common, what)?;
+    if !held {
+        print::note("nobody holds the data directory: what waits for this goes on when somebody does");
+    }
     Ok(Code::Done)
 }
 
 /// `why ID`
 pub async fn why(common: &Common, app: App, id: String) -> Result<Code, Stop> {
-    let why = ask_once(common, app, Tasks::Leave, Request::Why { id }).await?;
+    let (why, held) = ask_whoever(common, app, Tasks::Leave, Request::Why { id }).await?;
     print::result(common.output, &why, || {
         let then = why["then"].as_array().into_iter().flatten().map(|below| format!("\n  {}", text(&below["sentence"])));
         [text(&why["sentence"])].into_iter().chain(then).collect()
     })?;
+    hand::note_unheld(why["waiting"].as_array().is_some_and(|waiting| !waiting.is_empty()), held);
     Ok(Code::Done)
 }
 

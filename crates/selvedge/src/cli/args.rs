@@ -77,7 +77,7 @@ pub enum Noun {
     /// Questions to people
     #[command(subcommand)]
     Approvals(Approvals),
-    /// Everything that has been open for long, oldest first, and what it waits for
+    /// Everything that has waited for long, the longest wait first, and what it waits for
     Stuck {
         /// For how long, as in 90s, 15m or 2h
         #[arg(long, value_name = "SPAN", default_value = "1h")]
@@ -555,6 +555,14 @@ fn operation(text: &str) -> Result<Operation, String> {
 pub enum Approvals {
     /// Those that are open, then those that were answered: who, when, with which remark
     List(Keep),
+    /// One, with what it shows to whom it asks
+    Show {
+        #[command(flatten)]
+        run: RunId,
+        /// The stage that asks, where more than one does
+        #[arg(long)]
+        stage: Option<String>,
+    },
     /// Say yes to the approval of a run
     Approve(Decision),
     /// Say no to the approval of a run

@@ -1,5 +1,6 @@
 //! How the command line ends.
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use selvedge_kernel::auth::Denied;
@@ -104,10 +105,23 @@ impl From<EngineError> for Stop {
     fn from(error: EngineError) -> Stop {
         match error {
             EngineError::Store(error @ OpenError::Held { .. }) => Stop::new(Code::Unreachable, error.to_string()),
+            EngineError::Store(error @ OpenError::Io { .. }) => unwritable(&error),
             EngineError::Store(error) => Stop::new(Code::Configuration, with_sources(&error)),
             EngineError::Programs { .. } | EngineError::Folder { .. } => Stop::new(Code::Configuration, with_sources(&error)),
             EngineError::Engine(error) => error.into(),
         }
+    }
+}
+
+/// What the operating system refuses: also a look takes the lock and clears the torn end of the log, which is a write.
+fn unwritable(error: &OpenError) -> Stop {
+    let OpenError::Io { source, .. } = error else { return Stop::new(Code::Configuration, with_sources(error)) };
+    let hint = "every verb writes a little into the data directory: run it as the user whom the directory belongs to, or look at a copy, \
+                `cp -r DIR COPY` and then the same with `--data COPY`: `verify` finds in it what it would find here";
+    match source.kind() {
+        ErrorKind::PermissionDenied => Stop::new(Code::NotPermitted, format!("{}\n  hint: {hint}", with_sources(error))),
+        ErrorKind::ReadOnlyFilesystem => Stop::new(Code::Configuration, format!("{}\n  hint: {hint}", with_sources(error))),
+        _ => Stop::new(Code::Configuration, with_sources(error)),
     }
 }
 
@@ -120,4 +134,18 @@ fn with_sources(error: &dyn std::error::Error) -> String {
         source = inner.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_may_not_be_written_is_not_permitted_and_says_how_to_look_at_it() {
+        let stop = |kind: ErrorKind| Stop::from(EngineError::Store(OpenError::Io { doing: "cannot open", path: "/d/lock".into(), source: kind.into() }));
+        let (denied, medium, full) = (stop(ErrorKind::PermissionDenied), stop(ErrorKind::ReadOnlyFilesystem), stop(ErrorKind::StorageFull));
+        assert_eq!((denied.code, medium.code, full.code), (Code::NotPermitted, Code::Configuration, Code::Configuration));
+        assert!(denied.message.starts_with("cannot open /d/lock") && denied.message.contains("`cp -r DIR COPY`"), "{}", denied.message);
+        assert!(medium.message.contains("--data COPY") && !full.message.contains("--data COPY"), "{}", full.message);
+    }
 }

@@ -15,6 +15,15 @@ use super::{happened, print, said};
 
 const NOT_HELD: &str = "nobody holds the data directory: it goes on when somebody does";
 
+/// Tells a person who looks at open work that nobody does it.
+pub fn note_unheld(open: bool, held: bool) {
+    if open && !held {
+        print::note(
+            "nobody holds the data directory, so nothing in it goes on: start the process that works on it again, or `selvedge runs follow RUN` to go on with its runs",
+        );
+    }
+}
+
 /// `invocations journal ID`: all of it, a page at a time.
 pub async fn journal(common: &Common, app: App, id: String) -> Result<Code, Stop> {
     let mut access = Access::open(common, app, Tasks::Leave).await?;
@@ -173,8 +182,11 @@ pub async fn fork_run(common: &Common, app: App, asked: RunFork) -> Result<Code,
 pub async fn retry(common: &Common, app: App, asked: RetryVerb) -> Result<Code, Stop> {
     let Some(filter) = asked.filter else {
         let Some(id) = asked.id else { return Err(Stop::usage("name an invocation, or those that a filter keeps: --where 'type:order'")) };
-        ask_once(common, app, Tasks::Leave, Request::RetryInvocation { id }).await?;
+        let (_, held) = ask_whoever(common, app, Tasks::Leave, Request::RetryInvocation { id }).await?;
         super::actors::done(common, "it is looked at again")?;
+        if !held {
+            print::note(NOT_HELD);
+        }
         return Ok(Code::Done);
     };
     let found = ask_once(common, app, Tasks::Leave, Request::RetryWhere { filter, dry_run: !asked.yes }).await?;

@@ -84,6 +84,7 @@ async fn perform(cli: Cli, app: App) -> Result<Code, Stop> {
         Noun::Schedules(verb) => schedules::schedules(&common, app, verb).await,
         Noun::Why { id } => actors::why(&common, app, id).await,
         Noun::Approvals(Approvals::List(keep)) => runs::approvals(&common, app, keep).await,
+        Noun::Approvals(Approvals::Show { run, stage }) => runs::approval(&common, app, run.id, stage).await,
         Noun::Approvals(Approvals::Approve(decision)) => runs::runs(&common, app, Runs::Approve(decision)).await,
         Noun::Approvals(Approvals::Reject(decision)) => runs::runs(&common, app, Runs::Reject(decision)).await,
         Noun::Stuck { longer_than, keep } => stuck::stuck(&common, app, longer_than.0, keep).await,

@@ -134,7 +134,7 @@ fn of_stage(stage: &StageStatus) -> Option<String> {
     let tasks = if stage.total > 1 { format!(" ({} tasks)", stage.total) } else { String::new() };
     match stage.state {
         StageState::Pending | StageState::Ready => None,
-        StageState::Running if stage.done > 0 => Some(format!("  {} goes on at {} of {}", stage.name, stage.done, stage.total)),
+        StageState::Running if stage.done > 0 => Some(format!("  {} runs, {} of {} done", stage.name, stage.done, stage.total)),
         StageState::Running => Some(format!("  {} begins", stage.name)),
         StageState::Completed => Some(format!("✓ {}{tasks}", stage.name)),
         StageState::Skipped => Some(format!("- {} is not needed", stage.name)),

@@ -25,10 +25,15 @@ use super::exit::{Code, Stop};
 use super::explain::pointer;
 use super::progress::{Lines, Progress};
 use super::slots::{Slot, Slots};
-use super::{happened, print, said, settings};
+use super::{happened, print, said, settings, usage};
 
 /// Performs it.
 pub async fn run(common: &Common, app: App, run: Run) -> Result<Code, Stop> {
+    if !run.pipeline.exists()
+        && let Some(meant) = usage::swapped(&["run".to_owned(), run.pipeline.display().to_string()])
+    {
+        return Err(Stop::usage(meant));
+    }
     let declared = manifest_of(common, Some(&run.pipeline));
     let (mut config, app, pipeline) = prepared(common, app, declared.as_deref(), &run.pipeline)?;
     let said = said::json("--input", run.input.as_deref().unwrap_or("{}"))?;

@@ -3,7 +3,7 @@
 use selvedge_engine::wiring::Tasks;
 use selvedge_kernel::machine::RunState;
 use selvedge_kernel::record::run::Event;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::control::{Decision as Answer, Request, Steer};
@@ -17,6 +17,11 @@ use super::{hand, happened, print, said};
 
 /// Performs one of them.
 pub async fn runs(common: &Common, app: App, verb: Runs) -> Result<Code, Stop> {
+    let id = match &verb {
+        Runs::Cancel { run, .. } | Runs::Retry { run, .. } | Runs::Signal { run, .. } | Runs::Pause(run) | Runs::Resume(run) => run.id.clone(),
+        Runs::Approve(decision) | Runs::Reject(decision) => decision.run.id.clone(),
+        Runs::List(_) | Runs::Show(_) | Runs::Follow(_) | Runs::Journal(_) | Runs::Fork(_) => String::new(),
+    };
     let (request, what) = match verb {
         Runs::List(keep) => return all(common, app, keep).await,
         Runs::Show(RunId { id }) => return show(common, app, id).await,
@@ -51,10 +56,15 @@ pub async fn runs(common: &Common, app: App, verb: Runs) -> Result<Code, Stop> {
             )
         }
     };
-    let (_, held) = ask_whoever(common, app, Tasks::Leave, request).await?;
+    let (_, held) = ask_whoever(common, app.clone(), Tasks::Leave, request).await?;
     done(common, &what)?;
     if !held {
-        print::note("nobody holds the data directory: the command that started the run goes on with it");
+        let run = ask_once(common, app, Tasks::Leave, Request::Run { id: id.clone() }).await?;
+        match run["ended_at"].is_null() {
+            true => print::note("nobody holds the data directory: the command that started the run goes on with it"),
+            // Said again, that command would start another run.
+            false => print::note(&text(&run["sentence"])),
+        }
     }
     Ok(Code::Done)
 }
@@ -93,7 +103,7 @@ async fn all(common: &Common, app: App, keep: Keep) -> Result<Code, Stop> {
 }
 
 async fn show(common: &Common, app: App, id: String) -> Result<Code, Stop> {
-    let run = ask_once(common, app, Tasks::Leave, Request::Run { id }).await?;
+    let (run, held) = ask_whoever(common, app, Tasks::Leave, Request::Run { id }).await?;
     print::result(common.output, &run, || {
         let rows: Vec<Vec<String>> = list(&run["stages"]).map(stage).collect();
         let mut parts = vec![text(&run["sentence"]), print::table(&["STAGE", "STATUS", "DONE", "OF", "FAILED", "RUNNING", "RETRYING", "LAST ERROR"], &rows)];
@@ -105,6 +115,7 @@ async fn show(common: &Common, app: App, id: String) -> Result<Code, Stop> {
         let output = run.get("output").map(|output| format!("\noutput: {}", print::pretty(output))).unwrap_or_default();
         format!("{}{output}", parts.join("\n\n"))
     })?;
+    hand::note_unheld(run["ended_at"].is_null(), held);
     Ok(Code::Done)
 }
 
@@ -157,6 +168,29 @@ pub async fn approvals(common: &Common, app: App, keep: Keep) -> Result<Code, St
         let rows: Vec<Vec<String>> = list(&approvals).map(row).collect();
         if rows.is_empty() { nothing("there is no approval", &keep) } else { print::table(&["RUN", "STAGE", "STATUS", "WHO", "WHEN", "COMMENT"], &rows) }
     })?;
+    Ok(Code::Done)
+}
+
+/// `approvals show RUN`
+pub async fn approval(common: &Common, app: App, id: String, stage: Option<String>) -> Result<Code, Stop> {
+    let shown = ask_once(common, app, Tasks::Leave, Request::Approval { id, stage }).await?;
+    print::result(common.output, &shown, || {
+        let of = |name: &str| text(&shown[name]);
+        let where_it_is = match (shown["by"].as_str(), shown["assignees"].is_array()) {
+            (Some(_), _) => decision(&json!({ "name": shown["stage"], "decision": shown })),
+            (None, true) => {
+                let who = list(&shown["assignees"]).map(text).collect::<Vec<_>>().join(", ");
+                format!("{} asks {who} since {} until {}", of("stage"), of("asked_at"), of("expires"))
+            }
+            (None, false) => format!("{} asks nobody any more", of("stage")),
+        };
+        let show = if shown["show"].is_null() { "it shows nothing".to_owned() } else { print::pretty(&shown["show"]) };
+        format!("{} ({}): {where_it_is}\n{show}", of("run"), of("pipeline"))
+    })?;
+    if shown["status"] == "open" {
+        let (run, stage) = (text(&shown["run"]), text(&shown["stage"]));
+        print::note(&format!("`selvedge approvals approve {run} --stage {stage}` or `selvedge approvals reject {run} --stage {stage}` answers it"));
+    }
     Ok(Code::Done)
 }
 

@@ -20,8 +20,9 @@ pub fn json(flag: &str, said: &str) -> Result<Said, Stop> {
         Ok(value) => Ok(Said { value, text: text.trim().to_owned() }),
         Err(error) => {
             let shown: String = text.chars().take(60).collect();
+            let before = if flag.starts_with('-') { format!("{flag} ") } else { String::new() };
             Err(Stop::usage(format!(
-                "{flag} is not JSON ({error}): {shown}\n  hint: quote it for the shell, as in {flag} '{{\"name\": \"value\"}}', or write {flag} @FILE"
+                "{flag} is not JSON ({error}): {shown}\n  hint: quote it for the shell, as in {before}'{{\"name\": \"value\"}}' or {before}'\"text\"', or write {before}@FILE"
             )))
         }
     }

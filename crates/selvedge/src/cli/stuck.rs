@@ -8,21 +8,22 @@ use serde_json::Value;
 use crate::app::App;
 use crate::control::Request;
 
-use super::access::ask_once;
+use super::access::{ask_once, ask_whoever};
 use super::actors::text;
 use super::args::{Common, Keep};
 use super::exit::{Code, Stop};
-use super::{happened, print};
+use super::{hand, happened, print};
 
-/// Everything that has been open for longer than a span.
+/// Everything that has waited for longer than a span.
 pub async fn stuck(common: &Common, app: App, longer_than: Duration, keep: Keep) -> Result<Code, Stop> {
     let longer_than_ms = u64::try_from(longer_than.as_millis()).unwrap_or(u64::MAX);
-    let found = ask_once(common, app, Tasks::Leave, Request::Stuck { longer_than_ms, filter: keep.filter.clone() }).await?;
+    let (found, held) = ask_whoever(common, app, Tasks::Leave, Request::Stuck { longer_than_ms, filter: keep.filter.clone() }).await?;
     print::result(common.output, &found, || {
         let line = |one: &Value| format!("{}  {}", happened::age(&one["since_ms"]), text(&one["sentence"]));
         let lines: Vec<String> = found.as_array().into_iter().flatten().map(line).collect();
-        if lines.is_empty() { nothing(&format!("nothing has been open for longer than {}", happened::span(longer_than)), &keep) } else { lines.join("\n") }
+        if lines.is_empty() { nothing(&format!("nothing has waited for longer than {}", happened::span(longer_than)), &keep) } else { lines.join("\n") }
     })?;
+    hand::note_unheld(found.as_array().is_some_and(|found| !found.is_empty()), held);
     Ok(Code::Done)
 }
 

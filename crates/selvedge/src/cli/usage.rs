@@ -15,26 +15,49 @@ pub fn end(error: &clap::Error) -> Code {
             let _ = error.print();
             Code::Done
         }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = error.print();
+            Code::Usage
+        }
         _ => {
             let words: Vec<String> = std::env::args().skip(1).take(3).collect();
             let hint = swapped(&words).or_else(|| match (error.kind(), error.get(ContextKind::InvalidSubcommand)) {
-                (ErrorKind::InvalidSubcommand, Some(ContextValue::String(word))) => meant(word),
+                (ErrorKind::InvalidSubcommand, Some(ContextValue::String(word))) => no_verb(word).or_else(|| meant(word)),
                 _ => None,
             });
-            match hint {
-                Some(hint) => print::complain(&hint),
-                None => drop(error.print()),
-            }
+            let text = hint.unwrap_or_else(|| error.to_string());
+            print::complain(text.strip_prefix("error: ").unwrap_or(&text).trim_end());
             Code::Usage
         }
     }
 }
 
 /// `run show` where `runs show` was meant.
-fn swapped(words: &[String]) -> Option<String> {
+pub fn swapped(words: &[String]) -> Option<String> {
     let [first, verb, ..] = words else { return None };
     let known = Cli::command().find_subcommand("runs")?.get_subcommands().any(|known| known.get_name() == verb.as_str());
     (first == "run" && known).then(|| format!("`run` runs a pipeline's file: did you mean `selvedge runs {verb}`?"))
+}
+
+/// A verb that the noun before it does not have.
+fn no_verb(word: &str) -> Option<String> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let before = words.iter().take_while(|said| *said != word);
+    let mut found = Cli::command();
+    let mut noun = Vec::new();
+    for said in before {
+        if let Some(below) = found.find_subcommand(said).cloned() {
+            noun.push(said.as_str());
+            found = below;
+        }
+    }
+    let verbs: Vec<&str> = found.get_subcommands().map(clap::Command::get_name).collect();
+    if noun.is_empty() || verbs.is_empty() {
+        return None;
+    }
+    let noun = noun.join(" ");
+    let near = nearest(word, verbs.iter().copied()).map(|verb| format!("did you mean `selvedge {noun} {verb}`? ")).unwrap_or_default();
+    Some(format!("`{noun}` has no verb `{word}`: {near}It has {}", verbs.join(", ")))
 }
 
 /// A verb where a noun was meant: the nouns that have it.

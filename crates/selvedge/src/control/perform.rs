@@ -2,17 +2,20 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use selvedge_engine::engine::{Ask, Engine};
 use selvedge_engine::listing::Listed;
 use selvedge_engine::verify::Extent;
+use selvedge_engine::why::Why;
 use selvedge_engine::{Answer, Progress, SignalTarget};
 use selvedge_kernel::auth::{Action, Permit, Resource, authorize, local};
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::id::{ActorId, ApprovalId, IdError, InvocationId, RunId};
+use selvedge_kernel::record::invocation::Blocked;
 use selvedge_kernel::record::message::Outcome;
+use selvedge_kernel::time::Millis;
 use selvedge_store::EmbeddedStore;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -90,6 +93,7 @@ pub async fn perform(desk: &Desk, request: Request) -> Result<Value, Problem> {
         Request::Stuck { longer_than_ms, filter } => asker.stuck(Duration::from_millis(longer_than_ms), &filter).await,
         Request::Health => asker.health().await,
         Request::Approvals { filter } => Runs(asker).approvals(&filter).await,
+        Request::Approval { id, stage } => Runs(asker).approval(&id, stage).await,
         Request::Runs { filter } => Runs(asker).list(&filter).await,
         Request::Actors { filter } => asker.actors(&filter).await,
         Request::Run { id } => Runs(asker).show(&id).await,
@@ -152,7 +156,7 @@ impl Asker<'_> {
         let result = self.engine.result(self.work(Action::Read, id)?, parsed, false).await?;
         let mut shown = json!({
             "id": id, "actor": why.actor.to_string(), "handler": why.handler, "status": why.status, "attempt": why.attempt,
-            "accepted_at": why.accepted_at.to_string(), "last_error": why.last_error, "waiting": why.waiting, "sentence": why.sentence(),
+            "accepted_at": why.accepted_at.to_string(), "last_error": why.last_error, "waiting": why.waiting, "sentence": in_words(&why),
         });
         if let Some(from) = why.forks.from {
             shown["forked_from"] = from.to_string().into();
@@ -170,8 +174,21 @@ impl Asker<'_> {
 
     pub(super) async fn place(&self, id: &str) -> Result<Place, Problem> {
         let why = self.engine.why(self.work(Action::Read, id)?, invocation_id(id)?).await?;
-        Ok(Place { sentence: why.sentence(), status: value(&why.status)?, last_error: value(&why.last_error)?, waiting: why.waiting })
+        Ok(Place { sentence: in_words(&why), status: value(&why.status)?, last_error: value(&why.last_error)?, waiting: why.waiting })
     }
+}
+
+/// The sentence of an invocation; of one that lacks code with the binary that lacks it: it may be another one than was deployed.
+pub(super) fn in_words(why: &Why) -> String {
+    let sentence = why.sentence();
+    if !why.blocked.as_ref().is_some_and(Blocked::lacks_code) {
+        return sentence;
+    }
+    let version = env!("CARGO_PKG_VERSION");
+    let binary = std::env::current_exe().map_or_else(|_| "not known".to_owned(), |file| file.display().to_string());
+    let built = std::fs::metadata(&binary).and_then(|of| of.modified()).ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    let built = built.map(|at| format!(", written {}", Millis(0).after(at))).unwrap_or_default();
+    format!("{sentence} This binary is {binary} (selvedge {version}{built}).")
 }
 
 pub(super) fn answer(answer: Answer) -> Result<Value, Problem> {

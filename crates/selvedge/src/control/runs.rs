@@ -10,7 +10,7 @@ use selvedge_kernel::machine::{RunState, StageState};
 use selvedge_kernel::pipeline::run::{Decision as Answered, RunStatus};
 use selvedge_kernel::record::run::{Event, Happening};
 use selvedge_kernel::time::Millis;
-use selvedge_kernel::waiting::Waiting;
+use selvedge_kernel::waiting::{Waiting, closed};
 use serde_json::{Value, json};
 
 use super::perform::{Asker, of_bytes, text_of, value};
@@ -238,7 +238,7 @@ fn renamed(value: &mut Value) {
     }
 }
 
-fn decided(decision: &Answered) -> Result<Value, Problem> {
+pub(super) fn decided(decision: &Answered) -> Result<Value, Problem> {
     let mut shown = value(decision)?;
     shown["at"] = decision.at.map(|at| at.to_string()).into();
     Ok(shown)
@@ -253,7 +253,7 @@ fn with(mut line: Value, more: &Value) -> Value {
 
 fn ended_because(status: &RunStatus, reason: Option<&str>) -> String {
     match (status.state, reason) {
-        (RunState::Cancelled, Some(reason)) => format!("{} ({}) has ended: {reason}.", status.id, status.pipeline),
+        (RunState::Cancelled, Some(reason)) => closed(format!("{} ({}) has ended: {reason}", status.id, status.pipeline)),
         _ => sentence(status),
     }
 }
@@ -263,12 +263,12 @@ pub(crate) fn sentence(status: &RunStatus) -> String {
     let who = format!("{} ({})", status.id, status.pipeline);
     if status.state.ended() {
         let error = status.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
-        return format!("{who} has ended: {}{error}.", status.state);
+        return closed(format!("{who} has ended: {}{error}", status.state));
     }
     let waits: Vec<String> = status.waiting.iter().map(Waiting::sentence).collect();
-    format!("{who} waits {}.", waits.join("; and "))
+    closed(format!("{who} waits {}", waits.join("; and ")))
 }
 
-fn run_id(id: &str) -> Result<RunId, Problem> {
+pub(super) fn run_id(id: &str) -> Result<RunId, Problem> {
     id.parse().map_err(|error: IdError| super::perform::no_id(id, "a run", &error))
 }

@@ -579,7 +579,7 @@ fn what_is_open_for_longer_is_listed_oldest_first_with_its_sentence() {
     let ids = |words: &[&str]| folder.json(words).as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
     assert_eq!(ids(&["stuck", "--longer-than", "1ms"]), [first.clone(), second.clone()]);
     assert_eq!(ids(&["invocations", "list"]), [second.clone(), first.clone()]);
-    assert_eq!(folder.selvedge(&["stuck"]).out.trim(), "nothing has been open for longer than 60 min");
+    assert_eq!(folder.selvedge(&["stuck"]).out.trim(), "nothing has waited for longer than 60 min");
     assert!(folder.selvedge(&["stuck", "--longer-than", "1ms"]).out.contains(&format!("{first} (")));
     assert_eq!(folder.selvedge(&["invocations", "kill", &first, "--reason", "a test"]).code, 0);
     assert_eq!(ids(&["invocations", "list"]), std::slice::from_ref(&second));
@@ -678,8 +678,10 @@ fn a_folder_that_init_has_made_runs_is_tested_and_is_never_overwritten() {
     let said = folder.selvedge(&["init", "mine"]);
     assert!(said.code == 0 && said.out.contains("cd mine && selvedge run pipeline.yaml"), "{said:?}");
     let inside = |command: &str, words: &[&str]| {
-        let done =
-            std::process::Command::new(command).args(words).current_dir(folder.join("mine")).env("SELVEDGE", env!("CARGO_BIN_EXE_selvedge")).output().unwrap();
+        // The README has whoever follows it set `SELVEDGE` to a checkout.
+        let mut command = std::process::Command::new(command);
+        let command = command.args(words).current_dir(folder.join("mine")).env("SELVEDGE", folder.path());
+        let done = command.env("SELVEDGE_BINARY", env!("CARGO_BIN_EXE_selvedge")).output().unwrap();
         (done.status.code(), String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr))
     };
     let (code, out) = inside(env!("CARGO_BIN_EXE_selvedge"), &["pipelines", "check"]);

@@ -52,6 +52,7 @@ mod rig;
 mod run_forks;
 mod runbook;
 mod runs;
+mod said;
 mod schedules;
 mod schemas;
 mod shared_limits;

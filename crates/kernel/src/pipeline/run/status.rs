@@ -40,6 +40,9 @@ pub struct RunStatus {
     pub waiting: Vec<Waiting>,
     /// Why it failed.
     pub error: Option<WorkError>,
+    /// Commits so far: the number of its next event.
+    #[serde(skip)]
+    pub commits: u64,
     /// Where the output of a completed run is.
     #[serde(skip)]
     pub output: Option<Stored>,
@@ -125,6 +128,7 @@ impl Run {
             stages: stages.collect(),
             waiting: self.waiting(),
             error: header.error.clone(),
+            commits: header.commits,
             output: header.output.clone(),
         }
     }

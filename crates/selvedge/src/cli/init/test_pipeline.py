@@ -3,7 +3,7 @@ import json, os, subprocess, tempfile, unittest
 
 import measure
 
-SELVEDGE = os.environ.get("SELVEDGE", "selvedge")
+SELVEDGE = os.environ.get("SELVEDGE_BINARY", "selvedge")
 
 
 class Letters(unittest.TestCase):
