@@ -473,7 +473,7 @@ impl Shard {
         Ok(())
     }
 
-    async fn keep_cancel(&mut self, id: InvocationId, reason: String, writes: &mut Writes) -> Result<(), VerbError> {
+    pub(super) async fn keep_cancel(&mut self, id: InvocationId, reason: String, writes: &mut Writes) -> Result<(), VerbError> {
         let known = match self.active.get(&id) {
             Some(activation) => Some(activation.record.clone()),
             None => self.record(id).await?,

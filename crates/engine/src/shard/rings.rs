@@ -234,8 +234,14 @@ impl Shard {
         let mut effects = Vec::new();
         let peer = Peer::Operation { invocation: caller, number: hop.number };
         self.reply(peer, caller, Outcome::Error(deadlock(ring)), &mut writes, &mut effects).await?;
-        self.post_cancel(hop.called, "its caller and others waited for one another in a ring, and gave this call up".to_owned(), &mut writes, &mut effects)
-            .await?;
+        let reason = "its caller and others waited for one another in a ring, and gave this call up".to_owned();
+        if self.wiring.shard_of_invocation(hop.called) == self.id && self.record_in_memory(hop.called).await?.is_some() {
+            // Its caller is told in this commit, may end at once, and with it whoever holds its actor: by an envelope the cancel could
+            // come when it has started.
+            self.keep_cancel(hop.called, reason, &mut writes).await?;
+        } else {
+            self.post_cancel(hop.called, reason, &mut writes, &mut effects).await?;
+        }
         self.write(writes, effects);
         Ok(())
     }
