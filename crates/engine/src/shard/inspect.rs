@@ -264,7 +264,7 @@ impl Shard {
 
     /// Looks at a blocked invocation again.
     async fn retry(&mut self, id: InvocationId) -> Result<(), VerbError> {
-        let mut record = self.open_record(id).await?;
+        let record = self.open_record(id).await?;
         if record.status != Status::Blocked && record.retry_at.is_none() {
             return Err(VerbError::new(
                 Consequence::Conflict,
@@ -272,11 +272,16 @@ impl Shard {
                 format!("{id} is neither blocked nor waiting for its next attempt: there is nothing to retry"),
             ));
         }
+        self.take_up(record, Writes::default()).await
+    }
+
+    /// Lets one that is blocked, or waits for its next attempt, run again, with rows that go into the same transition.
+    pub(super) async fn take_up(&mut self, mut record: Invocation, mut writes: Writes) -> Result<(), VerbError> {
+        let id = record.message.id;
         record.status = Status::Running;
         record.blocked = None;
         record.retry_at = None;
         record.crashes = (0, record.crashes.1);
-        let mut writes = Writes::default();
         writes.put(key::invocation(id), wire::encode(&record));
         if !self.kept_ready.contains_key(&id) {
             let ready = self.put_ready(&mut writes, id);

@@ -98,17 +98,7 @@ impl Shard {
         if let Some(index) = resolution.supersedes {
             writes.put(key::resolved(id, index), wire::encode(&entry));
         }
-        record.status = Status::Running;
-        record.blocked = None;
-        record.retry_at = None;
-        record.crashes = (0, record.crashes.1);
-        writes.put(key::invocation(id), wire::encode(&record));
-        if !self.kept_ready.contains_key(&id) {
-            let ready = self.put_ready(&mut writes, id);
-            self.kept_ready.insert(id, ready);
-        }
-        self.write(writes, Vec::new());
-        self.activate(id).await?;
+        self.take_up(record, writes).await?;
         Ok(entry)
     }
 
