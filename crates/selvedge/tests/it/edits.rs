@@ -122,6 +122,19 @@ async fn nobody_reaches_the_handler_of_edits_but_by_the_verb_with_its_own_permit
 }
 
 #[tokio::test]
+async fn an_edit_into_a_full_inbox_is_refused_by_the_name_of_the_limit_and_writes_nothing() {
+    let limits = selvedge_kernel::limit::Limits { inbox: 1, ..Default::default() };
+    let engine = test::Engine::with(app(), selvedge::Settings { limits, ..selvedge::Settings::default() }).await.unwrap();
+    let first = engine.local().send(ADD.on("a"), 1).await.unwrap();
+    engine.settle().await;
+    let refused = edit(engine.engine().clone(), "counter", "a", set("count", "40")).await.unwrap_err();
+    assert!(refused.code == "limit: inbox" && refused.message.contains("the limit of one inbox is 1"), "{refused}");
+    engine.advance(HOUR).await;
+    assert_eq!(engine.local().result::<u64>(first).await.unwrap(), 1);
+    kit::sound(&engine).await;
+}
+
+#[tokio::test]
 async fn an_edit_that_is_killed_at_any_commit_and_asked_again_happens_once() {
     for batches in 0..4 {
         let mut engine = test::Engine::new(app()).await.unwrap();

@@ -134,6 +134,32 @@ async fn a_fork_from_a_stage_does_it_and_what_depends_on_it_anew_and_nothing_els
 }
 
 #[tokio::test]
+async fn a_fork_from_a_gather_finds_the_groups_of_what_it_took_over() {
+    let text = "selvedge: 1\nname: groups\ninput: { numbers: { type: array } }\nstages:\n  - { name: each, mode: scatter, over: input.numbers, call: part }\n  - { name: by, mode: gather, stages: [each], group_by: item.odd, call: last, input: { k: \"${group.key}\", n: \"${length(group.items)}\" } }\noutput: \"${stages.by.output}\"\n";
+    let notes = Notes::default();
+    let (parts, lasts) = (notes.clone(), notes.clone());
+    let app = App::new()
+        .pipeline(parse(text))
+        .activity(PART, async move |_: Attempt, n: Value| {
+            parts.add("part");
+            Ok(json!({ "odd": if n.as_u64().unwrap_or(0) % 2 == 1 { "odd" } else { "even" } }))
+        })
+        .activity(LAST, async move |_: Attempt, group: Value| {
+            lasts.add("last");
+            Ok(group)
+        });
+    let engine = test::Engine::new(app).await.unwrap();
+    let run = runs::start(&engine, "groups", json!({ "numbers": [1, 2, 3, 4, 5] })).await.id();
+    let before = runs::end(&engine, run).await.unwrap();
+    assert_eq!(notes.take().len(), 7);
+    let new = fork(&engine, run, asked("k", Some("by"), None)).await.unwrap();
+    assert_eq!(new.taken.as_deref().unwrap(), ["each"]);
+    assert_eq!(runs::end(&engine, new.id).await.unwrap(), before);
+    assert_eq!(notes.take(), ["last", "last"]);
+    kit::sound(&engine).await;
+}
+
+#[tokio::test]
 async fn a_fork_that_is_cut_after_any_commit_is_there_as_a_whole_or_says_that_it_was_cut_off_and_does_nothing() {
     let (mut whole, mut cut_off, mut absent) = (0, 0, 0);
     for commits in 0..9 {

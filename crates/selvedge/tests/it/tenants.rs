@@ -112,3 +112,25 @@ async fn a_tenant_has_so_many_delayed_messages_and_one_that_is_due_or_taken_back
     assert_eq!(send(&engine, "default", 12, Some(HOUR)).await.unwrap_err().code, "limit: timers");
     kit::sound(&engine).await;
 }
+
+#[tokio::test]
+async fn a_tenant_sees_its_own_dead_letters_and_nobody_elses() {
+    let engine = with(Limits { tenant_invocations: 1, ..Limits::default() }).await;
+    let held = engine.local().send(WAIT.on("held"), 1).await.unwrap();
+    engine.settle().await;
+    // Due when its tenant has no room: it is kept as a letter.
+    send(&engine, "default", 5, Some(HOUR)).await.unwrap();
+    engine.advance(HOUR).await;
+    engine.settle().await;
+    let letters = async |tenant: &str| {
+        let now = engine.engine().now();
+        engine.engine().dead_letters(authorize(local(tenant, now), Action::Operate, Resource::Store, now).unwrap()).await.unwrap()
+    };
+    let own = letters("default").await;
+    assert_eq!(own.len(), 1);
+    assert!(own[0].error.message.contains("has 1 open invocations, the limit is 1"), "{:?}", own[0].error);
+    assert_eq!(letters("b").await.len(), 0);
+    engine.local().cancel(held).await.unwrap();
+    engine.settle().await;
+    kit::sound(&engine).await;
+}

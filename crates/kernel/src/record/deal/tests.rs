@@ -194,3 +194,30 @@ proptest! {
         let _ = dealer.deal(Line::Ledger(portable::Ledger { shard: 9, n: 0, until: None, value }));
     }
 }
+
+#[test]
+fn what_tenants_have_open_is_counted_anew_for_the_shards_that_it_is_dealt_to() {
+    let of = |tenant: &str, key: &str| ActorId { tenant: tenant.to_owned(), kind: "k".to_owned(), key: key.to_owned() };
+    for shards in [1, 4] {
+        let mut dealer = Dealer::new(&head(100), shards);
+        let mut expected: BTreeMap<(ShardId, String), Tally> = BTreeMap::new();
+        for n in 0..20u8 {
+            let (tenant, actor) = (if n % 3 == 0 { "a" } else { "b" }, format!("{n}"));
+            let actor = of(tenant, &actor);
+            let shard = actor.hash16().shard(shards);
+            let id = id(actor.hash16().0, n);
+            dealer.deal(row(Kind::Inbox, key::inbox(&actor, u64::from(n)), wire::encode(&id))).unwrap();
+            expected.entry((shard, tenant.to_owned())).or_default().open += 1;
+            if n % 2 == 0 {
+                let message = crate::record::message::Message::new(id, actor, "h", Bytes::from_static(b"1"), local(tenant, Millis(1)));
+                dealer.deal(timer(50, u64::from(n), &Timer::Message(Box::new(message)))).unwrap();
+                expected.entry((shard, tenant.to_owned())).or_default().delayed += 1;
+            }
+        }
+        let rows = dealer.heads();
+        let tallies = rows.iter().filter(|dealt| Kind::of(&dealt.key) == Some(Kind::Tally));
+        let found: BTreeMap<_, _> =
+            tallies.map(|dealt| ((dealt.shard, key::tenant(&dealt.key).unwrap().to_owned()), wire::decode::<Tally>("tally", &dealt.value).unwrap())).collect();
+        assert_eq!(found, expected, "{shards} shards");
+    }
+}
