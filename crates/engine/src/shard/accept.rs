@@ -156,7 +156,13 @@ impl Shard {
         late.then(|| WorkError::new("deadline", format!("{}.{} was not started: its deadline had passed when it came", message.target, message.handler)))
     }
 
+    /// Whether there is room for one more: in the actor's inbox, and among what its tenant has open.
     pub(super) async fn room(&mut self, message: &Message) -> Result<(), VerbError> {
+        self.room_in_inbox(message).await?;
+        self.room_of_tenant(&message.target.tenant)
+    }
+
+    async fn room_in_inbox(&mut self, message: &Message) -> Result<(), VerbError> {
         self.load_actor(&message.target).await?;
         let waiting = self.actors.get(&message.target).map_or(0, |actor| actor.queue.len()) as u64;
         let bound = self.wiring.settings.limits.inbox;
@@ -167,7 +173,7 @@ impl Shard {
                 format!("{} has {waiting} messages waiting, the limit of one inbox is {bound}: wait until it has worked some off", message.target),
             ));
         }
-        self.room_of_tenant(&message.target.tenant)
+        Ok(())
     }
 
     /// Makes an invocation of a message. With `into`, its rows go into that transition, and it runs once they are
@@ -246,6 +252,11 @@ impl Shard {
     /// Takes a message of another actor or run, in a transition. It never fails the transition: what cannot be taken
     /// is answered `refused`.
     pub(super) async fn accept_message(&mut self, message: Message, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
+        self.accept_or_refuse(message, false, writes, effects).await
+    }
+
+    /// The same. One that was `accepted` before, and is due now, its tenant's limit does not refuse any more.
+    async fn accept_or_refuse(&mut self, message: Message, accepted: bool, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
         let handler = self.wiring.registry.handler(&message.target.kind, &message.handler).cloned();
         let refused = match &handler {
             None => Some(WorkError::new("refused", unknown_handler(&self.wiring, &message.target.kind, &message.handler).message)),
@@ -265,7 +276,8 @@ impl Shard {
             None => match self.known(&message).await {
                 // Its key may lead to itself: it was written with its delay.
                 Ok(known) if known.is_none_or(|known| known == message.id) => {
-                    self.room(&message).await.err().map(|error| WorkError::new("refused", error.message))
+                    let room = if accepted { self.room_in_inbox(&message).await } else { self.room(&message).await };
+                    room.err().map(|error| WorkError::new("refused", error.message))
                 }
                 Ok(None) => None,
                 Ok(Some(known)) => return self.join_message(message, known, writes, effects).await,
@@ -378,7 +390,7 @@ impl Shard {
     /// A delayed message is due.
     pub(super) async fn deliver_message(&mut self, message: Message, mut writes: Writes) {
         let mut effects = Vec::new();
-        match self.accept_message(message, &mut writes, &mut effects).await {
+        match self.accept_or_refuse(message, true, &mut writes, &mut effects).await {
             Ok(()) => self.write(writes, effects),
             Err(error) => self.wiring.stop(error.message),
         }

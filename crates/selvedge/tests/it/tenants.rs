@@ -118,10 +118,11 @@ async fn a_tenant_sees_its_own_dead_letters_and_nobody_elses() {
     let engine = with(Limits { tenant_invocations: 1, ..Limits::default() }).await;
     let held = engine.local().send(WAIT.on("held"), 1).await.unwrap();
     engine.settle().await;
-    // Due when its tenant has no room: it is kept as a letter.
-    send(&engine, "default", 5, Some(HOUR)).await.unwrap();
-    engine.advance(HOUR).await;
-    engine.settle().await;
+    // Sent by a handler when its tenant has no room: it is kept as a letter.
+    engine.local().send(WAIT.on("held"), 1).await.unwrap_err();
+    engine.local().send_signal(WAIT.on("held"), GO, ()).await.unwrap();
+    engine.local().result::<()>(held).await.unwrap();
+    engine.local().call(ASK.on("x"), 1).await.unwrap();
     let letters = async |tenant: &str| {
         let now = engine.engine().now();
         engine.engine().dead_letters(authorize(local(tenant, now), Action::Operate, Resource::Store, now).unwrap()).await.unwrap()
@@ -130,7 +131,20 @@ async fn a_tenant_sees_its_own_dead_letters_and_nobody_elses() {
     assert_eq!(own.len(), 1);
     assert!(own[0].error.message.contains("has 1 open invocations, the limit is 1"), "{:?}", own[0].error);
     assert_eq!(letters("b").await.len(), 0);
-    engine.local().cancel(held).await.unwrap();
+    kit::sound(&engine).await;
+}
+
+#[tokio::test]
+async fn a_delayed_message_was_accepted_when_it_came_and_is_not_refused_when_it_is_due() {
+    let engine = with(Limits { tenant_invocations: 1, ..Limits::default() }).await;
+    let late = send(&engine, "default", 5, Some(HOUR)).await.unwrap();
+    engine.local().send(WAIT.on("held"), 1).await.unwrap();
     engine.settle().await;
+    engine.advance(HOUR).await;
+    engine.settle().await;
+    assert!(kit::sentence(&engine, late).await.contains("for the signal `go`"), "it has started");
+    assert_eq!(kit::rows(&engine, Kind::DeadLetter), 0);
+    let refused = send(&engine, "default", 6, None).await.unwrap_err();
+    assert!(refused.message.contains("has 2 open invocations, the limit is 1"), "{refused}");
     kit::sound(&engine).await;
 }
