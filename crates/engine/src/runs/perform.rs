@@ -45,7 +45,7 @@ impl Shard {
                 Command::AbortStage { stage } => self.abort_tasks(run, Some(stage)),
                 Command::EnterLine(entering) => self.ask_line(entering).await?,
                 // Its timer stands in the commit that decided it.
-                Command::CancelCalls { .. } => {}
+                Command::CancelCalls { .. } | Command::EndCalls { .. } => {}
                 Command::RunEnded { state, output, error } => {
                     self.abort_tasks(run, None);
                     if let Some(waiters) = self.runs.waiters.remove(&run) {

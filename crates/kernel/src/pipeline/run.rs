@@ -412,6 +412,9 @@ impl Run {
     fn step(&mut self, stage: usize, now: Millis, out: &mut Out) -> bool {
         let at = &self.header.stages[stage];
         let held = self.held();
+        if self.lets_end(stage) {
+            return self.let_end(stage, now, out);
+        }
         match (at.state, at.phase) {
             (StageState::Pending, _) => {
                 let ready = !held && self.is_ready(stage);

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::app::App;
 use crate::bootstrap::{Engine, EngineError};
 use crate::config::{self, Config};
-use crate::control::{Control, Desk, GONE, Problem, Request, perform};
+use crate::control::{Control, Desk, GONE, Problem, Request, Steer, perform};
 
 use super::args::Common;
 use super::check::{manifest_of, with_manifest};
@@ -104,16 +104,30 @@ pub async fn ask_once(common: &Common, app: App, tasks: Tasks, request: Request)
 /// The same, and whether somebody else holds the directory.
 pub async fn ask_whoever(common: &Common, app: App, tasks: Tasks, request: Request) -> Result<(Value, bool), Stop> {
     let mut waited = Duration::ZERO;
+    let mut again = false;
     loop {
         let mut access = Access::open(common, app.clone(), tasks).await?;
         let held = matches!(access, Access::Holder(_));
-        let answer = access.ask(request.clone()).await;
+        let mut answer = access.ask(request.clone()).await;
+        if again && matches!(&answer, Err(problem) if problem.code == "wrong_state") && was_cancelled(&mut access, &request).await {
+            // It ended the run, and with it the holder, before its answer was here.
+            answer = Ok(Value::Null);
+        }
         access.close().await?;
         match answer {
-            Err(problem) if held && problem.code == GONE && waited < PATIENCE => waited += pause().await,
+            Err(problem) if held && problem.code == GONE && waited < PATIENCE => {
+                again = true;
+                waited += pause().await;
+            }
             answer => return Ok((answer?, held)),
         }
     }
+}
+
+/// Whether a cancel of a run has done what it was to do.
+async fn was_cancelled(access: &mut Access, request: &Request) -> bool {
+    let Request::SteerRun { id, steer: Steer::Cancel { .. } } = request else { return false };
+    matches!(access.ask(Request::Run { id: id.clone() }).await, Ok(run) if run["status"] == "cancelled")
 }
 
 /// The manifest of a data directory: as named, else that of its last run, else the one of this folder.

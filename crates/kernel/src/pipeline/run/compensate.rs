@@ -4,14 +4,14 @@
 
 use bytes::Bytes;
 
-use super::effects::{Ask, RunDamaged};
+use super::effects::{Ask, Command, RunDamaged};
 use super::end::bounded;
 use super::read::{PAGE_ROWS, Progress, Target, decode};
 use super::{Out, Run};
 use crate::error::WorkError;
 use crate::id::Key;
-use crate::machine::{RunEvent, RunState, TaskEvent};
-use crate::pipeline::definition::Mode;
+use crate::machine::{RunEvent, RunState, StageEvent, StageState, TaskEvent, TaskState};
+use crate::pipeline::definition::{Mode, OnFailure};
 use crate::pipeline::expression::{Doc, Scope};
 use crate::record::run::{Ending, FALLBACK_ITEM, Happening, Phase, Stored, TaskEnd, TaskRow, item_of_task_key, task_key};
 use crate::time::Millis;
@@ -38,13 +38,15 @@ impl Run {
     }
 
     /// Begins to undo; false if there is nothing to undo, and the run can end at once.
-    pub(super) fn begin_undoing(&mut self, event: RunEvent, reason: Option<String>, out: &mut Out) -> bool {
+    pub(super) fn begin_undoing(&mut self, event: RunEvent, reason: Option<String>, now: Millis, out: &mut Out) -> bool {
         let order = self.to_undo();
         if order.is_empty() {
             return false;
         }
         for stage in 0..self.compiled.definition.stages.len() {
-            self.drop_stage(stage, out);
+            if !self.may_do(stage, now) {
+                self.drop_stage(stage, out);
+            }
         }
         match self.header.state {
             RunState::Paused => self.run_event(RunEvent::Resume, None),
@@ -64,17 +66,79 @@ impl Run {
         true
     }
 
+    /// Whether an attempt of a stage that is undone may do something yet, or may have done it: its end is awaited.
+    pub(super) fn may_do(&self, stage: usize, now: Millis) -> bool {
+        let (at, memory, plan) = (&self.header.stages[stage], &self.stages[stage], &self.compiled.stages[stage]);
+        if plan.undo.is_none() || self.undo_total(stage) == 0 || at.state != StageState::Running || !matches!(at.phase, Phase::Tasks | Phase::Fallback) {
+            return false;
+        }
+        !memory.loaded || memory.running > 0 || memory.slots.iter().chain(&memory.fallback).any(|slot| slot.may_run(now))
+    }
+
+    /// Whether a stage ends what it has begun, and begins nothing, because the run undoes.
+    pub(super) fn lets_end(&self, stage: usize) -> bool {
+        self.annex.ending.is_some() && stage < self.compiled.definition.stages.len() && self.header.stages[stage].state == StageState::Running
+    }
+
+    /// Whether something of the definition is to end before anything is undone.
+    fn all_let_end(&self) -> bool {
+        (0..self.compiled.definition.stages.len()).any(|stage| self.lets_end(stage))
+    }
+
+    /// One look at a stage that ends what it has begun: calls are asked to end, and what an earlier process may have started
+    /// is started again, under the same key, because only its end says what is to be undone. Whether it was the last look.
+    pub(super) fn let_end(&mut self, stage: usize, now: Millis, out: &mut Out) -> bool {
+        if !self.stages[stage].loaded {
+            return false;
+        }
+        self.due_again(stage, now);
+        let memory = &mut self.stages[stage];
+        memory.retries.clear();
+        let low = self.header.stages[stage].low;
+        let began = |item: &u32| match *item {
+            FALLBACK_ITEM => memory.fallback.as_ref().is_some_and(|slot| slot.sent_before),
+            item => item.checked_sub(low).and_then(|place| memory.slots.get(place as usize)).is_some_and(|slot| slot.sent_before),
+        };
+        memory.due.retain(began);
+        if memory.borrows() && memory.asked.keys().chain(&memory.passed).chain(&memory.admitted).any(|item| !began(item)) {
+            self.give_back(stage, out);
+            return true;
+        }
+        let memory = &mut self.stages[stage];
+        if memory.running > 0 && !std::mem::replace(&mut memory.told_to_end, true) {
+            out.effects.commands.push(Command::EndCalls { stage: stage as u16 });
+            self.dirty = true;
+        }
+        if memory.running > 0 || memory.borrows() || !memory.due.is_empty() || memory.fallback.as_ref().is_some_and(|slot| slot.may_run(now)) {
+            return false;
+        }
+        let (at, memory) = (&self.header.stages[stage], &self.stages[stage]);
+        let fails = !matches!(self.definition(stage).on_failure, OnFailure::Continue { .. });
+        let whole = match at.phase {
+            Phase::Fallback => memory.fallback.as_ref().is_some_and(|slot| slot.state == TaskState::Completed),
+            _ => at.low == at.total && !(fails && at.failed > 0) && at.error.is_none(),
+        };
+        match at.error.as_ref().map(ToString::to_string) {
+            _ if whole => self.complete_stage(stage),
+            Some(error) if at.phase != Phase::Fallback => self.stage_event(stage, StageEvent::Fail, Some(error)),
+            _ => {}
+        }
+        self.drop_stage(stage, out);
+        true
+    }
+
     /// Whether a stage may begin: while a run undoes, only the one whose turn it is.
     pub(super) fn may_begin(&self, stage: usize) -> bool {
         match &self.annex.ending {
             None => stage < self.compiled.definition.stages.len(),
+            Some(_) if self.all_let_end() => false,
             Some(ending) => ending.order.get(ending.done as usize) == Some(&(stage as u16)),
         }
     }
 
     /// Goes on to the next stage to undo, and ends the run after the last one.
     pub(super) fn undo_next(&mut self, now: Millis, out: &mut Out) -> bool {
-        let held = self.held();
+        let held = self.held() || self.all_let_end();
         let Some(ending) = &mut self.annex.ending else { return false };
         let over = ending.order.get(ending.done as usize).is_none_or(|stage| self.header.stages[usize::from(*stage)].state.ended());
         if !over || held {

@@ -77,10 +77,13 @@ impl Run {
             slot.attempts = slot.attempts.saturating_sub(1);
         }
         super::dispatch::stopped(memory, low, item);
-        if item != crate::record::run::FALLBACK_ITEM {
-            memory.due.insert(item);
-        }
         self.dirty = true;
+        if self.lets_end(stage) {
+            return;
+        }
+        if item != crate::record::run::FALLBACK_ITEM {
+            self.stages[stage].due.insert(item);
+        }
         if matches!(self.header.state, RunState::Running | RunState::Waiting) {
             self.run_event(RunEvent::Block, Some(reason.clone()));
         }

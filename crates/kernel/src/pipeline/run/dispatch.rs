@@ -165,12 +165,16 @@ impl Run {
     fn next_item(&mut self, stage: usize) -> Option<u32> {
         if self.header.stages[stage].phase == Phase::Fallback {
             let memory = &self.stages[stage];
-            let queued = memory.fallback.as_ref().is_some_and(|slot| slot.state == TaskState::Queued && slot.again.is_none());
+            let begins = !self.lets_end(stage);
+            let queued = memory.fallback.as_ref().is_some_and(|slot| slot.state == TaskState::Queued && slot.again.is_none() && (begins || slot.sent_before));
             return (queued && !memory.asked.contains_key(&FALLBACK_ITEM)).then_some(FALLBACK_ITEM);
         }
         loop {
             if let Some(item) = self.stages[stage].due.first() {
                 return Some(*item);
+            }
+            if self.lets_end(stage) {
+                return None;
             }
             let at = &self.header.stages[stage];
             let item = at.cursor;
@@ -393,6 +397,11 @@ impl Run {
         let (name, place, fresh) = (self.definition(stage).name.as_bytes(), item.to_be_bytes(), self.fresh(stage).to_be_bytes());
         // What is started over is another effect: whoever keeps the old key would give the old answer.
         let key = if fresh == [0; 4] { effect_key(self.id.0, &[name, &place]) } else { effect_key(self.id.0, &[name, &place, &fresh]) };
+        if self.lets_end(stage) {
+            // Whom it calls is asked to end once it has been called.
+            self.stages[stage].told_to_end = false;
+            out.effects.more = true;
+        }
         out.effects.commands.push(Command::Dispatch(Dispatch { stage: stage as u16, item, attempt, work, input, key, timeout_ms }));
         self.dirty = true;
     }

@@ -302,6 +302,11 @@ pub enum Command {
         /// Items, the attempt of each, and whom it called.
         calls: Vec<(u32, u32, Work)>,
     },
+    /// Ask whom the tasks of a stage have called to end. Their answers are awaited: they say what is to be undone.
+    EndCalls {
+        /// Of which stage.
+        stage: u16,
+    },
     /// The run has ended.
     RunEnded {
         /// How.

@@ -171,7 +171,7 @@ impl Run {
     fn attempt_failed(&mut self, stage: usize, item: u32, failure: AttemptError, now: Millis, out: &mut Out) {
         let failure = AttemptError { error: bounded(failure.error), ..failure };
         self.note_failure(stage, item, &failure.error, now);
-        let timeout = self.timeout_of(stage, item);
+        let (timeout, lets_end) = (self.timeout_of(stage, item), self.lets_end(stage));
         let compiled = self.compiled.clone();
         let policy = self.task_of(&compiled, stage, item).map_or_else(Retry::none, |task| task.retry.clone());
         let at = &self.header.stages[stage];
@@ -182,7 +182,8 @@ impl Run {
         };
         let attempts = slot.attempts.saturating_sub(slot.earlier);
         let past = |at: Millis| timeout.total.is_some_and(|total| slot.first_at.is_some_and(|first| at >= first.after(total.0)));
-        let error = match after_failure(attempts, &failure, &policy, seed) {
+        let verdict = if lets_end { Verdict::GiveUp } else { after_failure(attempts, &failure, &policy, seed) };
+        let error = match verdict {
             Verdict::Again { delay } if !past(now.after(delay)) => {
                 let again = now.after(delay);
                 slot.take(TaskEvent::Again);
@@ -280,7 +281,7 @@ impl Run {
                 let output = self.store(bytes, out);
                 let row = row_of(&slot, round, now, TaskEnd::Completed { output });
                 out.effects.put(task_key(self.id, number, item), wire::encode(&row));
-                if item != FALLBACK_ITEM && self.definition(stage).takes_first() {
+                if item != FALLBACK_ITEM && self.definition(stage).takes_first() && !self.lets_end(stage) {
                     if !matches!(self.definition(stage).mode, Mode::Fork { rest: Rest::Run, .. }) {
                         self.abort(stage, out);
                     }
@@ -345,6 +346,9 @@ impl Run {
         let (failed, total) = (u64::from(at.failed), u64::from(at.total));
         if let Mode::Undo { .. } = compiled.plan[stage].mode {
             self.note_trouble(stage, item, &error);
+        }
+        if self.lets_end(stage) {
+            return;
         }
         match &compiled.plan[stage].on_failure {
             // One of several is enough: they fail when the last of them has failed.
@@ -441,10 +445,16 @@ impl Run {
     /// The stage fails, and the run with it.
     pub(super) fn fail_stage(&mut self, stage: usize, error: WorkError, now: Millis, out: &mut Out) {
         let error = bounded(error);
-        let unread = self.is_loser(stage);
-        self.stage_event(stage, StageEvent::Fail, Some(error.to_string()));
+        let (unread, undoes) = (self.is_loser(stage), self.lets_end(stage));
+        // What may have been done is to be undone: it fails when that is known, see `let_end`.
+        if unread || undoes || !self.may_do(stage, now) {
+            self.stage_event(stage, StageEvent::Fail, Some(error.to_string()));
+            self.abort(stage, out);
+        }
         self.header.stages[stage].error = Some(error.clone());
-        self.abort(stage, out);
+        if undoes {
+            return self.drop_stage(stage, out);
+        }
         if unread {
             return;
         }
@@ -492,7 +502,7 @@ impl Run {
         // A waiting or paused run whose last stage has ended completes from `running`.
         if matches!(event, RunEvent::Complete) {
             self.run_event(RunEvent::Wake, None);
-        } else if self.annex.ending.is_none() && self.begin_undoing(event, reason.clone(), out) {
+        } else if self.annex.ending.is_none() && self.begin_undoing(event, reason.clone(), now, out) {
             return;
         }
         self.run_event(event, reason);

@@ -68,6 +68,15 @@ impl Slot {
         slot
     }
 
+    /// Whether an attempt runs, or may have been started by an earlier process.
+    pub fn may_run(&self, now: Millis) -> bool {
+        match self.state {
+            TaskState::Running => true,
+            TaskState::Queued => self.sent_before && self.again.is_none_or(|at| at <= now),
+            _ => false,
+        }
+    }
+
     pub fn ended(&self) -> bool {
         matches!(self.state, TaskState::Completed | TaskState::Failed)
     }
@@ -134,6 +143,8 @@ pub(super) struct StageMemory {
     pub page: Option<u32>,
     /// The output of the stage's only task, if it ended in this process and is small.
     pub only: Option<Bytes>,
+    /// Whether whom it has called was asked to end, because the run undoes.
+    pub told_to_end: bool,
 }
 
 impl StageMemory {
@@ -160,6 +171,7 @@ impl StageMemory {
             sent: BTreeMap::new(),
             page: None,
             only: None,
+            told_to_end: false,
         }
     }
 
@@ -187,5 +199,6 @@ impl StageMemory {
         self.admitted = BTreeSet::new();
         self.sent = BTreeMap::new();
         self.page = None;
+        self.told_to_end = false;
     }
 }

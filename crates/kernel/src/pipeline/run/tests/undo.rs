@@ -54,18 +54,116 @@ fn finished_stages_are_undone_in_reverse_order_each_with_its_own_outputs() {
     }
 }
 
-#[test]
-fn finished_items_of_a_stage_that_failed_or_was_at_work_are_undone_too() {
-    let reserve = undone_by(scatter("reserve", "input.list"), json!("${item}"));
+/// Four tasks of which two have ended well, one runs, and the last one fails or somebody cancels the run.
+fn one_of_four_runs_on(call: Option<Call>, cancelled: bool) -> (World, Dispatch) {
+    let mut reserve = undone_by(scatter("reserve", "input.list"), json!("${item}"));
+    let calls = call.is_some();
+    reserve.call = call.or(reserve.call);
     let mut world = World::new(pipeline(vec![reserve]), json!({ "list": [0, 1, 2, 3] }));
     world.settle();
     let all = world.running.clone();
     world.end(&all[2], Ok(json_bytes(&json!(1))));
     world.end(&all[0], Ok(json_bytes(&json!(1))));
-    world.end(&all[3], Err(permanent("none_left")));
-    assert_eq!(world.state(), RunState::Running);
-    world.finish(&mut echo);
-    assert_eq!((world.state(), inputs(&world)), (RunState::Failed, vec![json!(2), json!(0)]));
+    let fourth = match (cancelled, calls) {
+        (false, _) => Err(permanent("none_left")),
+        (true, false) => Err(passing("busy")),
+        // A call is not tried again.
+        (true, true) => Ok(json_bytes(&json!(1))),
+    };
+    world.end(&all[3], fourth);
+    if cancelled {
+        world.tell(RunInput::Cancel { by: "ada".to_owned() }).unwrap();
+    }
+    assert_eq!((world.state(), world.run.header().stages[0].state), (RunState::Running, StageState::Running));
+    assert_eq!(world.running.iter().map(|dispatch| dispatch.item).collect::<Vec<_>>(), [1], "nothing is undone, and nothing tried again");
+    (world, all[1].clone())
+}
+
+#[test]
+fn what_runs_when_its_stage_fails_or_its_run_is_cancelled_ends_first_and_is_undone_with_the_finished_ones() {
+    for cancelled in [false, true] {
+        for (ends_well, killed) in [(true, false), (true, true), (false, false), (false, true)] {
+            let (mut world, mut last) = one_of_four_runs_on(None, cancelled);
+            if killed {
+                // Nobody knows whether it has ended: it is asked again, under its key.
+                world.kill();
+                world.settle();
+                let again = world.running.iter().find(|dispatch| dispatch.item == 1).cloned().unwrap();
+                assert_eq!((&again.key, again.attempt), (&last.key, last.attempt));
+                last = again;
+            }
+            world.end(&last, if ends_well { Ok(json_bytes(&json!(1))) } else { Err(passing("busy")) });
+            for other in world.running.clone().iter().filter(|dispatch| !is_undo(dispatch)) {
+                assert!(killed && cancelled && other.item == 3, "what waited for its next attempt may have started when the process died");
+                world.end(other, Err(passing("busy")));
+            }
+            let stage = if cancelled { StageState::Cancelled } else { StageState::Failed };
+            assert_eq!(world.run.header().stages[0].state, stage);
+            world.finish(&mut echo);
+            let undone = if ends_well { vec![json!(2), json!(1), json!(0)] } else { vec![json!(2), json!(0)] };
+            assert_eq!((world.state(), inputs(&world)), (if cancelled { RunState::Cancelled } else { RunState::Failed }, undone));
+            assert_eq!(world.run.header().error.as_ref().map(|error| error.code.as_str()), (!cancelled).then_some("none_left"));
+            world.verify();
+        }
+    }
+}
+
+#[test]
+fn whom_a_task_has_called_is_asked_to_end_and_its_answer_says_what_is_undone() {
+    let call = Call::Actor { actor: "stock".to_owned(), key: "k${item}".to_owned(), handler: "reserve".to_owned() };
+    for (cancelled, too_late) in [(false, false), (false, true), (true, false), (true, true)] {
+        let (mut world, mut last) = one_of_four_runs_on(Some(call.clone()), cancelled);
+        assert_eq!(world.told_to_end, std::slice::from_ref(&last));
+        if too_late {
+            world.kill();
+            world.settle();
+            last = world.running.iter().find(|dispatch| dispatch.item == 1).cloned().unwrap();
+            assert_eq!(world.told_to_end.last(), Some(&last), "after it was called again");
+        }
+        // One that had ended when it was asked to is undone.
+        world.end(&last, if too_late { Ok(json_bytes(&json!(1))) } else { Err(permanent("cancelled")) });
+        world.finish(&mut echo);
+        let done = [(3, cancelled), (2, true), (1, too_late), (0, true)];
+        assert_eq!(inputs(&world), done.into_iter().filter(|(_, done)| *done).map(|(item, _)| json!(item)).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_fallback_that_runs_when_its_run_is_cancelled_ends_first_and_is_undone() {
+    for killed in [false, true] {
+        let mut charge = undone_by(stage("charge", Mode::Single), json!({ "charge": "${output.got}" }));
+        charge.on_failure = OnFailure::Call { call: Call::Activity("other_bank".to_owned()), input: Value::Null };
+        let mut world = World::new(pipeline(vec![charge]), json!({}));
+        world.settle();
+        let first = world.running[0].clone();
+        world.end(&first, Err(permanent("down")));
+        world.tell(RunInput::Cancel { by: "ada".to_owned() }).unwrap();
+        if killed {
+            world.kill();
+            world.settle();
+        }
+        assert_eq!(world.running.iter().map(is_undo).collect::<Vec<_>>(), [false]);
+        assert_eq!(world.finish(&mut echo), RunState::Cancelled);
+        assert_eq!((inputs(&world).len(), world.run.header().stages[0].state), (1, StageState::Completed));
+    }
+}
+
+#[test]
+fn nobody_waits_for_what_cannot_be_undone_nor_for_what_nothing_here_can_run() {
+    let (mut world, last) = one_of_four_runs_on(None, true);
+    world.kill();
+    world.settle();
+    for dispatch in world.running.clone() {
+        world.running.retain(|other| other.item != dispatch.item);
+        let (stage, item, attempt) = (dispatch.stage, dispatch.item, dispatch.attempt);
+        world.tell(RunInput::NoExecutor { stage, item, attempt, reason: "no such activity".to_owned() }).unwrap();
+    }
+    assert!(world.run.header().blocked.is_none() && last.item == 1);
+    assert_eq!((world.finish(&mut echo), inputs(&world)), (RunState::Cancelled, vec![json!(2), json!(0)]));
+    let mut world = World::new(pipeline(vec![stage("plan", Mode::Single)]), json!({}));
+    world.settle();
+    world.tell(RunInput::Cancel { by: "ada".to_owned() }).unwrap();
+    assert_eq!(world.state(), RunState::Cancelled);
 }
 
 #[test]
@@ -174,8 +272,8 @@ fn a_cancelled_paused_run_that_was_reopened_asks_for_the_end_of_the_calls_that_i
     assert_eq!((world.state(), world.cancelled.clone()), (RunState::Cancelled, vec![(0, 0, 1, stock(1)), (0, 2, 1, stock(3))]));
 }
 
-/// Whatever fails and whenever somebody cancels: every finished task of a stage that can be undone is undone once or
-/// told, nothing else is, and a stage is undone whole before one that finished earlier.
+/// Whatever fails and whenever somebody cancels: of every started task of a stage that can be undone the end is known, every
+/// finished one is undone once or told, nothing else is, and a stage is undone whole before one that finished earlier.
 fn check(world: &World, definition: &Definition) {
     let mut undo = definition.stages.len();
     for (index, stage) in definition.stages.iter().enumerate() {
@@ -183,6 +281,9 @@ fn check(world: &World, definition: &Definition) {
             continue;
         }
         let total = world.run.header().stages[undo].total;
+        for begun in world.started.iter().filter(|dispatch| usize::from(dispatch.stage) == index) {
+            assert!(world.task(index, begun.item).is_some(), "item {} of {} was started, and nobody knows how it ended", begun.item, stage.name);
+        }
         let finished: Vec<u32> = (0..100).filter(|item| matches!(world.task(index, *item).map(|row| row.end), Some(TaskEnd::Completed { .. }))).collect();
         let undone: Vec<u32> = (0..100).filter(|item| world.task(undo, *item).is_some()).map(|item| total - 1 - item).collect();
         let undone: Vec<u32> = undone.into_iter().rev().collect();
@@ -324,8 +425,8 @@ fn what_was_undone_before_a_retry_is_not_undone_again_for_a_task_that_did_not_fi
         world.settle();
         world.started.clear();
         let all = world.running.clone();
-        for item in &finished {
-            world.end(&all[*item], echo(&all[*item]));
+        for item in [0, 1] {
+            world.end(&all[item], if finished.contains(&item) { echo(&all[item]) } else { Err(permanent("none_left")) });
         }
         world.end(&all[2], Err(permanent("none_left")));
         assert_eq!(world.finish(&mut echo), RunState::Failed);

@@ -123,6 +123,7 @@ pub struct World {
     /// Places in line that were asked for.
     pub entering: Vec<Entering>,
     pub cancelled: Vec<(u16, u32, u32, Work)>,
+    pub told_to_end: Vec<Dispatch>,
     /// The run's timer row.
     pub timer: Option<Millis>,
     /// What of it is in memory: gone when it fired, until it is set again or the row is read after a kill.
@@ -168,6 +169,7 @@ impl World {
             borrows: Vec::new(),
             entering: Vec::new(),
             cancelled: Vec::new(),
+            told_to_end: Vec::new(),
             timer: None,
             armed: None,
             commits: 0,
@@ -262,6 +264,7 @@ impl World {
                 }
                 Command::Borrow { .. } | Command::AskBreaker { .. } | Command::GiveBack { .. } => self.borrows.push(command),
                 Command::AbortStage { stage } => self.running.retain(|dispatch| dispatch.stage != stage),
+                Command::EndCalls { stage } => self.told_to_end.extend(self.running.iter().filter(|dispatch| dispatch.stage == stage).cloned()),
                 Command::EnterLine(entering) => self.entering.push(entering),
                 Command::CancelCalls { stage, calls } => self.cancelled.extend(calls.into_iter().map(|(item, attempt, work)| (stage, item, attempt, work))),
                 Command::RunEnded { state, output, error } => {
