@@ -1,6 +1,7 @@
 //! The passes of breakers at one shard: which of its tasks wait for one, have one, and how their attempts ended.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use super::ended::Ended;
 use super::guard::{PassReport, Word};
@@ -27,6 +28,16 @@ struct AtHand<T> {
     tasks: u32,
     /// Of the period that is known here.
     report: PassReport,
+    /// How many probes of this period have given their place up here.
+    stalled: u32,
+}
+
+impl<T> AtHand<T> {
+    /// How long a probe may hold its place before it starts: as long as the breaker is open, and twice as long each time
+    /// that one has given up, so that in the end one starts however long it has to wait.
+    fn patience(&self) -> Duration {
+        self.breaker.open_for.0.saturating_mul(1 << self.stalled.min(16))
+    }
 }
 
 /// What follows from the word of a breaker.
@@ -45,17 +56,19 @@ pub struct Passes<T> {
     tasks: BTreeMap<T, (ActorId, Standing)>,
     /// Breakers with something to report.
     reports: BTreeSet<ActorId>,
+    /// Until when probes that have not started keep their places.
+    probes: BTreeMap<T, Millis>,
 }
 
 impl<T> Default for Passes<T> {
     fn default() -> Passes<T> {
-        Passes { breakers: BTreeMap::new(), tasks: BTreeMap::new(), reports: BTreeSet::new() }
+        Passes { breakers: BTreeMap::new(), tasks: BTreeMap::new(), reports: BTreeSet::new(), probes: BTreeMap::new() }
     }
 }
 
 impl<T: Ord + Copy> Passes<T> {
     fn at(&mut self, limit: &ActorId, breaker: &Breaker) -> &mut AtHand<T> {
-        let new = || AtHand { breaker: breaker.clone(), word: None, waiting: VecDeque::new(), tasks: 0, report: PassReport::default() };
+        let new = || AtHand { breaker: breaker.clone(), word: None, waiting: VecDeque::new(), tasks: 0, report: PassReport::default(), stalled: 0 };
         self.breakers.entry(limit.clone()).or_insert_with(new)
     }
 
@@ -72,11 +85,12 @@ impl<T: Ord + Copy> Passes<T> {
     }
 
     /// What a breaker says, and how many it lets through. What nobody waits for goes back.
-    pub fn heard(&mut self, limit: &ActorId, breaker: &Breaker, word: Word, permits: u32) -> Heard<T> {
+    pub fn heard(&mut self, limit: &ActorId, breaker: &Breaker, word: Word, permits: u32, now: Millis) -> Heard<T> {
         let at = self.at(limit, breaker);
         let news = word.since > at.report.period;
         at.word = Some(word);
         if news {
+            at.stalled = 0;
             at.report = PassReport { want: at.report.want, unwanted: at.report.unwanted, period: word.since, ..PassReport::default() };
         }
         let some = at.waiting.len().min(permits as usize);
@@ -84,6 +98,7 @@ impl<T: Ord + Copy> Passes<T> {
         // Invariant: `some` is at most `permits`.
         let rest = permits - some as u32;
         at.report.unused += rest;
+        let until = now.after(at.patience());
         let unneeded = at.tasks == 0 && at.report == PassReport { period: word.since, ..PassReport::default() };
         if rest > 0 {
             self.reports.insert(limit.clone());
@@ -93,6 +108,9 @@ impl<T: Ord + Copy> Passes<T> {
         for task in &through {
             if let Some(known) = self.tasks.get_mut(task) {
                 known.1 = Standing::MayStart(word.since);
+            }
+            if word.state == BreakerState::HalfOpen {
+                self.probes.insert(*task, until);
             }
         }
         let mut recalled = Vec::new();
@@ -109,6 +127,26 @@ impl<T: Ord + Copy> Passes<T> {
         self.breakers.get(limit)?.word
     }
 
+    /// When the next probe that has not started has held its place for too long.
+    #[must_use]
+    pub fn next_stall(&self) -> Option<Millis> {
+        self.probes.values().min().copied()
+    }
+
+    /// Probes that have held their places for too long: they are to give them back and ask again, so that others find out.
+    pub fn stalled(&mut self, now: Millis) -> Vec<T> {
+        let due: Vec<T> = self.probes.iter().filter(|(_, until)| **until <= now).map(|(task, _)| *task).collect();
+        for task in &due {
+            self.probes.remove(task);
+            if let Some((limit, _)) = self.tasks.get(task)
+                && let Some(at) = self.breakers.get_mut(limit)
+            {
+                at.stalled = at.stalled.saturating_add(1);
+            }
+        }
+        due
+    }
+
     /// Whether a task has asked and has not started.
     #[must_use]
     pub fn has_asked(&self, task: T) -> bool {
@@ -117,6 +155,7 @@ impl<T: Ord + Copy> Passes<T> {
 
     /// The attempt starts.
     pub fn started(&mut self, task: T) {
+        self.probes.remove(&task);
         if let Some(known) = self.tasks.get_mut(&task)
             && let Standing::MayStart(period) = known.1
         {
@@ -127,6 +166,7 @@ impl<T: Ord + Copy> Passes<T> {
     /// The attempt has ended, or the task needs no pass any more.
     pub fn done(&mut self, task: T, ended: Ended) {
         let Some((limit, standing)) = self.tasks.remove(&task) else { return };
+        self.probes.remove(&task);
         let Some(at) = self.breakers.get_mut(&limit) else { return };
         at.tasks -= 1;
         let (period, ended) = match standing {
