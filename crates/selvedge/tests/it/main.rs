@@ -3,6 +3,7 @@
 
 mod accept;
 mod agree;
+mod attempts;
 mod behind;
 mod blocked;
 mod bounds;
@@ -42,6 +43,7 @@ mod modes;
 mod operations;
 mod polling;
 mod portable;
+mod probes;
 mod property;
 mod readme;
 mod refused;
