@@ -118,6 +118,11 @@ impl<T: Ord + Copy> Passes<T> {
             let old = |standing| matches!(standing, Standing::MayStart(period) if period != word.since);
             recalled.extend(self.tasks.iter().filter(|(_, known)| known.0 == *limit && old(known.1)).map(|(task, _)| *task));
         }
+        if news {
+            // Those of the period before are no probes any more.
+            let old = |task: &T| matches!(self.tasks.get(task), Some((of, Standing::MayStart(period))) if of == limit && *period != word.since);
+            self.probes.retain(|task, _| !old(task));
+        }
         Heard { through, recalled }
     }
 

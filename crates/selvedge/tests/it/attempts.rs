@@ -49,7 +49,7 @@ async fn who_has_few_attempts_is_a_dead_letter_without_more_ado() {
 #[test]
 fn the_process_says_so_and_doctor_and_stuck_show_it() {
     let folder = Folder::new();
-    let go = "exec: [\"false\"], persistent: false, retry: { max_attempts: 1000, backoff: fixed, initial: 1ms, max: 1ms, jitter: 0 }";
+    let go = "exec: [\"false\"], persistent: false, retry: { max_attempts: 1000, backoff: fixed, initial: 20ms, max: 20ms, jitter: 0 }";
     folder.write("app.yaml", &format!("actors:\n  desk:\n    handlers:\n      go: {{ {go} }}\n"));
     folder.write("hold.yaml", "selvedge: 1\nname: hold\nstages:\n  - { name: send, call: { actor: desk, key: a, handler: go } }\n");
     let running = folder.start(&["run", "hold.yaml"]);
@@ -58,8 +58,9 @@ fn the_process_says_so_and_doctor_and_stuck_show_it() {
     folder.until("doctor speaks of it", |_| part("messages")["ok"] == false);
     let messages = part("messages");
     assert!(messages["advice"].as_str().unwrap().contains("selvedge why inv_"), "{messages}");
-    let stuck = folder.selvedge(&["stuck", "--longer-than", "1s"]);
-    assert!(stuck.out.contains(" of 1000: after the last of them it is a dead letter"), "{stuck:?}");
+    folder.until("stuck has it between two attempts", |folder| {
+        folder.selvedge(&["stuck", "--longer-than", "1s"]).out.contains(" of 1000: after the last of them it is a dead letter")
+    });
     running.signal("KILL");
     let said = folder.end(running);
     assert!(said.err.contains("has failed 100 times, after 1000 it is a dead letter"), "{said:?}");

@@ -199,6 +199,18 @@ fn a_probe_that_does_not_start_makes_room_for_the_next_which_may_take_twice_as_l
     assert_eq!((state(&guard), shard.next_stall()), (BreakerState::Closed, None));
 }
 
+#[test]
+fn a_probe_whose_breaker_closes_before_it_starts_keeps_what_it_has() {
+    let half_open = Word { state: BreakerState::HalfOpen, since: Millis(5), until: None };
+    let mut shard: Passes<u32> = Passes::default();
+    shard.ask(1, breaker_id(), policy());
+    shard.take_reports();
+    assert_eq!(shard.heard(&breaker_id(), &policy(), half_open, 1, Millis(5)).through, [1]);
+    let closed = Word { state: BreakerState::Closed, since: Millis(6), until: None };
+    assert!(shard.heard(&breaker_id(), &policy(), closed, 0, Millis(6)).recalled.is_empty());
+    assert!(shard.next_stall().is_none() && shard.stalled(Millis(u64::MAX)).is_empty());
+}
+
 fn breaker_id() -> ActorId {
     ActorId { tenant: "default".to_owned(), kind: crate::lend::KIND.to_owned(), key: "breaker of activity fetch".to_owned() }
 }
