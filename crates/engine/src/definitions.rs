@@ -51,7 +51,7 @@ impl Engine {
     }
 
     /// Refuses one whose activities share a limit or a breaker with others, registered or stored, under other numbers.
-    async fn agrees(&self, tenant: &str, definition: &Definition) -> Result<(), VerbError> {
+    pub(crate) async fn agrees(&self, tenant: &str, definition: &Definition) -> Result<(), VerbError> {
         let new = of_definition(definition);
         if new.is_empty() {
             return Ok(());

@@ -41,6 +41,10 @@ impl Engine {
         }
         let held = InFlight::take(&self.wiring, input.len())?;
         let input = checked_input(&definition, &input)?;
+        if self.wiring.registry.pipelines.get(&name) != Some(&definition) {
+            // Those of this program have agreed when it was opened, and stored ones with them when they were stored.
+            self.agrees(&tenant, &definition).await?;
+        }
         let compiled = compiled(&self.wiring.registry, definition)?;
         self.admit().await?;
         let id = match key {

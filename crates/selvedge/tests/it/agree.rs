@@ -59,6 +59,8 @@ fn a_pipeline_is_stored_only_if_it_agrees_with_those_that_are_and_started_only_i
     let said = folder.selvedge(&["pipelines", "put", "two.yaml"]);
     assert!(said.code != 0 && said.err.contains(wrong), "{said:?}");
     folder.json(&["pipelines", "put", "one.yaml"]);
+    let said = folder.selvedge(&["run", "two.yaml"]);
+    assert!(said.code != 0 && said.err.contains(wrong), "{said:?}");
     folder.write("app.yaml", "pipelines: [two.yaml]\n");
     let said = folder.selvedge(&["pipelines", "start", "one"]);
     assert!(said.code != 0 && said.err.contains("is {concurrency: 3} in the pipeline `two` and {concurrency: 2} in the pipeline `one`"), "{said:?}");
