@@ -5,6 +5,7 @@ use selvedge_kernel::auth::{Action, Permit, Resource};
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::id::ShardId;
 use selvedge_kernel::limit::{DEFINITIONS, PAGE};
+use selvedge_kernel::pipeline::agree::of_definition;
 use selvedge_kernel::pipeline::definition::Definition;
 use selvedge_kernel::pipeline::parse::version;
 use selvedge_kernel::ports::under;
@@ -13,7 +14,7 @@ use selvedge_kernel::record::definition::{StoredVersion, definitions_of, number_
 use selvedge_kernel::record::schedule::actor;
 use selvedge_kernel::wire;
 
-use crate::door::{expect_action, misused};
+use crate::door::{agreed, expect_action, misused};
 use crate::engine::Engine;
 use crate::runs::accept::compiled;
 use crate::shard::{Command, Shard, VerbError};
@@ -27,6 +28,7 @@ impl Engine {
             return Err(misused(&permit));
         }
         compiled(&self.wiring.registry, definition.clone())?;
+        self.agrees(&tenant, &definition).await?;
         let json = serde_json::to_vec(&definition).map_err(|error| VerbError::new(Consequence::FixInput, "definition", error.to_string()))?;
         let by = permit.context().principal.id.clone();
         let stored = Box::new(StoredVersion { name: name.clone(), version: version(&definition), at: self.now(), by, definition: Bytes::from(json) });
@@ -45,13 +47,31 @@ impl Engine {
     /// The current version of each stored pipeline, by name, a page at most.
     pub async fn stored_definitions(&self, permit: Permit) -> Result<Vec<StoredVersion>, VerbError> {
         expect_action(&permit, Action::Read)?;
-        let tenant = permit.context().principal.tenant.clone();
+        self.current_definitions(&permit.context().principal.tenant).await
+    }
+
+    /// Refuses one whose activities share a limit or a breaker with others, registered or stored, under other numbers.
+    async fn agrees(&self, tenant: &str, definition: &Definition) -> Result<(), VerbError> {
+        let new = of_definition(definition);
+        if new.is_empty() {
+            return Ok(());
+        }
+        agreed(&self.wiring.declared, &new)?;
+        for stored in self.current_definitions(tenant).await? {
+            // One of another version of this program says what is wrong with it when it is started.
+            let Ok(stored) = serde_json::from_slice::<Definition>(&stored.definition) else { continue };
+            agreed(&of_definition(&stored), &new)?;
+        }
+        Ok(())
+    }
+
+    async fn current_definitions(&self, tenant: &str) -> Result<Vec<StoredVersion>, VerbError> {
         let mut found: Vec<StoredVersion> = Vec::new();
         for shard in (0..self.wiring.shards).map(ShardId) {
-            let mut range = under(&definitions_of(&tenant));
+            let mut range = under(&definitions_of(tenant));
             while let Some((_, value)) = self.wiring.store.scan(shard, range.clone(), 1).await?.first() {
                 let newest: StoredVersion = wire::decode("stored pipeline", value)?;
-                range.start = under(&versions_of(&tenant, &newest.name)).end;
+                range.start = under(&versions_of(tenant, &newest.name)).end;
                 found.push(newest);
             }
         }

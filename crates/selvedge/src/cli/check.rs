@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use selvedge_kernel::diagnostic::Diagnostic;
+use selvedge_kernel::pipeline::agree::disagreements;
 use selvedge_kernel::pipeline::definition::Definition;
 use selvedge_kernel::schedule::{Schedule, next, shown};
 use serde_json::json;
@@ -41,6 +42,7 @@ pub fn pipelines(common: &Common, app: App, mut files: Vec<PathBuf>) -> Result<C
     let mut checked = Vec::new();
     let mut errors: Vec<Diagnostic> = Vec::new();
     let mut warnings: Vec<Diagnostic> = Vec::new();
+    let mut declared = Vec::new();
     for file in &files {
         // Files of one folder share one manifest; what is wrong with it is said once.
         let loaded = match manifest_of(common, Some(file)) {
@@ -50,6 +52,8 @@ pub fn pipelines(common: &Common, app: App, mut files: Vec<PathBuf>) -> Result<C
         match loaded {
             Ok(pipeline) => {
                 warnings.extend(pipeline.warnings);
+                errors.extend(disagreements(&declared, &pipeline.declared).iter().map(|one| one.diagnostic("")));
+                declared.extend(pipeline.declared);
                 checked.push((file, pipeline.definition, pipeline.version));
             }
             Err(wrong) => errors.extend(wrong.0.into_iter().filter(|one| !errors.contains(one)).collect::<Vec<_>>()),
