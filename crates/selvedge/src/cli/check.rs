@@ -11,7 +11,7 @@ use crate::app::App;
 
 use super::args::{Common, Output};
 use super::exit::{Code, Stop};
-use super::{happened, print};
+use super::{happened, print, stored};
 
 /// The manifest of a command: as named, else beside the pipeline, else in the current folder.
 pub fn manifest_of(common: &Common, pipeline: Option<&Path>) -> Option<PathBuf> {
@@ -31,7 +31,7 @@ pub fn with_manifest(app: App, manifest: Option<&Path>) -> Result<App, Stop> {
 }
 
 /// `pipelines check`
-pub fn pipelines(common: &Common, app: App, mut files: Vec<PathBuf>) -> Result<Code, Stop> {
+pub async fn pipelines(common: &Common, app: App, mut files: Vec<PathBuf>) -> Result<Code, Stop> {
     if files.is_empty() {
         files = with_manifest(app.clone(), manifest_of(common, None).as_deref())?.pipelines;
         if files.is_empty() {
@@ -43,9 +43,13 @@ pub fn pipelines(common: &Common, app: App, mut files: Vec<PathBuf>) -> Result<C
     let mut warnings: Vec<Diagnostic> = Vec::new();
     for file in &files {
         // Files of one folder share one manifest; what is wrong with it is said once.
-        let loaded = match manifest_of(common, Some(file)) {
-            Some(manifest) => app.clone().manifest(manifest).and_then(|app| app.load_pipeline(file)),
-            None => app.load_pipeline(file),
+        let declared = match manifest_of(common, Some(file)) {
+            Some(manifest) => app.clone().manifest(manifest),
+            None => Ok(app.clone()),
+        };
+        let loaded = match declared {
+            Ok(declared) => stored::load(common, &declared, file).await,
+            Err(wrong) => Err(wrong),
         };
         match loaded {
             Ok(pipeline) => {
