@@ -63,6 +63,7 @@ mod stored;
 mod tenants;
 mod together;
 mod transitions;
+mod undone;
 mod versions;
 mod waits;
 mod ways;
