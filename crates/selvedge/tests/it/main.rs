@@ -60,6 +60,7 @@ mod schemas;
 mod shared_limits;
 mod signals;
 mod state;
+mod stored;
 mod tenants;
 mod together;
 mod transitions;
