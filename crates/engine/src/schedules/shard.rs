@@ -63,10 +63,14 @@ impl Shard {
         rows.iter().map(|(_, value)| Ok(decode(value)?)).collect()
     }
 
-    /// Stores a schedule. One that says the same goes on as it is; one that says something else starts anew from now.
+    /// Stores a schedule. One that says the same goes on as it is, for whoever stored it last; one that says something else
+    /// starts anew from now.
     async fn put_schedule(&mut self, record: ScheduleRecord) -> Result<(), VerbError> {
         let known = self.schedule_record(&record.tenant, &record.pipeline).await?;
-        if known.as_ref().is_some_and(|known| known.spec == record.spec) {
+        if let Some(known) = known.as_ref().filter(|known| known.spec == record.spec) {
+            if !known.context.speaks_for(&record.context) {
+                self.keep_schedule(ScheduleRecord { context: record.context, ..known.clone() }, Writes::default());
+            }
             return Ok(());
         }
         let now = self.now();

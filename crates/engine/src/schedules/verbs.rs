@@ -14,7 +14,7 @@ use crate::shard::{Command, Reply, VerbError};
 
 impl Engine {
     /// Stores the schedule that a registered pipeline's file names: durable when this returns. One that says the same goes on
-    /// as it is. Its runs act as whoever stored it. Errors: a pipeline that is not registered or has no schedule.
+    /// as it is. Its runs act as whoever stored it last. Errors: a pipeline that is not registered or has no schedule.
     pub async fn put_schedule(&self, permit: Permit) -> Result<(), VerbError> {
         let (tenant, pipeline) = named(&permit, Action::Define)?;
         let Some(spec) = self.definition(&pipeline)?.schedule else {
