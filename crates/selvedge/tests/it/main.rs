@@ -68,6 +68,7 @@ mod tenants;
 mod together;
 mod transitions;
 mod unanswered;
+mod undone;
 mod versions;
 mod waits;
 mod ways;
