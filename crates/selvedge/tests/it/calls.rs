@@ -273,7 +273,7 @@ async fn a_call_that_joins_another_by_its_key_ends_at_its_own_time_and_the_joine
         assert_ne!(kit::status(&engine, short).await, "Completed");
         engine.advance(Duration::from_secs(2)).await;
         let said = engine.local().result::<String>(short).await.unwrap();
-        assert!(said.starts_with("deadline: ") && said.contains("node slow.slow had not ended when the time of this call was up"), "{said}");
+        assert!(said.starts_with("deadline: ") && said.contains("node/slow.slow had not ended when the time of this call was up"), "{said}");
         if kills {
             engine.kill_and_reopen().await.unwrap();
         }

@@ -57,7 +57,7 @@ fn permit(action: Action) -> Permit {
 
 #[tokio::test]
 async fn fire_that_meets_a_store_that_does_not_answer_is_made_once_it_answers_and_the_next_one_follows() {
-    let text = "selvedge: 1\nname: nightly\nschedule: { every: 10m }\nstages:\n  - { name: rest, mode: sleep, for: 1ms }\n";
+    let text = "selvedge: 1\nname: nightly\nschedule: { every: 10m, overlap: allow }\nstages:\n  - { name: rest, mode: sleep, for: 1ms }\n";
     let (definition, _) = selvedge::pipeline("nightly.yaml", text).unwrap();
     let registry = Registry { pipelines: [("nightly".to_owned(), definition)].into(), ..Registry::default() };
     let (wall, draws) = (Arc::new(AtomicU64::new(START)), AtomicU64::new(0));
