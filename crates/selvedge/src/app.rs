@@ -63,13 +63,6 @@ pub struct App {
     pub(crate) pipelines: Vec<std::path::PathBuf>,
 }
 
-/// Whether a pipeline's file has a schedule.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Scheduled {
-    Yes,
-    No,
-}
-
 impl App {
     /// A program with nothing in it.
     #[must_use]
@@ -159,14 +152,6 @@ impl App {
         let by = agree::pipeline(name);
         self.declared.retain(|known| known.by != by);
         self.declared.extend(declared);
-    }
-
-    /// Each of its pipelines, and whether its file has a schedule.
-    pub(crate) fn scheduled(&self) -> Vec<(String, Scheduled)> {
-        let of = |definition: &Definition| if definition.schedule.is_some() { Scheduled::Yes } else { Scheduled::No };
-        let mut found: Vec<_> = self.registry.pipelines.iter().map(|(name, definition)| (name.clone(), of(definition))).collect();
-        found.sort_by(|a, b| a.0.cmp(&b.0));
-        found
     }
 
     /// Says how the actors of a type are treated.

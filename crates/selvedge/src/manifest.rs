@@ -109,12 +109,23 @@ impl App {
     }
 
     /// The same beside others, by their names.
-    fn load_among(&self, file: &Path, others: &BTreeSet<String>) -> Result<LoadedPipeline, FileError> {
-        let name = file.display().to_string();
+    pub(crate) fn load_among(&self, file: &Path, others: &BTreeSet<String>) -> Result<LoadedPipeline, FileError> {
         let text = read(file)?;
         let mut known = self.known();
         known.pipelines.get_or_insert_default().extend(others.iter().cloned().chain(name_of(&text)));
-        let (mut definition, warnings) = parse_pipeline_among(&name, &text, Some(&known)).map_err(FileError)?;
+        self.load_text(file, &text, &known)
+    }
+
+    /// Whether nothing is wrong with a file but calls of pipelines that are not in this program.
+    #[cfg(feature = "cli")]
+    pub(crate) fn calls_others(&self, file: &Path) -> bool {
+        let known = Known { pipelines: None, ..self.known() };
+        read(file).is_ok_and(|text| self.load_text(file, &text, &known).is_ok())
+    }
+
+    fn load_text(&self, file: &Path, text: &str, known: &Known) -> Result<LoadedPipeline, FileError> {
+        let name = file.display().to_string();
+        let (mut definition, warnings) = parse_pipeline_among(&name, text, Some(known)).map_err(FileError)?;
         let version = version(&definition);
         definition.version = Some(version.clone());
         let folder = folder_of(file)?;

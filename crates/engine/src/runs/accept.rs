@@ -7,7 +7,6 @@ use selvedge_kernel::error::{Consequence, WorkError};
 use selvedge_kernel::id::{InvocationId, RawId, RunId};
 use selvedge_kernel::journal::{Payload, SealKey, Signature, seal};
 use selvedge_kernel::limit::Limits;
-use selvedge_kernel::pipeline::agree::of_definition;
 use selvedge_kernel::pipeline::attributes;
 use selvedge_kernel::pipeline::compiled::{Compiled, CompiledCall};
 use selvedge_kernel::pipeline::definition::Definition;
@@ -24,7 +23,7 @@ use selvedge_kernel::wire;
 use super::memory::active;
 use super::{Active, NewRun};
 use crate::core::Given;
-use crate::door::agreed;
+use crate::definitions::in_force;
 use crate::registry::{Activity, Executor, Registry};
 use crate::shard::{Activation, Effect, Shard, VerbError};
 
@@ -133,7 +132,6 @@ impl Shard {
         }
         let limits = self.wiring.settings.limits;
         within_limits(&limits, &new.compiled.definition)?;
-        agreed(&self.wiring.declared, &of_definition(&new.compiled.definition))?;
         let now = self.now();
         let seal_key = SealKey(self.entropy.draw());
         self.remember_definition(&new.compiled);
@@ -174,13 +172,11 @@ impl Shard {
             }
             return Ok(());
         }
-        let Some(definition) = self.wiring.registry.pipelines.get(&sig.name).cloned() else {
-            let error = unknown_pipeline(&self.wiring.registry, &sig.name);
-            self.decide(activation, number, Given::Error(WorkError::new(error.code, error.message)));
-            return Ok(());
-        };
-        let checked = match checked_input(&definition, &input) {
+        let definition = in_force(&self.wiring, &activation.record.message.target.tenant, &sig.name).await;
+        let checked = definition.and_then(|definition| checked_input(&definition, &input).map(|checked| (definition, checked)));
+        let (definition, checked) = match checked {
             Ok(checked) => checked,
+            Err(error) if matches!(error.consequence, Consequence::Stop | Consequence::Retry) => return Err(error),
             Err(error) => {
                 self.decide(activation, number, Given::Error(WorkError::new(error.code, error.message)));
                 return Ok(());
@@ -247,12 +243,4 @@ fn run_of(tenant: &str, invocation: RawId, number: u32) -> RunId {
     uuid[6] = 0x80 | (uuid[6] & 0x0f);
     uuid[8] = 0x80 | (uuid[8] & 0x3f);
     RunId::of(tenant, uuid)
-}
-
-/// The error of a pipeline that nobody registered, with those that are.
-pub(crate) fn unknown_pipeline(registry: &Registry, name: &str) -> VerbError {
-    let mut names: Vec<&str> = registry.pipelines.keys().map(String::as_str).collect();
-    names.sort_unstable();
-    let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-    VerbError::new(Consequence::NotFound, "unknown_pipeline", format!("there is no pipeline `{name}` here; there are: {known}"))
 }
