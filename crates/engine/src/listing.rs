@@ -12,7 +12,6 @@ use selvedge_kernel::limit::PAGE;
 use selvedge_kernel::record::invocation::{Invocation, Status};
 use selvedge_kernel::record::kind::Kind;
 use selvedge_kernel::time::Millis;
-use selvedge_kernel::wire;
 use serde::Serialize;
 
 pub use actors::{ActorSummary, Busy};
@@ -112,7 +111,7 @@ impl Engine {
 }
 
 fn line_of(value: &[u8], tenant: &str, listed: Listed) -> Result<Option<InvocationSummary>, VerbError> {
-    let record: Invocation = wire::decode("invocation", value)?;
+    let record = Invocation::decode(value)?;
     let wanted = record.message.target.tenant == tenant && (listed == Listed::All || !record.status.ended());
     Ok(wanted.then(|| summary(record)))
 }

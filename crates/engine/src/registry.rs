@@ -11,6 +11,7 @@ use selvedge_kernel::egress::Allowed;
 use selvedge_kernel::error::AttemptError;
 use selvedge_kernel::pipeline::definition::{Definition, Exec, Http};
 use selvedge_kernel::policy::{Breaker, Retry, Throttle, Timeout};
+use selvedge_kernel::record::build::Build;
 use selvedge_kernel::record::invocation::Blocked;
 
 use crate::ctx::{Attempt, Ctx};
@@ -49,6 +50,8 @@ pub struct Transition {
     pub retry: Option<Retry>,
     /// One attempt's time.
     pub timeout: Timeout,
+    /// What names the files that its command names, as they were when it was declared.
+    pub build: Option<Build>,
 }
 
 /// How actors of a type are treated.

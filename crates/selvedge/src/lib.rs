@@ -5,6 +5,7 @@
 
 mod app;
 pub mod bootstrap;
+mod build;
 #[cfg(feature = "cli")]
 mod cli;
 pub mod client;
@@ -45,6 +46,7 @@ pub use selvedge_kernel::id::{InvocationId, RunId};
 pub use selvedge_kernel::pipeline::definition::Definition;
 pub use selvedge_kernel::pipeline::parse::parse_pipeline as pipeline;
 pub use selvedge_kernel::policy::{Backoff, Breaker, Rate, Retry, Span, Throttle, Timeout};
+pub use selvedge_kernel::record::build::{Build, Builds};
 pub use selvedge_kernel::time::Millis;
 pub use selvedge_kernel::waiting::Waiting;
 pub use state::{State, View};

@@ -208,7 +208,8 @@ fn take(registry: &mut Registry, manifest: Manifest, origin: &Origin<'_>, wrong:
         for (name, mut handler) in actor.handlers {
             let served = selvedge_engine::exec::handler_activity(&kind, &name);
             origin.absolute(&served, &mut handler.exec, wrong);
-            let transition = registry::Transition { activity: served.clone(), exec: handler.exec, retry: Some(handler.retry), timeout: handler.timeout };
+            let build = crate::build::of_program(&handler.exec.command, Path::new(&handler.exec.folder));
+            let transition = registry::Transition { activity: served.clone(), exec: handler.exec, retry: Some(handler.retry), timeout: handler.timeout, build };
             let handlers = &mut registry.actors.entry(kind.clone()).or_default().handlers;
             if handlers.insert(name, registry::Handler::Transition(transition)).is_some() {
                 wrong.push(origin.wrong(format!("the handler `{served}` is registered by this binary already"), "give one of them another name"));

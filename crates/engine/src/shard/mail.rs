@@ -485,7 +485,7 @@ impl Shard {
         record.cancel = Some(reason.clone());
         if !self.holds_actor(&record).await? {
             // It waits for its turn, and is never started.
-            writes.put(key::invocation(id), wire::encode(&record));
+            writes.put(key::invocation(id), record.encode());
             self.doomed.push_back(id);
             return Ok(());
         }
@@ -500,7 +500,7 @@ impl Shard {
                 activation.record.cancel = Some(reason);
             }
         }
-        writes.put(key::invocation(id), wire::encode(&record));
+        writes.put(key::invocation(id), record.encode());
         Ok(())
     }
 

@@ -6,6 +6,7 @@ mod behind;
 mod blocked;
 mod bounds;
 mod breakers;
+mod builds;
 mod by_hand;
 mod calls;
 mod cancel;
