@@ -54,6 +54,9 @@ pub struct Transition {
     pub build: Option<Build>,
 }
 
+/// How long work waits before `stuck` lists it, where its type does not say.
+pub const EXPECTED_WITHIN: Duration = Duration::from_secs(3_600);
+
 /// How actors of a type are treated.
 #[derive(Clone, Debug)]
 pub struct ActorOptions {
@@ -65,11 +68,13 @@ pub struct ActorOptions {
     pub retention: Option<Duration>,
     /// How long an invocation may take, from its acceptance to its end: its deadline.
     pub timeout: Option<Duration>,
+    /// How long its work waits before `stuck` lists it.
+    pub expected_within: Duration,
 }
 
 impl Default for ActorOptions {
     fn default() -> ActorOptions {
-        ActorOptions { retry: Retry::message(), suspend_after: Duration::from_secs(1), retention: None, timeout: None }
+        ActorOptions { retry: Retry::message(), suspend_after: Duration::from_secs(1), retention: None, timeout: None, expected_within: EXPECTED_WITHIN }
     }
 }
 

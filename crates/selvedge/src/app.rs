@@ -31,12 +31,20 @@ pub struct ActorOptions {
     pub retention: Option<Duration>,
     /// How long an invocation may take, from its acceptance to its end: its deadline.
     pub timeout: Option<Duration>,
+    /// How long an invocation waits before `selvedge stuck` lists it: an hour, unless it is expected sooner or later.
+    pub expected_within: Duration,
 }
 
 impl Default for ActorOptions {
     fn default() -> ActorOptions {
         let defaults = registry::ActorOptions::default();
-        ActorOptions { retry: defaults.retry, suspend_after: defaults.suspend_after, retention: defaults.retention, timeout: defaults.timeout }
+        ActorOptions {
+            retry: defaults.retry,
+            suspend_after: defaults.suspend_after,
+            retention: defaults.retention,
+            timeout: defaults.timeout,
+            expected_within: defaults.expected_within,
+        }
     }
 }
 
@@ -161,8 +169,8 @@ impl App {
     /// Says how the actors of a type are treated.
     #[must_use]
     pub fn actor(mut self, kind: &str, options: ActorOptions) -> App {
-        self.actor_type(kind).options =
-            registry::ActorOptions { retry: options.retry, suspend_after: options.suspend_after, retention: options.retention, timeout: options.timeout };
+        let ActorOptions { retry, suspend_after, retention, timeout, expected_within } = options;
+        self.actor_type(kind).options = registry::ActorOptions { retry, suspend_after, retention, timeout, expected_within };
         self
     }
 }

@@ -205,6 +205,9 @@ fn take(registry: &mut Registry, manifest: Manifest, origin: &Origin<'_>, wrong:
         }
     }
     for (kind, actor) in manifest.actors {
+        if let Some(expected) = actor.expected_within {
+            registry.actors.entry(kind.clone()).or_default().options.expected_within = expected.0;
+        }
         for (name, mut handler) in actor.handlers {
             let served = selvedge_engine::exec::handler_activity(&kind, &name);
             origin.absolute(&served, &mut handler.exec, wrong);

@@ -90,7 +90,7 @@ pub async fn perform(desk: &Desk, request: Request) -> Result<Value, Problem> {
         Request::Why { id } => Err(no_work(&id)),
         Request::Await { id } => answer(engine.result(asker.work(Action::Read, &id)?, invocation_id(&id)?, true).await?),
         Request::Invocations { all, filter } => asker.invocations(if all { Listed::All } else { Listed::Open }, &filter).await,
-        Request::Stuck { longer_than_ms, filter } => asker.stuck(Duration::from_millis(longer_than_ms), &filter).await,
+        Request::Stuck { longer_than_ms, filter } => asker.stuck(longer_than_ms.map(Duration::from_millis), &filter).await,
         Request::Health => asker.health().await,
         Request::Approvals { filter } => Runs(asker).approvals(&filter).await,
         Request::Approval { id, stage } => Runs(asker).approval(&id, stage).await,

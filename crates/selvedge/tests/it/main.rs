@@ -60,6 +60,7 @@ mod schemas;
 mod shared_limits;
 mod signals;
 mod state;
+mod stuck;
 mod tenants;
 mod together;
 mod transitions;
