@@ -17,6 +17,7 @@ pub mod recovery;
 
 mod bring;
 mod carry;
+mod copy;
 mod dump;
 mod embedded;
 mod files;
@@ -38,6 +39,7 @@ mod tree;
 pub use backup::{Backup, BackupError, backup, restore};
 pub use check::{Report, check};
 pub use disk::{Fault, Faults, Unsynced};
+pub use copy::ReadOnlyCopy;
 pub use embedded::{EmbeddedStore, Stats};
 pub use error::OpenError;
 pub use export::{Exported, PortError, export};

@@ -17,6 +17,7 @@ mod letters;
 mod pipelines;
 mod print;
 mod progress;
+mod read_only;
 mod replay;
 mod run;
 mod runs;

@@ -43,6 +43,7 @@ mod operations;
 mod polling;
 mod portable;
 mod property;
+mod read_only;
 mod readme;
 mod refused;
 mod rehearse;
