@@ -16,7 +16,7 @@ use crate::life::Life;
 use crate::outside::Told;
 use crate::program::{ACCOUNTS, AWAIT, BALANCE, COUNTED, OPENING, WaitFor};
 use crate::world::World;
-use crate::{calls, families};
+use crate::{calls, families, shops};
 
 /// Actors that take signals.
 pub const WAITERS: u64 = 3;
@@ -98,6 +98,8 @@ pub async fn check(world: &World, life: &Life, model: &Model, told: &Rc<RefCell<
     }
     cancelled(world, life, told).await;
     sagas(world, life, told).await;
+    let orders = told.borrow().orders.clone();
+    shops::check(world, life, &orders).await;
     calls::check(world, life, told).await;
     families::check(world, life).await;
     money(world, life).await;
@@ -119,6 +121,7 @@ async fn sagas(world: &World, life: &Life, told: &Rc<RefCell<Told>>) {
         match format!("{:?}", status.state).to_lowercase().as_str() {
             "completed" if fails => world.broken(format!("{id} was told to fail and completed")),
             "completed" if !released.is_empty() => world.broken(format!("{id} completed and undid {released:?}")),
+            "cancelled" if released != reserved => world.broken(format!("{id} was cancelled, did {reserved:?} and undid {released:?}")),
             "failed" if !fails => world.broken(format!("{id} failed: {status:?}")),
             // It fails in its last stage: everything before it had finished.
             "failed" if released.len() as u64 != width + 1 => world.broken(format!("{id} failed, did {reserved:?} and undid {released:?}")),

@@ -11,6 +11,7 @@ pub mod life;
 pub mod outside;
 pub mod program;
 pub mod seed;
+pub mod shops;
 pub mod store;
 pub mod ticking;
 pub mod world;

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::life::Life;
 use crate::program::{self, AWAIT, FAN, FRAIL, GO, MOVE, NAP, RACE, Transfer, WaitFor};
 use crate::world::World;
-use crate::{calls, families, lent};
+use crate::{calls, families, lent, shops};
 
 /// What the outside was told.
 #[derive(Default)]
@@ -29,6 +29,8 @@ pub struct Told {
     pub cancelled_runs: BTreeSet<RunId>,
     /// Numbers by which the tasks of runs name them.
     pub numbers: BTreeMap<RunId, u64>,
+    /// What runs have ordered of actors.
+    pub orders: shops::Orders,
     /// Rings and paths of calls.
     pub calls: calls::Asked,
 }
@@ -108,6 +110,13 @@ pub fn ask(world: &World, life: &Life, told: &Rc<RefCell<Told>>, number: u64, st
                         let _ = run.signal(GO, number).await;
                     }
                     told.borrow_mut().runs.insert(run.id(), ("patient".to_owned(), Some(json!({ "first": number }))));
+                }
+            }
+            11 if c % 2 == 0 => {
+                if let Some((run, orders)) = shops::ask(&client, number, (a, b, c / 2)).await {
+                    world.say(&format!("accepted {run} shop"));
+                    told.borrow_mut().runs.insert(run, ("shop".to_owned(), None));
+                    told.borrow_mut().orders.insert(run, orders);
                 }
             }
             11 => {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::world::World;
-use crate::{calls, families, lent, ticking};
+use crate::{calls, families, lent, shops, ticking};
 
 /// Accounts of the bank.
 pub const ACCOUNTS: u64 = 5;
@@ -214,9 +214,10 @@ pub fn app(world: &World, owner: u64, scheduled: bool) -> Result<App, String> {
     app = calls::add(app, world, &options);
     app = families::add(app, world, owner, &options);
     app = lent::add(app, world, owner);
+    app = shops::add(app, &options);
     app = ticking::add(app, world, owner);
     let ticking = if scheduled { ticking::pipelines()? } else { Vec::new() };
-    for definition in [pipelines()?, families::pipelines()?, lent::pipelines()?, ticking].into_iter().flatten() {
+    for definition in [pipelines()?, families::pipelines()?, lent::pipelines()?, shops::pipelines()?, ticking].into_iter().flatten() {
         app = app.pipeline(definition);
     }
     Ok(app)

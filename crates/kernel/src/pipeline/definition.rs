@@ -261,7 +261,7 @@ pub struct Stage {
     /// Instead of the activity's: of this stage of all runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker: Option<Breaker>,
-    /// What undoes it when the run fails or is cancelled later.
+    /// What undoes it when the run fails or is cancelled. What is under way then ends first, and is undone if it ended well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compensate: Option<Compensate>,
     /// What a failed task means.

@@ -65,6 +65,7 @@ mod stuck;
 mod tenants;
 mod together;
 mod transitions;
+mod undone;
 mod versions;
 mod waits;
 mod ways;
