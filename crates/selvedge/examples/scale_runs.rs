@@ -3,7 +3,7 @@
 
 mod measure;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use selvedge::{Activity, App, Attempt, Engine};

@@ -21,6 +21,7 @@ mod rehearse;
 pub mod run;
 pub mod schedule;
 mod state;
+mod stream;
 #[cfg(feature = "test")]
 pub mod test;
 mod verify;
@@ -29,7 +30,7 @@ pub use app::{ActorOptions, App};
 pub use bootstrap::{Engine, EngineError};
 #[cfg(feature = "cli")]
 pub use cli::main;
-pub use client::{CallError, Chunks, Client, Pending, SendError, SignalError};
+pub use client::{CallError, Client, Pending, SendError, SignalError};
 pub use config::Config;
 pub use ctx::{Attempt, Child, Ctx, Either, Op, Sent, Step, Wait};
 pub use failure::{Failure, Outcome};
@@ -50,4 +51,5 @@ pub use selvedge_kernel::record::build::{Build, Builds};
 pub use selvedge_kernel::time::Millis;
 pub use selvedge_kernel::waiting::Waiting;
 pub use state::{State, View};
+pub use stream::{Chunks, Emitted};
 pub use verify::VerifyError;

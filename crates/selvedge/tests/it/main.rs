@@ -61,6 +61,7 @@ mod schemas;
 mod shared_limits;
 mod signals;
 mod state;
+mod streams;
 mod stuck;
 mod tenants;
 mod together;
