@@ -1,9 +1,9 @@
 //! A tree, or a whole store, that is looked at without a write to it. fjall writes when it opens a tree, so it gets a copy of the small
 //! files, in memory or in the folder for temporary files, with links to the table files, which never change.
 
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 
 use crate::directory;
@@ -34,10 +34,12 @@ impl Shadow {
         // A log is large: memory is the last choice.
         let shadow = Shadow::in_first(&[std::env::temp_dir(), PathBuf::from("/dev/shm")])?;
         let (data, to) = (data.canonicalize()?, shadow.data());
-        std::fs::create_dir(to.join("log"))?;
-        for entry in std::fs::read_dir(data.join("log"))? {
-            let entry = entry?;
-            copy_with_holes(&entry.path(), &to.join("log").join(entry.file_name()))?;
+        if data.join("log").exists() {
+            std::fs::create_dir(to.join("log"))?;
+            for entry in std::fs::read_dir(data.join("log"))? {
+                let entry = entry?;
+                copy_with_holes(&entry.path(), &to.join("log").join(entry.file_name()))?;
+            }
         }
         if data.join("tree").exists() {
             copy(&data.join("tree"), &shadow.tree())?;
@@ -52,7 +54,8 @@ impl Shadow {
         let name = format!("selvedge-check-{name}");
         for place in places {
             let data = place.join(&name);
-            if std::fs::create_dir(&data).is_ok() {
+            // What nobody else may read must not become a copy that everybody can.
+            if DirBuilder::new().mode(0o700).create(&data).is_ok() {
                 return Ok(Shadow { data });
             }
         }

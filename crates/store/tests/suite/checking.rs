@@ -1,5 +1,6 @@
 //! The physical check of a closed store.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -125,6 +126,8 @@ fn copy_of_what_may_only_be_read_has_every_row_takes_commits_and_leaves_the_orig
     let mut before = Vec::new();
     everything(&place.data(), &mut before);
     let copy = ReadOnlyCopy::of(&place.data(), "a test").unwrap();
+    let mode = std::fs::metadata(copy.data()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o077, 0, "what is copied is for nobody else");
     assert!(matches!(EmbeddedStore::open(&place.data(), small()), Err(OpenError::Held { .. })), "nobody writes into it meanwhile");
     let store = EmbeddedStore::open(&copy.data(), small()).unwrap();
     let (epoch, last) = claim(&store, 5);
