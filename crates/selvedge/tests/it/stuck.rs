@@ -32,7 +32,7 @@ async fn each_type_is_stuck_when_it_waits_longer_than_is_expected_of_it() {
     while stuck(folder.path(), None).await.is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert_eq!(stuck(folder.path(), None).await, [quick.clone()], "an hour is expected of the other one");
+    assert_eq!(stuck(folder.path(), None).await, std::slice::from_ref(&quick), "an hour is expected of the other one");
     while stuck(folder.path(), Some(1)).await.len() < 2 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
