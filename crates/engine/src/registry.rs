@@ -57,7 +57,13 @@ pub struct Transition {
 /// How long work waits before `stuck` lists it, where its type does not say.
 pub const EXPECTED_WITHIN: Duration = Duration::from_secs(3_600);
 
-/// How actors of a type are treated.
+/// How the actors of a type are treated.
+///
+/// ```
+/// use selvedge_engine::registry::ActorOptions;
+/// let options = ActorOptions { retry: selvedge_kernel::policy::Retry::exponential(5), ..Default::default() };
+/// assert_eq!(options.retry.max_attempts, 5);
+/// ```
 #[derive(Clone, Debug)]
 pub struct ActorOptions {
     /// When a failed handler is tried again.
@@ -68,7 +74,7 @@ pub struct ActorOptions {
     pub retention: Option<Duration>,
     /// How long an invocation may take, from its acceptance to its end: its deadline.
     pub timeout: Option<Duration>,
-    /// How long its work waits before `stuck` lists it.
+    /// How long an invocation waits before `selvedge stuck` lists it: an hour, unless it is expected sooner or later.
     pub expected_within: Duration,
 }
 

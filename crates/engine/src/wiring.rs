@@ -11,6 +11,7 @@ use selvedge_kernel::ports::Store;
 use selvedge_kernel::pressure::Pressure;
 use selvedge_kernel::record::build::Build;
 use selvedge_kernel::record::invocation::Code;
+use selvedge_kernel::record::message::Peer;
 use selvedge_kernel::transition::Keep;
 
 use crate::env::{Environment, Observation};
@@ -103,6 +104,14 @@ impl Wiring {
 
     pub(crate) fn shard_of_invocation(&self, id: InvocationId) -> ShardId {
         id.0.hash.shard(self.shards)
+    }
+
+    /// Where whoever waits for an answer lives.
+    pub(crate) fn shard_of_peer(&self, peer: Peer) -> ShardId {
+        match peer {
+            Peer::Operation { invocation, .. } => self.shard_of_invocation(invocation),
+            Peer::Task { run, .. } => run.0.hash.shard(self.shards),
+        }
     }
 
     /// The code that accepts a message to this handler: of a program its own, else of this binary.

@@ -26,7 +26,7 @@ mod stream;
 pub mod test;
 mod verify;
 
-pub use app::{ActorOptions, App};
+pub use app::App;
 pub use bootstrap::{Engine, EngineError};
 #[cfg(feature = "cli")]
 pub use cli::main;
@@ -39,6 +39,7 @@ pub use name::{Activity, Handler, SharedHandler, Signal, Target};
 pub use rehearse::RehearseError;
 pub use run::Run;
 pub use schedule::{Schedule, ScheduleError, ScheduleStatus};
+pub use selvedge_engine::registry::ActorOptions;
 pub use selvedge_engine::verify::ShardReport;
 pub use selvedge_engine::why::Why;
 pub use selvedge_engine::wiring::Settings;
