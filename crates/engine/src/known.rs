@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::nearest::suggestion;
-use selvedge_kernel::pipeline::definition::Exec;
+use selvedge_kernel::pipeline::definition::{Definition, Exec};
 
 use crate::engine::Engine;
 use crate::registry::EXPECTED_WITHIN;
@@ -24,12 +24,10 @@ impl Engine {
         self.wiring.registry.actors.get(kind).map_or(EXPECTED_WITHIN, |actor| actor.options.expected_within)
     }
 
-    /// The pipelines that are registered here, by name.
+    /// The pipelines that are registered here, by name: a stored one of the same name goes before.
     #[must_use]
-    pub fn pipelines(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.wiring.registry.pipelines.keys().cloned().collect();
-        names.sort();
-        names
+    pub fn pipelines(&self) -> BTreeMap<&str, &Definition> {
+        self.wiring.registry.pipelines.iter().map(|(name, definition)| (name.as_str(), definition)).collect()
     }
 
     /// Errors: an actor type that nothing here declares, with the nearest ones.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod accept;
+mod agree;
 mod behind;
 mod blocked;
 mod bounds;
@@ -61,6 +62,7 @@ mod schemas;
 mod shared_limits;
 mod signals;
 mod state;
+mod stored;
 mod streams;
 mod stuck;
 mod tenants;
