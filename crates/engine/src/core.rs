@@ -189,7 +189,7 @@ impl Wake for HandlerWaker {
         if self.in_poll.load(Ordering::SeqCst) {
             self.again.store(true, Ordering::SeqCst);
         } else if !self.gone.load(Ordering::SeqCst) {
-            self.mailbox.wake(Wakeup::Foreign(self.id));
+            self.mailbox.wake(Wakeup::Foreign(self.clone()));
         }
     }
 }

@@ -15,7 +15,7 @@ const MESSAGE_BYTES: u64 = 1_024;
 ///
 /// It bounds the mailboxes between threads: whatever enters from outside carries one of these while it lies in a
 /// mailbox, so that all of it together is at most the limit and a sixteenth. What workers and tasks send is bounded by
-/// what is in memory already: one end and one wake-up for each task that runs, and envelopes that lie in the outbox of
+/// what is in memory already: one end, one wake-up and one progress for each task that runs, and envelopes that lie in the outbox of
 /// a transition that one of these, or a timer, has led to.
 pub(crate) struct InFlight {
     wiring: Arc<Wiring>,

@@ -63,9 +63,7 @@ impl<'c> Step<'c> {
         let deadline = op.timeout.as_ref().map_or_else(|| Timeout::default().attempt, |timeout| timeout.attempt).map(|span| now.after(span.0));
         let total = op.timeout.as_ref().and_then(|timeout| timeout.total).map(|span| op.since.after(span.0));
         let deadline = [deadline, total].into_iter().flatten().min();
-        let (mailbox, id) = (core.mailbox.clone(), core.id);
-        let progress = Arc::new(move |progress| mailbox.progress(id, number, progress));
-        Some((attempt, Attempt::new(&key, attempt, deadline, progress)))
+        Some((attempt, Attempt::new(&key, attempt, deadline, core.mailbox.heartbeat(core.id, number))))
     }
 }
 

@@ -45,6 +45,16 @@ pub(crate) struct Job {
     pub deadline: Option<Millis>,
     pub name: String,
     pub work: Work,
+    pub handing: Handing,
+}
+
+/// When a program gets its task.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Handing {
+    /// As soon as it can take it.
+    AtOnce,
+    /// Then, and once it is written that this invocation ran again after an unclean end.
+    Counted,
 }
 
 /// A task of this process.
@@ -166,16 +176,12 @@ pub(crate) fn start(wiring: &Arc<Wiring>, mailbox: Mailbox, job: Job) -> Abort {
     if wiring.settings.tasks == crate::wiring::Tasks::Leave {
         return Abort(None);
     }
-    let progress = {
-        let mailbox = mailbox.clone();
-        let owner = job.owner;
-        Arc::new(move |progress: Bytes| {
-            if let Owner::Operation { invocation, number } = owner {
-                mailbox.progress(invocation, number, progress);
-            }
-        })
+    let progress: Arc<dyn Fn(Bytes) + Send + Sync> = match job.owner {
+        Owner::Operation { invocation, number } => mailbox.heartbeat(invocation, number),
+        Owner::Run { .. } => Arc::new(|_| {}),
     };
     let (owner, attempt) = (job.owner, job.attempt);
+    let ready = ready(mailbox.clone(), job.handing, owner, attempt);
     let done = move |result| {
         let event = match owner {
             Owner::Operation { invocation, number } => Event::TaskDone { invocation, number, attempt, result },
@@ -232,8 +238,9 @@ pub(crate) fn start(wiring: &Arc<Wiring>, mailbox: Mailbox, job: Job) -> Abort {
         let result = match wiring.executors.pool(&exec, &name, &runtime) {
             Ok(pool) => {
                 let log = wiring.executors.settings.log.clone();
-                pool.run(
+                pool.run_when(
                     task,
+                    ready,
                     move |beat| progress(beat),
                     move |line| {
                         if let Some(log) = &log {
@@ -249,6 +256,14 @@ pub(crate) fn start(wiring: &Arc<Wiring>, mailbox: Mailbox, job: Job) -> Abort {
         wiring.executors.points.pass(ExecPoint::Reported);
     });
     Abort(Some(handle.abort_handle()))
+}
+
+/// Waits until a program may have its task; false if it may not.
+async fn ready(mailbox: Mailbox, handing: Handing, owner: Owner, attempt: u32) -> bool {
+    let (Handing::Counted, Owner::Operation { invocation, number }) = (handing, owner) else { return true };
+    let (go, gone) = tokio::sync::oneshot::channel();
+    mailbox.send(Event::HandOver { invocation, number, attempt, go });
+    gone.await.is_ok()
 }
 
 /// Makes a request, and hands its end on.

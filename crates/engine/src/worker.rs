@@ -1,8 +1,8 @@
 //! A worker thread: it owns a fixed set of shards, takes events in turns, and gives the log one batch a turn.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use selvedge_kernel::record::message::Envelope;
 use selvedge_kernel::time::Millis;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::core::HandlerWaker;
 use crate::env::Clock;
 use crate::flight::Flight;
 use crate::idmap::IdMap;
@@ -23,8 +24,19 @@ use crate::wiring::Wiring;
 pub(crate) enum Wakeup {
     /// One of its steps.
     Step(InvocationId),
-    /// Something that it should not wait for.
-    Foreign(InvocationId),
+    /// Something that it should not wait for; late if the handler whose waker this is has left memory since.
+    Foreign(Arc<HandlerWaker>),
+}
+
+/// What an attempt has said last, until it is taken.
+#[derive(Default)]
+pub(crate) struct Said(Mutex<Option<Bytes>>);
+
+impl Said {
+    /// Takes it.
+    pub(crate) fn take(&self) -> Option<Bytes> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 /// What reaches a worker.
@@ -32,7 +44,15 @@ pub(crate) enum Event {
     /// What a client asks, and the bytes that it counts for while it lies here.
     Command(ShardId, Command, Arc<crate::in_flight::InFlight>),
     Wake(Wakeup),
-    Progress(InvocationId, u32, Bytes),
+    /// An attempt has said how far it is: the newest lies there.
+    Progress(InvocationId, u32, Arc<Said>),
+    /// A program has a place for a task that runs again after an unclean end: it gets it when that is written.
+    HandOver {
+        invocation: InvocationId,
+        number: u32,
+        attempt: u32,
+        go: oneshot::Sender<()>,
+    },
     /// A task that ran elsewhere has ended.
     TaskDone {
         invocation: InvocationId,
@@ -106,8 +126,14 @@ impl Mailbox {
         self.send(Event::Wake(wakeup));
     }
 
-    pub(crate) fn progress(&self, id: InvocationId, number: u32, progress: Bytes) {
-        self.send(Event::Progress(id, number, progress));
+    /// Where an attempt says how far it is. However often it does, one event of it is on its way, and gets the newest.
+    pub(crate) fn heartbeat(&self, id: InvocationId, number: u32) -> Arc<dyn Fn(Bytes) + Send + Sync> {
+        let (mailbox, said) = (self.clone(), Arc::new(Said::default()));
+        Arc::new(move |progress| {
+            if said.0.lock().unwrap_or_else(PoisonError::into_inner).replace(progress).is_none() {
+                mailbox.send(Event::Progress(id, number, said.clone()));
+            }
+        })
     }
 }
 
@@ -212,7 +238,7 @@ pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::Unb
             }
         } else {
             for shard in shards.values_mut() {
-                shard.let_out_answers();
+                shard.let_out_answers().await;
                 shard.write_clean();
             }
         }
@@ -268,16 +294,23 @@ async fn handle(wiring: &Arc<Wiring>, shards: &mut IdMap<ShardId, Shard>, event:
             }
         }
         Event::Wake(wakeup) => {
-            let id = match &wakeup {
-                Wakeup::Step(id) | Wakeup::Foreign(id) => *id,
+            let (id, foreign) = match &wakeup {
+                Wakeup::Step(id) => (*id, false),
+                Wakeup::Foreign(waker) if waker.gone.load(Ordering::SeqCst) => return,
+                Wakeup::Foreign(waker) => (waker.id, true),
             };
             if let Some(shard) = shards.get_mut(&of(&id)) {
-                shard.woken(id, matches!(wakeup, Wakeup::Foreign(_)));
+                shard.woken(id, foreign);
             }
         }
-        Event::Progress(id, number, progress) => {
-            if let Some(shard) = shards.get_mut(&of(&id)) {
+        Event::Progress(id, number, said) => {
+            if let (Some(shard), Some(progress)) = (shards.get_mut(&of(&id)), said.take()) {
                 shard.progress(id, number, progress);
+            }
+        }
+        Event::HandOver { invocation, number, attempt, go } => {
+            if let Some(shard) = shards.get_mut(&of(&invocation)) {
+                shard.hand_over(invocation, number, attempt, go);
             }
         }
         Event::TaskDone { invocation, number, attempt, result } => {
@@ -331,5 +364,26 @@ async fn store_reason(wiring: &Wiring) -> String {
     match wiring.store.get(ShardId(0), selvedge_kernel::record::key::shard_head()).await {
         Err(error) => format!(": {error}. What was acknowledged is safe. Make room or replace the disk, then start again"),
         Ok(_) => ". What was acknowledged is safe. Start again".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use selvedge_kernel::id::{Hash16, RawId};
+
+    #[test]
+    fn however_often_an_attempt_says_how_far_it_is_one_event_is_on_its_way_and_gets_the_newest() {
+        let (mailbox, mut events) = Mailbox::new(Arc::default());
+        let id = InvocationId(RawId { hash: Hash16(1), uuid: [0; 16] });
+        let heartbeat = mailbox.heartbeat(id, 1);
+        for round in [1_000u32, 2_000] {
+            (0..=round).for_each(|n| heartbeat(Bytes::from(n.to_string())));
+            assert_eq!(mailbox.pending.load(Ordering::SeqCst), u64::from(round / 1_000));
+            let Ok(Event::Progress(_, 1, said)) = events.try_recv() else { panic!("nothing was said") };
+            assert_eq!(said.take().unwrap(), round.to_string());
+            assert!(events.try_recv().is_err());
+        }
     }
 }

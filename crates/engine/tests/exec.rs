@@ -25,3 +25,5 @@ mod rig;
 mod runs;
 #[path = "exec/server.rs"]
 mod server;
+#[path = "exec/starting.rs"]
+mod starting;

@@ -68,6 +68,13 @@ pub struct AuthorizationContext {
 }
 
 impl AuthorizationContext {
+    /// Whether both are the same somebody with the same rights, whatever request they came with.
+    #[must_use]
+    pub fn speaks_for(&self, other: &AuthorizationContext) -> bool {
+        let who = |context: &AuthorizationContext| AuthorizationContext { request: RequestFacts::default(), ..context.clone() };
+        who(self) == who(other)
+    }
+
     /// The same caller acting through one more actor. Somebody who is in the chain already is not in it again: an actor
     /// that sends to itself for years acts through itself once. Past [`DELEGATION`] hops the oldest but the first go,
     /// so that a context never grows without bound; the first caller stays who it is.

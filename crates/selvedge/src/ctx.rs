@@ -349,7 +349,8 @@ impl<T> Op<T> {
         })
     }
 
-    /// Of a call: the callee's deadline.
+    /// Of a call: the callee's deadline. An invocation that was there already, found by the key of this call, keeps its own;
+    /// this call ends with `deadline` all the same.
     #[must_use]
     pub fn timeout(self, span: Duration) -> Self {
         self.change(|request| {

@@ -17,6 +17,9 @@ use crate::app::App;
 use crate::bootstrap::EngineError;
 use crate::client::Client;
 
+/// How often it is looked whether the process has come to its end.
+const LOOK: Duration = Duration::from_micros(200);
+
 /// One attempt of a side effect that was started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Effect {
@@ -121,6 +124,56 @@ impl Engine {
         self.running.die().await;
         self.running = start(&self.app, &self.model, &self.clock, &self.draws, &self.effects, &self.settings).await?;
         Ok(())
+    }
+
+    /// Does something, and ends the engine as a kill would once it has made so many commits more; what it wants to commit beyond
+    /// is lost, and it is opened again on the others. Where everything is done with fewer commits nothing is killed, and what
+    /// came of it is given: with one commit more each time, a test kills at every commit that there is.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use selvedge::{App, Ctx, Handler, Outcome, test};
+    /// const PAY: Handler<u64, u64> = Handler::new("account", "pay");
+    /// async fn pay(ctx: Ctx, cents: u64) -> Outcome<u64> {
+    ///     let paid = ctx.state().get::<u64>("paid").await?.unwrap_or(0) + cents;
+    ///     ctx.state().set("paid", &paid)?;
+    ///     ctx.step("tell", async |_| Ok(())).await?;
+    ///     Ok(paid)
+    /// }
+    /// let app = App::new().handler(PAY, pay);
+    /// for commits in 0.. {
+    ///     let mut engine = test::Engine::new(app.clone()).await?;
+    ///     let pay = async |engine: &test::Engine| engine.local().call(PAY.on("ada"), 5).idempotency_key("p-1").await;
+    ///     let done = engine.kill_after(commits, pay).await?;
+    ///     // Whoever got no answer asks again, under the same key.
+    ///     assert_eq!(pay(&engine).await?, 5, "killed after {commits} commits");
+    ///     if done.is_some() {
+    ///         break;
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// When the engine does not open again.
+    pub async fn kill_after<T>(&mut self, commits: u64, doing: impl AsyncFnOnce(&Engine) -> T) -> Result<Option<T>, EngineError> {
+        self.model.cut_after(&[commits]);
+        let cut = async {
+            while !self.model.is_cut() {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let done = tokio::select! {
+            biased;
+            () = cut => None,
+            done = doing(self) => Some(done),
+        };
+        self.model.cut_after(&[]);
+        if done.is_none() {
+            self.kill_and_reopen().await?;
+        }
+        Ok(done)
     }
 
     /// The same with other settings.

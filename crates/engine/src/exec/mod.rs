@@ -69,14 +69,29 @@ impl ExecPool {
     /// # Errors
     /// The worker's own; `worker_died`, `exit_N`, `bad_output` (another attempt can help); `exec_start`, `limit: exec_line`.
     pub async fn run(&self, task: ExecTask, heartbeat: impl Fn(Bytes) + Send, log: impl Fn(String) + Send) -> Result<Bytes, AttemptError> {
+        self.run_when(task, std::future::ready(true), heartbeat, log).await
+    }
+
+    /// The same, but the program gets the task only once `ready` is true: that is asked when the program has a place for it,
+    /// a kept one after its `hello`, one that is started for it before it is. Where it is false, nothing runs.
+    ///
+    /// # Errors
+    /// As [`ExecPool::run`]; `closed` where it was not ready.
+    pub async fn run_when(
+        &self,
+        task: ExecTask,
+        ready: impl Future<Output = bool> + Send,
+        heartbeat: impl Fn(Bytes) + Send,
+        log: impl Fn(String) + Send,
+    ) -> Result<Bytes, AttemptError> {
         if let Some(reason) = &self.unresolved {
             return Err(AttemptError { error: WorkError::new("secret_missing", reason.to_string()), retryable: true, retry_after_ms: None });
         }
         let secrets = self.secrets.clone();
         let log = move |line| log(secret::blot(&secrets, line));
         let result = match &self.kind {
-            Kind::Persistent(workers) => workers.run(task, heartbeat, log).await,
-            Kind::OneShot(programs) => programs.run(task, heartbeat, log).await,
+            Kind::Persistent(workers) => workers.run(task, ready, heartbeat, log).await,
+            Kind::OneShot(programs) => programs.run(task, ready, heartbeat, log).await,
         };
         secret::blot_result(&self.secrets, result)
     }

@@ -35,10 +35,19 @@ impl OneShots {
         OneShots { spec: Arc::new(spec), spawner, runtime, room, closing: watch::Sender::new(false), inputs: AtomicU64::new(0) }
     }
 
-    pub async fn run(&self, task: ExecTask, heartbeat: impl Fn(Bytes) + Send, log: impl Fn(String) + Send) -> Result<Bytes, AttemptError> {
+    pub async fn run(
+        &self,
+        task: ExecTask,
+        ready: impl Future<Output = bool> + Send,
+        heartbeat: impl Fn(Bytes) + Send,
+        log: impl Fn(String) + Send,
+    ) -> Result<Bytes, AttemptError> {
         let room = self.room.clone().acquire_owned().await.map_err(|_| closed(&self.spec))?;
         let number = self.inputs.fetch_add(1, Ordering::Relaxed);
         let (task, _file) = input::prepare(&self.spec, &self.runtime, number, task).await?;
+        if !ready.await {
+            return Err(closed(&self.spec));
+        }
         let (voice, heard) = pair();
         let (_wanted, unwanted) = oneshot::channel();
         let job = Job { spec: self.spec.clone(), spawner: self.spawner.clone(), task, closing: self.closing.subscribe() };

@@ -92,16 +92,37 @@ impl Process {
     }
 }
 
-/// A task that a worker has. Dropped before its end, it is taken back.
+/// A place of a task at a worker, and from when it is handed over, the task. Dropped before its end, it is taken back.
 struct Given {
     shared: Arc<Shared>,
     process: u64,
     id: u64,
+    handed: Handed,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Handed {
+    NotYet,
+    Over,
+}
+
+impl Given {
+    /// Gives the worker the task.
+    fn hand_over(&mut self, line: Bytes) {
+        self.handed = Handed::Over;
+        if let Some(process) = self.shared.state().processes.get_mut(&self.process) {
+            // A process whose writer is gone is about to be removed, and ends this attempt then.
+            let _ = process.requests.send(line);
+        }
+    }
 }
 
 impl Drop for Given {
     fn drop(&mut self) {
-        self.shared.take_back(self.process, self.id);
+        match self.handed {
+            Handed::NotYet => self.shared.release(self.process, self.id),
+            Handed::Over => self.shared.take_back(self.process, self.id),
+        }
     }
 }
 
@@ -111,12 +132,22 @@ impl Workers {
         Workers { shared: Arc::new(shared) }
     }
 
-    pub async fn run(&self, task: ExecTask, heartbeat: impl Fn(Bytes) + Send, log: impl Fn(String) + Send) -> Result<Bytes, AttemptError> {
+    pub async fn run(
+        &self,
+        task: ExecTask,
+        ready: impl Future<Output = bool> + Send,
+        heartbeat: impl Fn(Bytes) + Send,
+        log: impl Fn(String) + Send,
+    ) -> Result<Bytes, AttemptError> {
         let shared = &self.shared;
         let id = shared.number();
         let (task, _file) = input::prepare(&shared.spec, &shared.runtime, id, task).await?;
         let line = protocol::request(id, &task)?;
-        let (_given, watch) = shared.give(id, line).await?;
+        let (mut given, watch) = shared.place(id).await?;
+        if !ready.await {
+            return Err(closed(&shared.spec));
+        }
+        given.hand_over(line);
         watch.follow(heartbeat, log).await.unwrap_or_else(|| Err(closed(&shared.spec)))
     }
 
@@ -143,8 +174,8 @@ impl Shared {
         state.last_number
     }
 
-    /// Waits for a process with room and gives it the task; starts one where fewer run than may.
-    async fn give(self: &Arc<Self>, id: u64, line: Bytes) -> Result<(Given, Watch), AttemptError> {
+    /// Waits for a process with room for a task; starts one where fewer run than may.
+    async fn place(self: &Arc<Self>, id: u64) -> Result<(Given, Watch), AttemptError> {
         let failed_before = self.state().failed_starts;
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
@@ -157,9 +188,7 @@ impl Shared {
                 if let Some((&number, process)) = state.processes.iter_mut().find(|(_, process)| process.has_room()) {
                     let (voice, watch) = pair();
                     process.tasks.insert(id, Slot::Live(voice));
-                    // A process whose writer is gone is about to be removed, and ends this attempt then.
-                    let _ = process.requests.send(line);
-                    return Ok((Given { shared: self.clone(), process: number, id }, watch));
+                    return Ok((Given { shared: self.clone(), process: number, id, handed: Handed::NotYet }, watch));
                 }
                 if state.failed_starts > failed_before {
                     return Err(state.last_failure.clone().unwrap_or_else(|| closed(&self.spec)));
@@ -289,6 +318,18 @@ impl Shared {
         if let Slot::Live(voice) = slot {
             voice.end(outcome);
         }
+        self.changed.notify_one();
+    }
+
+    /// Nobody waits for this task any more, and its worker has not heard of it.
+    fn release(&self, number: u64, id: u64) {
+        let mut state = self.state();
+        let Some(process) = state.processes.get_mut(&number) else { return };
+        process.tasks.remove(&id);
+        if process.retiring && !process.any_live() {
+            process.stop.at_once();
+        }
+        drop(state);
         self.changed.notify_one();
     }
 

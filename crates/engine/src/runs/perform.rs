@@ -101,7 +101,11 @@ impl Shard {
                 };
                 let wiring = self.wiring.clone();
                 let mailbox = wiring.mailbox(self.id).clone();
-                let abort = tasks::start(&wiring, mailbox, Job { owner: Owner::Run { run, stage, item }, attempt, key, deadline, name, work });
+                let abort = tasks::start(
+                    &wiring,
+                    mailbox,
+                    Job { owner: Owner::Run { run, stage, item }, attempt, key, deadline, name, work, handing: crate::tasks::Handing::AtOnce },
+                );
                 let alarm = deadline.map(|at| self.set_alarm(at, Alarm::Task { run, stage, item, attempt }));
                 self.runs.tasks.insert((run, stage, item), Task { attempt, alarm, work: Doing::Here { _abort: abort } });
             }

@@ -8,6 +8,7 @@ use selvedge_kernel::error::{Consequence, WorkError};
 use selvedge_kernel::id::RunId;
 use selvedge_kernel::limit::SCHEDULE_CATCH_UP;
 use selvedge_kernel::pipeline::run::{RunInput, RunStatus};
+use selvedge_kernel::pressure::RETRY_AFTER;
 use selvedge_kernel::record::schedule::{ScheduleRecord, actor, run_of};
 use selvedge_kernel::schedule::{Due, OnOverlap, Overlap, Schedule, UnderWay, due, next, on_overlap};
 use selvedge_kernel::time::Millis;
@@ -55,23 +56,31 @@ impl Job {
         self.run(moving)
     }
 
-    async fn run(self, moving: Moving) {
-        if self.buffered {
-            // How long the run before takes is its own matter.
-            drop(moving);
-            let done = self.after_the_run_before().await;
-            return self.mark(done).await;
+    async fn run(mut self, moving: Moving) {
+        // How long the run before takes is its own matter.
+        let moving = (!self.buffered).then_some(moving);
+        while self.passes(self.fire_and_mark().await) {
+            tokio::time::sleep(RETRY_AFTER).await;
+            match show(&self.wiring, &self.record.tenant, &self.record.pipeline).await {
+                Ok(record) if record.timer == self.record.timer && record.buffer_timer == self.record.buffer_timer => self.record = record,
+                // It was changed or removed meanwhile, and its timers with it; or the engine ends.
+                Ok(_) => break,
+                Err(error) if self.passes(Err(error.clone())) => {}
+                Err(_) => break,
+            }
         }
-        let done = self.fire().await;
-        self.mark(done).await;
         drop(moving);
     }
 
-    async fn mark(&self, done: Result<Mark, VerbError>) {
-        // An error here is that of an engine that ends: the timer's row is there, and its next owner fires.
-        if let Ok(mark) = done {
-            let _ = mark_record(&self.wiring, &self.record, mark).await;
-        }
+    async fn fire_and_mark(&self) -> Result<(), VerbError> {
+        let mark = if self.buffered { self.after_the_run_before().await? } else { self.fire().await? };
+        mark_record(&self.wiring, &self.record, mark).await
+    }
+
+    /// Whether what went wrong passes while this engine runs: then it is tried again, and meets what it has started. An
+    /// engine that ends leaves the timer's row to the next one.
+    fn passes(&self, done: Result<(), VerbError>) -> bool {
+        done.is_err_and(|error| error.consequence == Consequence::Retry && error.code != "closed") && self.wiring.stop_reason().is_none()
     }
 
     async fn fire(&self) -> Result<Mark, VerbError> {
@@ -143,7 +152,7 @@ impl Job {
         if let Some(run) = self.record.under_way {
             let tenant = self.record.tenant.clone();
             match ask_run(&self.wiring, run, |reply| RunCommand::Wait { id: run, tenant, reply }).await {
-                Err(error) if error.code == "closed" => return Err(error),
+                Err(error) if unanswered(&error) => return Err(error),
                 // It has ended, or is gone, or goes no further.
                 _ => {}
             }
@@ -163,7 +172,7 @@ impl Job {
         let tenant = self.record.tenant.clone();
         match ask_run(&self.wiring, run, |reply| RunCommand::Status { id: run, tenant, reply }).await {
             Ok(status) => Ok(Some(status)),
-            Err(error) if error.code == "closed" => Err(error),
+            Err(error) if unanswered(&error) => Err(error),
             Err(_) => Ok(None),
         }
     }
@@ -172,14 +181,20 @@ impl Job {
         let tenant = self.record.tenant.clone();
         let input = RunInput::Cancel { by: format!("the schedule, for its fire at {fire}") };
         match ask_run(&self.wiring, run, |reply| RunCommand::Tell { id: run, tenant, input, reply }).await {
-            Err(error) if error.code == "closed" => Err(error),
+            Err(error) if unanswered(&error) => Err(error),
             // It may have ended meanwhile.
             _ => Ok(()),
         }
     }
 }
 
-/// Starts the run of a fire, and takes note of it in the mark. Errors: an engine that ends; any other is noted.
+/// Whether an error says nothing of what was asked: the store does not answer now, or the engine ends.
+fn unanswered(error: &VerbError) -> bool {
+    matches!(error.consequence, Consequence::Retry | Consequence::Stop)
+}
+
+/// Starts the run of a fire, and takes note of it in the mark. Errors: a store that does not answer, an engine that ends; any
+/// other is noted.
 pub(super) async fn start(wiring: &Arc<Wiring>, record: &ScheduleRecord, fire: Millis, mark: &mut Mark) -> Result<(), VerbError> {
     match try_start(wiring, record, fire).await {
         Ok(run) => {
@@ -187,7 +202,7 @@ pub(super) async fn start(wiring: &Arc<Wiring>, record: &ScheduleRecord, fire: M
             mark.counts.started += 1;
             Ok(())
         }
-        Err(error) if matches!(error.consequence, Consequence::Retry | Consequence::Stop) => Err(error),
+        Err(error) if unanswered(&error) => Err(error),
         Err(error) => {
             mark.counts.failed += 1;
             mark.error = Some(WorkError::new(error.code, format!("the fire at {fire} started nothing: {}", error.message)).bounded());
@@ -210,6 +225,16 @@ async fn try_start(wiring: &Arc<Wiring>, record: &ScheduleRecord, fire: Millis) 
     let id = run_of(&tenant, &name, fire);
     let new = Box::new(NewRun { id, tenant, compiled, input, context: permit.into_context(), parent: None, deadline: None });
     ask_run(wiring, id, |reply| RunCommand::Start { new, reply }).await
+}
+
+/// The record as it is.
+async fn show(wiring: &Arc<Wiring>, tenant: &str, pipeline: &str) -> Result<ScheduleRecord, VerbError> {
+    let shard = wiring.shard_of(&actor(tenant, pipeline));
+    let (tenant, pipeline) = (tenant.to_owned(), pipeline.to_owned());
+    let (reply, answer) = oneshot::channel();
+    let held = InFlight::again(wiring);
+    wiring.send(shard, Event::Command(shard, Command::Schedule(ScheduleCommand::Show { tenant, pipeline, reply }), held));
+    answer.await.unwrap_or_else(|_| Err(VerbError::closed(wiring.stop_reason())))
 }
 
 /// Writes what was done into the record.

@@ -67,10 +67,15 @@ impl Shard {
         rows.iter().map(|(_, value)| Ok(decode(value)?)).collect()
     }
 
-    /// Stores a schedule. One that says the same goes on as it is; one that says something else starts anew from now.
+    /// Stores a schedule. One that says the same goes on as it is, for whoever stored it last; one that says something else
+    /// starts anew from now.
     pub(crate) async fn put_schedule(&mut self, record: ScheduleRecord, writes: &mut Writes) -> Result<(), VerbError> {
         let known = self.schedule_record(&record.tenant, &record.pipeline).await?;
-        if known.as_ref().is_some_and(|known| known.spec == record.spec) {
+        if let Some(known) = known.as_ref().filter(|known| known.spec == record.spec) {
+            if !known.context.speaks_for(&record.context) {
+                let next = ScheduleRecord { context: record.context, ..known.clone() };
+                writes.put(schedule_key(&next.tenant, &next.pipeline), encode(&next));
+            }
             return Ok(());
         }
         let now = self.now();

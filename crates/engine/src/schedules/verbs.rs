@@ -14,7 +14,8 @@ use crate::shard::{Command, Reply, VerbError};
 
 impl Engine {
     /// Stores the schedule that a pipeline's file names, as its name is understood here: durable when this returns. One that
-    /// says the same goes on as it is. Its runs act as whoever stored it. Errors: a pipeline that is not here or has no schedule.
+    /// says the same goes on as it is. Its runs act as whoever stored it last. Errors: a pipeline that is not here or has no
+    /// schedule.
     pub async fn put_schedule(&self, permit: Permit) -> Result<(), VerbError> {
         let (tenant, pipeline) = named(&permit, Action::Define)?;
         let Some(spec) = in_force(&self.wiring, &tenant, &pipeline).await?.schedule else {

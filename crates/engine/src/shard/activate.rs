@@ -13,7 +13,6 @@ use selvedge_kernel::ports::under;
 use selvedge_kernel::record::hand::{StandIns, seen};
 use selvedge_kernel::record::invocation::{Begun, Blocked, Invocation, Status};
 use selvedge_kernel::record::kind::Kind;
-use selvedge_kernel::record::message::KeptReply;
 use selvedge_kernel::record::shard::Ready;
 use selvedge_kernel::record::{Writes, key};
 use selvedge_kernel::replay::Replay;
@@ -53,7 +52,7 @@ pub(crate) enum Outside {
 }
 
 /// Unclean ends of the process in a row after which an invocation is parked.
-const CRASHES: u32 = 10;
+pub(super) const CRASHES: u32 = 10;
 
 /// One invocation in memory.
 pub(crate) struct Activation {
@@ -87,6 +86,8 @@ pub(crate) struct Activation {
     pub suspend_planned: bool,
     /// Whether it was brought back when its shard was opened, and has not rested since.
     pub recovered: bool,
+    /// Whether it is to be counted that it runs again after an unclean end, once its program has a place for it.
+    pub uncounted: bool,
     /// What a transition handler has answered.
     pub answer: Option<Ended>,
     /// A cancel is decided and not delivered: nothing else is decided until it is.
@@ -222,7 +223,7 @@ impl Shard {
         let input = self.payload(id.0, record.input_seal, &record.input).await?;
         self.load_actor(&record.message.target.clone()).await?;
         let begun_any = !begun.is_empty();
-        let begun_chunks = begun.iter().any(|row| matches!(&row.reply, Some(KeptReply::Value { payload: Payload::Chunked { .. }, .. })));
+        let begun_chunks = begun.iter().any(Begun::keeps_chunks);
         let mut activation = self.prepare(record, input, seal_key, Replay::new(begun));
         // What it is replayed from may be on its way to the disk: nothing new is let out before it is there.
         activation.durable = false;
@@ -329,6 +330,7 @@ impl Shard {
             slow_polls: 0,
             suspend_planned: false,
             recovered: false,
+            uncounted: false,
             answer: None,
             cancelling: false,
             chunked: false,
@@ -423,17 +425,22 @@ impl Shard {
         if clean {
             return Ok(());
         }
+        if activation.handler == Runs::Transition {
+            // What runs is its program, and that is not there yet.
+            activation.uncounted = true;
+            return Ok(());
+        }
         self.lives += 1;
         activation.life = self.lives;
         let life = activation.life;
-        activation.record.crashes.0 += 1;
         activation.record.status = Status::Running;
-        let count = activation.record.crashes.0;
+        activation.record.crashes.0 += 1;
+        let blocked = activation.record.crashes.0 >= CRASHES;
         let mut writes = Writes::default();
         writes.put(key::invocation(id), activation.record.encode());
         // The attempt is durable before anything of it runs.
         self.write(writes, vec![super::Effect::Accepted(id, life)]);
-        if count >= CRASHES {
+        if blocked {
             self.block(id, Blocked::Crashes);
         }
         Ok(())

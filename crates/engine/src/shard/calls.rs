@@ -9,6 +9,7 @@ use selvedge_kernel::id::ActorId;
 use selvedge_kernel::journal::{Signature, seal};
 use selvedge_kernel::record::invocation::{Begun, Invocation};
 use selvedge_kernel::record::message::Peer;
+use selvedge_kernel::record::shard::Timer;
 use selvedge_kernel::record::{Writes, key};
 use selvedge_kernel::wire;
 
@@ -61,12 +62,15 @@ impl Shard {
         message.chain = chain;
         // A callee has at most as long as its caller.
         let asked = call.timeout.map(|timeout| now.after(timeout));
+        // One that its key leads to keeps its own deadline: whoever joins it waits no longer than it said.
+        let waits_until = asked.filter(|_| message.idempotency_key.is_some());
         message.deadline = [asked, activation.record.message.deadline].into_iter().flatten().min();
         let mut row = Begun::new(call.sig, now);
         row.request_seal = Some(sealed);
         row.peer = Some((call.target, message.id));
         let mut writes = Writes::default();
         let mut effects = Vec::new();
+        row.timer = waits_until.map(|until| self.set_timer(&mut writes, until, Timer::Operation { invocation: id, number }));
         writes.put(key::begun(id, number), wire::encode(&row));
         self.set_row(activation, number, row);
         self.post(message, &mut writes, &mut effects).await?;

@@ -163,7 +163,8 @@ impl Shard {
             return Ok(false);
         };
         let adopted = row.is_some();
-        if let Some(timer) = row.as_ref().and_then(|row| row.timer)
+        // An answer that has come is taken, whatever time it is.
+        if let Some(timer) = row.as_ref().filter(|row| row.reply.is_none()).and_then(|row| row.timer)
             && !self.timers.holds(timer)
         {
             // It fired while this invocation could not take it.

@@ -68,7 +68,15 @@ impl Shard {
         };
         let alarm = limit.map(|limit| self.set_alarm(now.after(limit), Alarm::Attempt { invocation: id, number, attempt }));
         let owner = tasks::Owner::Operation { invocation: id, number };
-        let job = tasks::Job { owner, attempt, key: activation.core.effect_key(&sig), deadline: limit.map(|limit| now.after(limit)), name: sig.name, work };
+        let job = tasks::Job {
+            owner,
+            attempt,
+            key: activation.core.effect_key(&sig),
+            deadline: limit.map(|limit| now.after(limit)),
+            name: sig.name,
+            work,
+            handing: tasks::Handing::AtOnce,
+        };
         let job = Some(job).filter(|_| wrong.is_none());
         self.tasks.insert((id, number), tasks::Running { attempt, since: now, job, gate, abort: None, progress: None, alarm });
         match wrong {

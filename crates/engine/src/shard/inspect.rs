@@ -238,7 +238,7 @@ impl Shard {
         activation.core.state.borrow_mut().live = false;
         activation.ready = self.kept_ready.remove(&id);
         activation.journal = Journal::start(id, seal_key, start);
-        activation.chunked = matches!(activation.record.input, Payload::Chunked { .. });
+        activation.chunked = matches!(activation.record.input, Payload::Chunked { .. }) || self.begun_rows(id).await?.iter().any(Begun::keeps_chunks);
         let mut range = selvedge_kernel::ports::under(&key::of_id(Kind::Journal, id.0));
         loop {
             let rows = self.scan(range.clone(), 100).await?;

@@ -424,11 +424,12 @@ impl Shard {
         }
     }
 
-    /// Keeps an answer in the row of its operation, which brings its invocation back into memory.
+    /// Keeps an answer in the row of its operation, which brings its invocation back into memory. One that has ended wants no
+    /// answer any more.
     async fn keep_reply(&mut self, id: InvocationId, number: u32, outcome: Outcome, writes: &mut Writes) -> Result<(), VerbError> {
         let Some(bytes) = self.get(key::begun(id, number)).await? else { return Ok(()) };
         let mut row: Begun = wire::decode("begun operation", &bytes)?;
-        if row.reply.is_some() {
+        if row.reply.is_some() || self.has_ended(id).await? {
             return Ok(());
         }
         row.reply = Some(match outcome {
@@ -442,7 +443,22 @@ impl Shard {
             }
         });
         writes.put(key::begun(id, number), wire::encode(&row));
-        self.wake_with(id, Outside::Replied { number }, writes).await
+        self.wake_with(id, Outside::Replied { number }, writes).await?;
+        if row.keeps_chunks()
+            && let Some(activation) = self.active.get_mut(&id)
+        {
+            // Whether it is taken or not, they go with their owner.
+            activation.chunked = true;
+        }
+        Ok(())
+    }
+
+    /// Whether an invocation has ended and only its leftovers are being removed, or is gone.
+    async fn has_ended(&self, id: InvocationId) -> Result<bool, VerbError> {
+        if self.active.contains_key(&id) {
+            return Ok(false);
+        }
+        Ok(self.record(id).await?.is_none_or(|record| record.status.ended()))
     }
 
     /// Brings an invocation back into memory for something that has come for it, and makes sure that a crash before

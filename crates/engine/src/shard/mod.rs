@@ -19,6 +19,7 @@ mod limits;
 mod mail;
 mod names;
 mod outside;
+mod owner;
 mod reads;
 mod redrive;
 mod rehearse;
@@ -173,6 +174,7 @@ pub(crate) struct Shard {
     pub tenants: tenants::Tenants,
     pub was_clean: bool,
     pub closed_clean: bool,
+    owner: owner::Ownership,
 }
 
 impl Shard {
@@ -184,6 +186,7 @@ impl Shard {
             Some(bytes) => wire::decode::<ShardHead>("shard head", &bytes)?,
             None => ShardHead { clean: true, ..ShardHead::default() },
         };
+        let owner = owner::Ownership::new(claim.epoch, wiring.store.get(id, key::owner()).await?);
         let was_clean = head.clean;
         head.clean = false;
         let tick = wiring.env.clock.tick();
@@ -228,6 +231,7 @@ impl Shard {
             tenants: Default::default(),
             was_clean,
             closed_clean: false,
+            owner,
             head,
             wiring,
         };
@@ -314,6 +318,7 @@ impl Shard {
         self.now();
         self.tally(&mut writes);
         self.closed_clean = false;
+        self.sign();
         let head = &self.head;
         if let Err(too_large) = self.drafts.add(writes, effects, head, &mut self.overlay) {
             // Invariant: every caller bounds its transition by kernel::limit before it comes here.
@@ -328,6 +333,8 @@ impl Shard {
     pub(crate) fn after_all(&mut self, effect: Effect) {
         if let Some(effect) = self.drafts.after_all(effect) {
             if self.durable_number >= self.drafts.last {
+                // No commit says that it is still true.
+                self.owner.unconfirmed |= matches!(effect, Effect::Answer(_));
                 self.effects.push_back(effect);
             } else {
                 self.barriers.push_back((self.drafts.last, effect));
@@ -376,6 +383,7 @@ impl Shard {
     pub(crate) async fn turn(&mut self) {
         let mut advanced = 0;
         loop {
+            self.still_owns().await;
             while let Some(effect) = self.effects.pop_front() {
                 self.perform(effect);
             }
@@ -422,7 +430,8 @@ impl Shard {
     }
 
     /// Answers what is durable and does nothing else: this process closes.
-    pub(crate) fn let_out_answers(&mut self) {
+    pub(crate) async fn let_out_answers(&mut self) {
+        self.still_owns().await;
         for effect in std::mem::take(&mut self.effects) {
             if let Effect::Answer(answer) = effect {
                 answer();

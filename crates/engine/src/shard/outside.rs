@@ -1,6 +1,7 @@
 //! What comes to an operation from outside its handler: a time, an answer, a signal, a cancel.
 
 use bytes::Bytes;
+use selvedge_kernel::error::WorkError;
 use selvedge_kernel::id::InvocationId;
 use selvedge_kernel::journal::{Ending, OpKind};
 use selvedge_kernel::record::invocation::Begun;
@@ -139,7 +140,12 @@ impl Shard {
                     self.start_task(activation, number, attempt, timeout);
                 }
             }
-            Request::Call { .. } | Request::Join { .. } | Request::Start { .. } => {
+            Request::Call { target, handler, .. } => {
+                self.clear_timer(&mut writes, timer);
+                let text = format!("{target}.{handler} had not ended when the time of this call was up: it was called under a key, and goes on by its own");
+                self.decide_taking(activation, number, Given::Error(WorkError::new("deadline", text)), writes);
+            }
+            Request::Join { .. } | Request::Start { .. } => {
                 self.clear_timer(&mut writes, timer);
                 self.write(writes, Vec::new());
             }

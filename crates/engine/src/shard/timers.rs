@@ -53,6 +53,8 @@ pub(crate) struct TimerQueue {
     skew: Option<i128>,
     /// The wall clock has jumped ahead: what is due in between is spread.
     jump: Option<Jump>,
+    /// While that lasts: what is due after it, which does not wait for what is spread.
+    after_jump: BTreeMap<(Millis, u64), Timer>,
 }
 
 /// A jump of the wall clock over timers.
@@ -76,12 +78,14 @@ impl Jump {
 impl TimerQueue {
     /// Timers in memory, and one more if there are others.
     pub(crate) fn len(&self) -> usize {
-        self.due.len() + usize::from(self.beyond.is_some())
+        self.due.len() + self.after_jump.len() + usize::from(self.beyond.is_some())
     }
 
     /// Whether a timer has yet to fire.
     pub(super) fn holds(&self, timer: (Millis, u64)) -> bool {
-        self.due.contains_key(&timer) || self.beyond.is_some_and(|beyond| timer >= beyond)
+        // One that was set after a jump may have fired before others that are only in the store.
+        !self.fired.contains(&timer)
+            && (self.due.contains_key(&timer) || self.after_jump.contains_key(&timer) || self.beyond.is_some_and(|beyond| timer >= beyond))
     }
 
     /// A timer that has fired is looked for by whoever set it: the mark may pass it.
@@ -90,6 +94,16 @@ impl TimerQueue {
     }
 
     fn insert(&mut self, at: Millis, number: u64, timer: Timer) {
+        if self.jump.is_some_and(|jump| at > jump.to) {
+            // However many are spread before it.
+            self.after_jump.insert((at, number), timer);
+            if self.after_jump.len() > IN_MEMORY
+                && let Some((key, _)) = self.after_jump.pop_last()
+            {
+                self.leave(key);
+            }
+            return;
+        }
         if self.beyond.is_some_and(|beyond| (at, number) >= beyond) {
             return;
         }
@@ -97,8 +111,58 @@ impl TimerQueue {
         if self.due.len() > IN_MEMORY
             && let Some((key, _)) = self.due.pop_last()
         {
-            self.beyond = Some(key);
+            self.leave(key);
         }
+    }
+
+    /// A timer is only in the store from here on.
+    fn leave(&mut self, key: (Millis, u64)) {
+        self.beyond = Some(self.beyond.map_or(key, |beyond| beyond.min(key)));
+    }
+
+    /// Begins to spread what a jump of the wall clock has made due.
+    fn begin_jump(&mut self, jump: Jump) {
+        self.end_jump();
+        self.after_jump = self.due.split_off(&(Millis(jump.to.0.saturating_add(1)), 0));
+        self.jump = Some(jump);
+    }
+
+    /// Everything that a jump has made due has fired, or another jump takes its place.
+    fn end_jump(&mut self) {
+        self.jump = None;
+        for ((at, number), timer) in std::mem::take(&mut self.after_jump) {
+            self.insert(at, number, timer);
+        }
+    }
+
+    /// When the first timer in memory fires, and whether it is one that waits for nothing spread.
+    fn first(&self) -> Option<(Millis, bool)> {
+        let spread = |at: Millis| self.jump.map_or(at, |jump| jump.fires(at));
+        let due = self.due.first_key_value().map(|(key, _)| (spread(key.0), false));
+        let after = self.after_jump.first_key_value().map(|(key, _)| (key.0, true));
+        [due, after].into_iter().flatten().min()
+    }
+
+    /// Takes the first timer that is due out of memory.
+    fn take_due(&mut self, now: Millis) -> Option<((Millis, u64), Timer)> {
+        let (_, after) = self.first().filter(|(at, _)| *at <= now)?;
+        let (key, timer) = if after { self.after_jump.pop_first() } else { self.due.pop_first() }?;
+        self.fired.insert(key);
+        Some((key, timer))
+    }
+
+    /// Whether the next timers are to be read from the store: no other that is only there comes before those in memory.
+    fn starved(&self, now: Millis) -> bool {
+        let first = self.after_jump.first_key_value().map(|(key, _)| *key);
+        self.due.is_empty() && self.beyond.is_some_and(|beyond| beyond.0 <= now && first.is_none_or(|first| beyond <= first))
+    }
+
+    /// Every timer before this has fired, and its row was deleted or is found by its owner.
+    fn done_until(&self) -> Millis {
+        let fired = self.fired.first().map(|key| key.0);
+        let due = self.due.first_key_value().map(|(key, _)| key.0);
+        let beyond = self.beyond.map(|key| key.0);
+        [Some(self.reached), fired, due, beyond].into_iter().flatten().min().unwrap_or_default()
     }
 }
 
@@ -108,9 +172,13 @@ impl Shard {
         let range = from..after_prefix(&key::all(Kind::Timer));
         let rows = self.scan(range, IN_MEMORY + 1).await?;
         self.timers.beyond = None;
-        for (row, value) in rows {
+        for (place, (row, value)) in rows.into_iter().enumerate() {
             let Some([at, number]) = key::numbers::<2>(&row) else { continue };
-            self.timers.insert(Millis(at), number, wire::decode("timer", &value)?);
+            if place == IN_MEMORY {
+                self.timers.leave((Millis(at), number));
+            } else if !self.timers.fired.contains(&(Millis(at), number)) {
+                self.timers.insert(Millis(at), number, wire::decode("timer", &value)?);
+            }
         }
         Ok(())
     }
@@ -146,6 +214,7 @@ impl Shard {
     /// Gives a durable timer up in a transition.
     pub(crate) fn clear_timer(&mut self, writes: &mut Writes, timer: (Millis, u64)) {
         self.timers.due.remove(&timer);
+        self.timers.after_jump.remove(&timer);
         self.timers.fired.remove(&timer);
         writes.delete(key::timer(timer.0, timer.1));
     }
@@ -167,8 +236,10 @@ impl Shard {
 
     /// When this shard wants to be woken.
     pub(crate) fn next_due(&self) -> Option<Millis> {
-        let first = self.timers.due.first_key_value().map(|timer| timer.0.0).or(self.timers.beyond.map(|beyond| beyond.0));
-        let durable = first.map(|at| self.timers.jump.map_or(at, |jump| jump.fires(at)));
+        let first = self.timers.first().map(|(at, _)| at);
+        let spread = |at: Millis| self.timers.jump.map_or(at, |jump| jump.fires(at));
+        let stored = self.timers.beyond.filter(|_| self.timers.due.is_empty()).map(|beyond| spread(beyond.0));
+        let durable = [first, stored].into_iter().flatten().min();
         let alarm = self.timers.alarms.first_key_value().map(|alarm| alarm.0.0);
         let runs = self.runs.next_due();
         let walk = (!self.walks.is_empty()).then_some(Millis(0));
@@ -193,7 +264,7 @@ impl Shard {
         self.wiring.clock_jumped(skew, moved);
         let from = Millis(u64::try_from(i128::from(wall.0) - moved).unwrap_or(0)).max(self.head.time);
         if from < wall {
-            self.timers.jump = Some(Jump { from, to: wall });
+            self.timers.begin_jump(Jump { from, to: wall });
         }
     }
 
@@ -205,27 +276,21 @@ impl Shard {
         }
         let now = self.now();
         if self.timers.jump.is_some_and(|jump| jump.fires(jump.to) <= now) {
-            self.timers.jump = None;
+            self.timers.end_jump();
         }
         for _ in 0..FIRED_PER_TURN {
-            if self.timers.due.is_empty()
-                && self.timers.beyond.is_some_and(|beyond| beyond.0 <= now)
+            if self.timers.starved(now)
                 && let Err(error) = self.load_timers().await
             {
                 self.wiring.stop(error.message);
                 return;
             }
-            let jump = self.timers.jump;
-            let fires = |at: Millis| jump.map_or(at, |jump| jump.fires(at)) <= now;
-            let Some(entry) = self.timers.due.first_entry().filter(|entry| fires(entry.key().0)) else { break };
-            let ((at, number), timer) = entry.remove_entry();
-            self.timers.fired.insert((at, number));
+            let Some(((at, number), timer)) = self.timers.take_due(now) else { break };
             self.fire(at, number, timer).await;
             self.timers.reached = self.timers.reached.max(at);
         }
         // Whatever is due before the mark has been deleted, or is found by its owner.
-        let first = self.timers.fired.first().map_or(self.timers.reached, |fired| fired.0);
-        self.head.timers_from = self.head.timers_from.max(first.min(self.timers.reached));
+        self.head.timers_from = self.head.timers_from.max(self.timers.done_until());
     }
 
     async fn fire(&mut self, at: Millis, number: u64, timer: Timer) {

@@ -5,11 +5,14 @@ use bytes::Bytes;
 
 use selvedge_kernel::error::{AttemptError, WorkError};
 use selvedge_kernel::id::{ActorId, InvocationId, effect_key};
+use selvedge_kernel::record::invocation::{Blocked, Status};
 use selvedge_kernel::record::message::Message;
 use selvedge_kernel::record::{Writes, key};
 use selvedge_kernel::transition::sent_id;
+use selvedge_kernel::wire;
+use tokio::sync::oneshot;
 
-use super::activate::Activation;
+use super::activate::{Activation, CRASHES};
 use super::advance::Step;
 use super::timers::Alarm;
 use super::{Effect, Shard, VerbError};
@@ -58,11 +61,33 @@ impl Shard {
             deadline,
             name: handler.activity.clone(),
             work: tasks::Work::Exec(handler.exec, input),
+            handing: if activation.uncounted { tasks::Handing::Counted } else { tasks::Handing::AtOnce },
         };
         activation.begun_any = true;
         self.tasks.insert((id, NUMBER), tasks::Running { attempt, since: now, job: Some(job), gate: None, abort: None, progress: None, alarm });
         self.after_all(Effect::Begin { id, number: NUMBER });
         Ok(Step::Keep)
+    }
+
+    /// Its program is there, and it runs again after an unclean end of the process: that is written before it gets the task,
+    /// so that an end that only met a starting program does not count.
+    pub(crate) fn hand_over(&mut self, id: InvocationId, number: u32, attempt: u32, go: oneshot::Sender<()>) {
+        if self.tasks.get(&(id, number)).is_none_or(|task| task.attempt != attempt) {
+            return;
+        }
+        let Some(activation) = self.active.get_mut(&id) else { return };
+        activation.uncounted = false;
+        activation.record.status = Status::Running;
+        if activation.record.crashes.0 >= CRASHES {
+            return self.block(id, Blocked::Crashes);
+        }
+        activation.record.crashes.0 += 1;
+        let mut writes = Writes::default();
+        writes.put(key::invocation(id), wire::encode(&activation.record));
+        let answer = Effect::Answer(Box::new(move || {
+            let _ = go.send(());
+        }));
+        self.write(writes, vec![answer]);
     }
 
     /// A transition handler has answered.

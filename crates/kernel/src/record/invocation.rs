@@ -239,6 +239,12 @@ impl Begun {
         Begun { signature, request_seal: None, timer: None, since, attempts: 0, last_error: None, peer: None, reply: None, cancelled: false }
     }
 
+    /// Whether an answer lies in it whose payload is chunks of its owner.
+    #[must_use]
+    pub fn keeps_chunks(&self) -> bool {
+        matches!(&self.reply, Some(crate::record::message::KeptReply::Value { payload: Payload::Chunked { .. }, .. }))
+    }
+
     /// Whether it waits for a signal of this name.
     #[must_use]
     pub fn waits_for_signal(&self, name: &str) -> bool {

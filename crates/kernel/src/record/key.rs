@@ -84,6 +84,12 @@ pub fn shard_head() -> Key {
     shard_wide(Kind::ShardHead, &[])
 }
 
+/// The owner that wrote last.
+#[must_use]
+pub fn owner() -> Key {
+    shard_wide(Kind::Owner, &[])
+}
+
 /// An invocation.
 #[must_use]
 pub fn invocation(id: InvocationId) -> Key {

@@ -57,6 +57,8 @@ pub enum Kind {
     Delayed = 23,
     /// Shard-wide, tenant → how many invocations and delayed messages of it are open here. Written with each change; leaves when there are none.
     Tally = 24,
+    /// Shard-wide, no parts → the epoch of the owner that wrote last. Written by the first commit of each owner.
+    Owner = 25,
     /// invocation, index (u32) of an entry → index of the entry that stands in its place by hand. Leaves when its invocation's retention has passed.
     Resolved = 26,
     /// invocation, invocation → that the one was forked from the other. Leaves when its invocation's retention has passed.
@@ -93,7 +95,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, by their numbers.
-    pub const ALL: [Kind; 40] = [
+    pub const ALL: [Kind; 41] = [
         Kind::ShardHead,
         Kind::Invocation,
         Kind::Inbox,
@@ -118,6 +120,7 @@ impl Kind {
         Kind::Sent,
         Kind::Delayed,
         Kind::Tally,
+        Kind::Owner,
         Kind::Resolved,
         Kind::Fork,
         Kind::Limit,

@@ -446,7 +446,8 @@ impl FailedAttempt {
 /// How a task stands.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum TaskEnd {
-    /// The next attempt follows.
+    /// The next attempt follows. Of a task whose attempts have a time together also before any has failed: then its first
+    /// attempt has started, and that is when its time began.
     Again {
         /// When.
         at: Millis,

@@ -51,7 +51,7 @@ pub struct ScheduleRecord {
     pub pipeline: String,
     /// [`crate::schedule::Spec`] as JSON.
     pub spec: Bytes,
-    /// Who stored it: its runs act as them, authorized anew at each fire.
+    /// Who stored it last: its runs act as them, authorized anew at each fire.
     pub context: AuthorizationContext,
     /// When it was stored.
     pub since: Millis,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use selvedge::{App, Ctx, Failure, Handler, InvocationId, Outcome, SharedHandler, View, test};
+use selvedge::{App, Ctx, Failure, Handler, InvocationId, Outcome, Settings, SharedHandler, View, test};
 use selvedge_kernel::record::kind::Kind;
 use serde::{Deserialize, Serialize};
 
@@ -64,11 +64,27 @@ async fn take(ctx: Ctx, by: u64) -> Outcome<u64> {
     Ok(taken)
 }
 
+/// Calls somebody under a key, and waits for so many milliseconds.
+const JOIN: Handler<u64, String> = Handler::new("node", "join");
+const SLOW: Handler<u64, u64> = Handler::new("node", "slow");
+
+async fn join(ctx: Ctx, ms: u64) -> Outcome<String> {
+    let called = ctx.call(SLOW.on("slow"), 5).idempotency_key("once").timeout(Duration::from_millis(ms)).await;
+    Ok(called.map_or_else(|failure| format!("{}: {}", code(&failure), failure.message()), |value| value.to_string()))
+}
+
+async fn slow(ctx: Ctx, value: u64) -> Outcome<u64> {
+    ctx.sleep(Duration::from_secs(3_600)).await?;
+    Ok(value)
+}
+
 fn app() -> App {
     App::new()
         .handler(PASS, pass)
         .handler(HOLD, hold)
         .handler(TAKE, take)
+        .handler(JOIN, join)
+        .handler(SLOW, slow)
         .shared(LOOK, async |view: View, ()| Ok(view.get("taken").await?.unwrap_or(0)))
         .handler(
             LOOK_BACK,
@@ -240,4 +256,33 @@ async fn whoever_waits_for_long_but_not_for_itself_is_left_alone() {
         assert!(!said.contains("deadlock"), "{said}");
     }
     kit::sound(&engine).await;
+}
+
+#[tokio::test]
+async fn a_call_that_joins_another_by_its_key_ends_at_its_own_time_and_the_joined_one_goes_on() {
+    for (replay_always, kills) in [(false, false), (true, false), (false, true)] {
+        let mut engine = test::Engine::with(app(), Settings { replay_always, ..Settings::default() }).await.unwrap();
+        let long = engine.local().send(JOIN.on("long"), 7_200_000).await.unwrap();
+        engine.settle().await;
+        let short = engine.local().send(JOIN.on("short"), 60_000).await.unwrap();
+        engine.advance(Duration::from_secs(59)).await;
+        if kills {
+            engine.kill_and_reopen().await.unwrap();
+            engine.settle().await;
+        }
+        assert_ne!(kit::status(&engine, short).await, "Completed");
+        engine.advance(Duration::from_secs(2)).await;
+        let said = engine.local().result::<String>(short).await.unwrap();
+        assert!(said.starts_with("deadline: ") && said.contains("node/slow.slow had not ended when the time of this call was up"), "{said}");
+        if kills {
+            engine.kill_and_reopen().await.unwrap();
+        }
+        engine.advance(Duration::from_secs(3_600)).await;
+        assert_eq!(engine.local().result::<String>(long).await.unwrap(), "5");
+        assert_eq!((kit::rows(&engine, Kind::Begun), kit::rows(&engine, Kind::Outbox)), (0, 0));
+        if !kills {
+            assert_eq!(kit::rows(&engine, Kind::Timer), 0);
+        }
+        kit::sound(&engine).await;
+    }
 }

@@ -89,6 +89,36 @@ async fn a_jump_ahead_is_reported_and_what_it_made_due_is_spread_over_a_minute_i
 }
 
 #[tokio::test]
+async fn timer_set_after_a_jump_waits_for_none_that_is_spread_and_a_kill_meanwhile_loses_none() {
+    for many in [50u64, 1_500] {
+        let (notes, apart) = (Notes::default(), 3_000_000 / many);
+        let mut engine = test::Engine::with(app(&notes), Settings { shards: 1, ..Settings::default() }).await.unwrap();
+        for n in 1..=many {
+            engine.local().send(NAP.on(format!("n{n}")), n * apart).await.unwrap();
+        }
+        engine.local().send(NAP.on("later"), 3_600_000 + 1_500).await.unwrap();
+        engine.settle().await;
+        engine.jump(3_600_000).await;
+        engine.local().send(NAP.on("new"), 7).await.unwrap();
+        engine.local().send(NAP.on("after"), 1_777).await.unwrap();
+        engine.settle().await;
+        engine.advance(Duration::from_millis(7)).await;
+        assert_eq!(notes.count("7"), 1, "{many}: it was set after the jump");
+        engine.advance(Duration::from_millis(2_000)).await;
+        assert_eq!(notes.count("1777"), 1, "{many}");
+        assert!(notes.all().len() < 2 + many as usize / 2, "{many}: {} are spread", notes.all().len());
+        engine.kill_and_reopen().await.unwrap();
+        engine.settle().await;
+        engine.advance(Duration::from_secs(60)).await;
+        for n in 1..=many {
+            assert_eq!(notes.count(&(n * apart).to_string()), 1, "{many}: the {n}th fired once");
+        }
+        assert_eq!(notes.count("3601500"), 1, "{many}");
+        kit::sound(&engine).await;
+    }
+}
+
+#[tokio::test]
 async fn downtime_is_no_jump_and_what_came_due_fires_at_once() {
     let notes = Notes::default();
     let mut engine = test::Engine::with(app(&notes), Settings::default()).await.unwrap();

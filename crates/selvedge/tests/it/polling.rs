@@ -1,8 +1,12 @@
 //! What a handler may await, and what happens when it awaits something else.
 
+use std::pin::Pin;
+use std::sync::{Arc, Barrier, Mutex};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use selvedge::{App, Ctx, Failure, Handler, Outcome, test};
+use selvedge::{App, Ctx, Failure, Handler, Outcome, Settings, test};
+use selvedge_kernel::auth::Action;
 
 use crate::kit;
 
@@ -155,4 +159,48 @@ async fn a_set_of_futures_that_polls_only_what_was_woken_gets_all_its_results() 
     });
     let engine = test::Engine::new(app).await.unwrap();
     assert_eq!(engine.local().call(GO.on("p"), 40).await.unwrap(), (0..40).sum::<u64>());
+}
+
+#[tokio::test]
+async fn late_wake_of_a_handler_that_has_left_memory_does_not_block_it_when_it_is_back() {
+    const NAP: Handler<(), u64> = Handler::new("cat", "nap");
+    const BUSY: Handler<(), ()> = Handler::new("dog", "busy");
+    let (stashed, begun, go) = (Arc::new(Mutex::new(None)), Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+    let (stash, starts, goes) = (stashed.clone(), begun.clone(), go.clone());
+    let app = App::new()
+        .handler(NAP, async move |ctx: Ctx, ()| {
+            let mut nap = ctx.sleep(Duration::from_secs(60));
+            std::future::poll_fn(|context| {
+                // Whoever has this can wake the handler from outside.
+                stash.lock().unwrap().get_or_insert_with(|| context.waker().clone());
+                Pin::new(&mut nap).poll(context)
+            })
+            .await?;
+            Ok(1)
+        })
+        .handler(BUSY, async move |_: Ctx, ()| {
+            starts.wait();
+            goes.wait();
+            Ok(())
+        });
+    let engine = test::Engine::with(app, Settings { workers: 1, ..Settings::default() }).await.unwrap();
+    let id = engine.local().send(NAP.on("a"), ()).await.unwrap();
+    engine.settle().await;
+    let waker: Waker = stashed.lock().unwrap().clone().unwrap();
+    let client = engine.local();
+    let busy = tokio::spawn(async move { client.send(BUSY.on("b"), ()).await });
+    tokio::task::spawn_blocking(move || begun.wait()).await.unwrap();
+    // What reaches its thread in one turn: it is woken, taken up again by hand, and woken as the one that it was.
+    waker.wake_by_ref();
+    let (shared, permit) = (engine.engine().clone(), kit::permit(&engine, Action::Control, kit::work(id)));
+    let mut retried = Box::pin(async move { shared.retry(permit, id).await });
+    assert!(std::future::poll_fn(|context| Poll::Ready(retried.as_mut().poll(context).is_pending())).await);
+    waker.wake_by_ref();
+    tokio::task::spawn_blocking(move || go.wait()).await.unwrap();
+    retried.await.unwrap();
+    busy.await.unwrap().unwrap();
+    engine.settle().await;
+    assert_ne!(kit::status(&engine, id).await, "Blocked", "{}", kit::sentence(&engine, id).await);
+    engine.advance(Duration::from_secs(60)).await;
+    assert_eq!(engine.local().result::<u64>(id).await.unwrap(), 1);
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use selvedge::{Activity, App, Attempt, Definition, Millis, RunId, Settings, Signal, test};
+use selvedge_kernel::auth::{Action, Resource, authorize, local};
 use selvedge_kernel::machine::RunState;
 use selvedge_kernel::record::schedule::Counts;
 use serde_json::{Value, json};
@@ -313,6 +314,28 @@ async fn fire_whose_pipeline_is_gone_is_counted_and_says_why() {
     let said = status.sentence();
     assert!(said.contains("unknown_pipeline: the fire at 2026-01-01T00:10:00.000Z started nothing: there is no pipeline `noting` here"), "{said}");
     assert_eq!(status.next, Some(Millis(START + 2 * 600_000)), "it goes on");
+}
+
+#[tokio::test]
+async fn runs_of_a_schedule_act_as_whoever_stored_it_last_also_when_it_says_the_same_and_its_next_fire_stays() {
+    let engine = engine(noting("")).await;
+    engine.advance(Duration::from_secs(300)).await;
+    let asked = |id: &str, action| {
+        let now = engine.engine().now();
+        let mut context = local("default", now);
+        context.principal.id = id.to_owned();
+        let resource = Resource::Pipeline { tenant: "default".to_owned(), name: "noting".to_owned() };
+        authorize(context, action, resource, now).unwrap()
+    };
+    let before = engine.engine().schedule(asked("ada", Action::Read)).await.unwrap();
+    engine.engine().put_schedule(asked("eve", Action::Define)).await.unwrap();
+    let after = engine.engine().schedule(asked("ada", Action::Read)).await.unwrap();
+    assert_eq!((after.context.principal.id.as_str(), after.next, after.timer), ("eve", before.next, before.timer), "it goes on, as she");
+    engine.advance(TEN_MINUTES).await;
+    assert_eq!(counts(&engine, "noting").await, [1, 0, 0, 0]);
+    let writes = engine.model().commits();
+    engine.engine().put_schedule(asked("eve", Action::Define)).await.unwrap();
+    assert_eq!(engine.model().commits(), writes, "stored again by the same one, it is not written");
 }
 
 #[test]

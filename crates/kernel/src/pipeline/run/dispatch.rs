@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::begin::expression_error;
 use super::effects::{Command, Dispatch, Work};
-use super::end::Outcome;
+use super::end::{Outcome, row_of};
 use super::memory::{Slot, StageMemory};
 use super::{Out, Run};
 use crate::error::WorkError;
@@ -17,8 +17,9 @@ use crate::pipeline::definition::Mode;
 use crate::pipeline::expression::{Doc, Scope};
 use crate::pipeline::throttle::Admission;
 use crate::policy::Timeout;
-use crate::record::run::{FALLBACK_ITEM, Phase};
+use crate::record::run::{FALLBACK_ITEM, Phase, TaskEnd, task_key};
 use crate::time::Millis;
+use crate::wire;
 
 /// Starts of one turn.
 const TURN_STARTS: usize = 64;
@@ -380,10 +381,16 @@ impl Run {
         memory.running += 1;
         memory.in_flight_bytes += input.len() as u64;
         memory.gate.started(now);
-        let low = self.header.stages[stage].low;
+        let (low, round) = (self.header.stages[stage].low, self.header.stages[stage].round);
         let Some(slot) = slot_mut(memory, low, item) else {
             return;
         };
+        if slot.first_at.is_none() && timeout.total.is_some() {
+            // From here on its time runs, whoever goes on with it: a row says so, as if the first attempt were due now.
+            slot.first_at = Some(now);
+            let row = row_of(slot, round, now, TaskEnd::Again { at: now });
+            out.effects.put(task_key(self.id, stage as u16, item), wire::encode(&row));
+        }
         slot.take(TaskEvent::Start);
         slot.again = None;
         slot.sent_before = false;

@@ -558,7 +558,7 @@ impl Run {
     }
 }
 
-fn row_of(slot: &Slot, round: u32, now: Millis, end: TaskEnd) -> TaskRow {
+pub(super) fn row_of(slot: &Slot, round: u32, now: Millis, end: TaskEnd) -> TaskRow {
     TaskRow { round, attempts: slot.attempts, earlier: slot.earlier, first_at: slot.first_at.unwrap_or(now), at: now, failures: slot.failures.clone(), end }
 }
 

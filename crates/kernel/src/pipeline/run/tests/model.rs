@@ -9,7 +9,7 @@ use crate::error::AttemptError;
 use crate::machine::RunState;
 use crate::pipeline::definition::{Branch, Call, Combine, Definition, MaxFailed, Mode, OnFailure, Quorum, Rest, SleepTime, Task};
 use crate::pipeline::run::{Dispatch, RunInput, Work};
-use crate::policy::{Rate, Throttle};
+use crate::policy::{Rate, Throttle, Timeout};
 
 #[derive(Clone, Debug)]
 enum Kind {
@@ -134,6 +134,10 @@ fn definition(specs: &[Spec]) -> Definition {
         };
         if spec.reshape {
             one.output = json!({ "h": "${result.h}", "of": index });
+            if !matches!(spec.kind, Kind::Sleep) {
+                // A time that is never up: its tasks have a row from their start on.
+                one.timeout = Some(Timeout { attempt: None, total: Some(seconds(86_400)) });
+            }
         }
         stages.push(one);
     }

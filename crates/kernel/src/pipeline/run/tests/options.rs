@@ -317,6 +317,30 @@ fn case_20_timeouts_bound_an_attempt_and_all_of_them() {
 }
 
 #[test]
+fn case_20_the_time_of_all_attempts_begins_with_the_first_also_when_a_kill_comes_before_one_has_failed() {
+    let mut only = stage("only", Mode::Single);
+    only.retry = Some(Retry::fixed(100, Duration::from_secs(1)));
+    only.timeout = Some(Timeout { attempt: None, total: Some(seconds(10)) });
+    let mut world = World::new(pipeline(vec![only.clone()]), json!({}));
+    world.settle();
+    for (span, left) in [(4_000, 6_000), (5_000, 1_000)] {
+        world.kill();
+        world.later(span);
+        assert_eq!((world.running[0].attempt, world.running[0].timeout_ms), (1, Some(left)), "what is left of the total");
+    }
+    world.kill();
+    world.later(3_000);
+    assert_eq!(world.running[0].timeout_ms, Some(1), "nothing is left");
+    let dispatch = world.running[0].clone();
+    world.end(&dispatch, Err(passing("timeout")));
+    assert_eq!((world.state(), world.error_code().as_str()), (RunState::Failed, "deadline"));
+    only.timeout = Some(Timeout { attempt: Some(seconds(10)), total: None });
+    let mut world = World::new(pipeline(vec![only]), json!({}));
+    world.settle();
+    assert_eq!((world.running.len(), world.task(0, 0)), (1, None), "without a total nothing is written at the start");
+}
+
+#[test]
 fn case_20_throttle_bounds_starts_at_once_and_in_a_time() {
     let run = |throttle: Throttle| {
         let mut each = scatter("each", "input.list");

@@ -8,7 +8,7 @@ use crate::id::ActorId;
 use crate::machine::{RunEvent, RunState, StageState};
 use crate::pipeline::definition::{Call, Compensate, Definition, Mode, OnFailure, SleepTime, Stage};
 use crate::pipeline::run::{Again, Dispatch, Retry as RunRetry, Room, RunInput, RunRefused, Work};
-use crate::policy::{Retry, Throttle};
+use crate::policy::{Retry, Throttle, Timeout};
 use crate::record::run::TaskEnd;
 use std::time::Duration;
 
@@ -312,6 +312,10 @@ proptest! {
             let mut one = if *wide { scatter(&name, "input.list") } else { stage(&name, Mode::Single) };
             if index > 0 && bits % 3 > 0 {
                 one.depends_on = vec![format!("s{}", usize::from(*bits) % index)];
+            }
+            if bits % 2 == 0 {
+                // A time that is never up: its tasks have a row from their start on.
+                one.timeout = Some(Timeout { attempt: None, total: Some(seconds(86_400)) });
             }
             if bits % 5 == 0 {
                 one.on_failure = OnFailure::Continue { max_failed: None };
