@@ -1,12 +1,14 @@
 //! What an engine can run, by name.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::nearest::suggestion;
 use selvedge_kernel::pipeline::definition::{Definition, Exec};
 
 use crate::engine::Engine;
+use crate::registry::EXPECTED_WITHIN;
 use crate::shard::VerbError;
 
 impl Engine {
@@ -14,6 +16,12 @@ impl Engine {
     #[must_use]
     pub fn programs(&self) -> BTreeMap<String, Exec> {
         self.wiring.registry.programs()
+    }
+
+    /// How long an invocation of an actor of this type waits before it is stuck.
+    #[must_use]
+    pub fn expected_within(&self, kind: &str) -> Duration {
+        self.wiring.registry.actors.get(kind).map_or(EXPECTED_WITHIN, |actor| actor.options.expected_within)
     }
 
     /// The pipelines that are registered here, by name: a stored one of the same name goes before.

@@ -5,6 +5,8 @@ pub mod row;
 mod runs;
 mod walk;
 
+use std::time::Duration;
+
 use selvedge_kernel::auth::{Action, Permit, Resource};
 use selvedge_kernel::filter::{Filter, matches};
 use selvedge_kernel::id::{InvocationId, ShardId};
@@ -13,7 +15,6 @@ use selvedge_kernel::policy::look_after;
 use selvedge_kernel::record::invocation::{Invocation, Status};
 use selvedge_kernel::record::kind::Kind;
 use selvedge_kernel::time::Millis;
-use selvedge_kernel::wire;
 use serde::Serialize;
 
 pub use actors::{ActorSummary, Busy};
@@ -50,6 +51,14 @@ pub struct InvocationSummary {
     pub ended_at: Option<Millis>,
 }
 
+impl InvocationSummary {
+    /// The type of its actor.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        self.actor.split('/').next().unwrap_or_default()
+    }
+}
+
 impl Engine {
     /// The invocations of a tenant, the newest first, a page at most.
     pub async fn list_invocations(&self, permit: Permit, listed: Listed) -> Result<Vec<InvocationSummary>, VerbError> {
@@ -63,10 +72,16 @@ impl Engine {
         self.page_of(permit, listed, wanted, |line| (std::cmp::Reverse(line.accepted_at), line.id)).await
     }
 
-    /// Invocations of a tenant that are open, were accepted before a time, and for which a filter holds, the oldest first, a page at most.
-    pub async fn oldest_invocations(&self, permit: Permit, before: Millis, filter: &Filter) -> Result<Vec<InvocationSummary>, VerbError> {
+    /// Invocations of a tenant that are open, were accepted longer ago than a span that depends on their type, and for which a
+    /// filter holds, the oldest first, a page at most.
+    pub async fn oldest_invocations(
+        &self,
+        permit: Permit,
+        longer_than: impl Fn(&str) -> Duration,
+        filter: &Filter,
+    ) -> Result<Vec<InvocationSummary>, VerbError> {
         let now = self.now();
-        let wanted = |line: &InvocationSummary| line.accepted_at <= before && matches(filter, &row::invocation(line, now));
+        let wanted = |line: &InvocationSummary| now.since(line.accepted_at) >= longer_than(line.kind()) && matches(filter, &row::invocation(line, now));
         self.page_of(permit, Listed::Open, wanted, |line| (line.accepted_at, line.id)).await
     }
 
@@ -124,7 +139,7 @@ impl Engine {
 }
 
 fn line_of(value: &[u8], tenant: &str, listed: Listed) -> Result<Option<InvocationSummary>, VerbError> {
-    let record: Invocation = wire::decode("invocation", value)?;
+    let record = Invocation::decode(value)?;
     let wanted = record.message.target.tenant == tenant && (listed == Listed::All || !record.status.ended());
     Ok(wanted.then(|| summary(record)))
 }

@@ -12,6 +12,7 @@ use selvedge_kernel::error::AttemptError;
 use selvedge_kernel::pipeline::agree::{self, Declared};
 use selvedge_kernel::pipeline::definition::{Definition, Exec, Http};
 use selvedge_kernel::policy::{Breaker, Retry, Throttle, Timeout};
+use selvedge_kernel::record::build::Build;
 use selvedge_kernel::record::invocation::Blocked;
 
 use crate::ctx::{Attempt, Ctx};
@@ -50,9 +51,20 @@ pub struct Transition {
     pub retry: Option<Retry>,
     /// One attempt's time.
     pub timeout: Timeout,
+    /// What names the files that its command names, as they were when it was declared.
+    pub build: Option<Build>,
 }
 
-/// How actors of a type are treated.
+/// How long work waits before `stuck` lists it, where its type does not say.
+pub const EXPECTED_WITHIN: Duration = Duration::from_secs(3_600);
+
+/// How the actors of a type are treated.
+///
+/// ```
+/// use selvedge_engine::registry::ActorOptions;
+/// let options = ActorOptions { retry: selvedge_kernel::policy::Retry::exponential(5), ..Default::default() };
+/// assert_eq!(options.retry.max_attempts, 5);
+/// ```
 #[derive(Clone, Debug)]
 pub struct ActorOptions {
     /// When a failed handler is tried again.
@@ -63,11 +75,13 @@ pub struct ActorOptions {
     pub retention: Option<Duration>,
     /// How long an invocation may take, from its acceptance to its end: its deadline.
     pub timeout: Option<Duration>,
+    /// How long an invocation waits before `selvedge stuck` lists it: an hour, unless it is expected sooner or later.
+    pub expected_within: Duration,
 }
 
 impl Default for ActorOptions {
     fn default() -> ActorOptions {
-        ActorOptions { retry: Retry::message(), suspend_after: Duration::from_secs(1), retention: None, timeout: None }
+        ActorOptions { retry: Retry::message(), suspend_after: Duration::from_secs(1), retention: None, timeout: None, expected_within: EXPECTED_WITHIN }
     }
 }
 

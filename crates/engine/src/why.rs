@@ -3,6 +3,7 @@
 use selvedge_kernel::auth::AuthorizationContext;
 use selvedge_kernel::error::WorkError;
 use selvedge_kernel::id::{ActorId, InvocationId};
+use selvedge_kernel::record::build::Builds;
 use selvedge_kernel::record::invocation::{Blocked, Restarts, Status};
 use selvedge_kernel::time::Millis;
 use selvedge_kernel::waiting::{Waiting, closed};
@@ -41,6 +42,8 @@ pub struct Why {
     pub restarts: Restarts,
     /// The invocation that its journal was copied from, and those that were made of its own.
     pub forks: Forks,
+    /// The build that recorded it, and the one that would handle it now.
+    pub builds: Builds,
 }
 
 /// The neighbours of an invocation among those whose journals were copied from one another.
@@ -71,7 +74,9 @@ impl Why {
             0 => String::new(),
             count => format!(" Its handler has held its thread for longer than 100 ms {count} times: move that work into `blocking`."),
         };
-        format!("{}{slow}", closed(format!("{who} waits {}", waits.join("; and "))))
+        // A journal that does not fit says which two programs to compare.
+        let builds = self.blocked.as_ref().and_then(|_| self.builds.sentence()).map(|builds| format!(" {builds}")).unwrap_or_default();
+        format!("{}{builds}{slow}", closed(format!("{who} waits {}", waits.join("; and "))))
     }
 }
 

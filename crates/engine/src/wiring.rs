@@ -10,10 +10,13 @@ use selvedge_kernel::limit::Limits;
 use selvedge_kernel::pipeline::agree::Declared;
 use selvedge_kernel::ports::Store;
 use selvedge_kernel::pressure::Pressure;
+use selvedge_kernel::record::build::Build;
+use selvedge_kernel::record::invocation::Code;
+use selvedge_kernel::record::message::Peer;
 use selvedge_kernel::transition::Keep;
 
 use crate::env::{Environment, Observation};
-use crate::registry::Registry;
+use crate::registry::{Handler, Registry};
 use crate::tasks::Executors;
 use crate::worker::{Event, Mailbox};
 
@@ -41,8 +44,8 @@ pub struct Settings {
     pub shards: u16,
     /// Instead of each type's own, if set.
     pub suspend_after: Option<Duration>,
-    /// What identifies this build in records.
-    pub build: String,
+    /// What names this binary in records, and in `why`; none: nothing does.
+    pub build: Option<Build>,
     /// Whether handlers and tasks are performed.
     pub tasks: Tasks,
     /// How full the store is: the store sets it, and new work is slowed down and refused by it.
@@ -61,7 +64,7 @@ impl Default for Settings {
             workers: 2,
             shards: crate::engine::SHARDS,
             suspend_after: None,
-            build: env!("CARGO_PKG_VERSION").to_owned(),
+            build: None,
             tasks: Tasks::Start,
             pressure: Pressure::default(),
             recovered_at_once: 1_000,
@@ -104,6 +107,28 @@ impl Wiring {
 
     pub(crate) fn shard_of_invocation(&self, id: InvocationId) -> ShardId {
         id.0.hash.shard(self.shards)
+    }
+
+    /// Where whoever waits for an answer lives.
+    pub(crate) fn shard_of_peer(&self, peer: Peer) -> ShardId {
+        match peer {
+            Peer::Operation { invocation, .. } => self.shard_of_invocation(invocation),
+            Peer::Task { run, .. } => run.0.hash.shard(self.shards),
+        }
+    }
+
+    /// The code that accepts a message to this handler: of a program its own, else of this binary.
+    pub(crate) fn code(&self, kind: &str, handler: &str) -> Code {
+        let version = self.registry.actors.get(kind).map_or(crate::registry::FIRST_VERSION, |found| found.newest(handler));
+        Code { version, build: self.build(kind, handler) }
+    }
+
+    /// The build that a handler is of here.
+    pub(crate) fn build(&self, kind: &str, handler: &str) -> Option<Build> {
+        match self.registry.handler(kind, handler) {
+            Some(Handler::Transition(transition)) => transition.build,
+            _ => self.settings.build,
+        }
     }
 
     pub(crate) fn send(&self, shard: ShardId, event: Event) -> bool {

@@ -12,18 +12,20 @@
 //! queue is forgotten (the tasks ask again), and starts that were under way count from that moment on. Messages of an
 //! earlier life change nothing.
 
+mod asked;
 mod ended;
 mod guard;
 mod passes;
 
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::id::{ActorId, ShardId};
 use crate::pipeline::throttle::{Gate, Slice};
 use crate::policy::Throttle;
 use crate::time::Millis;
 
+pub use asked::{Asked, Standing};
 pub use ended::Ended;
 pub use guard::{Guard, GuardRow, PassReport, Word};
 pub use passes::{Heard, Passes};
@@ -233,14 +235,6 @@ impl Lender {
     }
 }
 
-/// Where a task stands with its limit.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Standing {
-    Waits,
-    MayStart,
-    Runs,
-}
-
 /// One limit at a borrower.
 #[derive(Clone, Debug)]
 struct AtHand<T> {
@@ -276,14 +270,13 @@ pub struct Told {
 #[derive(Clone, Debug)]
 pub struct Borrower<T> {
     limits: BTreeMap<ActorId, AtHand<T>>,
-    tasks: BTreeMap<T, (ActorId, Standing)>,
-    /// Limits with something to report.
-    reports: BTreeSet<ActorId>,
+    /// Its tasks.
+    pub asked: Asked<T, ()>,
 }
 
 impl<T: Ord + Copy> Default for Borrower<T> {
     fn default() -> Borrower<T> {
-        Borrower { limits: BTreeMap::new(), tasks: BTreeMap::new(), reports: BTreeSet::new() }
+        Borrower { limits: BTreeMap::new(), asked: Asked::default() }
     }
 }
 
@@ -296,8 +289,8 @@ impl<T: Ord + Copy> Borrower<T> {
         at.waiting.push_back(task);
         at.tasks += 1;
         at.report.want += 1;
-        self.reports.insert(limit.clone());
-        self.tasks.insert(task, (limit, Standing::Waits));
+        self.asked.reports.insert(limit.clone());
+        self.asked.tasks.insert(task, (limit, Standing::Waits));
     }
 
     /// Permits have come. Gives the tasks that may start; what nobody waits for goes back.
@@ -309,35 +302,29 @@ impl<T: Ord + Copy> Borrower<T> {
         let rest = permits - some as u32;
         if rest > 0 {
             at.report.unused += rest;
-            self.reports.insert(limit.clone());
+            self.asked.reports.insert(limit.clone());
         }
         for task in &starting {
-            if let Some(known) = self.tasks.get_mut(task) {
-                known.1 = Standing::MayStart;
+            if let Some(known) = self.asked.tasks.get_mut(task) {
+                known.1 = Standing::MayStart(());
             }
         }
         starting
     }
 
-    /// Whether a task has asked and has not started.
-    #[must_use]
-    pub fn has_asked(&self, task: T) -> bool {
-        self.tasks.get(&task).is_some_and(|known| known.1 != Standing::Runs)
-    }
-
     /// The attempt starts.
     pub fn started(&mut self, task: T) {
-        let Some(known) = self.tasks.get_mut(&task).filter(|known| known.1 == Standing::MayStart) else { return };
-        known.1 = Standing::Runs;
+        let Some(known) = self.asked.tasks.get_mut(&task).filter(|known| known.1 == Standing::MayStart(())) else { return };
+        known.1 = Standing::Runs(());
         if let Some(at) = self.limits.get_mut(&known.0) {
             at.report.started += 1;
-            self.reports.insert(known.0.clone());
+            self.asked.reports.insert(known.0.clone());
         }
     }
 
     /// The attempt has ended, or the task needs no permit any more.
     pub fn done(&mut self, task: T) {
-        let Some((limit, standing)) = self.tasks.remove(&task) else { return };
+        let Some((limit, standing)) = self.asked.tasks.remove(&task) else { return };
         let Some(at) = self.limits.get_mut(&limit) else { return };
         at.tasks -= 1;
         match standing {
@@ -349,28 +336,16 @@ impl<T: Ord + Copy> Borrower<T> {
                     _ => at.report.want -= 1,
                 }
             }
-            Standing::MayStart => at.report.unused += 1,
-            Standing::Runs => at.report.ended += 1,
+            Standing::MayStart(()) => at.report.unused += 1,
+            Standing::Runs(()) => at.report.ended += 1,
         }
-        self.reports.insert(limit);
-    }
-
-    /// Tasks of a range that have asked and are not done.
-    #[must_use]
-    pub fn within(&self, first: T, last: T) -> Vec<T> {
-        self.tasks.range(first..=last).map(|(task, _)| *task).collect()
-    }
-
-    /// Whether something is to be reported.
-    #[must_use]
-    pub fn has_reports(&self) -> bool {
-        !self.reports.is_empty()
+        self.asked.reports.insert(limit);
     }
 
     /// What is to be told to the lenders.
     pub fn take_reports(&mut self) -> Vec<Told> {
-        let mut all = Vec::with_capacity(self.reports.len());
-        for limit in std::mem::take(&mut self.reports) {
+        let mut all = Vec::with_capacity(self.asked.reports.len());
+        for limit in std::mem::take(&mut self.asked.reports) {
             let Some(at) = self.limits.get_mut(&limit) else { continue };
             let (unwanted, report) = (std::mem::take(&mut at.unwanted), std::mem::take(&mut at.report));
             let told = Told { limit, throttle: at.throttle.clone(), unwanted, report };

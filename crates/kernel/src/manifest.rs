@@ -5,6 +5,7 @@
 //!   head: { exec: [python3, head.py] }
 //! actors:
 //!   licence:
+//!     expected_within: 10m
 //!     handlers:
 //!       count: { exec: [python3, licence.py], retry: { max_attempts: 5 } }
 //! pipelines: [pipelines/audit.yaml]
@@ -15,13 +16,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::diagnostic::{Diagnostic, Report};
 use crate::egress::Allowed;
-use crate::fields::{Fields, shown, strings};
+use crate::fields::{Fields, shown, span, strings};
 use crate::pipeline::activity::{Egress, LATER as LATER_EXECUTORS, OF_EXEC, activities, exec};
 use crate::pipeline::definition::{Activity, Exec};
 use crate::pipeline::document::{Entry, Kind, Tree, one_document};
 use crate::pipeline::parse::Known;
 use crate::pipeline::policies::{retry, timeout};
-use crate::policy::{Retry, Timeout};
+use crate::policy::{Retry, Span, Timeout};
 
 /// Sections of the design that this version has not.
 const LATER: [&str; 4] = ["queues", "schedules", "triggers", "policies"];
@@ -44,6 +45,8 @@ pub struct Manifest {
 pub struct ActorType {
     /// By name.
     pub handlers: BTreeMap<String, Handler>,
+    /// How long its work waits before `stuck` lists it, if not as long as by default.
+    pub expected_within: Option<Span>,
 }
 
 /// A transition handler: a program that gets `{actor, handler, message, state}` and answers with what changes.
@@ -125,8 +128,9 @@ fn actors(report: &mut Report, tree: &Tree) -> BTreeMap<String, ActorType> {
         };
         let hint = "write handlers: {count: {exec: [python3, licence.py]}}";
         let handlers = fields.required(report, "handlers", hint).map(|entry| handlers(report, &entry.value)).unwrap_or_default();
+        let expected_within = fields.get("expected_within").and_then(|entry| span(report, "expected_within", &entry.value));
         fields.end(report);
-        found.insert(entry.key.clone(), ActorType { handlers });
+        found.insert(entry.key.clone(), ActorType { handlers, expected_within });
     }
     found
 }

@@ -10,7 +10,7 @@ use crate::journal::{Ending, Entry, Hash32, Header, OpKind, Payload, SealKey, Si
 use crate::limit;
 use crate::policy::{Retry, Verdict, after_failure};
 use crate::record::actor::DeadLetter;
-use crate::record::invocation::{End, Idempotent, Invocation, Restarts, Status};
+use crate::record::invocation::{Code, End, Idempotent, Invocation, Restarts, Status};
 use crate::record::message::{Message, Outcome};
 use crate::record::shard::{LedgerState, ShardHead, ledger_line};
 use crate::record::{Writes, key};
@@ -102,9 +102,9 @@ pub fn chunks(owner: crate::id::RawId, payload_seal: Hash32, payload: &Bytes) ->
     rows
 }
 
-/// Accepts a message for a version of its handler: its record and its place in the inbox.
+/// Accepts a message for the code that handles it: its record and its place in the inbox.
 #[must_use]
-pub fn accept(head: &mut ShardHead, mut message: Message, version: u32, seal_key: SealKey, body: Hash32) -> (Invocation, Writes) {
+pub fn accept(head: &mut ShardHead, mut message: Message, code: Code, seal_key: SealKey, body: Hash32) -> (Invocation, Writes) {
     let mut writes = Writes::default();
     let input = std::mem::take(&mut message.input);
     let input_seal = seal(&seal_key, &input);
@@ -135,10 +135,11 @@ pub fn accept(head: &mut ShardHead, mut message: Message, version: u32, seal_key
         deadline_timer: None,
         end: None,
         journal: None,
-        version,
+        version: code.version,
         restarts: Restarts::default(),
+        build: code.build,
     };
-    writes.put(key::invocation(id), wire::encode(&record));
+    writes.put(key::invocation(id), record.encode());
     (record, writes)
 }
 
@@ -233,7 +234,7 @@ pub fn end(head: &mut ShardHead, record: &mut Invocation, journal: &Journal, end
     record.retry_at = None;
     record.blocked = None;
     record.journal = Some((journal.next, journal.chain));
-    writes.put_until(key::invocation(id), wire::encode(record), expires);
+    writes.put_until(key::invocation(id), record.encode(), expires);
     writes.put_until(key::seal_key(id.0), wire::encode(&journal.key), expires);
     writes.delete(key::inbox(&record.message.target, record.order));
     writes.count(&record.message.target.tenant, -1, 0);

@@ -2,12 +2,16 @@
 //! that are due at once. Each for growing numbers, with time, CPU, peak memory and bytes on disk, and how they grow.
 //! `cargo run --release --example scale_actors [FOLDER [calls | senders | schedules]]`.
 
+mod measure;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use selvedge::{Activity, App, Attempt, Ctx, Engine, Handler, Outcome, SharedHandler, View};
+
+use measure::{bytes_below, cpu_seconds, peak_mib};
 
 type Failed = Box<dyn std::error::Error>;
 
@@ -24,26 +28,6 @@ const TELL: Handler<(), ()> = Handler::new("sender", "tell");
 const COUNT: Handler<(), ()> = Handler::new("counter", "count");
 const COUNTED: SharedHandler<(), u64> = SharedHandler::new("counter", "counted");
 const FIRED: Activity<u64, u64> = Activity::new("fired");
-
-fn bytes_below(folder: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
-    entries.flatten().map(|entry| if entry.path().is_dir() { bytes_below(&entry.path()) } else { entry.metadata().map_or(0, |facts| facts.len()) }).sum()
-}
-
-/// Peak resident memory of this process in KiB.
-fn peak_kib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
-    line.trim().trim_end_matches(" kB").parse().unwrap_or(0)
-}
-
-/// CPU time of this process in seconds.
-fn cpu_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
-    (ticks(11) + ticks(12)) / 100.0
-}
 
 /// What one size has cost.
 #[derive(Clone, Copy)]
@@ -66,7 +50,7 @@ fn print(what: &str, cost: &Cost, first: &Cost) {
         wall / wall_first,
         cpu * 1e6,
         cpu / cpu_first,
-        peak_kib() / 1024,
+        peak_mib(),
         cost.bytes
     );
 }

@@ -1,10 +1,14 @@
 //! Runs over 1 000, 10 000 and 100 000 items on the native executor: time, peak memory and bytes on disk, and how each
 //! grows per item. `cargo run --release --example scale_runs [FOLDER]`.
 
-use std::path::{Path, PathBuf};
+mod measure;
+
+use std::path::PathBuf;
 use std::time::Instant;
 
 use selvedge::{Activity, App, Attempt, Engine};
+
+use measure::{bytes_below, cpu_seconds, peak_mib};
 
 const TOUCH: Activity<u64, u64> = Activity::new("touch");
 const PIPELINE: &str = r#"
@@ -13,26 +17,6 @@ name: wide
 input: { numbers: { type: array } }
 stages: [{ name: each, mode: scatter, over: input.numbers, call: touch }]
 "#;
-
-fn bytes_below(folder: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
-    entries.flatten().map(|entry| if entry.path().is_dir() { bytes_below(&entry.path()) } else { entry.metadata().map_or(0, |facts| facts.len()) }).sum()
-}
-
-/// Peak resident memory of this process in KiB.
-fn peak_kib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
-    line.trim().trim_end_matches(" kB").parse().unwrap_or(0)
-}
-
-/// CPU time of this process in seconds.
-fn cpu_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
-    (ticks(11) + ticks(12)) / 100.0
-}
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -56,7 +40,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             "{count} items: {seconds:.2} s, {:.0} a second, {:.1} µs of CPU each ({ratio:.2} of the first), {} MiB peak, {written} bytes more on disk",
             count as f64 / seconds,
             each * 1e6,
-            peak_kib() / 1024
+            peak_mib()
         );
     }
     std::fs::remove_dir_all(&folder)?;

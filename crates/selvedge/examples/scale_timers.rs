@@ -1,6 +1,8 @@
 //! `cargo run --release --example scale_timers -- 1000000`: so many delayed messages, then all of them fire. Prints time,
 //! peak memory, and bytes on disk, and each figure for a tenth of the number first, so that growth shows as a ratio.
 
+mod measure;
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -9,6 +11,8 @@ use selvedge::{App, Config, Ctx, Engine, Handler, Outcome};
 use selvedge_engine::engine::Ask;
 use selvedge_kernel::auth::{Action, Resource, authorize, local};
 use selvedge_kernel::id::ActorId;
+
+use measure::{bytes_below, cpu_seconds, peak_mib};
 
 const RING: Handler<(), ()> = Handler::new("bell", "ring");
 const CALLERS: u64 = 256;
@@ -32,7 +36,7 @@ async fn measure(timers: u64, folder: &Path) -> Result<(f64, f64), Box<dyn std::
         std::fs::remove_dir_all(folder)?;
     }
     let engine = Engine::open(Config::on(folder), App::new().handler(RING, ring)).await?;
-    let started = Instant::now();
+    let (cpu, started) = (cpu_seconds(), Instant::now());
     // All are due when all are set: the queue is at its longest before the first fires.
     let delay = Duration::from_micros(timers * 60) + Duration::from_secs(5);
     let inner = engine.inner().clone();
@@ -65,29 +69,14 @@ async fn measure(timers: u64, folder: &Path) -> Result<(f64, f64), Box<dyn std::
     }
     let fired = due.elapsed();
     println!(
-        "{timers} timers: set in {:.1} s, fired in {:.1} s, peak memory {} MiB, {} MiB on disk",
+        "{timers} timers: set in {:.1} s, fired in {:.1} s, {:.1} µs of CPU each, peak memory {} MiB, {} MiB on disk",
         set.as_secs_f64(),
         fired.as_secs_f64(),
+        (cpu_seconds() - cpu) * 1e6 / timers as f64,
         peak_mib(),
-        disk_bytes(folder)? >> 20
+        bytes_below(folder) >> 20
     );
     engine.close().await?;
     std::fs::remove_dir_all(folder)?;
     Ok((set.as_secs_f64(), fired.as_secs_f64()))
-}
-
-fn peak_mib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
-    line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap_or_default() / 1024
-}
-
-fn disk_bytes(folder: &Path) -> std::io::Result<u64> {
-    let mut sum = 0;
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        let metadata = entry.metadata()?;
-        sum += if metadata.is_dir() { disk_bytes(&entry.path())? } else { metadata.len() };
-    }
-    Ok(sum)
 }

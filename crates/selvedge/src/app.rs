@@ -1,9 +1,8 @@
 //! What a program can run: its handlers and activities, registered by value.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use selvedge_engine::registry::{self, ActorType, Executor, Registry};
+use selvedge_engine::registry::{self, ActorOptions, ActorType, Executor, Registry};
 use selvedge_kernel::pipeline::agree::{self, Declared, of_definition};
 use selvedge_kernel::pipeline::definition::Definition;
 use selvedge_kernel::policy::{Retry, Timeout};
@@ -15,31 +14,6 @@ use crate::failure::{Outcome, to_attempt};
 use crate::json;
 use crate::name::{Activity, Handler, SharedHandler};
 use crate::state::View;
-
-/// How the actors of a type are treated.
-///
-/// ```
-/// let options = selvedge::ActorOptions { retry: selvedge::Retry::exponential(5), ..Default::default() };
-/// assert_eq!(options.retry.max_attempts, 5);
-/// ```
-#[derive(Clone, Debug)]
-pub struct ActorOptions {
-    /// When a failed handler is tried again.
-    pub retry: Retry,
-    /// After how long a waiting handler leaves memory.
-    pub suspend_after: Duration,
-    /// How long finished work is kept, if not as long as the settings say.
-    pub retention: Option<Duration>,
-    /// How long an invocation may take, from its acceptance to its end: its deadline.
-    pub timeout: Option<Duration>,
-}
-
-impl Default for ActorOptions {
-    fn default() -> ActorOptions {
-        let defaults = registry::ActorOptions::default();
-        ActorOptions { retry: defaults.retry, suspend_after: defaults.suspend_after, retention: defaults.retention, timeout: defaults.timeout }
-    }
-}
 
 /// A program: handlers and activities. A plain value, filled by hand.
 ///
@@ -157,8 +131,7 @@ impl App {
     /// Says how the actors of a type are treated.
     #[must_use]
     pub fn actor(mut self, kind: &str, options: ActorOptions) -> App {
-        self.actor_type(kind).options =
-            registry::ActorOptions { retry: options.retry, suspend_after: options.suspend_after, retention: options.retention, timeout: options.timeout };
+        self.actor_type(kind).options = options;
         self
     }
 }

@@ -75,7 +75,8 @@ impl Engine {
         let config = config.into();
         let options = Options { command: config.command.clone(), ..Options::default() };
         let store = Arc::new(EmbeddedStore::open(&config.data, options)?);
-        let settings = Settings { pressure: store.pressure(), shards: store.meta().shards, ..config.settings };
+        let build = config.settings.build.or_else(crate::build::of_this_binary);
+        let settings = Settings { pressure: store.pressure(), shards: store.meta().shards, build, ..config.settings };
         let folder = |path: PathBuf| move |source| EngineError::Folder { path, source };
         std::fs::create_dir_all(&config.exec.scratch).map_err(folder(config.exec.scratch.clone()))?;
         if let Some(lock) = config.exec.shim.as_ref().and_then(|shim| shim.lock.clone())

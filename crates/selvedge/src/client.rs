@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 use crate::failure::Failure;
 use crate::json;
 use crate::name::{Signal, Target};
+use crate::stream::Chunks;
 
 /// Why a verb of the client did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -201,36 +202,7 @@ impl Client {
     /// The output of an invocation.
     #[must_use]
     pub fn stream(&self, id: InvocationId) -> Chunks {
-        Chunks { client: self.clone(), id, next: 0, ready: Default::default() }
-    }
-}
-
-/// The output of an invocation, chunk by chunk; a reader resumes by position.
-pub struct Chunks {
-    client: Client,
-    id: InvocationId,
-    next: u64,
-    ready: std::collections::VecDeque<(u64, Bytes)>,
-}
-
-impl Chunks {
-    /// The next chunk that is there now, with its position; none when there is none yet.
-    pub async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<(u64, T)>, StreamError> {
-        if self.ready.is_empty() {
-            let permit = self.client.permit(Action::Read, self.client.work(&self.id))?;
-            self.ready = self.client.engine.output(permit, self.id, self.next).await.map_err(VerbFailed::from)?.into();
-        }
-        let Some((position, chunk)) = self.ready.pop_front() else { return Ok(None) };
-        self.next = position + 1;
-        Ok(Some((position, json::read("a chunk of output", &chunk).map_err(value)?)))
-    }
-
-    /// Goes on behind a position.
-    #[must_use]
-    pub fn after(mut self, position: u64) -> Chunks {
-        self.next = position + 1;
-        self.ready.clear();
-        self
+        Chunks::of(self.clone(), id)
     }
 }
 
@@ -291,7 +263,7 @@ impl<O: DeserializeOwned + 'static> IntoFuture for Pending<O> {
     }
 }
 
-fn value(failure: Failure) -> VerbFailed {
+pub(crate) fn value(failure: Failure) -> VerbFailed {
     VerbFailed::Value(failure.message().to_owned())
 }
 

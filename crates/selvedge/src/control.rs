@@ -147,8 +147,9 @@ pub enum Request {
     },
     /// Open runs and invocations that have waited for long, those that wait longest first.
     Stuck {
-        /// For how long, in milliseconds.
-        longer_than_ms: u64,
+        /// For how long, in milliseconds; none: each for as long as its type expects.
+        #[serde(default)]
+        longer_than_ms: Option<u64>,
         /// What to keep, as `where` says it; empty: all.
         #[serde(default)]
         filter: String,

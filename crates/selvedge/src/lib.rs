@@ -5,6 +5,7 @@
 
 mod app;
 pub mod bootstrap;
+mod build;
 #[cfg(feature = "cli")]
 mod cli;
 pub mod client;
@@ -20,15 +21,16 @@ mod rehearse;
 pub mod run;
 pub mod schedule;
 mod state;
+mod stream;
 #[cfg(feature = "test")]
 pub mod test;
 mod verify;
 
-pub use app::{ActorOptions, App};
+pub use app::App;
 pub use bootstrap::{Engine, EngineError};
 #[cfg(feature = "cli")]
 pub use cli::main;
-pub use client::{CallError, Chunks, Client, Pending, SendError, SignalError};
+pub use client::{CallError, Client, Pending, SendError, SignalError};
 pub use config::Config;
 pub use ctx::{Attempt, Child, Ctx, Either, Op, Sent, Step, Wait};
 pub use failure::{Failure, Outcome};
@@ -37,6 +39,7 @@ pub use name::{Activity, Handler, SharedHandler, Signal, Target};
 pub use rehearse::RehearseError;
 pub use run::Run;
 pub use schedule::{Schedule, ScheduleError, ScheduleStatus};
+pub use selvedge_engine::registry::ActorOptions;
 pub use selvedge_engine::verify::ShardReport;
 pub use selvedge_engine::why::Why;
 pub use selvedge_engine::wiring::Settings;
@@ -45,7 +48,9 @@ pub use selvedge_kernel::id::{InvocationId, RunId};
 pub use selvedge_kernel::pipeline::definition::Definition;
 pub use selvedge_kernel::pipeline::parse::parse_pipeline as pipeline;
 pub use selvedge_kernel::policy::{Backoff, Breaker, Rate, Retry, Span, Throttle, Timeout};
+pub use selvedge_kernel::record::build::{Build, Builds};
 pub use selvedge_kernel::time::Millis;
 pub use selvedge_kernel::waiting::Waiting;
 pub use state::{State, View};
+pub use stream::{Chunks, Emitted};
 pub use verify::VerifyError;

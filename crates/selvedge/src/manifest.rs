@@ -138,7 +138,7 @@ impl App {
                 Executor::Native => origin.registered(activity, &self.registry, &mut wrong),
             }
         }
-        let declared = in_file(of_definition(&definition), &name, &text);
+        let declared = in_file(of_definition(&definition), &name, text);
         wrong.extend(disagreements(&self.declared, &declared).iter().map(|one| one.diagnostic(&name)));
         if wrong.is_empty() { Ok(LoadedPipeline { definition, version, warnings, declared }) } else { Err(FileError(wrong)) }
     }
@@ -200,28 +200,14 @@ impl Origin<'_> {
 fn take(registry: &mut Registry, manifest: Manifest, origin: &Origin<'_>, wrong: &mut Vec<Diagnostic>) {
     registry.egress.extend(manifest.egress);
     for (name, activity) in manifest.activities {
-        match activity.executor {
+        let run = match activity.executor {
             Executor::Exec(mut exec) => {
                 origin.absolute(&name, &mut exec, wrong);
-                if registry.activities.contains_key(&name) {
-                    wrong.push(origin.wrong(format!("the activity `{name}` is registered by this binary already"), "give one of them another name"));
-                }
-                let run = registry::Executor::Exec(exec);
-                registry.activities.insert(
-                    name,
-                    registry::Activity { run, retry: activity.retry, timeout: activity.timeout, throttle: activity.throttle, breaker: activity.breaker },
-                );
+                registry::Executor::Exec(exec)
             }
             Executor::Http(mut http) => {
                 http.folder = origin.folder.to_string_lossy().into_owned();
-                if registry.activities.contains_key(&name) {
-                    wrong.push(origin.wrong(format!("the activity `{name}` is registered by this binary already"), "give one of them another name"));
-                }
-                let run = registry::Executor::Http(http);
-                registry.activities.insert(
-                    name,
-                    registry::Activity { run, retry: activity.retry, timeout: activity.timeout, throttle: activity.throttle, breaker: activity.breaker },
-                );
+                registry::Executor::Http(http)
             }
             Executor::Native => {
                 origin.registered(&name, registry, wrong);
@@ -231,14 +217,24 @@ fn take(registry: &mut Registry, manifest: Manifest, origin: &Origin<'_>, wrong:
                     native.throttle = activity.throttle;
                     native.breaker = activity.breaker;
                 }
+                continue;
             }
+        };
+        if registry.activities.contains_key(&name) {
+            wrong.push(origin.wrong(format!("the activity `{name}` is registered by this binary already"), "give one of them another name"));
         }
+        let taken = registry::Activity { run, retry: activity.retry, timeout: activity.timeout, throttle: activity.throttle, breaker: activity.breaker };
+        registry.activities.insert(name, taken);
     }
     for (kind, actor) in manifest.actors {
+        if let Some(expected) = actor.expected_within {
+            registry.actors.entry(kind.clone()).or_default().options.expected_within = expected.0;
+        }
         for (name, mut handler) in actor.handlers {
             let served = selvedge_engine::exec::handler_activity(&kind, &name);
             origin.absolute(&served, &mut handler.exec, wrong);
-            let transition = registry::Transition { activity: served.clone(), exec: handler.exec, retry: Some(handler.retry), timeout: handler.timeout };
+            let build = crate::build::of_program(&handler.exec.command, Path::new(&handler.exec.folder));
+            let transition = registry::Transition { activity: served.clone(), exec: handler.exec, retry: Some(handler.retry), timeout: handler.timeout, build };
             let handlers = &mut registry.actors.entry(kind.clone()).or_default().handlers;
             if handlers.insert(name, registry::Handler::Transition(transition)).is_some() {
                 wrong.push(origin.wrong(format!("the handler `{served}` is registered by this binary already"), "give one of them another name"));

@@ -1,6 +1,5 @@
 //! Backups: every row at one position of the log, taken while commits run; and a new store made of one.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use selvedge_kernel::id::ShardId;
@@ -15,6 +14,7 @@ use crate::embedded::EmbeddedStore;
 use crate::error::OpenError;
 use crate::log::ShardState;
 use crate::options;
+use crate::place::{self, PlaceError, failed};
 use crate::position::Position;
 use crate::tree::Tree;
 
@@ -52,12 +52,6 @@ pub struct Backup {
 /// Why a backup was not taken, or not restored.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// Something is where the backup or the store is to be written.
-    #[error("{} is not empty: nothing was written; name an empty or a new directory", path.display())]
-    NotEmpty {
-        /// The directory.
-        path: PathBuf,
-    },
     /// It is no backup, or not as it was written.
     #[error("the backup {} is not whole, at byte {offset}: {reason}. Nothing was restored; take another backup", file.display())]
     Damaged {
@@ -68,38 +62,15 @@ pub enum BackupError {
         /// What was found.
         reason: String,
     },
-    /// The operating system refused something.
-    #[error("{doing} {}: check that the path exists, is writable and has space; what was written there is of no use, remove it", path.display())]
-    Io {
-        /// What was tried.
-        doing: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// What the operating system said.
-        #[source]
-        source: io::Error,
-    },
+    /// It cannot be read or written where it is.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
     /// The store does not answer any more.
     #[error("the backup was not taken")]
     Store(#[source] StoreError),
     /// The restored store is not as it should be.
     #[error("the restored store does not open; remove it and restore again, to another disk")]
     Restored(#[from] OpenError),
-}
-
-fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BackupError {
-    let path = path.to_owned();
-    move |source| BackupError::Io { doing, path, source }
-}
-
-fn refuse_not_empty(path: &Path) -> Result<(), BackupError> {
-    if !path.exists() {
-        return std::fs::create_dir_all(path).map_err(failed("cannot create", path));
-    }
-    match std::fs::read_dir(path).map_err(failed("cannot read", path))?.next() {
-        None => Ok(()),
-        Some(_) => Err(BackupError::NotEmpty { path: path.to_owned() }),
-    }
 }
 
 /// Writes every row of an open store into a new directory, as all shards stand at one position of the log, while commits
@@ -110,7 +81,7 @@ fn refuse_not_empty(path: &Path) -> Result<(), BackupError> {
 /// # Errors
 /// The directory is not empty, something cannot be written, or the store has stopped.
 pub fn backup(store: &EmbeddedStore, to: &Path, mut progress: impl FnMut(Progress)) -> Result<Backup, BackupError> {
-    refuse_not_empty(to)?;
+    place::empty(to)?;
     let still = store.stand_still().map_err(BackupError::Store)?;
     let head = Head { store: store.meta().store, group: still.group, shards: still.states.iter().map(|state| (state.epoch, state.last)).collect() };
     let (part, file) = (to.join(PART), to.join(FILE));
@@ -160,7 +131,7 @@ pub fn verify(from: &Path, mut progress: impl FnMut(Progress)) -> Result<Backup,
 /// # Errors
 /// The directory is not empty, the backup is damaged, or something cannot be written.
 pub fn restore(from: &Path, to: &Path, command: &str, mut progress: impl FnMut(Progress)) -> Result<(Backup, Report), BackupError> {
-    refuse_not_empty(to)?;
+    place::empty(to)?;
     let backup = verify(from, &mut progress)?;
     let file = from.join(FILE);
     let lock = directory::lock(to, command)?;
@@ -202,7 +173,7 @@ pub fn restore(from: &Path, to: &Path, command: &str, mut progress: impl FnMut(P
 
 fn unreadable(file: &Path, error: Unreadable) -> BackupError {
     match error {
-        Unreadable::Io(source) => failed("cannot read the backup", file)(source),
+        Unreadable::Io(source) => failed("cannot read the backup", file)(source).into(),
         Unreadable::Damaged(offset, reason) => BackupError::Damaged { file: file.to_owned(), offset, reason },
     }
 }

@@ -21,6 +21,7 @@ use selvedge_kernel::wire;
 use crate::disk::{Disk, Faults};
 use crate::embedded::EmbeddedStore;
 use crate::error::OpenError;
+use crate::place::{PlaceError, failed};
 use crate::still::Still;
 
 /// How much was exported.
@@ -43,12 +44,6 @@ pub enum PortError {
     #[error("{} is there already: nothing was written; name a new file", path.display())]
     Exists {
         /// The file.
-        path: PathBuf,
-    },
-    /// Something is where the store is to be made.
-    #[error("{} is not empty: nothing was written; name an empty or a new directory", path.display())]
-    NotEmpty {
-        /// The directory.
         path: PathBuf,
     },
     /// What is to be exported does not hold together.
@@ -77,28 +72,15 @@ pub enum PortError {
         /// What there may be.
         most: u16,
     },
-    /// The operating system refused something.
-    #[error("{doing} {}: check that the path exists, is writable and has space; what was written there is of no use, remove it", path.display())]
-    Io {
-        /// What was tried.
-        doing: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// What the operating system said.
-        #[source]
-        source: io::Error,
-    },
+    /// It cannot be read or written where it is.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
     /// The store does not answer any more.
     #[error("nothing was exported")]
     Store(#[source] StoreError),
     /// The store that was made is not as it should be.
     #[error("the store that was made does not open; remove it and import again, to another disk")]
     Made(#[from] OpenError),
-}
-
-pub(crate) fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PortError {
-    let path = path.to_owned();
-    move |source| PortError::Io { doing, path, source }
 }
 
 /// Why writing the lines ended early.
@@ -130,11 +112,11 @@ pub fn export(store: &EmbeddedStore, to: &Path, notes: Option<String>) -> Result
     let file = File::create_new(&part).map_err(failed("cannot create", &part))?;
     let mut out = Out { file: BufWriter::new(file), hash: blake3::Hasher::new(), done: Exported { group: still.group, ..Exported::default() } };
     let written = write(&still, store.meta().store, notes, &mut out).and_then(|()| Ok(out.finish()?));
-    let done = written.map_err(|ended| {
+    let done = written.map_err(|ended| -> PortError {
         // It is of no use, and a second try shall not stumble over it.
         std::fs::remove_file(&part).unwrap_or(());
         match ended {
-            Ended::Io(source) => failed("cannot write the export", &part)(source),
+            Ended::Io(source) => failed("cannot write the export", &part)(source).into(),
             Ended::Unsound(shard, reason) => PortError::Unsound { shard, reason },
         }
     })?;

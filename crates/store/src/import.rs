@@ -16,9 +16,10 @@ use crate::check;
 use crate::directory::{self, INCOMPLETE};
 use crate::disk::{Disk, Faults};
 use crate::dump::Record;
-use crate::export::{PortError, failed};
+use crate::export::PortError;
 use crate::log::ShardState;
 use crate::options;
+use crate::place::{self, failed};
 use crate::position::Position;
 use crate::tree::Tree;
 
@@ -126,7 +127,7 @@ pub fn import(file: &Path, to: &Path, shards: u16, command: &str, mut progress: 
     if shards == 0 || shards > SHARDS_MOST {
         return Err(PortError::Shards { asked: shards, most: SHARDS_MOST });
     }
-    empty(to)?;
+    place::empty(to)?;
     let head = checked(file, shards)?;
     let disk = Disk::new(Faults::none());
     let marker = to.join(INCOMPLETE);
@@ -151,16 +152,6 @@ pub fn import(file: &Path, to: &Path, shards: u16, command: &str, mut progress: 
         return Err(PortError::Damaged { file: file.to_owned(), line: 0, reason });
     }
     Ok(Imported { store: head.store, shards_before: head.ledgers.len() as u16, shards, rows, envelopes, notes: head.notes })
-}
-
-fn empty(path: &Path) -> Result<(), PortError> {
-    if !path.exists() {
-        return std::fs::create_dir_all(path).map_err(failed("cannot create", path));
-    }
-    match std::fs::read_dir(path).map_err(failed("cannot read", path))?.next() {
-        None => Ok(()),
-        Some(_) => Err(PortError::NotEmpty { path: path.to_owned() }),
-    }
 }
 
 /// Brings all rows into the tree; gives how many, and how many envelopes are among them.

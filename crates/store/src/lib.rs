@@ -17,6 +17,7 @@ pub mod recovery;
 
 mod bring;
 mod carry;
+mod copy;
 mod dump;
 mod embedded;
 mod files;
@@ -25,6 +26,7 @@ mod log;
 mod merge;
 mod open;
 mod pass;
+mod place;
 mod position;
 mod queue;
 mod reply;
@@ -37,9 +39,11 @@ mod tree;
 
 pub use backup::{Backup, BackupError, backup, restore};
 pub use check::{Report, check};
+pub use copy::ReadOnlyCopy;
 pub use disk::{Fault, Faults, Unsynced};
 pub use embedded::{EmbeddedStore, Stats};
 pub use error::OpenError;
 pub use export::{Exported, PortError, export};
 pub use import::{Imported, import};
 pub use options::Options;
+pub use place::PlaceError;

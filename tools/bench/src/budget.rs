@@ -12,7 +12,7 @@ use selvedge_kernel::auth::local;
 use selvedge_kernel::id::{ActorId, InvocationId, RawId};
 use selvedge_kernel::journal::{Ending, OpKind, SealKey, seal};
 use selvedge_kernel::ports::Commit;
-use selvedge_kernel::record::invocation::Status;
+use selvedge_kernel::record::invocation::{Code, Status};
 use selvedge_kernel::record::kind::Kind;
 use selvedge_kernel::record::message::{Message, Outcome};
 use selvedge_kernel::record::shard::{LedgerState, ShardHead};
@@ -107,7 +107,7 @@ fn transitions(invocations: u32) -> usize {
         let handler = "steps".to_owned();
         let message = Message::new(id, target, handler, input.clone(), context);
         let body = seal(&key, &input);
-        let (mut record, mut writes) = accept(&mut head, message, 1, key, body);
+        let (mut record, mut writes) = accept(&mut head, message, Code { version: 1, build: None }, key, body);
         let mut journal = Journal::start(id, key, record.input_seal);
         write_ledger(&mut head, &mut writes, id.0, false, LedgerState::Accepted, (journal.chain, 0), &keep);
         for step in 0..STEPS_EACH {

@@ -101,7 +101,7 @@ impl Engine {
         let status = match seen.first {
             None => Busy::Idle,
             Some(first) => match self.wiring.store.get(shard, key::invocation(first)).await? {
-                Some(record) if wire::decode::<Invocation>("invocation", &record)?.status == Status::Blocked => Busy::Blocked,
+                Some(record) if Invocation::decode(&record)?.status == Status::Blocked => Busy::Blocked,
                 _ => Busy::Busy,
             },
         };

@@ -237,14 +237,14 @@ impl Shard {
             self.write_chunks(id.0, seal(&seal_key, &message.input), &message.input);
         }
         let body = body_hash(&message.input);
-        let version = self.wiring.registry.actors.get(&kind).map_or(crate::registry::FIRST_VERSION, |found| found.newest(&message.handler));
-        let (mut record, mut accepted) = transition::accept(&mut self.head, message, version, seal_key, body);
+        let code = self.wiring.code(&kind, &message.handler);
+        let (mut record, mut accepted) = transition::accept(&mut self.head, message, code, seal_key, body);
         let total = self.options(&kind).timeout.map(|total| record.accepted_at.after(total));
         if let Some(deadline) = [deadline, total].into_iter().flatten().min() {
             record.message.deadline = Some(deadline);
             record.deadline_timer = Some(self.set_timer(&mut accepted, deadline, Timer::Deadline { invocation: id }));
             accepted.puts.retain(|put| put.key != key::invocation(id));
-            accepted.put(key::invocation(id), wire::encode(&record));
+            accepted.put(key::invocation(id), record.encode());
         }
         (record, accepted)
     }
@@ -342,7 +342,7 @@ impl Shard {
                     record = activation.record.clone();
                 }
                 record.joined = true;
-                writes.put(key::invocation(known), wire::encode(&record));
+                writes.put(key::invocation(known), record.encode());
                 Ok(())
             }
             None => Ok(()),

@@ -184,7 +184,7 @@ impl Shard {
     /// Reads the record of an invocation.
     pub(crate) async fn record(&self, id: InvocationId) -> Result<Option<Invocation>, VerbError> {
         match self.get(key::invocation(id)).await? {
-            Some(bytes) => Ok(Some(wire::decode("invocation", &bytes)?)),
+            Some(bytes) => Ok(Some(Invocation::decode(&bytes)?)),
             None => Ok(None),
         }
     }
@@ -237,11 +237,26 @@ impl Shard {
         activation.outside.extend(self.late.remove(&id).unwrap_or_default());
         activation.stand_ins = self.stand_ins(id).await?;
         self.load_journal(&mut activation).await?;
+        self.note_build(&mut activation);
         let life = activation.life;
         self.active.insert(id, Box::new(activation));
         self.after_all(super::Effect::Accepted(id, life));
         self.enqueue_start(id);
         Ok(true)
+    }
+
+    /// One that another build accepted and that has done nothing yet is recorded by this one.
+    fn note_build(&mut self, activation: &mut Activation) {
+        let message = &activation.record.message;
+        let build = self.wiring.build(&message.target.kind, &message.handler);
+        let fresh = activation.journal.next == 0 && !activation.begun_any;
+        if build.is_none() || build == activation.record.build || !fresh || self.wiring.settings.tasks == crate::wiring::Tasks::Leave {
+            return;
+        }
+        activation.record.build = build;
+        let mut writes = Writes::default();
+        writes.put(key::invocation(activation.id()), activation.record.encode());
+        self.write(writes, Vec::new());
     }
 
     /// Loads the next entries of a journal that is being replayed.
@@ -422,7 +437,7 @@ impl Shard {
         activation.record.crashes.0 += 1;
         let blocked = activation.record.crashes.0 >= CRASHES;
         let mut writes = Writes::default();
-        writes.put(key::invocation(id), wire::encode(&activation.record));
+        writes.put(key::invocation(id), activation.record.encode());
         // The attempt is durable before anything of it runs.
         self.write(writes, vec![super::Effect::Accepted(id, life)]);
         if blocked {
@@ -444,7 +459,7 @@ impl Shard {
         record.status = Status::Running;
         record.blocked = None;
         let mut writes = Writes::default();
-        writes.put(key::invocation(id), wire::encode(&record));
+        writes.put(key::invocation(id), record.encode());
         self.write(writes, Vec::new());
         Ok(false)
     }
@@ -483,7 +498,7 @@ impl Shard {
         activation.record.blocked = Some(reason);
         let mut writes = activation.pending.take().unwrap_or_default();
         let newly_accepted = !writes.puts.is_empty();
-        writes.put(key::invocation(id), wire::encode(&activation.record));
+        writes.put(key::invocation(id), activation.record.encode());
         match activation.ready {
             ready if again => {
                 let ready = ready.unwrap_or_else(|| self.put_ready(&mut writes, id));

@@ -233,7 +233,7 @@ impl Shard {
         if count > 0 && entries > at {
             activation.record.crashes = (1, entries);
             let mut writes = Writes::default();
-            writes.put(key::invocation(activation.id()), wire::encode(&activation.record));
+            writes.put(key::invocation(activation.id()), activation.record.encode());
             self.write(writes, Vec::new());
         }
     }

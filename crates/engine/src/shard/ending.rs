@@ -11,7 +11,6 @@ use selvedge_kernel::record::shard::Timer;
 use selvedge_kernel::record::{Writes, key};
 use selvedge_kernel::time::Day;
 use selvedge_kernel::transition::{self, AfterAttempt, Ended, after_attempt};
-use selvedge_kernel::wire;
 
 use super::activate::Activation;
 use super::advance::DEADLINE;
@@ -78,7 +77,7 @@ impl Shard {
         activation.record.retry_at = Some(at);
         activation.record.last_error = Some(failure.error);
         let mut writes = Writes::default();
-        writes.put(key::invocation(id), wire::encode(&activation.record));
+        writes.put(key::invocation(id), activation.record.encode());
         if let Some(ready) = activation.ready {
             self.delete_ready(&mut writes, ready);
         }
@@ -94,7 +93,7 @@ impl Shard {
             // The timer of an attempt that came sooner, by hand or for a cancel, says nothing about the one after it.
             Ok(Some(mut record)) if record.retry_at.is_some_and(|at| at <= timer.0) && !record.status.ended() => {
                 record.retry_at = None;
-                writes.put(key::invocation(id), wire::encode(&record));
+                writes.put(key::invocation(id), record.encode());
                 let ready = self.put_ready(&mut writes, id);
                 self.write(writes, Vec::new());
                 self.kept_ready.insert(id, ready);

@@ -85,7 +85,7 @@ impl Shard {
                 writes.put_until(row, wire::encode(&Idempotent { invocation: id, body: Idempotent::ERASED }), until);
             }
         }
-        writes.put_until(key::invocation(id), wire::encode(&record), expires);
+        writes.put_until(key::invocation(id), record.encode(), expires);
         writes.delete(key::seal_key(id.0));
         self.write(writes, Vec::new());
         Ok(())

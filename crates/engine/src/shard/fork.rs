@@ -87,9 +87,10 @@ impl Shard {
         if journal.next > 1 {
             // What `now` gives before the first result stays what it was.
             record.accepted_at = old.accepted_at;
+            record.build = old.build;
         }
         accepted.puts.retain(|put| put.key != key::invocation(new));
-        accepted.put(key::invocation(new), wire::encode(&record));
+        accepted.put(key::invocation(new), record.encode());
         let first = match self.actors.get_mut(&actor) {
             Some(found) => {
                 found.queue.push_back((record.order, new));

@@ -7,6 +7,7 @@ use selvedge_kernel::id::InvocationId;
 use selvedge_kernel::journal::{Entry, OpKind, Payload, SealKey};
 use selvedge_kernel::limit;
 use selvedge_kernel::policy::look_after;
+use selvedge_kernel::record::build::Builds;
 use selvedge_kernel::record::invocation::{Begun, Invocation, OutputChunk, Restarts, Status};
 use selvedge_kernel::record::kind::Kind;
 use selvedge_kernel::record::message::Outcome;
@@ -283,7 +284,7 @@ impl Shard {
         record.blocked = None;
         record.retry_at = None;
         record.crashes = (0, record.crashes.1);
-        writes.put(key::invocation(id), wire::encode(&record));
+        writes.put(key::invocation(id), record.encode());
         if !self.kept_ready.contains_key(&id) {
             let ready = self.put_ready(&mut writes, id);
             self.kept_ready.insert(id, ready);
@@ -313,6 +314,7 @@ impl Shard {
                 version: crate::registry::FIRST_VERSION,
                 restarts: Restarts::default(),
                 forks: Forks::default(),
+                builds: Builds::default(),
             });
         }
         let record = self.known_record(id).await?;
@@ -339,6 +341,7 @@ impl Shard {
             version: record.version,
             restarts: record.restarts,
             forks: self.forks_of(id).await?,
+            builds: Builds { recorded: record.build, here: self.wiring.build(&record.message.target.kind, &record.message.handler) },
         })
     }
 

@@ -54,7 +54,7 @@ impl Limits {
     }
 
     pub(crate) fn has_reports(&self) -> bool {
-        self.borrower.has_reports() || self.breakers.passes.has_reports()
+        self.borrower.asked.has_reports() || self.breakers.passes.asked.has_reports()
     }
 
     /// An attempt needs a permit. Under `number` a run knows which answer is whose.
@@ -76,7 +76,7 @@ impl Limits {
 
     /// Whether somebody waits for a permit or a pass, or has one and has not started.
     pub(crate) fn has_asked(&self, asker: Asker) -> bool {
-        self.borrower.has_asked(asker) || self.breakers.passes.has_asked(asker)
+        self.borrower.asked.has_asked(asker) || self.breakers.passes.asked.has_asked(asker)
     }
 
     /// The attempt starts.
@@ -101,8 +101,8 @@ impl Limits {
     pub(crate) fn of_run(&self, run: RunId, stage: Option<u16>) -> Vec<Asker> {
         let (first, last) = stage.map_or((0, u16::MAX), |stage| (stage, stage));
         let (first, last) = (Asker::Task(run, first, 0), Asker::Task(run, last, u32::MAX));
-        let mut tasks = self.borrower.within(first, last);
-        tasks.extend(self.breakers.passes.within(first, last));
+        let mut tasks = self.borrower.asked.within(first, last);
+        tasks.extend(self.breakers.passes.asked.within(first, last));
         tasks.sort_unstable();
         tasks.dedup();
         tasks

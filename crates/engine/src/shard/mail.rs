@@ -124,21 +124,17 @@ impl Shard {
         writes: &mut Writes,
         effects: &mut Vec<Effect>,
     ) -> Result<(), VerbError> {
-        let shard = match to {
-            Peer::Operation { invocation, .. } => self.wiring.shard_of_invocation(invocation),
-            Peer::Task { run, .. } => run.0.hash.shard(self.wiring.shards),
-        };
         let small = match &outcome {
             Outcome::Value(value) => value.len() <= limit::INLINE_BYTES,
             Outcome::Error(_) => true,
         };
-        if shard == self.id
-            && small
+        if small
+            && self.wiring.shard_of_peer(to) == self.id
             && let Peer::Operation { invocation, number } = to
         {
             return self.keep_reply(invocation, number, outcome, writes).await;
         }
-        self.send(shard, from.0, Envelope::Reply { to, from, outcome }, writes, effects).await
+        self.reply_by_envelope(to, from, outcome, writes, effects).await
     }
 
     /// Answers at once somebody who may be in the middle of asking: the answer comes back behind the question.
@@ -150,10 +146,7 @@ impl Shard {
         writes: &mut Writes,
         effects: &mut Vec<Effect>,
     ) -> Result<(), VerbError> {
-        let shard = match to {
-            Peer::Operation { invocation, .. } => self.wiring.shard_of_invocation(invocation),
-            Peer::Task { run, .. } => run.0.hash.shard(self.wiring.shards),
-        };
+        let shard = self.wiring.shard_of_peer(to);
         self.send(shard, from.0, Envelope::Reply { to, from, outcome }, writes, effects).await
     }
 
@@ -502,7 +495,7 @@ impl Shard {
         record.cancel = Some(reason.clone());
         if !self.holds_actor(&record).await? {
             // It waits for its turn, and is never started.
-            writes.put(key::invocation(id), wire::encode(&record));
+            writes.put(key::invocation(id), record.encode());
             self.doomed.push_back(id);
             return Ok(());
         }
@@ -517,7 +510,7 @@ impl Shard {
                 activation.record.cancel = Some(reason);
             }
         }
-        writes.put(key::invocation(id), wire::encode(&record));
+        writes.put(key::invocation(id), record.encode());
         Ok(())
     }
 

@@ -71,7 +71,7 @@ impl Shard {
             accepted.puts.retain(|put| put.key != row);
             accepted.put(row, wire::encode(&Idempotent { invocation: id, body }));
         }
-        accepted.put(key::invocation(id), wire::encode(&record));
+        accepted.put(key::invocation(id), record.encode());
         let moved: Vec<_> = accepted.puts.iter().map(|put| put.key.clone()).collect();
         writes.puts.retain(|put| !moved.contains(&put.key));
         let ready = self.put_ready(&mut accepted, id);

@@ -57,7 +57,7 @@ impl Shard {
                 if !record.signalled {
                     // Its end looks for signals that nobody took.
                     record.signalled = true;
-                    writes.put(key::invocation(*id), wire::encode(&record));
+                    writes.put(key::invocation(*id), record.encode());
                     if let Some(activation) = self.active.get_mut(id) {
                         activation.record.signalled = true;
                     }

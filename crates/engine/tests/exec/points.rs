@@ -131,7 +131,7 @@ impl Place {
             as_file: false,
         };
         let retry = Some(Retry { initial: "10ms".parse().unwrap(), ..Retry::message() });
-        let add = Transition { activity: "tally.add".to_owned(), retry, exec, timeout: Timeout::default() };
+        let add = Transition { activity: "tally.add".to_owned(), retry, exec, timeout: Timeout::default(), build: None };
         let handlers = BTreeMap::from([("add".to_owned(), Handler::Transition(add))]);
         let mut registry = Registry::default();
         registry.actors.insert("tally".to_owned(), ActorType { handlers, ..ActorType::default() });

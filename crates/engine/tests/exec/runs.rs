@@ -97,7 +97,13 @@ pub async fn open_with(model: &Model, folder: &Folder, mut registry: Registry) -
         }),
         observer: None,
     };
-    let tally = Transition { activity: "tally.add".to_owned(), retry: None, exec: exec(folder, &["python3", "tally.py"], true), timeout: Timeout::default() };
+    let tally = Transition {
+        activity: "tally.add".to_owned(),
+        retry: None,
+        exec: exec(folder, &["python3", "tally.py"], true),
+        timeout: Timeout::default(),
+        build: None,
+    };
     let handlers = BTreeMap::from([("add".to_owned(), Handler::Transition(tally))]);
     registry.actors.insert("tally".to_owned(), ActorType { handlers, ..ActorType::default() });
     let settings = ExecSettings { environment: std::env::vars().collect(), scratch: folder.0.clone(), shim: Some(shim(None)), ..ExecSettings::default() };

@@ -1,22 +1,15 @@
 //! The passes of breakers at one shard: which of its tasks wait for one, have one, and how their attempts ended.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use super::asked::{Asked, Standing};
 use super::ended::Ended;
 use super::guard::{PassReport, Word};
 use crate::id::ActorId;
 use crate::machine::BreakerState;
 use crate::policy::Breaker;
 use crate::time::Millis;
-
-/// Where a task stands with its breaker. A pass is one of a period.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Standing {
-    Waits,
-    MayStart(Millis),
-    Runs(Millis),
-}
 
 /// One breaker at a shard.
 #[derive(Clone, Debug)]
@@ -53,16 +46,15 @@ pub struct Heard<T> {
 #[derive(Clone, Debug)]
 pub struct Passes<T> {
     breakers: BTreeMap<ActorId, AtHand<T>>,
-    tasks: BTreeMap<T, (ActorId, Standing)>,
-    /// Breakers with something to report.
-    reports: BTreeSet<ActorId>,
+    /// Its tasks; a pass is one of a period.
+    pub asked: Asked<T, Millis>,
     /// Until when probes that have not started keep their places.
     probes: BTreeMap<T, Millis>,
 }
 
 impl<T> Default for Passes<T> {
     fn default() -> Passes<T> {
-        Passes { breakers: BTreeMap::new(), tasks: BTreeMap::new(), reports: BTreeSet::new(), probes: BTreeMap::new() }
+        Passes { breakers: BTreeMap::new(), asked: Asked::default(), probes: BTreeMap::new() }
     }
 }
 
@@ -80,8 +72,8 @@ impl<T: Ord + Copy> Passes<T> {
         at.waiting.push_back(task);
         at.tasks += 1;
         at.report.want += 1;
-        self.reports.insert(limit.clone());
-        self.tasks.insert(task, (limit, Standing::Waits));
+        self.asked.reports.insert(limit.clone());
+        self.asked.tasks.insert(task, (limit, Standing::Waits));
     }
 
     /// What a breaker says, and how many it lets through. What nobody waits for goes back.
@@ -101,12 +93,12 @@ impl<T: Ord + Copy> Passes<T> {
         let until = now.after(at.patience());
         let unneeded = at.tasks == 0 && at.report == PassReport { period: word.since, ..PassReport::default() };
         if rest > 0 {
-            self.reports.insert(limit.clone());
+            self.asked.reports.insert(limit.clone());
         } else if unneeded {
             self.breakers.remove(limit);
         }
         for task in &through {
-            if let Some(known) = self.tasks.get_mut(task) {
+            if let Some(known) = self.asked.tasks.get_mut(task) {
                 known.1 = Standing::MayStart(word.since);
             }
             if word.state == BreakerState::HalfOpen {
@@ -116,11 +108,11 @@ impl<T: Ord + Copy> Passes<T> {
         let mut recalled = Vec::new();
         if news && word.state != BreakerState::Closed {
             let old = |standing| matches!(standing, Standing::MayStart(period) if period != word.since);
-            recalled.extend(self.tasks.iter().filter(|(_, known)| known.0 == *limit && old(known.1)).map(|(task, _)| *task));
+            recalled.extend(self.asked.tasks.iter().filter(|(_, known)| known.0 == *limit && old(known.1)).map(|(task, _)| *task));
         }
         if news {
             // Those of the period before are no probes any more.
-            let old = |task: &T| matches!(self.tasks.get(task), Some((of, Standing::MayStart(period))) if of == limit && *period != word.since);
+            let old = |task: &T| matches!(self.asked.tasks.get(task), Some((of, Standing::MayStart(period))) if of == limit && *period != word.since);
             self.probes.retain(|task, _| !old(task));
         }
         Heard { through, recalled }
@@ -143,7 +135,7 @@ impl<T: Ord + Copy> Passes<T> {
         let due: Vec<T> = self.probes.iter().filter(|(_, until)| **until <= now).map(|(task, _)| *task).collect();
         for task in &due {
             self.probes.remove(task);
-            if let Some((limit, _)) = self.tasks.get(task)
+            if let Some((limit, _)) = self.asked.tasks.get(task)
                 && let Some(at) = self.breakers.get_mut(limit)
             {
                 at.stalled = at.stalled.saturating_add(1);
@@ -152,16 +144,10 @@ impl<T: Ord + Copy> Passes<T> {
         due
     }
 
-    /// Whether a task has asked and has not started.
-    #[must_use]
-    pub fn has_asked(&self, task: T) -> bool {
-        self.tasks.get(&task).is_some_and(|known| !matches!(known.1, Standing::Runs(_)))
-    }
-
     /// The attempt starts.
     pub fn started(&mut self, task: T) {
         self.probes.remove(&task);
-        if let Some(known) = self.tasks.get_mut(&task)
+        if let Some(known) = self.asked.tasks.get_mut(&task)
             && let Standing::MayStart(period) = known.1
         {
             known.1 = Standing::Runs(period);
@@ -170,7 +156,7 @@ impl<T: Ord + Copy> Passes<T> {
 
     /// The attempt has ended, or the task needs no pass any more.
     pub fn done(&mut self, task: T, ended: Ended) {
-        let Some((limit, standing)) = self.tasks.remove(&task) else { return };
+        let Some((limit, standing)) = self.asked.tasks.remove(&task) else { return };
         self.probes.remove(&task);
         let Some(at) = self.breakers.get_mut(&limit) else { return };
         at.tasks -= 1;
@@ -182,7 +168,7 @@ impl<T: Ord + Copy> Passes<T> {
                     0 => at.report.unwanted += 1,
                     _ => at.report.want -= 1,
                 }
-                self.reports.insert(limit);
+                self.asked.reports.insert(limit);
                 return;
             }
             Standing::MayStart(period) => (period, Ended::GivenUp),
@@ -194,29 +180,17 @@ impl<T: Ord + Copy> Passes<T> {
                 Ended::Answered => at.report.answered += 1,
                 Ended::GivenUp => at.report.unused += 1,
             }
-            self.reports.insert(limit);
-        } else if at.tasks == 0 && !self.reports.contains(&limit) {
+            self.asked.reports.insert(limit);
+        } else if at.tasks == 0 && !self.asked.reports.contains(&limit) {
             // A pass of an earlier period says nothing.
             self.breakers.remove(&limit);
         }
     }
 
-    /// Tasks of a range that have asked and are not done.
-    #[must_use]
-    pub fn within(&self, first: T, last: T) -> Vec<T> {
-        self.tasks.range(first..=last).map(|(task, _)| *task).collect()
-    }
-
-    /// Whether something is to be reported.
-    #[must_use]
-    pub fn has_reports(&self) -> bool {
-        !self.reports.is_empty()
-    }
-
     /// What is to be told to the breakers.
     pub fn take_reports(&mut self) -> Vec<(ActorId, Breaker, PassReport)> {
-        let mut all = Vec::with_capacity(self.reports.len());
-        for limit in std::mem::take(&mut self.reports) {
+        let mut all = Vec::with_capacity(self.asked.reports.len());
+        for limit in std::mem::take(&mut self.asked.reports) {
             let Some(at) = self.breakers.get_mut(&limit) else { continue };
             let kept = PassReport { period: at.report.period, ..PassReport::default() };
             all.push((limit.clone(), at.breaker.clone(), std::mem::replace(&mut at.report, kept)));
@@ -230,6 +204,6 @@ impl<T: Ord + Copy> Passes<T> {
     /// Whether nothing of any breaker is known or wanted.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.breakers.is_empty() && self.tasks.is_empty()
+        self.breakers.is_empty() && self.asked.tasks.is_empty()
     }
 }

@@ -1,4 +1,6 @@
 #![allow(clippy::unwrap_used)]
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::policy::{Rate, Span};
 use proptest::prelude::*;
@@ -99,7 +101,7 @@ impl World {
     }
 
     fn forget(&mut self, shard: u16) {
-        let task = self.borrowers[usize::from(shard)].tasks.iter().find(|(_, known)| known.1 != Standing::Runs).map(|(task, _)| *task);
+        let task = self.borrowers[usize::from(shard)].asked.tasks.iter().find(|(_, known)| known.1 != Standing::Runs(())).map(|(task, _)| *task);
         if let Some(task) = task {
             self.borrowers[usize::from(shard)].done(task);
             self.ready.remove(&(shard, task));
@@ -117,7 +119,7 @@ impl World {
     }
 
     fn waiting(&self) -> usize {
-        self.borrowers.iter().map(|borrower| borrower.tasks.len()).sum()
+        self.borrowers.iter().map(|borrower| borrower.asked.tasks.len()).sum()
     }
 
     /// Everything is delivered, everything ends, time goes on.

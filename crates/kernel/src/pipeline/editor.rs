@@ -56,9 +56,10 @@ pub fn app_schema() -> Value {
     handler.extend([("retry".to_owned(), json!({ "$ref": "#/$defs/retry" })), ("timeout".to_owned(), json!({ "$ref": "#/$defs/timeout" }))]);
     let handler = json!({ "type": "object", "properties": handler, "required": ["exec"], "additionalProperties": false });
     let handlers = json!({ "type": "object", "minProperties": 1, "additionalProperties": handler });
+    let of_type = [("handlers", handlers), ("expected_within", span("how long its work waits before `stuck` lists it"))];
     let fields = [
         ("activities", json!({ "$ref": "#/$defs/activities" })),
-        ("actors", json!({ "type": "object", "additionalProperties": object(&["handlers"], [("handlers", handlers)]) })),
+        ("actors", json!({ "type": "object", "additionalProperties": object(&["handlers"], of_type) })),
         ("pipelines", json!({ "type": "array", "uniqueItems": true, "items": text("a file, relative to this one") })),
         ("egress", json!({ "$ref": "#/$defs/egress" })),
     ];

@@ -310,9 +310,9 @@ fn renamed(kind: Kind, value: &Bytes, from: (Millis, u64), to: (Millis, u64)) ->
             wire::encode(&row)
         }
         Kind::Invocation => {
-            let mut row: Invocation = wire::decode("invocation", value)?;
+            let mut row = Invocation::decode(value)?;
             change(&mut row.deadline_timer);
-            wire::encode(&row)
+            row.encode()
         }
         Kind::Delayed => {
             let mut row: Delayed = wire::decode("delayed message", value)?;

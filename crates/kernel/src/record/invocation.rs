@@ -4,8 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::WorkError;
 use crate::journal::{Hash32, OpKind, Payload, Signature};
+use crate::record::build::Build;
 use crate::record::message::Message;
 use crate::time::Millis;
+use crate::wire::{self, WireError};
 use bytes::Bytes;
 
 /// Why an invocation needs somebody to look at it.
@@ -159,6 +161,41 @@ pub struct Invocation {
     pub version: u32,
     /// The invocation that it went on from, and the one that goes on for it.
     pub restarts: Restarts,
+    /// The code that its journal began under, or that accepted it if it has none; none if that was not written.
+    #[serde(skip)]
+    pub build: Option<Build>,
+}
+
+/// The version of a record that says its build. One that does not is written as before.
+const WITH_BUILD: u8 = 2;
+
+impl Invocation {
+    /// The value of its row.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        match &self.build {
+            Some(build) => wire::encode_as(WITH_BUILD, &(self, build)),
+            None => wire::encode(self),
+        }
+    }
+
+    /// Reads what [`Invocation::encode`] wrote.
+    pub fn decode(row: &[u8]) -> Result<Invocation, WireError> {
+        if row.first().is_none_or(|version| *version <= wire::VERSION) {
+            return wire::decode("invocation", row);
+        }
+        let (record, build) = wire::decode_as::<(Invocation, Build)>("invocation", WITH_BUILD, row)?;
+        Ok(Invocation { build: Some(build), ..record })
+    }
+}
+
+/// The code that accepts a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Code {
+    /// The version of the handler.
+    pub version: u32,
+    /// Which build it is of, if it says so.
+    pub build: Option<Build>,
 }
 
 /// The neighbours of an invocation among those that went on from one another.
@@ -236,4 +273,44 @@ pub struct OutputChunk {
     pub at: Millis,
     /// What.
     pub data: Bytes,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::auth::local;
+    use crate::id::{ActorId, Hash16, InvocationId, RawId};
+    use crate::journal::SealKey;
+    use crate::record::shard::ShardHead;
+    use proptest::prelude::*;
+
+    fn record(build: Option<Build>, input: Vec<u8>) -> Invocation {
+        let target = ActorId { tenant: "default".to_owned(), kind: "order".to_owned(), key: "1".to_owned() };
+        let id = InvocationId(RawId { hash: Hash16(7), uuid: [1; 16] });
+        let message = Message::new(id, target, "place", Bytes::from(input), local("default", Millis(1)));
+        let code = Code { version: 1, build };
+        crate::transition::accept(&mut ShardHead::default(), message, code, SealKey([9; 32]), Hash32([2; 32])).0
+    }
+
+    proptest! {
+        #[test]
+        fn records_round_trip_with_and_without_their_build(build in any::<Option<[u8; 8]>>(), input in prop::collection::vec(any::<u8>(), 0..1_000)) {
+            let record = record(build.map(Build), input);
+            prop_assert_eq!(Invocation::decode(&record.encode()).unwrap(), record);
+        }
+    }
+
+    #[test]
+    fn record_of_before_builds_were_recorded_is_read_without_one_and_a_newer_one_is_refused() {
+        let record = record(Some(Build([3; 8])), b"{}".to_vec());
+        let old = wire::encode(&record);
+        assert_eq!(Invocation::decode(&old).unwrap(), Invocation { build: None, ..record.clone() });
+        assert_eq!(record.encode().len(), old.len() + 8, "a build costs eight bytes");
+        let mut newer = record.encode().to_vec();
+        newer[0] = 3;
+        assert_eq!(Invocation::decode(&newer), Err(WireError::Newer { what: "invocation", found: 3, known: 2 }));
+        let cut = &record.encode()[..old.len() + 7];
+        assert!(matches!(Invocation::decode(cut), Err(WireError::Malformed { .. })));
+    }
 }

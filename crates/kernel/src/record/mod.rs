@@ -2,6 +2,7 @@
 
 pub mod actor;
 pub mod attribute;
+pub mod build;
 pub mod deal;
 pub mod definition;
 pub mod hand;

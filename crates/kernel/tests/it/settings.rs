@@ -18,13 +18,14 @@ fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 
 #[test]
 fn manifest_names_activities_actors_and_pipelines() {
-    let text = "activities:\n  head: {exec: [python3, head.py], processes: 2}\nactors:\n  licence:\n    handlers:\n      count: {exec: [python3, licence.py], folder: workers}\n      list: {exec: [python3, licence.py], retry: none, timeout: {attempt: 5s}}\npipelines: [a.yaml, sub/b.yaml]\n";
+    let text = "activities:\n  head: {exec: [python3, head.py], processes: 2}\nactors:\n  licence:\n    expected_within: 10m\n    handlers:\n      count: {exec: [python3, licence.py], folder: workers}\n      list: {exec: [python3, licence.py], retry: none, timeout: {attempt: 5s}}\npipelines: [a.yaml, sub/b.yaml]\n";
     let (manifest, warnings) = parse_manifest("app.yaml", text).unwrap();
     assert!(warnings.is_empty());
     assert_eq!(manifest.pipelines, ["a.yaml", "sub/b.yaml"]);
     let handlers = &manifest.actors["licence"].handlers;
     assert_eq!((&handlers["count"].retry, handlers["count"].exec.folder.as_str()), (&Retry::message(), "workers"));
     assert_eq!(handlers["list"].retry, Retry::none());
+    assert_eq!(manifest.actors["licence"].expected_within.unwrap().0, std::time::Duration::from_secs(600));
     let known = manifest.known();
     assert!(known.activities.contains("head") && known.actors["licence"].contains("list"));
 }

@@ -79,9 +79,9 @@ pub enum Noun {
     Approvals(Approvals),
     /// Everything that has waited for long, the longest wait first, and what it waits for
     Stuck {
-        /// For how long, as in 90s, 15m or 2h
-        #[arg(long, value_name = "SPAN", default_value = "1h")]
-        longer_than: Span,
+        /// For how long, as in 90s, 15m or 2h; if not said, as long as its type expects (`expected_within`, 1h)
+        #[arg(long, value_name = "SPAN")]
+        longer_than: Option<Span>,
         #[command(flatten)]
         keep: Keep,
     },

@@ -116,8 +116,8 @@ impl From<EngineError> for Stop {
 /// What the operating system refuses: also a look takes the lock and clears the torn end of the log, which is a write.
 fn unwritable(error: &OpenError) -> Stop {
     let OpenError::Io { source, .. } = error else { return Stop::new(Code::Configuration, with_sources(error)) };
-    let hint = "every verb writes a little into the data directory: run it as the user whom the directory belongs to, or look at a copy, \
-                `cp -r DIR COPY` and then the same with `--data COPY`: `verify` finds in it what it would find here";
+    let hint = "every verb but `verify` writes a little into the data directory: run it as the user whom the directory belongs to, or look at a copy, \
+                `cp -r DIR COPY` and then the same with `--data COPY`";
     match source.kind() {
         ErrorKind::PermissionDenied => Stop::new(Code::NotPermitted, format!("{}\n  hint: {hint}", with_sources(error))),
         ErrorKind::ReadOnlyFilesystem => Stop::new(Code::Configuration, format!("{}\n  hint: {hint}", with_sources(error))),

@@ -17,6 +17,7 @@ mod letters;
 mod pipelines;
 mod print;
 mod progress;
+mod read_only;
 mod replay;
 mod run;
 mod runs;
@@ -87,7 +88,7 @@ async fn perform(cli: Cli, app: App) -> Result<Code, Stop> {
         Noun::Approvals(Approvals::Show { run, stage }) => runs::approval(&common, app, run.id, stage).await,
         Noun::Approvals(Approvals::Approve(decision)) => runs::runs(&common, app, Runs::Approve(decision)).await,
         Noun::Approvals(Approvals::Reject(decision)) => runs::runs(&common, app, Runs::Reject(decision)).await,
-        Noun::Stuck { longer_than, keep } => stuck::stuck(&common, app, longer_than.0, keep).await,
+        Noun::Stuck { longer_than, keep } => stuck::stuck(&common, app, longer_than.map(|span| span.0), keep).await,
         Noun::Replay { kind, since } => replay::replay(&common, app, kind, since.0).await,
         Noun::Doctor => doctor::doctor(&common, app).await,
         Noun::DeadLetters(verb) => letters::dead_letters(&common, app, verb).await,

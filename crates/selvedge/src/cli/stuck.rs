@@ -14,14 +14,15 @@ use super::args::{Common, Keep};
 use super::exit::{Code, Stop};
 use super::{hand, happened, print};
 
-/// Everything that has waited for longer than a span.
-pub async fn stuck(common: &Common, app: App, longer_than: Duration, keep: Keep) -> Result<Code, Stop> {
-    let longer_than_ms = u64::try_from(longer_than.as_millis()).unwrap_or(u64::MAX);
+/// Everything that has waited for longer than a span, or than its type expects.
+pub async fn stuck(common: &Common, app: App, longer_than: Option<Duration>, keep: Keep) -> Result<Code, Stop> {
+    let longer_than_ms = longer_than.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
+    let than = longer_than.map_or_else(|| "its type expects (`expected_within`, or else 1 h)".to_owned(), happened::span);
     let (found, held) = ask_whoever(common, app, Tasks::Leave, Request::Stuck { longer_than_ms, filter: keep.filter.clone() }).await?;
     print::result(common.output, &found, || {
         let line = |one: &Value| format!("{}  {}", happened::age(&one["since_ms"]), text(&one["sentence"]));
         let lines: Vec<String> = found.as_array().into_iter().flatten().map(line).collect();
-        if lines.is_empty() { nothing(&format!("nothing has waited for longer than {}", happened::span(longer_than)), &keep) } else { lines.join("\n") }
+        if lines.is_empty() { nothing(&format!("nothing has waited for longer than {than}"), &keep) } else { lines.join("\n") }
     })?;
     hand::note_unheld(found.as_array().is_some_and(|found| !found.is_empty()), held);
     Ok(Code::Done)

@@ -14,10 +14,12 @@ use super::actors::text;
 use super::args::{Common, Verify};
 use super::check::count;
 use super::exit::{Code, Stop};
-use super::print;
+use super::{print, read_only};
 
 /// `verify`
 pub async fn verify(common: &Common, app: App, verb: Verify) -> Result<Code, Stop> {
+    let copied = read_only::copied(common).await?;
+    let common = copied.as_ref().map_or(common, |(_, common)| common);
     if verb.heads {
         return heads(common, app).await;
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use selvedge_kernel::auth::{Action, Resource};
 use selvedge_kernel::error::Consequence;
-use selvedge_store::{Backup, BackupError, EmbeddedStore, backup};
+use selvedge_store::{Backup, BackupError, EmbeddedStore, PlaceError, backup};
 use serde_json::{Value, json};
 
 use super::{Desk, NOTES, Problem};
@@ -60,9 +60,9 @@ fn noted(file: &Path, error: &io::Error) -> Problem {
 impl From<BackupError> for Problem {
     fn from(error: BackupError) -> Problem {
         let (consequence, code) = match &error {
-            BackupError::NotEmpty { .. } => (Consequence::Conflict, "not_empty"),
+            BackupError::Place(PlaceError::NotEmpty { .. }) => (Consequence::Conflict, "not_empty"),
             BackupError::Damaged { .. } => (Consequence::FixInput, "backup_damaged"),
-            BackupError::Io { .. } | BackupError::Store(_) | BackupError::Restored(_) => (Consequence::Stop, "backup_failed"),
+            BackupError::Place(PlaceError::Io { .. }) | BackupError::Store(_) | BackupError::Restored(_) => (Consequence::Stop, "backup_failed"),
         };
         let mut text = error.to_string();
         let mut source = std::error::Error::source(&error);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use selvedge_kernel::auth::{Action, Resource};
 use selvedge_kernel::error::Consequence;
-use selvedge_store::{PortError, export};
+use selvedge_store::{PlaceError, PortError, export};
 use serde_json::{Value, json};
 
 use super::backup::notes_of;
@@ -33,11 +33,11 @@ impl Desk {
 impl From<PortError> for Problem {
     fn from(error: PortError) -> Problem {
         let (consequence, code) = match &error {
-            PortError::Exists { .. } | PortError::NotEmpty { .. } => (Consequence::Conflict, "not_empty"),
+            PortError::Exists { .. } | PortError::Place(PlaceError::NotEmpty { .. }) => (Consequence::Conflict, "not_empty"),
             PortError::Unsound { .. } => (Consequence::Stop, "store_damaged"),
             PortError::Damaged { .. } => (Consequence::FixInput, "export_damaged"),
             PortError::Shards { .. } => (Consequence::FixInput, "shards"),
-            PortError::Io { .. } | PortError::Store(_) | PortError::Made(_) => (Consequence::Stop, "export_failed"),
+            PortError::Place(PlaceError::Io { .. }) | PortError::Store(_) | PortError::Made(_) => (Consequence::Stop, "export_failed"),
         };
         let mut text = error.to_string();
         let mut source = std::error::Error::source(&error);

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use super::pipelines::Pipelines;
 use super::runs::Runs;
 use super::schedules::Schedules;
-use super::why::{Place, why};
+use super::why::{Place, in_json, why};
 use super::{Invoke, Problem, Request};
 
 /// What a data directory is worked with by the process that holds it.
@@ -90,7 +90,7 @@ pub async fn perform(desk: &Desk, request: Request) -> Result<Value, Problem> {
         Request::Why { id } => Err(no_work(&id)),
         Request::Await { id } => answer(engine.result(asker.work(Action::Read, &id)?, invocation_id(&id)?, true).await?),
         Request::Invocations { all, filter } => asker.invocations(if all { Listed::All } else { Listed::Open }, &filter).await,
-        Request::Stuck { longer_than_ms, filter } => asker.stuck(Duration::from_millis(longer_than_ms), &filter).await,
+        Request::Stuck { longer_than_ms, filter } => asker.stuck(longer_than_ms.map(Duration::from_millis), &filter).await,
         Request::Health => asker.health().await,
         Request::Approvals { filter } => Runs(asker).approvals(&filter).await,
         Request::Approval { id, stage } => Runs(asker).approval(&id, stage).await,
@@ -156,7 +156,7 @@ impl Asker<'_> {
         let result = self.engine.result(self.work(Action::Read, id)?, parsed, false).await?;
         let mut shown = json!({
             "id": id, "actor": why.actor.to_string(), "handler": why.handler, "status": why.status, "attempt": why.attempt,
-            "accepted_at": why.accepted_at.to_string(), "last_error": why.last_error, "waiting": why.waiting, "sentence": in_words(&why),
+            "accepted_at": why.accepted_at.to_string(), "last_error": why.last_error, "waiting": why.waiting, "sentence": in_words(&why), "build": in_json(&why.builds),
         });
         if let Some(from) = why.forks.from {
             shown["forked_from"] = from.to_string().into();
@@ -174,7 +174,7 @@ impl Asker<'_> {
 
     pub(super) async fn place(&self, id: &str) -> Result<Place, Problem> {
         let why = self.engine.why(self.work(Action::Read, id)?, invocation_id(id)?).await?;
-        Ok(Place { sentence: in_words(&why), status: value(&why.status)?, last_error: value(&why.last_error)?, waiting: why.waiting })
+        Ok(Place { sentence: in_words(&why), status: value(&why.status)?, last_error: value(&why.last_error)?, builds: Some(why.builds), waiting: why.waiting })
     }
 }
 

@@ -75,7 +75,7 @@ impl Runs<'_> {
         let status = self.status(id).await?;
         let reason = self.past(id, &status).await?.reason;
         let sentence = ended_because(&status, reason.as_deref());
-        Ok(Place { sentence, status: json!(status.state), last_error: json!(status.error), waiting: status.waiting })
+        Ok(Place { sentence, status: json!(status.state), last_error: json!(status.error), waiting: status.waiting, builds: None })
     }
 
     /// What of a run stands in its events alone: the reason of a cancel, and the tasks that failed.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use selvedge_engine::listing::row;
 use selvedge_kernel::auth::{Action, Resource};
 use selvedge_kernel::filter::{Filter, List, Operator, Says, Term, Value as Worth};
+use selvedge_kernel::id::PIPELINE_TYPE;
 use selvedge_kernel::machine::RunState;
 use selvedge_kernel::pipeline::run::RunStatus;
 use selvedge_kernel::policy::Span;
@@ -50,28 +51,30 @@ fn moved_on(events: &[(u64, Event)]) -> Option<Millis> {
 }
 
 impl Asker<'_> {
-    /// Open runs and invocations that have waited for longer than a span, those that wait longest first, each with its
-    /// sentence.
-    pub(super) async fn stuck(&self, longer_than: Duration, filter: &str) -> Result<Value, Problem> {
+    /// Open runs and invocations that have waited for longer than a span, or than their type expects, those that wait longest
+    /// first, each with its sentence.
+    pub(super) async fn stuck(&self, longer_than: Option<Duration>, filter: &str) -> Result<Value, Problem> {
         let filter = row::filter(List::Stuck, filter)?;
-        let before = Millis(self.engine.now().0.saturating_sub(u64::try_from(longer_than.as_millis()).unwrap_or(u64::MAX)));
+        let now = self.engine.now();
+        let expected = |kind: &str| longer_than.unwrap_or_else(|| self.engine.expected_within(kind));
         let mut found: Vec<(Millis, Value)> = Vec::new();
-        for line in self.engine.oldest_invocations(self.permit(Action::Read, Resource::Store)?, before, &filter).await? {
+        for line in self.engine.oldest_invocations(self.permit(Action::Read, Resource::Store)?, expected, &filter).await? {
             let id = line.id.to_string();
             let why = self.engine.why(self.work(Action::Read, &id)?, line.id).await?;
-            if !why.status.ended() && why.since <= before {
+            if !why.status.ended() && now.since(why.since) >= expected(line.kind()) {
                 let shown = json!({ "id": id, "status": why.status, "since": why.since.to_string(), "since_ms": why.since, "sentence": in_words(&why) });
                 found.push((why.since, shown));
             }
         }
+        let longer_than = expected(PIPELINE_TYPE);
         for run in self.engine.find_runs(self.permit(Action::Read, Resource::Store)?, &open_for(filter, longer_than)).await? {
-            if run.state.ended() || run.started_at > before {
+            if run.state.ended() || now.since(run.started_at) < longer_than {
                 continue;
             }
             let id = run.id.to_string();
             let status = Runs(*self).status(&id).await?;
             let since = self.waits_since(&id, &status).await?;
-            if !status.state.ended() && since <= before {
+            if !status.state.ended() && now.since(since) >= longer_than {
                 let shown = json!({ "id": id, "status": status.state, "since": since.to_string(), "since_ms": since, "sentence": sentence(&status) });
                 found.push((since, shown));
             }

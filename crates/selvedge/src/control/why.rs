@@ -2,6 +2,7 @@
 
 use selvedge_kernel::id::RunId;
 use selvedge_kernel::limit::CALL_DEPTH;
+use selvedge_kernel::record::build::{Build, Builds};
 use selvedge_kernel::waiting::Waiting;
 use serde_json::{Value, json};
 
@@ -15,6 +16,8 @@ pub(super) struct Place {
     pub status: Value,
     pub waiting: Vec<Waiting>,
     pub last_error: Value,
+    /// Of an invocation: the build that recorded it, and the one that is here.
+    pub builds: Option<Builds>,
 }
 
 impl Place {
@@ -26,6 +29,12 @@ impl Place {
             _ => None,
         })
     }
+}
+
+/// Both builds, as they are written elsewhere.
+pub(super) fn in_json(builds: &Builds) -> Value {
+    let text = |build: &Option<Build>| build.map(|build| build.to_string());
+    json!({ "recorded": text(&builds.recorded), "here": text(&builds.here) })
 }
 
 async fn place(asker: Asker<'_>, id: &str) -> Result<Place, Problem> {
@@ -52,7 +61,11 @@ pub(super) async fn why(asker: Asker<'_>, id: String) -> Result<Value, Problem> 
         then.push(json!({ "id": below, "sentence": found.sentence }));
         seen.push(below);
     }
-    Ok(json!({
+    let mut shown = json!({
         "id": id, "sentence": first.sentence, "status": first.status, "waiting": first.waiting, "last_error": first.last_error, "then": then,
-    }))
+    });
+    if let Some(builds) = &first.builds {
+        shown["build"] = in_json(builds);
+    }
+    Ok(shown)
 }

@@ -592,7 +592,7 @@ fn what_is_open_for_longer_is_listed_oldest_first_with_its_sentence() {
     let ids = |words: &[&str]| folder.json(words).as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
     assert_eq!(ids(&["stuck", "--longer-than", "1ms"]), [first.clone(), second.clone()]);
     assert_eq!(ids(&["invocations", "list"]), [second.clone(), first.clone()]);
-    assert_eq!(folder.selvedge(&["stuck"]).out.trim(), "nothing has waited for longer than 60 min");
+    assert_eq!(folder.selvedge(&["stuck"]).out.trim(), "nothing has waited for longer than its type expects (`expected_within`, or else 1 h)");
     assert!(folder.selvedge(&["stuck", "--longer-than", "1ms"]).out.contains(&format!("{first} (")));
     assert_eq!(folder.selvedge(&["invocations", "kill", &first, "--reason", "a test"]).code, 0);
     assert_eq!(ids(&["invocations", "list"]), std::slice::from_ref(&second));

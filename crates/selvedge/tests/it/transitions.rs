@@ -212,9 +212,9 @@ async fn cancel_that_was_kept_over_a_kill_starts_no_step_again() {
     // As a kill right behind the commit that keeps the cancel leaves it.
     let (row, shard) = (key::invocation(id), id.0.hash.shard(64));
     let stored = engine.model().rows(shard).into_iter().find(|(key, _)| *key == row).unwrap().1;
-    let mut record: Invocation = wire::decode("invocation", &stored).unwrap();
+    let mut record = Invocation::decode(&stored).unwrap();
     record.cancel = Some("enough".to_owned());
-    engine.model().overwrite(shard, row, wire::encode(&record));
+    engine.model().overwrite(shard, row, record.encode());
     engine.kill_and_reopen().await.unwrap();
     engine.settle().await;
     assert_eq!(kit::status(&engine, id).await, "Cancelled");

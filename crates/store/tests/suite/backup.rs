@@ -11,7 +11,7 @@ use selvedge_kernel::id::{Key, ShardId};
 use selvedge_kernel::ports::{Commit, CommitOutcome, Epoch, Fold, Put, Store, under};
 use selvedge_kernel::time::Day;
 use selvedge_store::backup::{self, FILE};
-use selvedge_store::{BackupError, EmbeddedStore, OpenError, Options};
+use selvedge_store::{BackupError, EmbeddedStore, OpenError, Options, PlaceError};
 
 const SHARDS: u16 = 3;
 
@@ -145,7 +145,7 @@ fn backup_that_was_not_written_to_its_end_or_was_changed_is_not_restored() {
     // As a process leaves it that died before the end: the file has its other name.
     std::fs::remove_file(to.join(FILE)).unwrap();
     std::fs::write(to.join("rows.part"), &whole).unwrap();
-    assert!(matches!(backup::restore(&to, &target, "test", |_| {}), Err(BackupError::Io { .. })));
+    assert!(matches!(backup::restore(&to, &target, "test", |_| {}), Err(BackupError::Place(PlaceError::Io { .. }))));
     std::fs::rename(to.join("rows.part"), to.join(FILE)).unwrap();
     backup::restore(&to, &target, "test", |_| {}).unwrap();
 }
@@ -157,7 +157,7 @@ fn neither_backup_nor_restore_writes_where_something_is() {
     write(&store, &epochs(&store), 1, 3);
     let to = place.data().with_file_name("to");
     let not_empty = |result: Option<BackupError>, path: &Path| {
-        let Some(error @ BackupError::NotEmpty { .. }) = result else { panic!("{result:?}") };
+        let Some(error @ BackupError::Place(PlaceError::NotEmpty { .. })) = result else { panic!("{result:?}") };
         assert!(error.to_string().contains(&path.display().to_string()) && error.to_string().contains("name an empty"), "{error}");
     };
     not_empty(backup::backup(&store, &place.data(), |_| {}).err(), &place.data());
@@ -177,7 +177,7 @@ fn restore_that_was_interrupted_leaves_no_store() {
     // The last thing that a restore writes.
     std::fs::remove_file(target.join("meta")).unwrap();
     assert!(matches!(EmbeddedStore::open(&target, options()), Err(OpenError::Foreign { .. })));
-    assert!(matches!(backup::restore(&to, &target, "test", |_| {}), Err(BackupError::NotEmpty { .. })));
+    assert!(matches!(backup::restore(&to, &target, "test", |_| {}), Err(BackupError::Place(PlaceError::NotEmpty { .. }))));
 }
 
 #[test]

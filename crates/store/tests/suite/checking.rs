@@ -1,5 +1,6 @@
 //! The physical check of a closed store.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -8,7 +9,7 @@ use bytes::Bytes;
 use selvedge_kernel::id::{Key, ShardId};
 use selvedge_kernel::ports::{Commit, CommitOutcome, Put, Store};
 use selvedge_kernel::time::Day;
-use selvedge_store::{EmbeddedStore, OpenError, check};
+use selvedge_store::{EmbeddedStore, OpenError, ReadOnlyCopy, check};
 
 fn written(place: &Place) -> [u8; 16] {
     let store = EmbeddedStore::open(&place.data(), small()).unwrap();
@@ -116,4 +117,31 @@ fn store_that_is_open_or_absent_is_not_checked() {
     assert!(matches!(check(&place.data()), Err(OpenError::Io { .. })));
     let _store = EmbeddedStore::open(&place.data(), small()).unwrap();
     assert!(matches!(check(&place.data()), Err(OpenError::Held { .. })));
+}
+
+#[test]
+fn copy_of_what_may_only_be_read_has_every_row_takes_commits_and_leaves_the_original_as_it_is() {
+    let place = Place::new("copy");
+    written(&place);
+    let mut before = Vec::new();
+    everything(&place.data(), &mut before);
+    let copy = ReadOnlyCopy::of(&place.data(), "a test").unwrap();
+    let mode = std::fs::metadata(copy.data()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o077, 0, "what is copied is for nobody else");
+    assert!(matches!(EmbeddedStore::open(&place.data(), small()), Err(OpenError::Held { .. })), "nobody writes into it meanwhile");
+    let store = EmbeddedStore::open(&copy.data(), small()).unwrap();
+    let (epoch, last) = claim(&store, 5);
+    assert_eq!(last, 60);
+    assert_eq!(wait(store.scan(ShardId(5), Key::from("a/")..Key::from("a0"), 100)).unwrap().len(), 60);
+    let put = Put { key: Key::from("c"), value: Bytes::from_static(b"1"), expires: None };
+    let commit = Commit { shard: ShardId(5), epoch, number: 61, puts: vec![put], deletes: Vec::new(), folds: Vec::new() };
+    assert_eq!(wait(store.commit(vec![commit])), [CommitOutcome::Done]);
+    wait(store.close()).unwrap();
+    let data = copy.data();
+    drop((store, copy));
+    assert!(!data.exists(), "the copy goes");
+    let mut after = Vec::new();
+    everything(&place.data(), &mut after);
+    assert_eq!(after, before);
+    assert_eq!(claim(&EmbeddedStore::open(&place.data(), small()).unwrap(), 5).1, 60);
 }

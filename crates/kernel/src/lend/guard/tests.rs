@@ -327,7 +327,7 @@ impl World {
     }
 
     fn give_up(&mut self, shard: u16) {
-        let task = self.shards[usize::from(shard)].within(0, u32::MAX).into_iter().find(|task| self.shards[usize::from(shard)].has_asked(*task));
+        let task = self.shards[usize::from(shard)].asked.within(0, u32::MAX).into_iter().find(|task| self.shards[usize::from(shard)].asked.has_asked(*task));
         if let Some(task) = task {
             self.shards[usize::from(shard)].done(task, Ended::GivenUp);
             self.ready.remove(&(shard, task));
@@ -342,7 +342,7 @@ impl World {
         let before = self.guard.word();
         self.guard = Guard::load(crate::wire::decode("breaker", &row).unwrap(), self.life);
         assert_eq!(self.guard.word(), before);
-        self.lost += self.shards.iter().map(|shard| shard.within(0, u32::MAX).len() as u32).sum::<u32>();
+        self.lost += self.shards.iter().map(|shard| shard.asked.within(0, u32::MAX).len() as u32).sum::<u32>();
         self.shards = (0..SHARDS).map(|_| Passes::default()).collect();
         self.heard.fill(None);
         self.ready.clear();
