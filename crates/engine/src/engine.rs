@@ -328,7 +328,9 @@ impl Engine {
     pub async fn why(&self, permit: Permit, id: InvocationId) -> Result<Why, VerbError> {
         expect_action(&permit, Action::Read)?;
         self.owned(&permit, id).await?;
-        self.ask(self.wiring.shard_of_invocation(id), |reply| Command::Why { id, reply }).await
+        let mut why = self.ask(self.wiring.shard_of_invocation(id), |reply| Command::Why { id, reply }).await?;
+        self.with_lending(&why.actor.tenant, &mut why.waiting).await?;
+        Ok(why)
     }
 
     /// Chunks of an invocation's output, from a position on.

@@ -142,6 +142,21 @@ pub enum Observation<'a> {
         /// How many it may make.
         limit: u32,
     },
+    /// So many attempts of a message have failed that somebody is to look, long before the last one.
+    AttemptsFail {
+        /// Which invocation.
+        invocation: selvedge_kernel::id::InvocationId,
+        /// Of which actor.
+        actor: &'a selvedge_kernel::id::ActorId,
+        /// Which handler.
+        handler: &'a str,
+        /// How many have failed.
+        failed: u32,
+        /// How many there may be.
+        limit: u32,
+        /// What the last of them said.
+        error: &'a selvedge_kernel::error::WorkError,
+    },
     /// The wall clock moved against the monotonic one by more than five minutes.
     ClockJumped {
         /// By how many milliseconds; less than zero if it went back.

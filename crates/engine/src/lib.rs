@@ -24,6 +24,7 @@ mod flight;
 mod idmap;
 mod in_flight;
 mod known;
+mod lending;
 mod letters;
 mod runs;
 mod schedules;

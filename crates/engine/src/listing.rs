@@ -11,6 +11,7 @@ use selvedge_kernel::auth::{Action, Permit, Resource};
 use selvedge_kernel::filter::{Filter, matches};
 use selvedge_kernel::id::{InvocationId, ShardId};
 use selvedge_kernel::limit::PAGE;
+use selvedge_kernel::policy::look_after;
 use selvedge_kernel::record::invocation::{Invocation, Status};
 use selvedge_kernel::record::kind::Kind;
 use selvedge_kernel::time::Millis;
@@ -82,6 +83,17 @@ impl Engine {
         let now = self.now();
         let wanted = |line: &InvocationSummary| now.since(line.accepted_at) >= longer_than(line.kind()) && matches(filter, &row::invocation(line, now));
         self.page_of(permit, Listed::Open, wanted, |line| (line.accepted_at, line.id)).await
+    }
+
+    /// Invocations of a tenant of which so many attempts have failed that somebody is to look, those with the most first, a
+    /// page at most.
+    pub async fn failing_invocations(&self, permit: Permit) -> Result<Vec<InvocationSummary>, VerbError> {
+        let registry = &self.wiring.registry;
+        let fails = |line: &InvocationSummary| {
+            let kind = line.actor.split('/').next().unwrap_or_default();
+            line.attempt > 1 && look_after(&registry.retry_of(kind, &line.handler)).is_some_and(|failed| line.attempt > failed)
+        };
+        self.page_of(permit, Listed::Open, fails, |line| (std::cmp::Reverse(line.attempt), line.id)).await
     }
 
     /// The first page of those that are wanted, in an order. At most two pages are in memory.

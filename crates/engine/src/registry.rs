@@ -201,6 +201,16 @@ impl Registry {
         found
     }
 
+    /// When a message to a handler is tried again.
+    #[must_use]
+    pub fn retry_of(&self, kind: &str, handler: &str) -> Retry {
+        let own = match self.handler(kind, handler) {
+            Some(Handler::Transition(transition)) => transition.retry.clone(),
+            Some(Handler::Exclusive(_) | Handler::Shared(_)) | None => None,
+        };
+        own.or_else(|| self.actors.get(kind).map(|actor| actor.options.retry.clone())).unwrap_or_else(Retry::message)
+    }
+
     /// The handler of an invocation: in the version that accepted it, or the one for edits, which every actor has.
     pub fn pinned(&self, kind: &str, handler: &str, version: u32) -> Result<Handler, Blocked> {
         if handler == crate::edit::EDIT {

@@ -12,7 +12,7 @@ use crate::diagnostic::{Diagnostic, Place, Report};
 use crate::fields::{Fields, boolean, shown, span, string, whole, word};
 use crate::limit::Limits;
 use crate::pipeline::document::{Entry, Kind, Text, Tree, one_document, scalar};
-use crate::policy::Span;
+use crate::policy::{Span, defaults};
 
 /// What the runtime is configured with.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -20,8 +20,6 @@ use crate::policy::Span;
 pub struct Config {
     /// The folder of the store.
     pub data: String,
-    /// What is allowed.
-    pub profile: Profile,
     /// Threads that own shards; none: one per core.
     pub workers: Option<u32>,
     /// A handler that waits longer is dropped from memory and replayed later.
@@ -34,16 +32,6 @@ pub struct Config {
     pub limits: Limits,
     /// What is written to the log.
     pub log: Log,
-}
-
-/// What a configuration may name.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Profile {
-    /// No test doubles.
-    Production,
-    /// Everything that is built in.
-    Development,
 }
 
 /// How long finished things are kept.
@@ -100,7 +88,6 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             data: "./.selvedge".to_owned(),
-            profile: Profile::Production,
             workers: None,
             suspend_after: Span(Duration::from_secs(1)),
             replay_always: false,
@@ -259,20 +246,33 @@ impl Configured {
     /// Every leaf with its path, its value and where it came from, for `config show`.
     #[must_use]
     pub fn explain(&self) -> Vec<(String, Value, String)> {
-        fn walk(value: &Value, pointer: String, origins: &BTreeMap<String, String>, out: &mut Vec<(String, Value, String)>) {
-            match value {
-                Value::Object(entries) => entries.iter().for_each(|(key, value)| walk(value, format!("{pointer}/{key}"), origins, out)),
-                leaf => {
-                    let origin = origins.get(&pointer).map_or("default", String::as_str).to_owned();
-                    out.push((pointer[1..].replace('/', "."), leaf.clone(), origin));
-                }
-            }
-        }
-        let mut out = Vec::new();
         // Invariant: a configuration is made of strings, numbers and booleans: it has a JSON form.
         let value = serde_json::to_value(&self.config).unwrap_or_default();
-        walk(&value, String::new(), &self.origins, &mut out);
+        let mut out = Vec::new();
+        leaves(&value, String::new(), &mut |pointer, value| {
+            let origin = self.origins.get(pointer).map_or("default", String::as_str).to_owned();
+            out.push((dotted(pointer), value, origin));
+        });
         out
+    }
+}
+
+/// The policies that hold where none is written: each leaf with its path and its value, for `config show`.
+#[must_use]
+pub fn policies() -> Vec<(String, Value)> {
+    let mut out = Vec::new();
+    leaves(&defaults(), "/policies".to_owned(), &mut |pointer, value| out.push((dotted(pointer), value)));
+    out
+}
+
+fn dotted(pointer: &str) -> String {
+    pointer[1..].replace('/', ".")
+}
+
+fn leaves(value: &Value, pointer: String, out: &mut impl FnMut(&str, Value)) {
+    match value {
+        Value::Object(entries) => entries.iter().for_each(|(key, value)| leaves(value, format!("{pointer}/{key}"), out)),
+        leaf => out(&pointer, leaf.clone()),
     }
 }
 
@@ -354,9 +354,8 @@ fn check(report: &mut Report, tree: &Tree) {
     {
         report.error(tree.place, "`data` names no folder", "write data: ./.selvedge");
     }
-    if let Some(tree) = said(&mut fields, "profile") {
-        word(report, "profile", tree, &["production", "development"]);
-    }
+    // There are no test doubles yet that a profile could refuse.
+    fields.later(report, &["profile"]);
     if let Some(tree) = said(&mut fields, "workers") {
         whole(report, "workers", tree, 1..=1_024);
     }

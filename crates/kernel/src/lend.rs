@@ -179,6 +179,21 @@ impl Lender {
         true
     }
 
+    /// Forgets permits that a borrower asked for and needs no more; false if it speaks of another life. Those that were given
+    /// already are on their way, and come back unused.
+    pub fn unwant(&mut self, from: ShardId, life: Life, unwanted: u32) -> bool {
+        if life != self.life {
+            return false;
+        }
+        if let Some(place) = self.queue.iter().position(|waiting| waiting.0 == from) {
+            self.queue[place].1 = self.queue[place].1.saturating_sub(unwanted);
+            if self.queue[place].1 == 0 {
+                self.queue.remove(place);
+            }
+        }
+        true
+    }
+
     /// Gives what can be given now: to whoever waits longest, a block at a time, in turns.
     pub fn grant(&mut self, now: Millis) -> BTreeMap<ShardId, u32> {
         let mut given: BTreeMap<ShardId, u32> = BTreeMap::new();
@@ -228,6 +243,27 @@ struct AtHand<T> {
     /// Tasks that have asked, and are not done.
     tasks: u32,
     report: Report,
+    /// Permits that were asked for before and that nobody needs any more.
+    unwanted: u32,
+}
+
+impl<T> AtHand<T> {
+    fn new(throttle: &Throttle) -> AtHand<T> {
+        AtHand { throttle: throttle.clone(), waiting: VecDeque::new(), tasks: 0, report: Report::default(), unwanted: 0 }
+    }
+}
+
+/// What a borrower has to say of one limit.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// Which.
+    pub limit: ActorId,
+    /// What it limits to.
+    pub throttle: Throttle,
+    /// Permits that it asked for before and needs no more: to be told first, see [`Lender::unwant`].
+    pub unwanted: u32,
+    /// What has happened.
+    pub report: Report,
 }
 
 /// All limits that the tasks of one shard need, in memory: tasks that ask again after a restart are new ones.
@@ -248,12 +284,7 @@ impl<T: Ord + Copy> Borrower<T> {
     /// A task needs a permit. One that has asked before and was not done with gives that one back first.
     pub fn ask(&mut self, task: T, limit: ActorId, throttle: Throttle) {
         self.done(task);
-        let at = self.limits.entry(limit.clone()).or_insert_with(|| AtHand {
-            throttle: throttle.clone(),
-            waiting: VecDeque::new(),
-            tasks: 0,
-            report: Report::default(),
-        });
+        let at = self.limits.entry(limit.clone()).or_insert_with(|| AtHand::new(&throttle));
         at.throttle = throttle;
         at.waiting.push_back(task);
         at.tasks += 1;
@@ -264,12 +295,7 @@ impl<T: Ord + Copy> Borrower<T> {
 
     /// Permits have come. Gives the tasks that may start; what nobody waits for goes back.
     pub fn granted(&mut self, limit: &ActorId, throttle: &Throttle, permits: u32) -> Vec<T> {
-        let at = self.limits.entry(limit.clone()).or_insert_with(|| AtHand {
-            throttle: throttle.clone(),
-            waiting: VecDeque::new(),
-            tasks: 0,
-            report: Report::default(),
-        });
+        let at = self.limits.entry(limit.clone()).or_insert_with(|| AtHand::new(throttle));
         let some = at.waiting.len().min(permits as usize);
         let starting: Vec<T> = at.waiting.drain(..some).collect();
         // Invariant: `some` is at most `permits`.
@@ -302,27 +328,33 @@ impl<T: Ord + Copy> Borrower<T> {
         let Some(at) = self.limits.get_mut(&limit) else { return };
         at.tasks -= 1;
         match standing {
-            // The permit that was asked for it comes to whoever waits behind it, or goes back.
-            Standing::Waits => at.waiting.retain(|other| *other != task),
-            Standing::MayStart(()) => {
-                at.report.unused += 1;
-                self.asked.reports.insert(limit);
+            // A permit that is on its way comes to whoever waits behind it, or goes back.
+            Standing::Waits => {
+                at.waiting.retain(|other| *other != task);
+                match at.report.want {
+                    0 => at.unwanted += 1,
+                    _ => at.report.want -= 1,
+                }
             }
-            Standing::Runs(()) => {
-                at.report.ended += 1;
-                self.asked.reports.insert(limit);
-            }
+            Standing::MayStart(()) => at.report.unused += 1,
+            Standing::Runs(()) => at.report.ended += 1,
         }
+        self.asked.reports.insert(limit);
     }
 
     /// What is to be told to the lenders.
-    pub fn take_reports(&mut self) -> Vec<(ActorId, Throttle, Report)> {
+    pub fn take_reports(&mut self) -> Vec<Told> {
         let mut all = Vec::with_capacity(self.asked.reports.len());
         for limit in std::mem::take(&mut self.asked.reports) {
             let Some(at) = self.limits.get_mut(&limit) else { continue };
-            all.push((limit.clone(), at.throttle.clone(), std::mem::take(&mut at.report)));
+            let (unwanted, report) = (std::mem::take(&mut at.unwanted), std::mem::take(&mut at.report));
+            let told = Told { limit, throttle: at.throttle.clone(), unwanted, report };
             if at.tasks == 0 {
-                self.limits.remove(&limit);
+                self.limits.remove(&told.limit);
+            }
+            // Asked for and given up before anybody was told.
+            if unwanted > 0 || report != Report::default() {
+                all.push(told);
             }
         }
         all

@@ -188,6 +188,20 @@ impl Retry {
     }
 }
 
+/// After so many failed attempts somebody is to look, long before the last one: a tenth of them, and 20 at least. None where
+/// there are no more than that.
+///
+/// ```
+/// use selvedge_kernel::policy::{look_after, Retry};
+/// assert_eq!(look_after(&Retry::message()), Some(100));
+/// assert_eq!(look_after(&Retry::exponential(20)), None);
+/// ```
+#[must_use]
+pub fn look_after(retry: &Retry) -> Option<u32> {
+    let failed = (retry.max_attempts / 10).max(20);
+    (failed < retry.max_attempts).then_some(failed)
+}
+
 /// How long an attempt, and all attempts together, may take.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -226,6 +240,15 @@ pub struct Throttle {
     pub key: Option<String>,
 }
 
+impl fmt::Display for Throttle {
+    /// As it is written in a file, its key apart.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let concurrency = self.concurrency.map(|most| format!("concurrency: {most}"));
+        let rate = self.rate.map(|rate| format!("rate: {{count: {}, per: {}}}", rate.count, rate.per));
+        write!(out, "{{{}}}", concurrency.into_iter().chain(rate).collect::<Vec<_>>().join(", "))
+    }
+}
+
 /// After so many failures in a window, stop trying for a while.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -244,6 +267,20 @@ impl Default for Breaker {
     fn default() -> Breaker {
         Breaker { failures: 5, window: Span(Duration::from_secs(60)), open_for: Span(Duration::from_secs(30)), probes: 1 }
     }
+}
+
+/// How long an approval waits, if its stage does not say.
+pub const APPROVAL_EXPIRES: Span = Span(Duration::from_secs(7 * 86_400));
+
+/// What holds where nothing is written, as JSON: `step` is an activity's too.
+#[must_use]
+pub fn defaults() -> serde_json::Value {
+    serde_json::json!({
+        "step": { "retry": Retry::default(), "timeout": Timeout::default() },
+        "message": { "retry": Retry::message() },
+        "breaker": Breaker::default(),
+        "approval": { "expires": APPROVAL_EXPIRES, "fallback": "reject" },
+    })
 }
 
 /// The wait after failed attempt number `attempt` (from 1). `seed` decides the jitter: the same seed, the same wait.

@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ActorId, InvocationId, RunId};
+use crate::id::{ActorId, InvocationId, RunId, ShardId};
 use crate::machine::BreakerState;
+use crate::policy::Throttle;
 use crate::pressure::Admission;
 use crate::time::Millis;
 
@@ -38,9 +39,18 @@ pub enum Waiting {
         #[serde(with = "crate::time::text")]
         at: Millis,
         last_error: String,
+        /// How many attempts of a message there may be, where so many have failed that somebody is to look.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        of: Option<u32>,
     },
     /// A slot or a token of a throttle.
-    Throttle { limit: String, position: u64 },
+    Throttle {
+        limit: String,
+        position: u64,
+        /// Of one that is shared with other runs: how it stands.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lending: Option<Lending>,
+    },
     /// A breaker: it is open, or lets a few through to find out, or was asked just now.
     Breaker {
         target: String,
@@ -88,6 +98,20 @@ pub enum Waiting {
     ChildRun { stage: String, run: RunId },
 }
 
+/// How a limit over all shards stands.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Lending {
+    /// What it limits to.
+    pub throttle: Throttle,
+    /// The shards whose attempts have a permit, and how many have.
+    pub borrowers: Vec<(ShardId, u32)>,
+    /// How many wait for one in all shards.
+    pub waiting: u64,
+}
+
+/// Borrowers of one limit in a sentence.
+const BORROWERS_SHOWN: usize = 5;
+
 impl Waiting {
     /// The same while the store takes new work in like this: what waits for its write waits for the store, if that is
     /// behind.
@@ -115,10 +139,15 @@ impl Waiting {
             Waiting::Signal { name, until: None } => format!("for the signal `{name}`"),
             Waiting::Call { target, handler, invocation } => format!("for the answer of {target}.{handler} ({invocation})"),
             Waiting::Step { name, attempt, since } => format!("for `{name}`, attempt {attempt}, running since {since}"),
-            Waiting::RetryAt { name, attempt, at, last_error } => {
+            Waiting::RetryAt { name, attempt, at, last_error, of: Some(of) } => format!(
+                "to try `{name}` again at {at} (attempt {attempt} of {of}: after the last of them it is a dead letter; the one before this said: {last_error})"
+            ),
+            Waiting::RetryAt { name, attempt, at, last_error, of: None } => {
                 format!("to try `{name}` again at {at} (attempt {attempt}; the last one said: {last_error})")
             }
-            Waiting::Throttle { limit, position } => format!("for the throttle of {limit}, {position} before it"),
+            Waiting::Throttle { limit, position, lending } => {
+                format!("for the throttle of {limit}, {position} before it{}", lending.as_ref().map(of_lending).unwrap_or_default())
+            }
             Waiting::Breaker { target, state, since, until } => of_breaker(target, *state, *since, *until),
             Waiting::Approval { stage, assignees, expires } => {
                 format!("for an approval at `{stage}` by {} until {expires}", assignees.join(", "))
@@ -152,6 +181,15 @@ pub fn closed(sentence: String) -> String {
     if sentence.ends_with(['.', '?', '!']) { sentence } else { format!("{sentence}.") }
 }
 
+fn of_lending(Lending { throttle, borrowers, waiting }: &Lending) -> String {
+    let mut held: Vec<String> = borrowers.iter().take(BORROWERS_SHOWN).map(|(shard, permits)| format!("{permits} in shard {}", shard.0)).collect();
+    if let Some(more) = borrowers.len().checked_sub(BORROWERS_SHOWN).filter(|more| *more > 0) {
+        held.push(format!("others in {more} more shards"));
+    }
+    let held = if held.is_empty() { "no attempt".to_owned() } else { held.join(", ") };
+    format!("; of {throttle} is taken: {held}; {waiting} wait in all")
+}
+
 fn of_breaker(target: &str, state: BreakerState, since: Option<Millis>, until: Option<Millis>) -> String {
     let since = since.map_or_else(String::new, |since| format!(" since {since}"));
     match (state, until) {
@@ -183,6 +221,20 @@ mod tests {
             breaker(BreakerState::HalfOpen, None).sentence(),
             "for the breaker of activity charge, half open since 1970-01-01T00:00:00.000Z: others find out whether it is well"
         );
+    }
+
+    #[test]
+    fn a_throttle_is_named_with_its_numbers_who_holds_it_and_how_many_wait() {
+        let throttle = Throttle { concurrency: Some(9), ..Throttle::default() };
+        let lending = |borrowers: u16| Lending { throttle: throttle.clone(), borrowers: (0..borrowers).map(|shard| (ShardId(shard), 1)).collect(), waiting: 4 };
+        let sentence = |lending| Waiting::Throttle { limit: "activity charge".to_owned(), position: 3, lending }.sentence();
+        assert_eq!(sentence(None), "for the throttle of activity charge, 3 before it");
+        assert_eq!(
+            sentence(Some(lending(2))),
+            "for the throttle of activity charge, 3 before it; of {concurrency: 9} is taken: 1 in shard 0, 1 in shard 1; 4 wait in all"
+        );
+        assert!(sentence(Some(lending(7))).ends_with("1 in shard 4, others in 2 more shards; 4 wait in all"));
+        assert!(sentence(Some(lending(0))).ends_with("is taken: no attempt; 4 wait in all"));
     }
 
     #[test]

@@ -189,6 +189,9 @@ pub(crate) fn environment() -> Environment {
             Observation::JournalFills { invocation, actor, handler, operations, limit } => eprintln!(
                 "selvedge: {invocation} ({actor}.{handler}) has made {operations} operations, one journal holds {limit}: let it go on as another one with `ctx.restart(input)`"
             ),
+            Observation::AttemptsFail { invocation, actor, handler, failed, limit, error } => eprintln!(
+                "selvedge: {invocation} ({actor}.{handler}) has failed {failed} times, after {limit} it is a dead letter; it said {error}: mend that, it goes on by itself"
+            ),
             Observation::ClockJumped { by_ms } => {
                 eprintln!("selvedge: the wall clock moved by {by_ms} ms against the machine's even clock; timers that this made due fire spread over a minute");
             }

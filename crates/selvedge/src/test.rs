@@ -37,6 +37,7 @@ struct Hands {
     monotonic: Arc<AtomicU64>,
     jumps: Arc<Mutex<Vec<i64>>>,
     filling: Arc<Mutex<Vec<InvocationId>>>,
+    failing: Arc<Mutex<Vec<(InvocationId, u32)>>>,
 }
 
 /// An engine for tests.
@@ -75,7 +76,13 @@ impl Engine {
     /// The same with other settings.
     pub async fn with(app: App, settings: Settings) -> Result<Engine, EngineError> {
         let model = Model::new();
-        let clock = Hands { wall: Arc::new(AtomicU64::new(1_767_225_600_000)), monotonic: Arc::default(), jumps: Arc::default(), filling: Arc::default() };
+        let clock = Hands {
+            wall: Arc::new(AtomicU64::new(1_767_225_600_000)),
+            monotonic: Arc::default(),
+            jumps: Arc::default(),
+            filling: Arc::default(),
+            failing: Arc::default(),
+        };
         let draws = Arc::new(AtomicU64::new(0));
         let effects = Arc::new(Mutex::new(Vec::new()));
         let running = start(&app, &model, &clock, &draws, &effects, &settings).await?;
@@ -111,6 +118,12 @@ impl Engine {
     #[must_use]
     pub fn filling(&self) -> Vec<InvocationId> {
         self.clock.filling.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The messages that were reported to go on failing, each time, with how many of their attempts had failed.
+    #[must_use]
+    pub fn failing(&self) -> Vec<(InvocationId, u32)> {
+        self.clock.failing.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Waits until nothing moves by itself any more.
@@ -269,7 +282,7 @@ async fn start(
 ) -> Result<Arc<engine::Engine>, EngineError> {
     let draws = draws.clone();
     let effects = effects.clone();
-    let (jumps, filling) = (clock.jumps.clone(), clock.filling.clone());
+    let (jumps, filling, failing) = (clock.jumps.clone(), clock.filling.clone(), clock.failing.clone());
     let env = Environment {
         clock: Clock::Hands { wall: clock.wall.clone(), monotonic: clock.monotonic.clone() },
         random: Arc::new(move |buffer| {
@@ -287,6 +300,7 @@ async fn start(
             }
             Observation::SlowPoll { .. } | Observation::DropPanicked { .. } | Observation::Exec { .. } => {}
             Observation::JournalFills { invocation, .. } => filling.lock().unwrap_or_else(PoisonError::into_inner).push(*invocation),
+            Observation::AttemptsFail { invocation, failed, .. } => failing.lock().unwrap_or_else(PoisonError::into_inner).push((*invocation, *failed)),
             Observation::ClockJumped { by_ms } => jumps.lock().unwrap_or_else(PoisonError::into_inner).push(*by_ms),
         })),
     };

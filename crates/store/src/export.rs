@@ -301,9 +301,11 @@ fn owner_of(envelope: &Envelope) -> RawId {
         | Envelope::Line { run, .. }
         | Envelope::CancelRun { run, .. } => run.0,
         Envelope::EnterLine(place) | Envelope::LeaveLine(place) => place.run.0,
-        Envelope::Borrow { limit, .. } | Envelope::Grant { limit, .. } | Envelope::AskBreaker { limit, .. } | Envelope::Pass { limit, .. } => {
-            RawId { hash: limit.hash16(), uuid: [0; 16] }
-        }
+        Envelope::Borrow { limit, .. }
+        | Envelope::Unwant { limit, .. }
+        | Envelope::Grant { limit, .. }
+        | Envelope::AskBreaker { limit, .. }
+        | Envelope::Pass { limit, .. } => RawId { hash: limit.hash16(), uuid: [0; 16] },
     }
 }
 

@@ -108,7 +108,7 @@ impl Shard {
                 }
                 continue;
             }
-            if let Waiting::Throttle { limit, position } = waiting
+            if let Waiting::Throttle { limit, position, .. } = waiting
                 && let Some(before) = self.limits.place(id, tenant, limit)
             {
                 *position = before;

@@ -74,6 +74,7 @@ impl Engine {
             // None, or this run itself: its turn has come, and is on its way to it.
             *holder = first.filter(|first| *first != id).unwrap_or(*holder);
         }
+        self.with_lending(&tenant, &mut status.waiting).await?;
         Ok(status)
     }
 

@@ -26,7 +26,7 @@ pub(crate) struct Breakers {
 
 impl Breakers {
     pub(super) fn next_due(&self) -> Option<Millis> {
-        self.wakes.first().map(|wake| wake.0)
+        [self.wakes.first().map(|wake| wake.0), self.passes.next_stall()].into_iter().flatten().min()
     }
 }
 
@@ -34,6 +34,9 @@ impl Shard {
     /// Tells breakers what has happened here, and lets through whose time has come.
     pub(super) async fn turn_breakers(&mut self) -> Result<(), VerbError> {
         let now = self.now();
+        for asker in self.limits.breakers.passes.stalled(now) {
+            self.recall(asker);
+        }
         while let Some((at, limit)) = self.limits.breakers.wakes.first().cloned()
             && at <= now
         {
@@ -111,15 +114,21 @@ impl Shard {
         if life != self.wiring.life {
             return;
         }
-        let heard = self.limits.breakers.passes.heard(limit, breaker, word, permits);
+        let now = self.now();
+        let heard = self.limits.breakers.passes.heard(limit, breaker, word, permits, now);
         for asker in heard.recalled {
-            match asker {
-                Asker::Task(run, stage, item) => self.runs.tell(run, RunInput::Recalled { stage, item }),
-                Asker::Operation(id, number) => self.recall_operation(id, number),
-            }
+            self.recall(asker);
         }
         for asker in heard.through {
             self.let_in(asker);
+        }
+    }
+
+    /// Whoever was let through and has not started asks again.
+    fn recall(&mut self, asker: Asker) {
+        match asker {
+            Asker::Task(run, stage, item) => self.runs.tell(run, RunInput::Recalled { stage, item }),
+            Asker::Operation(id, number) => self.recall_operation(id, number),
         }
     }
 }

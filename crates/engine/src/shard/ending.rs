@@ -4,6 +4,7 @@ use selvedge_kernel::error::{AttemptError, WorkError};
 use selvedge_kernel::id::InvocationId;
 use selvedge_kernel::journal::seal;
 use selvedge_kernel::limit;
+use selvedge_kernel::policy::{Retry, look_after};
 use selvedge_kernel::record::invocation::Status;
 use selvedge_kernel::record::message::{Message, Outcome};
 use selvedge_kernel::record::shard::Timer;
@@ -16,6 +17,7 @@ use super::advance::DEADLINE;
 use super::{Shard, VerbError};
 use crate::core::within_body;
 use crate::ctx::RESTART;
+use crate::env::Observation;
 
 impl Shard {
     /// Ends an invocation, or plans its next attempt.
@@ -42,10 +44,22 @@ impl Shard {
             Err(failure) if failure.error.code == RESTART && activation.core.state.borrow().restart.is_some() => return self.restart(id).await,
             Err(failure) => match after_attempt(&activation.record, &failure, &retry, now) {
                 AfterAttempt::End { error, dead_letter } => Ended { status: Status::Failed, outcome: Outcome::Error(error), dead_letter },
-                AfterAttempt::Again { at } => return self.attempt_again(id, failure, at).await,
+                AfterAttempt::Again { at } => {
+                    self.watch_attempts(activation, &retry, &failure.error);
+                    return self.attempt_again(id, failure, at).await;
+                }
             },
         };
         self.end(id, ended).await;
+    }
+
+    /// Says once that a message goes on failing.
+    fn watch_attempts(&self, activation: &Activation, retry: &Retry, error: &WorkError) {
+        let (message, failed) = (&activation.record.message, activation.record.attempt);
+        if look_after(retry) == Some(failed) {
+            let (invocation, actor, handler, limit) = (message.id, &message.target, message.handler.as_str(), retry.max_attempts);
+            self.wiring.env.observe(&Observation::AttemptsFail { invocation, actor, handler, failed, limit, error });
+        }
     }
 
     async fn attempt_again(&mut self, id: InvocationId, failure: AttemptError, at: selvedge_kernel::time::Millis) {

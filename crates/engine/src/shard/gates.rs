@@ -191,7 +191,7 @@ impl Shard {
             }
             (Passed::Nothing | Passed::Breaker, _, Some((limit, _))) => {
                 let before = self.limits.borrower.before(limit, |other| *other == asker).unwrap_or_default();
-                Some(Waiting::Throttle { limit: limit.key.clone(), position: before as u64 })
+                Some(Waiting::Throttle { limit: limit.key.clone(), position: before as u64, lending: None })
             }
             _ => None,
         }

@@ -6,6 +6,7 @@ use selvedge_kernel::error::{Consequence, WorkError};
 use selvedge_kernel::id::InvocationId;
 use selvedge_kernel::journal::{Entry, OpKind, Payload, SealKey};
 use selvedge_kernel::limit;
+use selvedge_kernel::policy::look_after;
 use selvedge_kernel::record::build::Builds;
 use selvedge_kernel::record::invocation::{Begun, Invocation, OutputChunk, Restarts, Status};
 use selvedge_kernel::record::kind::Kind;
@@ -351,7 +352,10 @@ impl Shard {
         }
         if let Some(at) = record.retry_at {
             let last_error = record.last_error.as_ref().map(ToString::to_string).unwrap_or_default();
-            return Ok(vec![Waiting::RetryAt { name: record.message.handler.clone(), attempt: record.attempt, at, last_error }]);
+            let (name, attempt) = (record.message.handler.clone(), record.attempt);
+            let retry = self.wiring.registry.retry_of(&record.message.target.kind, &name);
+            let of = look_after(&retry).filter(|failed| attempt > *failed).map(|_| retry.max_attempts);
+            return Ok(vec![Waiting::RetryAt { name, attempt, at, last_error, of }]);
         }
         self.load_actor(&record.message.target).await?;
         if let Some((order, first)) = self.actors.get(&record.message.target).and_then(|actor| actor.queue.front())
@@ -494,7 +498,7 @@ fn of_row(row: &Begun) -> Waiting {
             Waiting::Call { target: target.clone(), handler, invocation: *invocation }
         }
         (_, Some((at, _)), _) => {
-            Waiting::RetryAt { name, attempt: row.attempts + 1, at, last_error: row.last_error.as_ref().map(ToString::to_string).unwrap_or_default() }
+            Waiting::RetryAt { name, attempt: row.attempts + 1, at, last_error: row.last_error.as_ref().map(ToString::to_string).unwrap_or_default(), of: None }
         }
         _ => Waiting::Step { name, attempt: row.attempts + 1, since: row.since },
     }

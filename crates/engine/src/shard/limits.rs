@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use selvedge_kernel::id::{ActorId, InvocationId, RawId, RunId, ShardId};
-use selvedge_kernel::lend::{self, Borrower, Ended, Lender, LenderRow, Life, Report};
+use selvedge_kernel::lend::{self, Borrower, Ended, Lender, LenderRow, Life, Report, Told};
 use selvedge_kernel::pipeline::run::RunInput;
 use selvedge_kernel::policy::{Breaker, Throttle};
 use selvedge_kernel::record::kind::Kind;
@@ -33,7 +33,7 @@ pub(crate) enum Asker {
     Operation(InvocationId, u32),
 }
 
-/// Reports in one transition: each is an envelope.
+/// Reports in one transition: each is an envelope or two.
 pub(super) const REPORTS: usize = 16;
 
 /// Limits of a shard.
@@ -141,28 +141,31 @@ impl Shard {
         let life = self.wiring.life;
         for some in self.limits.borrower.take_reports().chunks(REPORTS) {
             let (mut writes, mut effects) = (Writes::default(), Vec::new());
-            for (limit, throttle, report) in some {
-                let to = self.wiring.shard_of(limit);
-                let envelope = Envelope::Borrow { limit: limit.clone(), from: self.id, life, throttle: throttle.clone(), report: *report };
-                self.send(to, owner(limit), envelope, &mut writes, &mut effects).await?;
+            for Told { limit, throttle, unwanted, report } in some {
+                let (to, from) = (self.wiring.shard_of(limit), self.id);
+                if *unwanted > 0 {
+                    let envelope = Envelope::Unwant { limit: limit.clone(), from, life, permits: *unwanted };
+                    self.send(to, owner(limit), envelope, &mut writes, &mut effects).await?;
+                }
+                if *report != Report::default() {
+                    let envelope = Envelope::Borrow { limit: limit.clone(), from, life, throttle: throttle.clone(), report: *report };
+                    self.send(to, owner(limit), envelope, &mut writes, &mut effects).await?;
+                }
             }
             self.write(writes, effects);
         }
         Ok(())
     }
 
-    /// The lender of a limit, from memory or from its row.
-    async fn load_lender(&mut self, limit: &ActorId, throttle: &Throttle) -> Result<(), VerbError> {
-        if self.limits.lenders.contains_key(limit) {
-            return Ok(());
+    /// The lender of a limit, from memory or from its row, if somebody has something of it or waits.
+    async fn lender(&mut self, limit: &ActorId) -> Result<Option<&mut Lender>, VerbError> {
+        if !self.limits.lenders.contains_key(limit) {
+            let (life, now) = (self.wiring.life, self.now());
+            if let Some(bytes) = self.get(row_of(limit)).await? {
+                self.limits.lenders.insert(limit.clone(), Lender::load(wire::decode::<LenderRow>("limit", &bytes)?, life, now));
+            }
         }
-        let (life, now) = (self.wiring.life, self.now());
-        let lender = match self.get(row_of(limit)).await? {
-            Some(bytes) => Lender::load(wire::decode::<LenderRow>("limit", &bytes)?, life, now),
-            None => Lender::new(life, throttle.clone()),
-        };
-        self.limits.lenders.insert(limit.clone(), lender);
-        Ok(())
+        Ok(self.limits.lenders.get_mut(limit))
     }
 
     /// Takes what a borrower reports, and gives what is free.
@@ -179,12 +182,27 @@ impl Shard {
             // What lay in an outbox when the process before ended: its attempts are over.
             return Ok(());
         }
-        self.load_lender(&limit, throttle).await?;
         let now = self.now();
+        if self.lender(&limit).await?.is_none() {
+            self.limits.lenders.insert(limit.clone(), Lender::new(life, throttle.clone()));
+        }
         if let Some(lender) = self.limits.lenders.get_mut(&limit) {
             lender.report(from, life, throttle, report, now);
         }
         self.lend(limit, writes, effects).await
+    }
+
+    /// Permits that a borrower asked for and needs no more: they stand in nobody's way.
+    pub(super) async fn take_unwant(
+        &mut self,
+        limit: ActorId,
+        (from, life): (ShardId, Life),
+        permits: u32,
+        writes: &mut Writes,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), VerbError> {
+        let known = self.lender(&limit).await?.is_some_and(|lender| lender.unwant(from, life, permits));
+        if known { self.lend(limit, writes, effects).await } else { Ok(()) }
     }
 
     /// Gives what is free of a limit, and writes its row.

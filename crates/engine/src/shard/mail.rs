@@ -400,6 +400,7 @@ impl Shard {
             }
             Envelope::Cancel { invocation, reason } => self.keep_cancel(invocation, reason, writes).await,
             Envelope::Borrow { limit, from, life, throttle, report } => self.take_report(limit, (from, life), &throttle, report, writes, effects).await,
+            Envelope::Unwant { limit, from, life, permits } => self.take_unwant(limit, (from, life), permits, writes, effects).await,
             Envelope::Grant { limit, life, throttle, permits } => {
                 self.take_grant(&limit, life, &throttle, permits);
                 Ok(())

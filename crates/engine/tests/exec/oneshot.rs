@@ -169,3 +169,19 @@ async fn a_secret_reaches_the_program_and_nothing_that_is_kept() {
     assert_eq!(failure.error.code, "secret_missing");
     assert!(failure.error.message.contains("set the variable THE_TOKEN"), "{}", failure.error.message);
 }
+
+#[tokio::test]
+async fn no_shell_reads_the_command_of_a_program() {
+    let folder = Folder::new("verbatim");
+    let words = "\"$HOME; `id` * 'a' && echo b | cat\"";
+    let told = run(&open(spec(&folder, false, &["printf", "%s", words])), task(&json!(1))).await;
+    assert_eq!(told.result.unwrap(), json!("$HOME; `id` * 'a' && echo b | cat"));
+}
+
+#[tokio::test]
+async fn a_program_dumps_no_core_and_opens_so_many_files_at_most() {
+    let folder = Folder::new("limits");
+    let told = run(&open(spec(&folder, false, &["sh", "-c", "echo \"[$(ulimit -n), $(ulimit -c), $(ulimit -Hc)]\""])), task(&json!(1))).await;
+    let found = told.result.unwrap();
+    assert!(found[0].as_u64().unwrap() <= 4_096 && found[1] == 0 && found[2] == 0, "{found}");
+}

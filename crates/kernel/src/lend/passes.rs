@@ -1,6 +1,7 @@
 //! The passes of breakers at one shard: which of its tasks wait for one, have one, and how their attempts ended.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use super::asked::{Asked, Standing};
 use super::ended::Ended;
@@ -20,6 +21,16 @@ struct AtHand<T> {
     tasks: u32,
     /// Of the period that is known here.
     report: PassReport,
+    /// How many probes of this period have given their place up here.
+    stalled: u32,
+}
+
+impl<T> AtHand<T> {
+    /// How long a probe may hold its place before it starts: as long as the breaker is open, and twice as long each time
+    /// that one has given up, so that in the end one starts however long it has to wait.
+    fn patience(&self) -> Duration {
+        self.breaker.open_for.0.saturating_mul(1 << self.stalled.min(16))
+    }
 }
 
 /// What follows from the word of a breaker.
@@ -37,17 +48,19 @@ pub struct Passes<T> {
     breakers: BTreeMap<ActorId, AtHand<T>>,
     /// Its tasks; a pass is one of a period.
     pub asked: Asked<T, Millis>,
+    /// Until when probes that have not started keep their places.
+    probes: BTreeMap<T, Millis>,
 }
 
 impl<T> Default for Passes<T> {
     fn default() -> Passes<T> {
-        Passes { breakers: BTreeMap::new(), asked: Asked::default() }
+        Passes { breakers: BTreeMap::new(), asked: Asked::default(), probes: BTreeMap::new() }
     }
 }
 
 impl<T: Ord + Copy> Passes<T> {
     fn at(&mut self, limit: &ActorId, breaker: &Breaker) -> &mut AtHand<T> {
-        let new = || AtHand { breaker: breaker.clone(), word: None, waiting: VecDeque::new(), tasks: 0, report: PassReport::default() };
+        let new = || AtHand { breaker: breaker.clone(), word: None, waiting: VecDeque::new(), tasks: 0, report: PassReport::default(), stalled: 0 };
         self.breakers.entry(limit.clone()).or_insert_with(new)
     }
 
@@ -64,11 +77,12 @@ impl<T: Ord + Copy> Passes<T> {
     }
 
     /// What a breaker says, and how many it lets through. What nobody waits for goes back.
-    pub fn heard(&mut self, limit: &ActorId, breaker: &Breaker, word: Word, permits: u32) -> Heard<T> {
+    pub fn heard(&mut self, limit: &ActorId, breaker: &Breaker, word: Word, permits: u32, now: Millis) -> Heard<T> {
         let at = self.at(limit, breaker);
         let news = word.since > at.report.period;
         at.word = Some(word);
         if news {
+            at.stalled = 0;
             at.report = PassReport { want: at.report.want, unwanted: at.report.unwanted, period: word.since, ..PassReport::default() };
         }
         let some = at.waiting.len().min(permits as usize);
@@ -76,6 +90,7 @@ impl<T: Ord + Copy> Passes<T> {
         // Invariant: `some` is at most `permits`.
         let rest = permits - some as u32;
         at.report.unused += rest;
+        let until = now.after(at.patience());
         let unneeded = at.tasks == 0 && at.report == PassReport { period: word.since, ..PassReport::default() };
         if rest > 0 {
             self.asked.reports.insert(limit.clone());
@@ -86,11 +101,19 @@ impl<T: Ord + Copy> Passes<T> {
             if let Some(known) = self.asked.tasks.get_mut(task) {
                 known.1 = Standing::MayStart(word.since);
             }
+            if word.state == BreakerState::HalfOpen {
+                self.probes.insert(*task, until);
+            }
         }
         let mut recalled = Vec::new();
         if news && word.state != BreakerState::Closed {
             let old = |standing| matches!(standing, Standing::MayStart(period) if period != word.since);
             recalled.extend(self.asked.tasks.iter().filter(|(_, known)| known.0 == *limit && old(known.1)).map(|(task, _)| *task));
+        }
+        if news {
+            // Those of the period before are no probes any more.
+            let old = |task: &T| matches!(self.asked.tasks.get(task), Some((of, Standing::MayStart(period))) if of == limit && *period != word.since);
+            self.probes.retain(|task, _| !old(task));
         }
         Heard { through, recalled }
     }
@@ -101,8 +124,29 @@ impl<T: Ord + Copy> Passes<T> {
         self.breakers.get(limit)?.word
     }
 
+    /// When the next probe that has not started has held its place for too long.
+    #[must_use]
+    pub fn next_stall(&self) -> Option<Millis> {
+        self.probes.values().min().copied()
+    }
+
+    /// Probes that have held their places for too long: they are to give them back and ask again, so that others find out.
+    pub fn stalled(&mut self, now: Millis) -> Vec<T> {
+        let due: Vec<T> = self.probes.iter().filter(|(_, until)| **until <= now).map(|(task, _)| *task).collect();
+        for task in &due {
+            self.probes.remove(task);
+            if let Some((limit, _)) = self.asked.tasks.get(task)
+                && let Some(at) = self.breakers.get_mut(limit)
+            {
+                at.stalled = at.stalled.saturating_add(1);
+            }
+        }
+        due
+    }
+
     /// The attempt starts.
     pub fn started(&mut self, task: T) {
+        self.probes.remove(&task);
         if let Some(known) = self.asked.tasks.get_mut(&task)
             && let Standing::MayStart(period) = known.1
         {
@@ -113,6 +157,7 @@ impl<T: Ord + Copy> Passes<T> {
     /// The attempt has ended, or the task needs no pass any more.
     pub fn done(&mut self, task: T, ended: Ended) {
         let Some((limit, standing)) = self.asked.tasks.remove(&task) else { return };
+        self.probes.remove(&task);
         let Some(at) = self.breakers.get_mut(&limit) else { return };
         at.tasks -= 1;
         let (period, ended) = match standing {

@@ -19,7 +19,7 @@ struct World {
     life: Life,
     lender: Lender,
     borrowers: Vec<Borrower<u32>>,
-    to_lender: Vec<VecDeque<(Life, Report)>>,
+    to_lender: Vec<VecDeque<(Life, u32, Report)>>,
     to_borrower: Vec<VecDeque<(Life, u32)>>,
     /// Tasks that may start and have not, and those that run.
     ready: BTreeSet<(u16, u32)>,
@@ -31,14 +31,14 @@ struct World {
 impl World {
     fn new(throttle: Throttle) -> World {
         let lender = Lender::new(Life(0), throttle.clone());
-        let channels = || (0..SHARDS).map(|_| VecDeque::new()).collect();
+        let to_lender = (0..SHARDS).map(|_| VecDeque::new()).collect();
         World {
             throttle,
             now: Millis(1_000_000),
             life: Life(0),
             lender,
             borrowers: (0..SHARDS).map(|_| Borrower::default()).collect(),
-            to_lender: channels(),
+            to_lender,
             to_borrower: (0..SHARDS).map(|_| VecDeque::new()).collect(),
             ready: BTreeSet::new(),
             running: BTreeSet::new(),
@@ -53,13 +53,14 @@ impl World {
     }
 
     fn tell(&mut self, shard: u16) {
-        for (_, _, report) in self.borrowers[usize::from(shard)].take_reports() {
-            self.to_lender[usize::from(shard)].push_back((self.life, report));
+        for told in self.borrowers[usize::from(shard)].take_reports() {
+            self.to_lender[usize::from(shard)].push_back((self.life, told.unwanted, told.report));
         }
     }
 
     fn hear(&mut self, shard: u16) {
-        if let Some((life, report)) = self.to_lender[usize::from(shard)].pop_front() {
+        if let Some((life, unwanted, report)) = self.to_lender[usize::from(shard)].pop_front() {
+            self.lender.unwant(ShardId(shard), life, unwanted);
             self.lender.report(ShardId(shard), life, &self.throttle, report, self.now);
             self.grant();
         }
@@ -177,6 +178,33 @@ proptest! {
         prop_assert!(world.lender.is_idle(late), "{:?}", world.lender);
         prop_assert!(world.borrowers.iter().all(|borrower| borrower.limits.is_empty()), "nothing stays at hand");
     }
+}
+
+#[test]
+fn wishes_of_tasks_that_are_gone_leave_the_queue_and_take_no_permit_from_those_who_wait() {
+    let mut lender = Lender::new(Life(1), Throttle { concurrency: Some(1), ..Throttle::default() });
+    let throttle = lender.throttle.clone();
+    lender.report(ShardId(2), Life(1), &throttle, Report { want: 1, ..Report::default() }, Millis(0));
+    lender.grant(Millis(0));
+    let mut shard: Borrower<u32> = Borrower::default();
+    (0..1_000).for_each(|task| shard.ask(task, limit(), throttle.clone()));
+    let told = shard.take_reports().remove(0);
+    lender.report(ShardId(1), Life(1), &throttle, told.report, Millis(0));
+    lender.report(ShardId(2), Life(1), &throttle, Report { want: 1, ..Report::default() }, Millis(0));
+    assert_eq!(lender.row().queue, [(ShardId(1), 1_000), (ShardId(2), 1)]);
+    (0..999).for_each(|task| shard.done(task));
+    let told = shard.take_reports().remove(0);
+    assert!(!lender.unwant(ShardId(1), Life(2), told.unwanted), "of another life");
+    assert!(lender.unwant(ShardId(1), Life(1), told.unwanted));
+    assert_eq!(lender.row().queue, [(ShardId(1), 1), (ShardId(2), 1)]);
+    shard.done(999);
+    let told = shard.take_reports().remove(0);
+    lender.unwant(ShardId(1), Life(1), told.unwanted);
+    assert_eq!(lender.row().queue, [(ShardId(2), 1)]);
+    assert!(shard.limits.is_empty());
+    shard.ask(7, limit(), throttle.clone());
+    shard.done(7);
+    assert!(shard.take_reports().is_empty() && shard.limits.is_empty(), "who is gone before anybody was told is not spoken of");
 }
 
 #[test]

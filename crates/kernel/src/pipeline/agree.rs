@@ -74,7 +74,7 @@ impl Disagreement {
 #[must_use]
 pub fn of_activity(activity: &str, throttle: Option<&Throttle>, breaker: Option<&Breaker>, http: Option<&Http>, by: &str) -> Vec<Declared> {
     let one = |field, keyed, says| Declared { activity: activity.to_owned(), field, keyed, says, by: by.to_owned(), at: None };
-    let throttle = throttle.map(|throttle| one("throttle", throttle.key.is_some(), of_throttle(throttle)));
+    let throttle = throttle.map(|throttle| one("throttle", throttle.key.is_some(), throttle.to_string()));
     // A URL that does not compile is said where it is compiled.
     let breaker = breaker.map(|breaker| one("breaker", matches!(any_host(http), Ok(Some(_))), of_breaker(breaker)));
     throttle.into_iter().chain(breaker).collect()
@@ -111,12 +111,6 @@ pub fn in_file(declared: Vec<Declared>, file: &str, text: &str) -> Vec<Declared>
 pub fn disagreements(known: &[Declared], new: &[Declared]) -> Vec<Disagreement> {
     let differs = |new: &Declared| known.iter().find(|known| known.shares_with(new) && known.by != new.by && known.says != new.says).cloned();
     new.iter().filter_map(|new| differs(new).map(|known| Disagreement { known, new: new.clone() })).collect()
-}
-
-fn of_throttle(throttle: &Throttle) -> String {
-    let concurrency = throttle.concurrency.map(|most| format!("concurrency: {most}"));
-    let rate = throttle.rate.map(|rate| format!("rate: {{count: {}, per: {}}}", rate.count, rate.per));
-    format!("{{{}}}", concurrency.into_iter().chain(rate).collect::<Vec<_>>().join(", "))
 }
 
 fn of_breaker(Breaker { failures, window, open_for, probes }: &Breaker) -> String {

@@ -2,7 +2,6 @@
 
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use super::definition::{Call, Compensate, Fallback, MaxFailed, Mode, OnFailure, SleepTime, Stage, Task};
 use super::document::{Entry, Kind, Tree};
@@ -14,7 +13,7 @@ use super::validate::Knot;
 use crate::diagnostic::{Place, Report};
 use crate::fields::{Fields, is_empty_list, name, shown, span, string, strings, whole, word};
 use crate::nearest::suggestion;
-use crate::policy::Span;
+use crate::policy::APPROVAL_EXPIRES;
 
 /// The modes of this version.
 pub(super) const MODES: [&str; 9] = ["single", "scatter", "gather", "broadcast", "fork_join", "map_reduce", "approval", "sleep", "wait_signal"];
@@ -339,7 +338,7 @@ fn approval(report: &mut Report, fields: &mut Fields<'_>, scope: &InScope<'_>) -
     if let Some(entry) = show {
         template(report, "show", &entry.value, scope);
     }
-    let expires = fields.get("expires").map_or(Some(Span(Duration::from_secs(7 * 86_400))), |entry| span(report, "expires", &entry.value));
+    let expires = fields.get("expires").map_or(Some(APPROVAL_EXPIRES), |entry| span(report, "expires", &entry.value));
     let fallback = fields.get("fallback").map_or(Some("reject"), |entry| word(report, "fallback", &entry.value, &["approve", "reject", "escalate"]));
     let escalate = fields.get("escalate_to");
     match (fallback, escalate) {

@@ -126,7 +126,7 @@ pub fn receiver(envelope: &Envelope) -> Option<Hash16> {
         | Envelope::Line { run, .. }
         | Envelope::CancelRun { run, .. } => Some(run.0.hash),
         Envelope::EnterLine(place) | Envelope::LeaveLine(place) => Some(place.line.hash16()),
-        Envelope::Borrow { .. } | Envelope::Grant { .. } | Envelope::AskBreaker { .. } | Envelope::Pass { .. } => None,
+        Envelope::Borrow { .. } | Envelope::Unwant { .. } | Envelope::Grant { .. } | Envelope::AskBreaker { .. } | Envelope::Pass { .. } => None,
     }
 }
 

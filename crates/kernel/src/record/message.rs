@@ -231,6 +231,17 @@ pub enum Envelope {
         /// When it must have ended.
         deadline: Millis,
     },
+    /// Permits that a borrower asked the lender of a limit for, and needs no more.
+    Unwant {
+        /// Which limit.
+        limit: ActorId,
+        /// Of which shard.
+        from: ShardId,
+        /// In which life of the owner.
+        life: Life,
+        /// How many.
+        permits: u32,
+    },
 }
 
 /// A client's message that is not due yet.

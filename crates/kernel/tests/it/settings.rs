@@ -1,7 +1,7 @@
 //! The manifest and the configuration.
 
 use proptest::prelude::*;
-use selvedge_kernel::config::{Config, Layer, Profile, Source, merge_config, parse_config};
+use selvedge_kernel::config::{Config, Layer, Source, merge_config, parse_config};
 use selvedge_kernel::diagnostic::listed;
 use selvedge_kernel::limit::Limits;
 use selvedge_kernel::manifest::parse_manifest;
@@ -40,11 +40,11 @@ fn nothing_configured_is_the_defaults() {
 #[test]
 fn flags_win_over_environment_and_environment_over_file_and_each_value_says_where_it_came_from() {
     let sources = [
-        file("data: ./a\nprofile: development\nlimits: {inbox: 20000, signals: 5}\nlog: {level: debug}\n"),
+        file("data: ./a\nworkers: 3\nlimits: {inbox: 20000, signals: 5}\nlog: {level: debug}\n"),
         Source::Environment(pairs(&[
             ("SELVEDGE__LIMITS__INBOX", "30000"),
             ("SELVEDGE__DATA", "./b"),
-            ("SELVEDGE__PROFILE", ""),
+            ("SELVEDGE__WORKERS", ""),
             ("SELVEDGE_KEY", "x"),
             ("PATH", "/bin"),
         ])),
@@ -52,7 +52,7 @@ fn flags_win_over_environment_and_environment_over_file_and_each_value_says_wher
     ];
     let configured = parse_config(&sources).unwrap();
     let config = &configured.config;
-    assert_eq!((config.data.as_str(), config.profile), ("2026", Profile::Production));
+    assert_eq!((config.data.as_str(), config.workers), ("2026", None));
     assert_eq!((config.limits.inbox, config.limits.signals, config.limits.stages), (30_000, 5, Limits::default().stages));
     let said: Vec<String> = configured
         .explain()

@@ -97,6 +97,12 @@ fn envelope() -> impl Strategy<Value = Envelope> {
                 Envelope::Borrow { limit, from: ShardId(from), life: Life(life), throttle, report }
             }
         ),
+        (actor_id(), any::<(u16, u64, u32)>()).prop_map(|(limit, (from, life, permits))| Envelope::Unwant {
+            limit,
+            from: ShardId(from),
+            life: Life(life),
+            permits
+        }),
         (actor_id(), any::<u64>(), any::<u32>(), throttle()).prop_map(|(limit, life, permits, throttle)| Envelope::Grant {
             limit,
             life: Life(life),

@@ -40,6 +40,7 @@ pub async fn doctor(common: &Common, app: App) -> Result<Code, Stop> {
         clock(&health),
         limits(&health),
         executors(&health, declared.err().filter(|_| !held)),
+        failing(&health),
         dead_letters(&health),
     ];
     let right = findings.iter().all(|finding| finding.advice.is_none());
@@ -110,6 +111,21 @@ fn executors(health: &Value, broken: Option<Stop>) -> Finding {
         return Finding { part: "executors", seen: format!("{} declared, none is missing", count(known, "program")), advice: None };
     }
     Finding { part: "executors", seen: missing.join("; "), advice: Some("put the file there, or correct `exec`".to_owned()) }
+}
+
+fn failing(health: &Value) -> Finding {
+    let failing = health["failing"].as_array().map_or(&[][..], Vec::as_slice);
+    let Some(worst) = failing.first() else { return Finding { part: "messages", seen: "none goes on failing".to_owned(), advice: None } };
+    let failed = worst["attempt"].as_u64().unwrap_or_default().saturating_sub(1);
+    Finding {
+        part: "messages",
+        seen: format!(
+            "{} of which so many attempts have failed that somebody is to look, {} {failed} times",
+            count(failing.len(), "message"),
+            text(&worst["id"])
+        ),
+        advice: Some(format!("`selvedge why {}` has the error and when it is a dead letter: mend what fails, it goes on by itself", text(&worst["id"]))),
+    }
 }
 
 fn dead_letters(health: &Value) -> Finding {

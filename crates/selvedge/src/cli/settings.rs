@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use selvedge_kernel::config::{Configured, Source, parse_config};
+use selvedge_kernel::config::{Configured, Source, parse_config, policies};
 use serde_json::json;
 
 use super::args::{Common, ConfigVerb};
@@ -31,14 +31,6 @@ pub fn configured(common: &Common) -> Result<Configured, Stop> {
 pub fn config(common: &Common, verb: ConfigVerb) -> Result<Code, Stop> {
     let configured = configured(common)?;
     let mut leaves = configured.explain();
-    for (path, value, origin) in &mut leaves {
-        if path == "profile" {
-            // Every verb of this binary works for whoever owns the machine.
-            let written = if origin == "default" { String::new() } else { format!(", whatever {origin} says") };
-            *value = "development".into();
-            *origin = format!("`selvedge run`{written}");
-        }
-    }
     match verb {
         ConfigVerb::Check => {
             let written = configured.origins.len();
@@ -47,6 +39,7 @@ pub fn config(common: &Common, verb: ConfigVerb) -> Result<Code, Stop> {
             })?;
         }
         ConfigVerb::Show => {
+            leaves.extend(policies().into_iter().map(|(path, value)| (path, value, "built in, where a file or a program says nothing else".to_owned())));
             let value = leaves.iter().map(|(path, value, origin)| json!({ "path": path, "value": value, "origin": origin })).collect();
             let rows: Vec<Vec<String>> = leaves.iter().map(|(path, value, origin)| vec![path.clone(), value.to_string(), origin.clone()]).collect();
             print::result(common.output, &value, || print::table(&["NAME", "VALUE", "FROM"], &rows))?;

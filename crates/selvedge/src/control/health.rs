@@ -30,6 +30,13 @@ impl Asker<'_> {
 
     pub(super) async fn health(&self) -> Result<Value, Problem> {
         let letters = self.engine.dead_letters(self.permit(Action::Operate, Resource::Store)?).await?.len();
+        let failing: Vec<Value> = self
+            .engine
+            .failing_invocations(self.permit(Action::Read, Resource::Store)?)
+            .await?
+            .iter()
+            .map(|line| json!({ "id": line.id.to_string(), "attempt": line.attempt }))
+            .collect();
         let programs = self.engine.programs();
         let missing: Vec<String> = programs
             .iter()
@@ -37,7 +44,7 @@ impl Asker<'_> {
             .collect();
         let census = self.engine.census(self.permit(Action::Operate, Resource::Store)?).await?;
         Ok(json!({
-            "stopped": self.engine.stopped(), "now_ms": self.engine.now(), "dead_letters": letters, "programs": programs.len(),
+            "stopped": self.engine.stopped(), "now_ms": self.engine.now(), "dead_letters": letters, "failing": failing, "programs": programs.len(),
             "missing": missing, "limits": self.engine.limits(), "in_memory": census,
         }))
     }

@@ -92,6 +92,20 @@ fn config_show_says_where_each_value_comes_from() {
     assert_eq!(of("workers"), json!({"path": "workers", "value": 3, "origin": "selvedge.yaml"}));
     assert_eq!(of("data"), json!({"path": "data", "value": "there", "origin": "--data"}));
     assert_eq!(of("log.level")["origin"], "default");
+    for (path, value) in [
+        ("policies.step.retry.max_attempts", json!(10)),
+        ("policies.step.retry.max", json!("1m")),
+        ("policies.step.timeout.attempt", json!("5m")),
+        ("policies.message.retry.max_attempts", json!(1000)),
+        ("policies.message.retry.max", json!("10m")),
+        ("policies.breaker.open_for", json!("30s")),
+        ("policies.approval.expires", json!("7d")),
+        ("policies.approval.fallback", json!("reject")),
+    ] {
+        assert_eq!(of(path)["value"], value, "{path}");
+        assert!(of(path)["origin"].as_str().unwrap().starts_with("built in"));
+    }
+    assert_eq!(folder.json(&["config", "check"])["written"], 1);
 }
 
 #[test]
@@ -464,13 +478,12 @@ fn what_a_stage_went_on_without_and_the_reason_of_a_cancel_are_shown() {
 }
 
 #[test]
-fn config_show_prints_the_profile_that_run_uses() {
+fn a_profile_that_nothing_would_honour_is_refused_and_not_shown() {
     let folder = Folder::new();
-    let profile = |folder: &Folder| folder.json(&["config", "show"]).as_array().unwrap().iter().find(|line| line["path"] == "profile").unwrap().clone();
-    assert_eq!(profile(&folder), json!({"path": "profile", "value": "development", "origin": "`selvedge run`"}));
+    assert!(folder.json(&["config", "show"]).as_array().unwrap().iter().all(|line| line["path"] != "profile"));
     folder.write("selvedge.yaml", "profile: production\n");
-    assert_eq!(profile(&folder)["value"], "development");
-    assert!(profile(&folder)["origin"].as_str().unwrap().contains("whatever selvedge.yaml says"));
+    let said = folder.selvedge(&["config", "show"]);
+    assert!(said.code == 78 && said.err.contains("selvedge.yaml:1:1: `profile` is not in this version of the format"), "{said:?}");
 }
 
 /// A folder with a finished run, and an actor type that is a script.
@@ -594,7 +607,7 @@ fn doctor_says_what_to_do_about_a_script_that_has_gone() {
     let holder = folder.start(&["run", "p.yaml"]);
     let run = folder.until_run("for the signal `go`");
     let well = folder.selvedge(&["doctor"]);
-    assert!(well.code == 0 && well.out.lines().count() == 7 && well.out.contains("ok    executors: 1 program declared"), "{well:?}");
+    assert!(well.code == 0 && well.out.lines().count() == 8 && well.out.contains("ok    executors: 1 program declared"), "{well:?}");
     std::fs::remove_file(folder.join("a.sh")).unwrap();
     let held = folder.selvedge(&["doctor"]);
     assert!(held.code == 1 && held.out.contains("LOOK  executors: `a`: the script `a.sh` is not there"), "{held:?}");

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use selvedge::{InvocationId, test};
+use selvedge_engine::listing::Listed;
 use selvedge_engine::why::Census;
 use selvedge_kernel::auth::{Action, Permit, Resource, authorize, local};
 use selvedge_kernel::id::ActorId;
@@ -74,12 +75,29 @@ pub async fn status(engine: &test::Engine, id: InvocationId) -> String {
     format!("{:?}", engine.local().why(id).await.unwrap().status)
 }
 
-/// Every chain and ledger verifies, and the engine has not stopped.
+/// Every chain and ledger verifies, the engine has not stopped, and what is open waits for something that has a name.
 pub async fn sound(engine: &test::Engine) {
     assert_eq!(engine.engine().stopped(), None);
     tallied(engine);
+    waits_are_named(engine).await;
     for shard in engine.local().verify().await.unwrap() {
         assert!(shard.faults.is_empty(), "{:?}", shard.faults);
+    }
+}
+
+/// So many of each kind are asked: tests that leave thousands open leave them all alike.
+const ASKED: usize = 20;
+
+/// What is not over waits for something.
+async fn waits_are_named(engine: &test::Engine) {
+    for line in engine.engine().list_invocations(permit(engine, Action::Read, Resource::Store), Listed::Open).await.unwrap().into_iter().take(ASKED) {
+        let why = engine.local().why(line.id).await.unwrap();
+        assert!(why.status.ended() || !why.waiting.is_empty(), "{} hangs in silence", line.id);
+    }
+    let open = engine.local().runs().await.unwrap().into_iter().filter(|run| !run.state.ended()).take(ASKED);
+    for run in open {
+        let status = engine.local().run(run.id).status().await.unwrap();
+        assert!(status.state.ended() || !status.waiting.is_empty(), "{} hangs in silence", run.id);
     }
 }
 

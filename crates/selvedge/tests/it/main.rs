@@ -3,6 +3,7 @@
 
 mod accept;
 mod agree;
+mod attempts;
 mod behind;
 mod blocked;
 mod bounds;
@@ -48,6 +49,7 @@ mod operations;
 mod owners;
 mod polling;
 mod portable;
+mod probes;
 mod property;
 mod read_only;
 mod readme;

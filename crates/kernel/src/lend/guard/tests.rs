@@ -166,6 +166,51 @@ fn who_waits_no_more_takes_no_probe_from_those_who_do() {
     assert_eq!(guard.grant(Millis(30_001)).get(&ShardId(9)), Some(&1), "a thousand that were cancelled are not tried first");
 }
 
+#[test]
+fn a_probe_that_does_not_start_makes_room_for_the_next_which_may_take_twice_as_long() {
+    let mut guard = Guard::new(LIFE, policy(), Millis(0));
+    let mut shard: Passes<u32> = Passes::default();
+    let exchange = |guard: &mut Guard, shard: &mut Passes<u32>, now: u64| -> Vec<u32> {
+        let now = Millis(now);
+        for (_, breaker, report) in shard.take_reports() {
+            guard.report(SHARD, LIFE, &breaker, report, now);
+        }
+        let given = guard.grant(now);
+        given.values().flat_map(|permits| shard.heard(&breaker_id(), &policy(), guard.word(), *permits, now).through).collect()
+    };
+    wants(&mut guard, 3, 0);
+    ends(&mut guard, 3, 0, 0);
+    for task in 0..3 {
+        shard.ask(task, breaker_id(), policy());
+    }
+    assert!(exchange(&mut guard, &mut shard, 10).is_empty());
+    assert_eq!(exchange(&mut guard, &mut shard, 30_001), [0]);
+    for (task, from, until) in [(0, 30_001, 60_001), (1, 60_001, 120_001)] {
+        assert_eq!(shard.next_stall(), Some(Millis(until)), "from {from}");
+        assert!(shard.stalled(Millis(until - 1)).is_empty());
+        assert_eq!(shard.stalled(Millis(until)), [task]);
+        shard.ask(task, breaker_id(), policy());
+        assert_eq!(exchange(&mut guard, &mut shard, until), [task + 1]);
+    }
+    shard.started(2);
+    assert_eq!((shard.next_stall(), shard.stalled(Millis(u64::MAX)).len()), (None, 0), "who is at work keeps its place");
+    shard.done(2, Ended::Answered);
+    assert_eq!(exchange(&mut guard, &mut shard, 120_002), [0, 1]);
+    assert_eq!((state(&guard), shard.next_stall()), (BreakerState::Closed, None));
+}
+
+#[test]
+fn a_probe_whose_breaker_closes_before_it_starts_keeps_what_it_has() {
+    let half_open = Word { state: BreakerState::HalfOpen, since: Millis(5), until: None };
+    let mut shard: Passes<u32> = Passes::default();
+    shard.ask(1, breaker_id(), policy());
+    shard.take_reports();
+    assert_eq!(shard.heard(&breaker_id(), &policy(), half_open, 1, Millis(5)).through, [1]);
+    let closed = Word { state: BreakerState::Closed, since: Millis(6), until: None };
+    assert!(shard.heard(&breaker_id(), &policy(), closed, 0, Millis(6)).recalled.is_empty());
+    assert!(shard.next_stall().is_none() && shard.stalled(Millis(u64::MAX)).is_empty());
+}
+
 fn breaker_id() -> ActorId {
     ActorId { tenant: "default".to_owned(), kind: crate::lend::KIND.to_owned(), key: "breaker of activity fetch".to_owned() }
 }
@@ -248,7 +293,7 @@ impl World {
             return;
         }
         self.heard[usize::from(shard)] = Some(word);
-        let Heard { through, recalled } = self.shards[usize::from(shard)].heard(&breaker_id(), &self.breaker, word, permits);
+        let Heard { through, recalled } = self.shards[usize::from(shard)].heard(&breaker_id(), &self.breaker, word, permits, self.now);
         for task in recalled {
             self.ready.remove(&(shard, task)).unwrap();
             self.shards[usize::from(shard)].ask(task, breaker_id(), self.breaker.clone());
@@ -271,6 +316,14 @@ impl World {
         self.running.remove(&(shard, task));
         self.shards[usize::from(shard)].done(task, ended);
         self.ended += 1;
+    }
+
+    /// Probes that have not started for too long make room.
+    fn stall(&mut self, shard: u16) {
+        for task in self.shards[usize::from(shard)].stalled(self.now) {
+            self.ready.remove(&(shard, task)).unwrap();
+            self.shards[usize::from(shard)].ask(task, breaker_id(), self.breaker.clone());
+        }
     }
 
     fn give_up(&mut self, shard: u16) {
@@ -332,7 +385,7 @@ fn any_breaker() -> impl Strategy<Value = Breaker> {
 proptest! {
     #[test]
     fn no_delay_and_no_crash_lets_more_find_out_than_its_probes_and_nobody_waits_for_ever(
-        breaker in any_breaker(), acts in prop::collection::vec((0u8..44, 0u16..SHARDS, 0u64..1_000), 1..400)
+        breaker in any_breaker(), acts in prop::collection::vec((0u8..46, 0u16..SHARDS, 0u64..1_000), 1..400)
     ) {
         let mut world = World::new(breaker);
         for (act, shard, span) in acts {
@@ -348,6 +401,7 @@ proptest! {
                 37 => world.give_up(shard),
                 38 => world.crash(),
                 39 => world.grant(),
+                40..=41 => world.stall(shard),
                 _ => world.now = world.now.after(Duration::from_millis(span)),
             }
         }

@@ -218,17 +218,17 @@ impl Run {
                     };
                     let last_error = slot.and_then(|slot| slot.failures.last()).map_or_else(String::new, |failure| failure.error.to_string());
                     let attempt = slot.map_or(1, |slot| slot.attempts + 1);
-                    waiting.push(Waiting::RetryAt { name: format!("{name}[{item}]"), attempt, at: *again, last_error });
+                    waiting.push(Waiting::RetryAt { name: format!("{name}[{item}]"), attempt, at: *again, last_error, of: None });
                 }
                 let limits: BTreeSet<&str> = memory.asked.values().map(|(_, limit)| limit.key.as_str()).collect();
                 waiting.extend(limits.into_iter().take(LIMITS_SHOWN).map(|limit| match limit.strip_prefix(SharedBreaker::OF) {
                     // Whoever knows the breaker says what it is.
                     Some(target) => Waiting::Breaker { target: target.to_owned(), state: BreakerState::Closed, since: None, until: None },
-                    None => Waiting::Throttle { limit: limit.to_owned(), position: 0 },
+                    None => Waiting::Throttle { limit: limit.to_owned(), position: 0, lending: None },
                 }));
                 if self.wake.is_some() && self.definition(stage).throttle.is_some() {
                     let position = u64::from(at.total - at.cursor) + memory.due.len() as u64;
-                    waiting.push(Waiting::Throttle { limit: format!("stage `{name}`"), position });
+                    waiting.push(Waiting::Throttle { limit: format!("stage `{name}`"), position, lending: None });
                 }
             }
             _ => {}
