@@ -42,7 +42,7 @@ impl Shard {
                 Command::AbortStage { stage } => {
                     gone.extend(active.called.extract_if((*stage, 0)..=(*stage, u32::MAX), |_, _| true).map(|(_, open)| open.called));
                 }
-                Command::EndCalls { stage } => gone.extend(active.called.range((*stage, 0)..=(*stage, u32::MAX)).map(|(_, open)| open.called.clone())),
+                Command::EndCalls { stage } => gone.extend(active.called.range((*stage, 0)..=(*stage, u32::MAX)).map(|(_, open)| open.called)),
                 Command::CancelCalls { stage, calls } => gone.extend(calls.iter().filter_map(|(item, attempt, work)| id_of((*stage, *item, *attempt), work))),
                 Command::RunEnded { .. } => {
                     let compiled = active.run.compiled().clone();
