@@ -67,3 +67,4 @@ mod undone;
 mod versions;
 mod waits;
 mod ways;
+mod words;
