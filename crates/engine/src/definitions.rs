@@ -9,6 +9,7 @@ use selvedge_kernel::auth::{Action, Permit, Resource};
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::id::ShardId;
 use selvedge_kernel::limit::{DEFINITIONS, PAGE};
+use selvedge_kernel::pipeline::agree::of_definition;
 use selvedge_kernel::pipeline::definition::Definition;
 use selvedge_kernel::pipeline::parse::version;
 use selvedge_kernel::ports::under;
@@ -17,7 +18,7 @@ use selvedge_kernel::record::definition::{StoredVersion, definitions_of, number_
 use selvedge_kernel::record::schedule::{ScheduleRecord, actor};
 use selvedge_kernel::wire;
 
-use crate::door::{expect_action, misused};
+use crate::door::{agreed, expect_action, misused};
 use crate::engine::Engine;
 use crate::runs::accept::compiled;
 use crate::schedules::new_record;
@@ -33,6 +34,7 @@ impl Engine {
             return Err(misused(&permit));
         }
         compiled(&self.wiring.registry, definition.clone())?;
+        self.agrees(&tenant, &definition).await?;
         let json = serde_json::to_vec(&definition).map_err(|error| VerbError::new(Consequence::FixInput, "definition", error.to_string()))?;
         let by = permit.context().principal.id.clone();
         let stored = Box::new(StoredVersion { name: name.clone(), version: version(&definition), at: self.now(), by, definition: Bytes::from(json) });
@@ -58,6 +60,21 @@ impl Engine {
         let mut found = current(&self.wiring, &permit.context().principal.tenant).await?;
         found.truncate(PAGE);
         Ok(found)
+    }
+
+    /// Refuses one whose activities share a limit or a breaker with others, registered or stored, under other numbers.
+    async fn agrees(&self, tenant: &str, definition: &Definition) -> Result<(), VerbError> {
+        let new = of_definition(definition);
+        if new.is_empty() {
+            return Ok(());
+        }
+        agreed(&self.wiring.declared, &new)?;
+        for stored in current(&self.wiring, tenant).await? {
+            // One of another version of this program says what is wrong with it when it is started.
+            let Ok(stored) = serde_json::from_slice::<Definition>(&stored.definition) else { continue };
+            agreed(&of_definition(&stored), &new)?;
+        }
+        Ok(())
     }
 
     /// What the name of a pipeline means for a run that is started now. Errors: a name that is neither stored nor registered.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use selvedge_engine::registry::{self, ActorType, Executor, Registry};
+use selvedge_kernel::pipeline::agree::{self, Declared, of_definition};
 use selvedge_kernel::pipeline::definition::Definition;
 use selvedge_kernel::policy::{Retry, Timeout};
 use serde::Serialize;
@@ -56,6 +57,8 @@ impl Default for ActorOptions {
 #[derive(Clone, Default)]
 pub struct App {
     pub(crate) registry: Registry,
+    /// What its activities and pipelines share, and where it was said.
+    pub(crate) declared: Vec<Declared>,
     /// Pipelines that its manifests name.
     pub(crate) pipelines: Vec<std::path::PathBuf>,
 }
@@ -139,8 +142,16 @@ impl App {
     /// Registers a pipeline under its name. One that is stored under the same name goes before it.
     #[must_use]
     pub fn pipeline(mut self, definition: Definition) -> App {
+        self.declare(&definition.name, of_definition(&definition));
         self.registry.pipelines.insert(definition.name.clone(), definition);
         self
+    }
+
+    /// Takes note of what a pipeline shares, in place of what one of its name shared before.
+    pub(crate) fn declare(&mut self, name: &str, declared: Vec<Declared>) {
+        let by = agree::pipeline(name);
+        self.declared.retain(|known| known.by != by);
+        self.declared.extend(declared);
     }
 
     /// Says how the actors of a type are treated.

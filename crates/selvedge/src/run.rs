@@ -13,7 +13,7 @@ use selvedge_kernel::machine::RunState;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use selvedge_engine::{Again, Retry, RunEvent, RunStatus, RunSummary, StageStatus};
+pub use selvedge_engine::{Again, Retry, RunEvent, RunStatus, RunSummary, StageStatus, Undoes};
 
 use crate::client::{Client, VerbFailed};
 use crate::json;

@@ -7,6 +7,7 @@ use selvedge_kernel::error::{Consequence, WorkError};
 use selvedge_kernel::id::{InvocationId, RawId, RunId};
 use selvedge_kernel::journal::{Payload, SealKey, Signature, seal};
 use selvedge_kernel::limit::Limits;
+use selvedge_kernel::pipeline::agree::of_definition;
 use selvedge_kernel::pipeline::attributes;
 use selvedge_kernel::pipeline::compiled::{Compiled, CompiledCall};
 use selvedge_kernel::pipeline::definition::Definition;
@@ -24,6 +25,7 @@ use super::memory::active;
 use super::{Active, NewRun};
 use crate::core::Given;
 use crate::definitions::in_force;
+use crate::door::agreed;
 use crate::registry::{Activity, Executor, Registry};
 use crate::shard::{Activation, Effect, Shard, VerbError};
 
@@ -132,6 +134,7 @@ impl Shard {
         }
         let limits = self.wiring.settings.limits;
         within_limits(&limits, &new.compiled.definition)?;
+        agreed(&self.wiring.declared, &of_definition(&new.compiled.definition))?;
         let now = self.now();
         let seal_key = SealKey(self.entropy.draw());
         self.remember_definition(&new.compiled);

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use selvedge_kernel::diagnostic::Diagnostic;
+use selvedge_kernel::pipeline::agree::disagreements;
 use selvedge_kernel::pipeline::definition::{Definition, Exec, Executor};
 use selvedge_kernel::schedule::{Schedule, next, shown};
 use serde_json::json;
@@ -42,6 +43,7 @@ pub async fn pipelines(common: &Common, app: App, mut files: Vec<PathBuf>) -> Re
     let mut checked = Vec::new();
     let mut errors: Vec<Diagnostic> = Vec::new();
     let mut warnings: Vec<Diagnostic> = Vec::new();
+    let mut shared = Vec::new();
     for file in &files {
         // Files of one folder share one manifest; what is wrong with it is said once.
         let manifest = manifest_of(common, Some(file));
@@ -65,6 +67,8 @@ pub async fn pipelines(common: &Common, app: App, mut files: Vec<PathBuf>) -> Re
                     Executor::Http(_) | Executor::Native => None,
                 });
                 warnings.extend(absent(file, own));
+                errors.extend(disagreements(&shared, &pipeline.declared).iter().map(|one| one.diagnostic("")));
+                shared.extend(pipeline.declared);
                 checked.push((file, pipeline.definition, pipeline.version));
             }
             Err(wrong) => errors.extend(wrong.0.into_iter().filter(|one| !errors.contains(one)).collect::<Vec<_>>()),

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod accept;
+mod agree;
 mod behind;
 mod blocked;
 mod bounds;

@@ -191,7 +191,11 @@ async fn stored_version_that_this_build_cannot_read_blocks_and_fails_what_needs_
     engine.advance(TEN_MINUTES).await;
     let status = engine.local().schedule("nightly").status().await.unwrap();
     assert_eq!(status.counts.failed, 1);
-    assert!(status.sentence().contains("of `nightly` cannot be read here") && status.sentence().contains("store it again from its file"), "{}", status.sentence());
+    assert!(
+        status.sentence().contains("of `nightly` cannot be read here") && status.sentence().contains("store it again from its file"),
+        "{}",
+        status.sentence()
+    );
     let id = start(&engine, "parent", json!({})).await.id();
     until(&engine, id, "blocked", |status| status.state == RunState::Blocked).await;
     let blocked = format!("{:?}", engine.local().run(id).status().await.unwrap().waiting);
