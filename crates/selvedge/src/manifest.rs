@@ -138,7 +138,7 @@ impl App {
                 Executor::Native => origin.registered(activity, &self.registry, &mut wrong),
             }
         }
-        let declared = in_file(of_definition(&definition), &name, &text);
+        let declared = in_file(of_definition(&definition), &name, text);
         wrong.extend(disagreements(&self.declared, &declared).iter().map(|one| one.diagnostic(&name)));
         if wrong.is_empty() { Ok(LoadedPipeline { definition, version, warnings, declared }) } else { Err(FileError(wrong)) }
     }
