@@ -1,37 +1,49 @@
 //! Pipelines that are stored in the data directory by name: a version is the hash of the content, and runs keep a copy of theirs.
+//!
+//! What a name means, whoever starts it (a person, a schedule, a handler, a task of another run), is decided in [`in_force`].
+
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use selvedge_kernel::auth::{Action, Permit, Resource};
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::id::ShardId;
 use selvedge_kernel::limit::{DEFINITIONS, PAGE};
+use selvedge_kernel::pipeline::agree::of_definition;
 use selvedge_kernel::pipeline::definition::Definition;
 use selvedge_kernel::pipeline::parse::version;
 use selvedge_kernel::ports::under;
 use selvedge_kernel::record::Writes;
 use selvedge_kernel::record::definition::{StoredVersion, definitions_of, number_of, version_key, versions_of};
-use selvedge_kernel::record::schedule::actor;
+use selvedge_kernel::record::schedule::{ScheduleRecord, actor};
 use selvedge_kernel::wire;
 
-use crate::door::{expect_action, misused};
+use crate::door::{agreed, expect_action, misused};
 use crate::engine::Engine;
 use crate::runs::accept::compiled;
+use crate::schedules::new_record;
 use crate::shard::{Command, Shard, VerbError};
+use crate::wiring::Wiring;
 
 impl Engine {
-    /// Stores a pipeline under its name: durable when this returns. Gives the version that it takes the place of, if there is
-    /// one; the same version again changes nothing. Errors: a definition that cannot be run here.
+    /// Stores a pipeline under its name, and its schedule with it: durable when this returns. Gives the version that it takes
+    /// the place of, if there is one; the same version again changes nothing. Errors: a definition that cannot be run here.
     pub async fn put_definition(&self, permit: Permit, definition: Definition) -> Result<Option<StoredVersion>, VerbError> {
         let (tenant, name) = named(&permit, Action::Define)?;
         if name != definition.name {
             return Err(misused(&permit));
         }
         compiled(&self.wiring.registry, definition.clone())?;
+        agreed(&self.wiring.declared, &of_definition(&definition))?;
         let json = serde_json::to_vec(&definition).map_err(|error| VerbError::new(Consequence::FixInput, "definition", error.to_string()))?;
         let by = permit.context().principal.id.clone();
         let stored = Box::new(StoredVersion { name: name.clone(), version: version(&definition), at: self.now(), by, definition: Bytes::from(json) });
+        let schedule = match &definition.schedule {
+            Some(spec) => Some(Box::new(new_record(permit, spec, self.now())?)),
+            None => None,
+        };
         self.admit().await?;
-        self.ask(self.wiring.shard_of(&actor(&tenant, &name)), |reply| Command::PutDefinition { tenant, stored, reply }).await
+        self.ask(self.wiring.shard_of(&actor(&tenant, &name)), |reply| Command::PutDefinition { tenant, stored, schedule, reply }).await
     }
 
     /// The versions of a stored pipeline that are kept, the newest first.
@@ -45,34 +57,86 @@ impl Engine {
     /// The current version of each stored pipeline, by name, a page at most.
     pub async fn stored_definitions(&self, permit: Permit) -> Result<Vec<StoredVersion>, VerbError> {
         expect_action(&permit, Action::Read)?;
-        let tenant = permit.context().principal.tenant.clone();
-        let mut found: Vec<StoredVersion> = Vec::new();
-        for shard in (0..self.wiring.shards).map(ShardId) {
-            let mut range = under(&definitions_of(&tenant));
-            while let Some((_, value)) = self.wiring.store.scan(shard, range.clone(), 1).await?.first() {
-                let newest: StoredVersion = wire::decode("stored pipeline", value)?;
-                range.start = under(&versions_of(&tenant, &newest.name)).end;
-                found.push(newest);
-            }
-        }
-        found.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut found = current(&self.wiring, &permit.context().principal.tenant).await?;
         found.truncate(PAGE);
         Ok(found)
     }
+
+    /// What the name of a pipeline means for a run that is started now. Errors: a name that is neither stored nor registered.
+    pub async fn definition(&self, permit: Permit) -> Result<Definition, VerbError> {
+        let (tenant, name) = named(&permit, Action::Read)?;
+        in_force(&self.wiring, &tenant, &name).await
+    }
+}
+
+/// What the name of a pipeline means for a run that starts now: its newest stored version, else what this process was
+/// given. Errors: a name that is neither, with those that are; a stored version that cannot be read.
+pub(crate) async fn in_force(wiring: &Wiring, tenant: &str, name: &str) -> Result<Definition, VerbError> {
+    let shard = wiring.shard_of(&actor(tenant, name));
+    let rows = wiring.store.scan(shard, under(&versions_of(tenant, name)), 1).await?;
+    if let Some((_, value)) = rows.first() {
+        let stored: StoredVersion = wire::decode("stored pipeline", value)?;
+        return serde_json::from_slice(&stored.definition).map_err(|error| {
+            let text = format!(
+                "version {} of `{name}` cannot be read here ({error}): store it again from its file, with `selvedge pipelines put FILE`",
+                stored.version
+            );
+            VerbError::new(Consequence::FixInput, "definition", text)
+        });
+    }
+    match wiring.registry.pipelines.get(name) {
+        Some(definition) => Ok(definition.clone()),
+        None => Err(unknown_pipeline(wiring, tenant, name).await?),
+    }
+}
+
+/// The error of a pipeline that is neither stored nor registered, with those that are.
+async fn unknown_pipeline(wiring: &Wiring, tenant: &str, name: &str) -> Result<VerbError, VerbError> {
+    let stored = current(wiring, tenant).await?;
+    let names: BTreeSet<&str> = wiring.registry.pipelines.keys().map(String::as_str).chain(stored.iter().map(|stored| stored.name.as_str())).collect();
+    let known = if names.is_empty() { "none".to_owned() } else { names.into_iter().take(PAGE).collect::<Vec<_>>().join(", ") };
+    Ok(VerbError::new(Consequence::NotFound, "unknown_pipeline", format!("there is no pipeline `{name}` here; there are: {known}")))
+}
+
+/// The current version of each stored pipeline of a tenant, by name.
+async fn current(wiring: &Wiring, tenant: &str) -> Result<Vec<StoredVersion>, VerbError> {
+    let mut found: Vec<StoredVersion> = Vec::new();
+    for shard in (0..wiring.shards).map(ShardId) {
+        let mut range = under(&definitions_of(tenant));
+        while let Some((_, value)) = wiring.store.scan(shard, range.clone(), 1).await?.first() {
+            let newest: StoredVersion = wire::decode("stored pipeline", value)?;
+            range.start = under(&versions_of(tenant, &newest.name)).end;
+            found.push(newest);
+        }
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
 }
 
 impl Shard {
-    /// Stores a version as the current one, unless it is. The oldest leaves when too many are there.
-    pub(crate) async fn put_definition(&mut self, tenant: &str, stored: &StoredVersion) -> Result<Option<StoredVersion>, VerbError> {
+    /// Stores a version as the current one, unless it is, and in the same commit the schedule that it names, or that it
+    /// names none. The oldest version leaves when too many are there.
+    pub(crate) async fn put_definition(
+        &mut self,
+        tenant: &str,
+        stored: &StoredVersion,
+        schedule: Option<ScheduleRecord>,
+    ) -> Result<Option<StoredVersion>, VerbError> {
         let rows = self.scan(under(&versions_of(tenant, &stored.name)), DEFINITIONS + 1).await?;
         let newest =
             rows.first().map(|(key, value)| Ok::<_, VerbError>((number_of(key).unwrap_or_default(), wire::decode::<StoredVersion>("stored pipeline", value)?)));
         let newest = newest.transpose()?;
         let next = newest.as_ref().map_or(0, |(n, _)| n + 1);
+        let mut writes = Writes::default();
         if newest.as_ref().is_none_or(|(_, newest)| newest.version != stored.version || newest.definition != stored.definition) {
-            let mut writes = Writes::default();
             writes.put(version_key(tenant, &stored.name, next), wire::encode(stored));
             rows.into_iter().skip(DEFINITIONS - 1).for_each(|(key, _)| writes.delete(key));
+        }
+        match schedule {
+            Some(record) => self.put_schedule(record, &mut writes).await?,
+            None => _ = self.remove_schedule(tenant, &stored.name, &mut writes).await?,
+        }
+        if !writes.puts.is_empty() || !writes.deletes.is_empty() {
             self.write(writes, Vec::new());
         }
         Ok(newest.map(|(_, newest)| newest))

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use selvedge_kernel::auth::{Action, Permit};
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::limit::{self, Limits};
+use selvedge_kernel::pipeline::agree::{self, Declared};
 
 use crate::registry::Registry;
 use crate::shard::VerbError;
@@ -21,6 +22,20 @@ pub(crate) fn check_attempts(registry: &Registry, limits: &Limits) -> Result<(),
             "limit: attempts",
             format!("the retry policy of {what} allows {attempts} attempts, the limit is {}: lower max_attempts", limits.attempts),
         )),
+    }
+}
+
+/// Refuses a program in which two give one limit, or one breaker, different numbers.
+pub(crate) fn check_shared(registry: &Registry) -> Result<(), VerbError> {
+    let declared = registry.declared();
+    agreed(&declared, &declared)
+}
+
+/// Refuses what differs from what is known.
+pub(crate) fn agreed(known: &[Declared], new: &[Declared]) -> Result<(), VerbError> {
+    match agree::disagreements(known, new).pop() {
+        None => Ok(()),
+        Some(one) => Err(VerbError::new(Consequence::FixInput, "definition", format!("{one}; {}", agree::ADVICE))),
     }
 }
 

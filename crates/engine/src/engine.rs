@@ -14,7 +14,7 @@ use selvedge_kernel::pressure::{self, Admission};
 use selvedge_kernel::record::message::Message;
 use tokio::sync::oneshot;
 
-use crate::door::{check_attempts, check_body, check_delay, check_part, check_signal, expect_action, misused};
+use crate::door::{check_attempts, check_body, check_delay, check_part, check_shared, check_signal, expect_action, misused};
 use crate::env::{Entropy, Environment};
 use crate::exec::Points;
 use crate::in_flight::InFlight;
@@ -59,6 +59,7 @@ impl Engine {
     /// Starts an engine on a store: claims every shard, then goes on where the last owner stopped.
     pub async fn open(store: Arc<dyn Store>, env: Environment, registry: Registry, settings: Settings, exec: ExecSettings) -> Result<Engine, VerbError> {
         check_attempts(&registry, &settings.limits)?;
+        check_shared(&registry)?;
         let side = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("selvedge-side")
@@ -450,11 +451,12 @@ fn wire(
     let count = settings.workers.clamp(1, usize::from(shards));
     let pending = Arc::new(AtomicU64::new(0));
     let (workers, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| Mailbox::new(pending.clone())).unzip();
-    let declared = registry.programs();
+    let programs = registry.programs();
     let points = Points(env.observer.clone());
     let life = selvedge_kernel::lend::Life(u64::from_be_bytes(Entropy::new(env.random.clone()).draw()));
     let wiring = Arc::new(Wiring {
         sums: crate::shard::Sums::default(),
+        declared: registry.declared(),
         life,
         store,
         env,
@@ -465,7 +467,7 @@ fn wire(
         pending,
         busy: (0..count).map(|_| AtomicBool::new(false)).collect(),
         side,
-        executors: Executors::new(exec, points, declared.into_iter()),
+        executors: Executors::new(exec, points, programs.into_iter()),
         in_flight: AtomicU64::new(0),
         stopped: Mutex::new(None),
         skew: Mutex::new(None),

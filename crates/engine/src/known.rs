@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::nearest::suggestion;
-use selvedge_kernel::pipeline::definition::Exec;
+use selvedge_kernel::pipeline::definition::{Definition, Exec};
 
 use crate::engine::Engine;
 use crate::shard::VerbError;
@@ -16,12 +16,10 @@ impl Engine {
         self.wiring.registry.programs()
     }
 
-    /// The pipelines that are registered here, by name.
+    /// The pipelines that are registered here, by name: a stored one of the same name goes before.
     #[must_use]
-    pub fn pipelines(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.wiring.registry.pipelines.keys().cloned().collect();
-        names.sort();
-        names
+    pub fn pipelines(&self) -> BTreeMap<&str, &Definition> {
+        self.wiring.registry.pipelines.iter().map(|(name, definition)| (name.as_str(), definition)).collect()
     }
 
     /// Errors: an actor type that nothing here declares, with the nearest ones.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use selvedge_kernel::egress::Allowed;
 use selvedge_kernel::error::AttemptError;
+use selvedge_kernel::pipeline::agree::{self, Declared};
 use selvedge_kernel::pipeline::definition::{Definition, Exec, Http};
 use selvedge_kernel::policy::{Breaker, Retry, Throttle, Timeout};
 use selvedge_kernel::record::invocation::Blocked;
@@ -170,6 +171,20 @@ impl Registry {
             Handler::Exclusive(_) | Handler::Shared(_) => None,
         });
         activities.chain(handlers).collect()
+    }
+
+    /// What its activities share with those of other pipelines that name them, by who says it.
+    pub fn declared(&self) -> Vec<Declared> {
+        let activities = self.activities.iter().flat_map(|(name, activity)| {
+            let http = match &activity.run {
+                Executor::Http(http) => Some(http),
+                Executor::Native(_) | Executor::Exec(_) => None,
+            };
+            agree::of_activity(name, activity.throttle.as_ref(), activity.breaker.as_ref(), http, "the activities of this program")
+        });
+        let mut found: Vec<Declared> = activities.chain(self.pipelines.values().flat_map(agree::of_definition)).collect();
+        found.sort_by(|a, b| (&a.activity, a.field, &a.by).cmp(&(&b.activity, b.field, &b.by)));
+        found
     }
 
     /// The handler of an invocation: in the version that accepted it, or the one for edits, which every actor has.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use selvedge_kernel::id::{ActorId, InvocationId, ShardId};
 use selvedge_kernel::lend::Life;
 use selvedge_kernel::limit::Limits;
+use selvedge_kernel::pipeline::agree::Declared;
 use selvedge_kernel::ports::Store;
 use selvedge_kernel::pressure::Pressure;
 use selvedge_kernel::transition::Keep;
@@ -73,6 +74,8 @@ pub(crate) struct Wiring {
     pub store: Arc<dyn Store>,
     pub env: Environment,
     pub registry: Registry,
+    /// What its activities share.
+    pub declared: Vec<Declared>,
     pub settings: Settings,
     pub shards: u16,
     pub workers: Vec<Mailbox>,

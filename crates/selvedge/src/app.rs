@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use selvedge_engine::registry::{self, ActorType, Executor, Registry};
+use selvedge_kernel::pipeline::agree::{self, Declared, of_definition};
 use selvedge_kernel::pipeline::definition::Definition;
 use selvedge_kernel::policy::{Retry, Timeout};
 use serde::Serialize;
@@ -56,15 +57,10 @@ impl Default for ActorOptions {
 #[derive(Clone, Default)]
 pub struct App {
     pub(crate) registry: Registry,
+    /// What its activities and pipelines share, and where it was said.
+    pub(crate) declared: Vec<Declared>,
     /// Pipelines that its manifests name.
     pub(crate) pipelines: Vec<std::path::PathBuf>,
-}
-
-/// Whether a pipeline's file has a schedule.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Scheduled {
-    Yes,
-    No,
 }
 
 impl App {
@@ -146,16 +142,16 @@ impl App {
     /// Registers a pipeline under its name.
     #[must_use]
     pub fn pipeline(mut self, definition: Definition) -> App {
+        self.declare(&definition.name, of_definition(&definition));
         self.registry.pipelines.insert(definition.name.clone(), definition);
         self
     }
 
-    /// Each of its pipelines, and whether its file has a schedule.
-    pub(crate) fn scheduled(&self) -> Vec<(String, Scheduled)> {
-        let of = |definition: &Definition| if definition.schedule.is_some() { Scheduled::Yes } else { Scheduled::No };
-        let mut found: Vec<_> = self.registry.pipelines.iter().map(|(name, definition)| (name.clone(), of(definition))).collect();
-        found.sort_by(|a, b| a.0.cmp(&b.0));
-        found
+    /// Takes note of what a pipeline shares, in place of what one of its name shared before.
+    pub(crate) fn declare(&mut self, name: &str, declared: Vec<Declared>) {
+        let by = agree::pipeline(name);
+        self.declared.retain(|known| known.by != by);
+        self.declared.extend(declared);
     }
 
     /// Says how the actors of a type are treated.

@@ -15,7 +15,7 @@ use selvedge_kernel::ports::Store;
 use selvedge_kernel::time::Millis;
 use selvedge_store::{EmbeddedStore, OpenError, Options};
 
-use crate::app::{App, Scheduled};
+use crate::app::App;
 use crate::client::Client;
 use crate::config::{Config, Control};
 use crate::control::{Desk, Listener};
@@ -88,10 +88,9 @@ impl Engine {
             }
         }
         let tasks = settings.tasks;
-        let scheduled = app.scheduled();
         let inner = Arc::new(engine::Engine::open(store.clone() as Arc<dyn Store>, environment(), app.registry, settings, config.exec).await?);
         if tasks == Tasks::Start {
-            store_schedules(&inner, &config.tenant, scheduled).await?;
+            store_schedules(&inner, &config.tenant).await?;
         }
         let desk = Arc::new(Desk { engine: inner.clone(), store, data: config.data.clone(), tenant: config.tenant.clone() });
         let control = match config.control {
@@ -135,9 +134,11 @@ impl Engine {
     }
 }
 
-/// Stores the schedules of the application's pipelines; what a pipeline's file names no more is removed.
-pub(crate) async fn store_schedules(engine: &engine::Engine, tenant: &str, pipelines: Vec<(String, Scheduled)>) -> Result<(), VerbError> {
-    for (name, scheduled) in pipelines {
+/// Stores the schedules of the application's pipelines, each as its name is understood: of the stored version, if there is
+/// one. What a pipeline names no more is removed.
+pub(crate) async fn store_schedules(engine: &engine::Engine, tenant: &str) -> Result<(), VerbError> {
+    let names: Vec<String> = engine.pipelines().into_keys().map(str::to_owned).collect();
+    for name in names {
         let now = engine.now();
         let permit = |action| {
             let resource = Resource::Pipeline { tenant: tenant.to_owned(), name: name.clone() };
@@ -147,9 +148,9 @@ pub(crate) async fn store_schedules(engine: &engine::Engine, tenant: &str, pipel
                 message: denied.to_string(),
             })
         };
-        let done = match scheduled {
-            Scheduled::Yes => engine.put_schedule(permit(Action::Define)?).await,
-            Scheduled::No => engine.change_schedule(permit(Action::Control)?, ScheduleChange::Remove).await.map(|_| ()),
+        let done = match engine.put_schedule(permit(Action::Define)?).await {
+            Err(error) if error.code == "no_schedule" => engine.change_schedule(permit(Action::Control)?, ScheduleChange::Remove).await.map(|_| ()),
+            done => done,
         };
         match done {
             Err(error) if error.consequence != Consequence::NotFound => return Err(error),

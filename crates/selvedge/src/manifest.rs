@@ -7,6 +7,7 @@ use selvedge_engine::registry::{self, Registry};
 use selvedge_kernel::diagnostic::{Diagnostic, listed};
 use selvedge_kernel::manifest::{Manifest, parse_manifest};
 use selvedge_kernel::nearest::suggestion;
+use selvedge_kernel::pipeline::agree::{Declared, disagreements, in_file, of_activity, of_definition};
 use selvedge_kernel::pipeline::definition::{Definition, Exec, Executor};
 use selvedge_kernel::pipeline::parse::{Known, name_of, parse_pipeline_among, version};
 
@@ -27,6 +28,8 @@ pub struct LoadedPipeline {
     pub version: String,
     /// What is allowed, but may not be meant.
     pub warnings: Vec<Diagnostic>,
+    /// What its activities share with those of other pipelines that name them.
+    pub(crate) declared: Vec<Declared>,
 }
 
 impl App {
@@ -49,6 +52,7 @@ impl App {
         let mut wrong = Vec::new();
         let pipelines: Vec<PathBuf> = manifest.pipelines.iter().map(|pipeline| file.with_file_name(pipeline)).collect();
         let origin = Origin { file: &name, folder: &folder };
+        self.declared.extend(in_file(of_manifest(&manifest), &name, &text));
         take(&mut self.registry, manifest, &origin, &mut wrong);
         // One may call another that stands behind it.
         let names: BTreeSet<String> = pipelines.iter().filter_map(|pipeline| name_of(&read(pipeline).ok()?)).collect();
@@ -56,6 +60,7 @@ impl App {
             match self.load_among(pipeline, &names) {
                 Ok(loaded) => {
                     let (name, found) = (loaded.definition.name.clone(), pipeline.display());
+                    self.declare(&name, loaded.declared);
                     if self.registry.pipelines.insert(name.clone(), loaded.definition).is_some() {
                         wrong.push(origin.wrong(format!("a second pipeline is called `{name}`: {found}"), "give one of them another name"));
                     }
@@ -104,12 +109,23 @@ impl App {
     }
 
     /// The same beside others, by their names.
-    fn load_among(&self, file: &Path, others: &BTreeSet<String>) -> Result<LoadedPipeline, FileError> {
-        let name = file.display().to_string();
+    pub(crate) fn load_among(&self, file: &Path, others: &BTreeSet<String>) -> Result<LoadedPipeline, FileError> {
         let text = read(file)?;
         let mut known = self.known();
         known.pipelines.get_or_insert_default().extend(others.iter().cloned().chain(name_of(&text)));
-        let (mut definition, warnings) = parse_pipeline_among(&name, &text, Some(&known)).map_err(FileError)?;
+        self.load_text(file, &text, &known)
+    }
+
+    /// Whether nothing is wrong with a file but calls of pipelines that are not in this program.
+    #[cfg(feature = "cli")]
+    pub(crate) fn calls_others(&self, file: &Path) -> bool {
+        let known = Known { pipelines: None, ..self.known() };
+        read(file).is_ok_and(|text| self.load_text(file, &text, &known).is_ok())
+    }
+
+    fn load_text(&self, file: &Path, text: &str, known: &Known) -> Result<LoadedPipeline, FileError> {
+        let name = file.display().to_string();
+        let (mut definition, warnings) = parse_pipeline_among(&name, text, Some(known)).map_err(FileError)?;
         let version = version(&definition);
         definition.version = Some(version.clone());
         let folder = folder_of(file)?;
@@ -122,7 +138,9 @@ impl App {
                 Executor::Native => origin.registered(activity, &self.registry, &mut wrong),
             }
         }
-        if wrong.is_empty() { Ok(LoadedPipeline { definition, version, warnings }) } else { Err(FileError(wrong)) }
+        let declared = in_file(of_definition(&definition), &name, &text);
+        wrong.extend(disagreements(&self.declared, &declared).iter().map(|one| one.diagnostic(&name)));
+        if wrong.is_empty() { Ok(LoadedPipeline { definition, version, warnings, declared }) } else { Err(FileError(wrong)) }
     }
 }
 
@@ -130,7 +148,19 @@ impl App {
 #[cfg(feature = "cli")]
 pub(crate) fn check_alone(file: &Path) -> Result<LoadedPipeline, FileError> {
     let (definition, warnings) = parse_pipeline_among(&file.display().to_string(), &read(file)?, None).map_err(FileError)?;
-    Ok(LoadedPipeline { version: version(&definition), definition, warnings })
+    Ok(LoadedPipeline { version: version(&definition), declared: Vec::new(), definition, warnings })
+}
+
+/// What the activities of a manifest share.
+fn of_manifest(manifest: &Manifest) -> Vec<Declared> {
+    let of = manifest.activities.iter().flat_map(|(name, activity)| {
+        let http = match &activity.executor {
+            Executor::Http(http) => Some(http),
+            Executor::Exec(_) | Executor::Native => None,
+        };
+        of_activity(name, activity.throttle.as_ref(), activity.breaker.as_ref(), http, "the manifest")
+    });
+    of.collect()
 }
 
 /// The file that declares something.

@@ -13,7 +13,7 @@ use selvedge_kernel::machine::RunState;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use selvedge_engine::{Again, Retry, RunEvent, RunStatus, RunSummary, StageStatus};
+pub use selvedge_engine::{Again, Retry, RunEvent, RunStatus, RunSummary, StageStatus, Undoes};
 
 use crate::client::{Client, VerbFailed};
 use crate::json;
@@ -129,9 +129,8 @@ impl IntoFuture for Starting {
         Box::pin(async move {
             let Starting { client, pipeline, input, key } = self;
             let input = input?;
-            let definition = client.engine.definition(&pipeline).map_err(VerbFailed::from)?;
             let permit = client.permit(Action::Start, Resource::Pipeline { tenant: client.tenant().to_owned(), name: pipeline })?;
-            let id = client.engine.start_run(permit, definition, input, key).await.map_err(VerbFailed::from)?;
+            let id = client.engine.start_named(permit, input, key).await.map_err(VerbFailed::from)?;
             Ok(Run { client, id })
         })
     }

@@ -72,7 +72,7 @@ impl Client {
         Ok(records.into_iter().map(ScheduleStatus::of).collect())
     }
 
-    /// The schedule of a pipeline. It is stored when an engine opens with a pipeline whose file has a `schedule`.
+    /// The schedule of a pipeline. It is stored when an engine opens with a pipeline whose file has a `schedule`, or when such a pipeline is stored.
     #[must_use]
     pub fn schedule(&self, pipeline: &str) -> Schedule {
         Schedule { client: self.clone(), pipeline: pipeline.to_owned() }
@@ -112,7 +112,7 @@ impl Schedule {
         self.change(ScheduleChange::Resume).await
     }
 
-    /// It is gone, until an engine opens with its pipeline again.
+    /// It is gone, until an engine opens with its pipeline again, or its pipeline is stored again.
     pub async fn remove(&self) -> Result<ScheduleStatus, ScheduleError> {
         self.change(ScheduleChange::Remove).await
     }

@@ -293,7 +293,7 @@ async fn start(
     let exec = engine::ExecSettings { environment: std::env::vars().collect(), scratch: std::env::temp_dir(), ..engine::ExecSettings::default() };
     let store = Arc::new(model.clone());
     let engine = Arc::new(engine::Engine::open(store, env, app.registry.clone(), settings.clone(), exec).await?);
-    crate::bootstrap::store_schedules(&engine, "default", app.scheduled()).await?;
+    crate::bootstrap::store_schedules(&engine, "default").await?;
     Ok(engine)
 }
 

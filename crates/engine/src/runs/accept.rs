@@ -23,6 +23,7 @@ use selvedge_kernel::wire;
 use super::memory::active;
 use super::{Active, NewRun};
 use crate::core::Given;
+use crate::definitions::in_force;
 use crate::registry::{Activity, Executor, Registry};
 use crate::shard::{Activation, Effect, Shard, VerbError};
 
@@ -171,13 +172,11 @@ impl Shard {
             }
             return Ok(());
         }
-        let Some(definition) = self.wiring.registry.pipelines.get(&sig.name).cloned() else {
-            let error = unknown_pipeline(&self.wiring.registry, &sig.name);
-            self.decide(activation, number, Given::Error(WorkError::new(error.code, error.message)));
-            return Ok(());
-        };
-        let checked = match checked_input(&definition, &input) {
+        let definition = in_force(&self.wiring, &activation.record.message.target.tenant, &sig.name).await;
+        let checked = definition.and_then(|definition| checked_input(&definition, &input).map(|checked| (definition, checked)));
+        let (definition, checked) = match checked {
             Ok(checked) => checked,
+            Err(error) if matches!(error.consequence, Consequence::Stop | Consequence::Retry) => return Err(error),
             Err(error) => {
                 self.decide(activation, number, Given::Error(WorkError::new(error.code, error.message)));
                 return Ok(());
@@ -244,12 +243,4 @@ fn run_of(tenant: &str, invocation: RawId, number: u32) -> RunId {
     uuid[6] = 0x80 | (uuid[6] & 0x0f);
     uuid[8] = 0x80 | (uuid[8] & 0x3f);
     RunId::of(tenant, uuid)
-}
-
-/// The error of a pipeline that nobody registered, with those that are.
-pub(crate) fn unknown_pipeline(registry: &Registry, name: &str) -> VerbError {
-    let mut names: Vec<&str> = registry.pipelines.keys().map(String::as_str).collect();
-    names.sort_unstable();
-    let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-    VerbError::new(Consequence::NotFound, "unknown_pipeline", format!("there is no pipeline `{name}` here; there are: {known}"))
 }

@@ -15,6 +15,7 @@ use selvedge_kernel::time::Millis;
 
 use super::accept::{checked_input, compiled};
 use super::{Doing, NewRun, Task};
+use crate::definitions::in_force;
 use crate::shard::{Asker, Effect, Shard, VerbError};
 
 impl Shard {
@@ -29,11 +30,22 @@ impl Shard {
     ) -> Result<(), VerbError> {
         let (stage, item, attempt) = task;
         let Some(active) = self.runs.active.get(&run) else { return Ok(()) };
-        let Some(definition) = self.wiring.registry.pipelines.get(name).cloned() else {
-            let reason = format!("there is no pipeline `{name}` here: name its file under `pipelines` in app.yaml, or register it, and start again");
-            self.limits.done(Asker::Task(run, stage, item));
-            self.runs.tell(run, RunInput::NoExecutor { stage, item, attempt, reason });
-            return Ok(());
+        let tenant = active.run.header().tenant.clone();
+        let definition = match in_force(&self.wiring, &tenant, name).await {
+            Ok(definition) => definition,
+            Err(error) if matches!(error.consequence, Consequence::Stop | Consequence::Retry) => return Err(error),
+            Err(error) => {
+                let reason = match error.consequence {
+                    Consequence::NotFound => format!(
+                        "there is no pipeline `{name}` here: store it with `selvedge pipelines put FILE`, or name its file under `pipelines` in app.yaml, \
+                         or register it, and start again"
+                    ),
+                    _ => error.message,
+                };
+                self.limits.done(Asker::Task(run, stage, item));
+                self.runs.tell(run, RunInput::NoExecutor { stage, item, attempt, reason });
+                return Ok(());
+            }
         };
         let depth = active.run.parent().map_or(0, |parent| parent.depth) + 1;
         let checked = if depth as usize > CALL_DEPTH {
@@ -53,7 +65,6 @@ impl Shard {
                 return Ok(());
             }
         };
-        let tenant = active.run.header().tenant.clone();
         let stage_name = active.run.compiled().plan.get(usize::from(stage)).map_or("", |stage| &stage.name);
         let context = active.run.context().through(&run.actor(&tenant), stage_name);
         let child = child_id(run, &tenant, task, round);

@@ -34,7 +34,7 @@ use selvedge_kernel::time::Millis;
 use serde::{Deserialize, Serialize};
 
 pub use fork::{ForkedRun, RunFork};
-pub use selvedge_kernel::pipeline::run::{Again, Retry, RunStatus, StageStatus};
+pub use selvedge_kernel::pipeline::run::{Again, Retry, RunStatus, StageStatus, Undoes};
 pub use selvedge_kernel::record::run::Event as RunEvent;
 
 use crate::shard::{Effect, Reply, VerbError};

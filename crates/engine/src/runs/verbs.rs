@@ -12,14 +12,24 @@ use selvedge_kernel::pipeline::run::{RunInput, RunStatus};
 use selvedge_kernel::record::line::LineId;
 use selvedge_kernel::waiting::Waiting;
 
-use super::accept::{checked_input, compiled, unknown_pipeline};
+use super::accept::{checked_input, compiled};
 use super::{NewRun, RunCommand, RunControl, RunEnd, RunEvent};
+use crate::definitions::in_force;
 use crate::door::{check_part, expect_action, misused, tenant_for};
 use crate::engine::Engine;
 use crate::in_flight::InFlight;
 use crate::shard::{Command, Reply, VerbError};
 
 impl Engine {
+    /// Starts a run of what a pipeline's name means now: its newest stored version, else what this process was given.
+    /// Errors: as [`Engine::start_run`], and a name that is neither stored nor registered.
+    pub async fn start_named(&self, permit: Permit, input: Bytes, key: Option<String>) -> Result<RunId, VerbError> {
+        expect_action(&permit, Action::Start)?;
+        let Resource::Pipeline { tenant, name } = permit.resource() else { return Err(misused(&permit)) };
+        let definition = in_force(&self.wiring, tenant, name).await?;
+        self.start_run(permit, definition, input, key).await
+    }
+
     /// Starts a run: durable when this returns. Two starts under one key meet; another input under it is a conflict.
     /// Errors: an input that does not fit the definition, all of it at once.
     pub async fn start_run(&self, permit: Permit, definition: Definition, input: Bytes, key: Option<String>) -> Result<RunId, VerbError> {
@@ -49,11 +59,6 @@ impl Engine {
         };
         let new = Box::new(NewRun { id, tenant, compiled, input, context: permit.into_context(), parent: None, deadline: None });
         self.ask_run_holding(id, held, |reply| RunCommand::Start { new, reply }).await
-    }
-
-    /// The definition that a pipeline is registered with.
-    pub fn definition(&self, name: &str) -> Result<Definition, VerbError> {
-        self.wiring.registry.pipelines.get(name).cloned().ok_or_else(|| unknown_pipeline(&self.wiring.registry, name))
     }
 
     /// A run as it is now.

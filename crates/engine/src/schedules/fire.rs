@@ -16,8 +16,9 @@ use tokio::sync::oneshot;
 
 use super::shard::schedule_of;
 use super::{Mark, ScheduleCommand};
+use crate::definitions::in_force;
 use crate::in_flight::InFlight;
-use crate::runs::accept::{checked_input, compiled, unknown_pipeline};
+use crate::runs::accept::{checked_input, compiled};
 use crate::runs::{NewRun, RunCommand};
 use crate::shard::{Command, Reply, VerbError};
 use crate::wiring::Wiring;
@@ -216,7 +217,7 @@ async fn try_start(wiring: &Arc<Wiring>, record: &ScheduleRecord, fire: Millis) 
     let resource = Resource::Pipeline { tenant: tenant.clone(), name: name.clone() };
     let permit = authorize(record.context.clone(), Action::Start, resource, wiring.env.clock.now())
         .map_err(|denied| VerbError::new(Consequence::NotPermitted, "denied", denied.to_string()))?;
-    let definition = wiring.registry.pipelines.get(&name).cloned().ok_or_else(|| unknown_pipeline(&wiring.registry, &name))?;
+    let definition = in_force(wiring, &tenant, &name).await?;
     let schedule = schedule_of(record)?;
     let input = serde_json::to_vec(&schedule.spec().input).map_err(|error| VerbError::new(Consequence::FixInput, "input", error.to_string()))?;
     let input = checked_input(&definition, &input.into())?;

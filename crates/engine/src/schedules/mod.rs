@@ -7,12 +7,16 @@ mod fire;
 mod shard;
 mod verbs;
 
-use selvedge_kernel::error::WorkError;
+use bytes::Bytes;
+use selvedge_kernel::auth::{Permit, Resource};
+use selvedge_kernel::error::{Consequence, WorkError};
 use selvedge_kernel::id::RunId;
 use selvedge_kernel::record::schedule::{Counts, ScheduleRecord};
+use selvedge_kernel::schedule::Spec;
 use selvedge_kernel::time::Millis;
 
-use crate::shard::Reply;
+use crate::door::misused;
+use crate::shard::{Reply, VerbError};
 
 /// What people do to a schedule.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,4 +55,26 @@ pub(crate) struct Mark {
     pub counts: Counts,
     /// Why the last fire started nothing.
     pub error: Option<WorkError>,
+}
+
+/// The record of the schedule of the permit's pipeline, stored now. Its runs act as whoever has the permit.
+pub(crate) fn new_record(permit: Permit, spec: &Spec, now: Millis) -> Result<ScheduleRecord, VerbError> {
+    let spec = serde_json::to_vec(spec).map_err(|error| VerbError::new(Consequence::FixInput, "schedule", error.to_string()))?;
+    let Resource::Pipeline { tenant, name } = permit.resource().clone() else { return Err(misused(&permit)) };
+    Ok(ScheduleRecord {
+        tenant,
+        pipeline: name,
+        spec: Bytes::from(spec),
+        context: permit.into_context(),
+        since: now,
+        paused: None,
+        last: now,
+        next: None,
+        timer: None,
+        under_way: None,
+        buffered: None,
+        buffer_timer: None,
+        last_error: None,
+        counts: Counts::default(),
+    })
 }

@@ -31,7 +31,11 @@ impl Shard {
     pub(crate) async fn schedule_command(&mut self, command: ScheduleCommand) {
         match command {
             ScheduleCommand::Put { record, reply } => {
-                let result = self.put_schedule(*record).await;
+                let mut writes = Writes::default();
+                let result = self.put_schedule(*record, &mut writes).await;
+                if result.is_ok() && !writes.puts.is_empty() {
+                    self.write(writes, Vec::new());
+                }
                 self.answer(reply, result);
             }
             ScheduleCommand::List { tenant, reply } => {
@@ -65,26 +69,34 @@ impl Shard {
 
     /// Stores a schedule. One that says the same goes on as it is, for whoever stored it last; one that says something else
     /// starts anew from now.
-    async fn put_schedule(&mut self, record: ScheduleRecord) -> Result<(), VerbError> {
+    pub(crate) async fn put_schedule(&mut self, record: ScheduleRecord, writes: &mut Writes) -> Result<(), VerbError> {
         let known = self.schedule_record(&record.tenant, &record.pipeline).await?;
         if let Some(known) = known.as_ref().filter(|known| known.spec == record.spec) {
             if !known.context.speaks_for(&record.context) {
-                self.keep_schedule(ScheduleRecord { context: record.context, ..known.clone() }, Writes::default());
+                let next = ScheduleRecord { context: record.context, ..known.clone() };
+                writes.put(schedule_key(&next.tenant, &next.pipeline), encode(&next));
             }
             return Ok(());
         }
         let now = self.now();
-        let mut writes = Writes::default();
         let mut next = ScheduleRecord { since: now, last: now, ..record };
         if let Some(known) = known {
-            self.disarm(&known, &mut writes);
+            self.disarm(&known, writes);
             next.paused = known.paused;
             next.under_way = known.under_way;
             next.counts = known.counts;
         }
-        self.arm(&mut next, &mut writes)?;
-        self.keep_schedule(next, writes);
+        self.arm(&mut next, writes)?;
+        writes.put(schedule_key(&next.tenant, &next.pipeline), encode(&next));
         Ok(())
+    }
+
+    /// Takes a schedule away with its timers, if there is one, and gives it.
+    pub(crate) async fn remove_schedule(&mut self, tenant: &str, pipeline: &str, writes: &mut Writes) -> Result<Option<ScheduleRecord>, VerbError> {
+        let Some(record) = self.schedule_record(tenant, pipeline).await? else { return Ok(None) };
+        self.disarm(&record, writes);
+        writes.delete(schedule_key(tenant, pipeline));
+        Ok(Some(record))
     }
 
     async fn change_schedule(&mut self, tenant: &str, pipeline: &str, change: ScheduleChange) -> Result<ScheduleRecord, VerbError> {
@@ -102,8 +114,7 @@ impl Shard {
                 self.arm(&mut record, &mut writes)?;
             }
             (ScheduleChange::Remove, _) => {
-                self.disarm(&record, &mut writes);
-                writes.delete(schedule_key(tenant, pipeline));
+                self.remove_schedule(tenant, pipeline, &mut writes).await?;
                 self.write(writes, Vec::new());
                 return Ok(record);
             }

@@ -1,44 +1,28 @@
 //! The engine's verbs for schedules. Each consumes a permit.
 
-use bytes::Bytes;
 use selvedge_kernel::auth::{Action, Permit, Resource};
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::id::{RunId, ShardId};
-use selvedge_kernel::record::schedule::{Counts, ScheduleRecord, actor};
+use selvedge_kernel::record::schedule::{ScheduleRecord, actor};
 
 use super::fire::{mark_record, start};
-use super::{Mark, ScheduleChange, ScheduleCommand};
+use super::{Mark, ScheduleChange, ScheduleCommand, new_record};
+use crate::definitions::in_force;
 use crate::door::{expect_action, misused};
 use crate::engine::Engine;
 use crate::shard::{Command, Reply, VerbError};
 
 impl Engine {
-    /// Stores the schedule that a registered pipeline's file names: durable when this returns. One that says the same goes on
-    /// as it is. Its runs act as whoever stored it last. Errors: a pipeline that is not registered or has no schedule.
+    /// Stores the schedule that a pipeline's file names, as its name is understood here: durable when this returns. One that
+    /// says the same goes on as it is. Its runs act as whoever stored it last. Errors: a pipeline that is not here or has no
+    /// schedule.
     pub async fn put_schedule(&self, permit: Permit) -> Result<(), VerbError> {
         let (tenant, pipeline) = named(&permit, Action::Define)?;
-        let Some(spec) = self.definition(&pipeline)?.schedule else {
+        let Some(spec) = in_force(&self.wiring, &tenant, &pipeline).await?.schedule else {
             let text = format!("the file of `{pipeline}` has no `schedule`: write one, such as schedule: {{cron: \"0 2 * * *\", zone: Europe/Vienna}}");
             return Err(VerbError::new(Consequence::FixInput, "no_schedule", text));
         };
-        let spec = serde_json::to_vec(&spec).map_err(|error| VerbError::new(Consequence::FixInput, "schedule", error.to_string()))?;
-        let now = self.now();
-        let record = Box::new(ScheduleRecord {
-            tenant: tenant.clone(),
-            pipeline: pipeline.clone(),
-            spec: Bytes::from(spec),
-            context: permit.into_context(),
-            since: now,
-            paused: None,
-            last: now,
-            next: None,
-            timer: None,
-            under_way: None,
-            buffered: None,
-            buffer_timer: None,
-            last_error: None,
-            counts: Counts::default(),
-        });
+        let record = Box::new(new_record(permit, &spec, self.now())?);
         self.ask_schedule(&tenant, &pipeline, |reply| ScheduleCommand::Put { record, reply }).await
     }
 

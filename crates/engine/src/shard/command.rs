@@ -6,6 +6,7 @@ use selvedge_kernel::id::{ActorId, InvocationId};
 use selvedge_kernel::ports::StoreError;
 use selvedge_kernel::record::definition::StoredVersion;
 use selvedge_kernel::record::message::{Message, Outcome};
+use selvedge_kernel::record::schedule::ScheduleRecord;
 use selvedge_kernel::wire::WireError;
 use tokio::sync::oneshot;
 
@@ -94,7 +95,7 @@ pub(crate) enum Command {
     Census { reply: Reply<crate::why::Census> },
     Run(crate::runs::RunCommand),
     Schedule(crate::schedules::ScheduleCommand),
-    PutDefinition { tenant: String, stored: Box<StoredVersion>, reply: Reply<Option<StoredVersion>> },
+    PutDefinition { tenant: String, stored: Box<StoredVersion>, schedule: Option<Box<ScheduleRecord>>, reply: Reply<Option<StoredVersion>> },
 }
 
 /// Whom a signal addresses.

@@ -108,8 +108,8 @@ impl Shard {
             }
             Command::Run(command) => self.run_command(command).await,
             Command::Schedule(command) => self.schedule_command(command).await,
-            Command::PutDefinition { tenant, stored, reply } => {
-                let result = self.put_definition(&tenant, &stored).await;
+            Command::PutDefinition { tenant, stored, schedule, reply } => {
+                let result = self.put_definition(&tenant, &stored, schedule.map(|record| *record)).await;
                 self.answer(reply, result);
             }
         }

@@ -1,6 +1,7 @@
 //! Pipelines: the definition, its validation, expressions, and the plan of a run.
 
 pub(crate) mod activity;
+pub mod agree;
 pub mod attributes;
 pub mod changes;
 mod code;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use selvedge_kernel::diagnostic::Diagnostic;
+use selvedge_kernel::pipeline::agree::disagreements;
 use selvedge_kernel::pipeline::definition::Definition;
 use selvedge_kernel::schedule::{Schedule, next, shown};
 use serde_json::json;
@@ -11,7 +12,7 @@ use crate::app::App;
 
 use super::args::{Common, Output};
 use super::exit::{Code, Stop};
-use super::{happened, print};
+use super::{happened, print, stored};
 
 /// The manifest of a command: as named, else beside the pipeline, else in the current folder.
 pub fn manifest_of(common: &Common, pipeline: Option<&Path>) -> Option<PathBuf> {
@@ -31,7 +32,7 @@ pub fn with_manifest(app: App, manifest: Option<&Path>) -> Result<App, Stop> {
 }
 
 /// `pipelines check`
-pub fn pipelines(common: &Common, app: App, mut files: Vec<PathBuf>) -> Result<Code, Stop> {
+pub async fn pipelines(common: &Common, app: App, mut files: Vec<PathBuf>) -> Result<Code, Stop> {
     if files.is_empty() {
         files = with_manifest(app.clone(), manifest_of(common, None).as_deref())?.pipelines;
         if files.is_empty() {
@@ -41,15 +42,22 @@ pub fn pipelines(common: &Common, app: App, mut files: Vec<PathBuf>) -> Result<C
     let mut checked = Vec::new();
     let mut errors: Vec<Diagnostic> = Vec::new();
     let mut warnings: Vec<Diagnostic> = Vec::new();
+    let mut shared = Vec::new();
     for file in &files {
         // Files of one folder share one manifest; what is wrong with it is said once.
-        let loaded = match manifest_of(common, Some(file)) {
-            Some(manifest) => app.clone().manifest(manifest).and_then(|app| app.load_pipeline(file)),
-            None => app.load_pipeline(file),
+        let declared = match manifest_of(common, Some(file)) {
+            Some(manifest) => app.clone().manifest(manifest),
+            None => Ok(app.clone()),
+        };
+        let loaded = match declared {
+            Ok(declared) => stored::load(common, &declared, file).await,
+            Err(wrong) => Err(wrong),
         };
         match loaded {
             Ok(pipeline) => {
                 warnings.extend(pipeline.warnings);
+                errors.extend(disagreements(&shared, &pipeline.declared).iter().map(|one| one.diagnostic("")));
+                shared.extend(pipeline.declared);
                 checked.push((file, pipeline.definition, pipeline.version));
             }
             Err(wrong) => errors.extend(wrong.0.into_iter().filter(|one| !errors.contains(one)).collect::<Vec<_>>()),

@@ -25,6 +25,7 @@ mod schedules;
 mod settings;
 mod slots;
 mod started;
+mod stored;
 mod stuck;
 mod usage;
 mod verify;
@@ -35,7 +36,7 @@ use clap::{CommandFactory, Parser};
 use selvedge_engine::exec::{SHIM_VERB, shim_main};
 
 use crate::app::App;
-use args::{Approvals, Cli, Noun, Pipelines, Runs};
+use args::{Approvals, Cli, Noun, Runs};
 use exit::{Code, Stop};
 
 /// The whole command line, with the handlers and activities of an application.
@@ -77,7 +78,6 @@ async fn perform(cli: Cli, app: App) -> Result<Code, Stop> {
     match cli.noun {
         Noun::Run(verb) => run::run(&common, app, verb).await,
         Noun::Runs(verb) => runs::runs(&common, app, verb).await,
-        Noun::Pipelines(Pipelines::Check { files }) => check::pipelines(&common, app, files),
         Noun::Pipelines(verb) => pipelines::pipelines(&common, app, verb).await,
         Noun::Actors(verb) => actors::actors(&common, app, verb).await,
         Noun::Invocations(verb) => actors::invocations(&common, app, verb).await,

@@ -14,12 +14,12 @@ use super::actors::text;
 use super::args::{Common, Pipelines, RunId, Runs};
 use super::check::{count, manifest_of, with_manifest};
 use super::exit::{Code, Stop};
-use super::{print, runs, said};
+use super::{print, runs, said, stored};
 
 /// Performs one of them.
 pub async fn pipelines(common: &Common, app: App, verb: Pipelines) -> Result<Code, Stop> {
     match verb {
-        Pipelines::Check { files } => return super::check::pipelines(common, app, files),
+        Pipelines::Check { files } => return super::check::pipelines(common, app, files).await,
         Pipelines::Put { file } => put(common, app, &file).await?,
         Pipelines::Schema { of_manifest } => print::say(&print::pretty(&if of_manifest { app_schema() } else { pipeline_schema() }))?,
         Pipelines::List => {
@@ -50,7 +50,8 @@ pub async fn pipelines(common: &Common, app: App, verb: Pipelines) -> Result<Cod
 }
 
 async fn put(common: &Common, app: App, file: &Path) -> Result<(), Stop> {
-    let pipeline = with_manifest(app.clone(), manifest_of(common, Some(file)).as_deref())?.load_pipeline(file)?;
+    let declared = with_manifest(app.clone(), manifest_of(common, Some(file)).as_deref())?;
+    let pipeline = stored::load(common, &declared, file).await?;
     for warning in &pipeline.warnings {
         print::note(&format!("warning: {warning}"));
     }
@@ -58,11 +59,12 @@ async fn put(common: &Common, app: App, file: &Path) -> Result<(), Stop> {
     let found = ask_once(common, app, Tasks::Leave, Request::PutPipeline { definition }).await?;
     print::result(common.output, &found, || {
         let (name, version) = (text(&found["name"]), text(&found["version"]));
+        let fires = found["fires"][0].as_str().map(|fire| format!("\nits schedule is stored with it, and fires next at {fire}")).unwrap_or_default();
         match found["status"].as_str() {
-            Some("new") => format!("`{name}` is stored, version {version}"),
+            Some("new") => format!("`{name}` is stored, version {version}{fires}"),
             Some("unchanged") => format!("`{name}` is stored already, version {version}: nothing is changed"),
             _ => format!(
-                "`{name}` is stored, version {version}; before it was {}:\n{}\nopen runs go on with the version that they were started with",
+                "`{name}` is stored, version {version}; before it was {}:\n{}\nopen runs go on with the version that they were started with{fires}",
                 text(&found["before"]),
                 changed(&found)
             ),

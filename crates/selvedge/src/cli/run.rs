@@ -25,7 +25,7 @@ use super::exit::{Code, Stop};
 use super::explain::pointer;
 use super::progress::{Lines, Progress};
 use super::slots::{Slot, Slots};
-use super::{happened, print, said, settings, usage};
+use super::{happened, print, said, settings, stored, usage};
 
 /// Performs it.
 pub async fn run(common: &Common, app: App, run: Run) -> Result<Code, Stop> {
@@ -35,7 +35,7 @@ pub async fn run(common: &Common, app: App, run: Run) -> Result<Code, Stop> {
         return Err(Stop::usage(meant));
     }
     let declared = manifest_of(common, Some(&run.pipeline));
-    let (mut config, app, pipeline) = prepared(common, app, declared.as_deref(), &run.pipeline)?;
+    let (mut config, app, pipeline) = prepared(common, app, declared.as_deref(), &run.pipeline).await?;
     let said = said::json("--input", run.input.as_deref().unwrap_or("{}"))?;
     let input = validate_input(&pipeline.definition, said.value.clone()).map_err(|wrong| Stop::usage(selvedge_kernel::diagnostic::listed(&wrong)))?;
     for warning in &pipeline.warnings {
@@ -64,11 +64,11 @@ pub async fn run(common: &Common, app: App, run: Run) -> Result<Code, Stop> {
 }
 
 /// Everything that is read before anything is opened, with everything that is wrong with it.
-fn prepared(common: &Common, app: App, declared: Option<&Path>, file: &Path) -> Result<(crate::config::Config, App, LoadedPipeline), Stop> {
+async fn prepared(common: &Common, app: App, declared: Option<&Path>, file: &Path) -> Result<(crate::config::Config, App, LoadedPipeline), Stop> {
     let config = access::config(common);
     let app = with_manifest(app, declared);
     let pipeline = match &app {
-        Ok(app) => app.load_pipeline(file).map_err(Stop::from),
+        Ok(app) => stored::load(common, app, file).await.map_err(Stop::from),
         // Calls cannot be judged without it, the rest can.
         Err(_) => manifest::check_alone(file).map_err(Stop::from),
     };

@@ -32,14 +32,15 @@ impl Pipelines<'_> {
             Some(before) if before.version == new => ("unchanged", Vec::new()),
             Some(before) => ("changed", changes(&definition_of(before)?, &definition)),
         };
-        Ok(json!({ "name": name, "version": new, "before": before.map(|before| before.version), "status": status, "changes": changed }))
+        let before = before.map(|before| before.version);
+        Ok(json!({ "name": name, "version": new, "before": before, "status": status, "changes": changed, "fires": self.fires(&definition) }))
     }
 
     pub(super) async fn list(&self) -> Result<Value, Problem> {
         let mut lines: BTreeMap<String, Value> = BTreeMap::new();
-        for name in self.0.engine.pipelines() {
-            let definition = self.0.engine.definition(&name)?;
-            lines.insert(name, json!({ "version": version(&definition), "stages": definition.stages.len(), "source": "app.yaml", "at": null }));
+        for (name, definition) in self.0.engine.pipelines() {
+            let line = json!({ "version": version(definition), "stages": definition.stages.len(), "source": "app.yaml", "at": null });
+            lines.insert(name.to_owned(), line);
         }
         for stored in self.0.engine.stored_definitions(self.permit(Action::Read, "")?).await? {
             let stages = definition_of(&stored)?.stages.len();
@@ -65,7 +66,7 @@ impl Pipelines<'_> {
         }
         let (definition, source) = match versions.first() {
             Some(current) => (definition_of(current)?, "stored"),
-            None => (self.0.engine.definition(name)?, "app.yaml"),
+            None => (self.0.engine.definition(self.permit(Action::Read, name)?).await?, "app.yaml"),
         };
         let open = self.0.engine.open_by_version(self.permit(Action::Read, name)?, name).await?;
         let line = |stored: &StoredVersion| {
@@ -98,7 +99,7 @@ impl Pipelines<'_> {
         let definition = match (wanted, versions.first()) {
             (Some(wanted), _) => definition_of(one_of(name, &versions, wanted)?)?,
             (None, Some(current)) => definition_of(current)?,
-            (None, None) => self.0.engine.definition(name)?,
+            (None, None) => self.0.engine.definition(self.permit(Action::Read, name)?).await?,
         };
         let used = version(&definition);
         let run = self.0.engine.start_run(self.permit(Action::Start, name)?, definition, text_of(input)?, Some(key)).await?;

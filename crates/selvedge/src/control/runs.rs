@@ -7,7 +7,7 @@ use selvedge_kernel::error::Consequence;
 use selvedge_kernel::filter::{List, matches};
 use selvedge_kernel::id::{IdError, RunId};
 use selvedge_kernel::machine::{RunState, StageState};
-use selvedge_kernel::pipeline::run::{Decision as Answered, RunStatus};
+use selvedge_kernel::pipeline::run::{Decision as Answered, RunStatus, Undoes};
 use selvedge_kernel::record::run::{Event, Happening};
 use selvedge_kernel::time::Millis;
 use selvedge_kernel::waiting::{Waiting, closed};
@@ -266,7 +266,8 @@ pub(crate) fn sentence(status: &RunStatus) -> String {
         return closed(format!("{who} has ended: {}{error}", status.state));
     }
     let waits: Vec<String> = status.waiting.iter().map(Waiting::sentence).collect();
-    closed(format!("{who} waits {}", waits.join("; and ")))
+    let undoes = status.undoes.as_ref().map(|Undoes { because, done, of }| format!(" is to undo what it did, {done} of {of} stages so far ({because}), and"));
+    closed(format!("{who}{} waits {}", undoes.unwrap_or_default(), waits.join("; and ")))
 }
 
 pub(super) fn run_id(id: &str) -> Result<RunId, Problem> {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod accept;
+mod agree;
 mod behind;
 mod blocked;
 mod bounds;
@@ -64,6 +65,7 @@ mod schemas;
 mod shared_limits;
 mod signals;
 mod state;
+mod stored;
 mod tenants;
 mod together;
 mod transitions;

@@ -85,6 +85,8 @@ async fn a_call_that_waits_is_asked_to_end_when_another_one_fails_and_a_charge_u
         killed_after(&mut engine, batches, async move { running.advance(Duration::from_secs(2)).await }).await;
         until(&engine, id, "letting the charge end", |status| status.error.is_some() && works_on(status, "charge") && !works_on(status, "reserve")).await;
         assert!(lines(&seen, "re").is_empty(), "nothing is undone while something runs that may have to be undone");
+        let undoes = engine.local().run(id).status().await.unwrap().undoes.unwrap();
+        assert!(undoes.because.starts_with("none_left: ") && (undoes.done, undoes.of) == (0, 2), "{undoes:?}");
         answer.send(true).unwrap();
         assert!(matches!(end(&engine, id).await, Err(RunError::Failed { code, .. }) if code == "none_left"));
         let (mut refunded, mut released) = (lines(&seen, "refunded"), lines(&seen, "released"));

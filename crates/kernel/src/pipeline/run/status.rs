@@ -38,6 +38,9 @@ pub struct RunStatus {
     pub stages: Vec<StageStatus>,
     /// What it waits for; empty when it has ended.
     pub waiting: Vec<Waiting>,
+    /// Set while it undoes what it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undoes: Option<Undoes>,
     /// Why it failed.
     pub error: Option<WorkError>,
     /// Commits so far: the number of its next event.
@@ -46,6 +49,17 @@ pub struct RunStatus {
     /// Where the output of a completed run is.
     #[serde(skip)]
     pub output: Option<Stored>,
+}
+
+/// How far a run has undone what it did.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Undoes {
+    /// Why: `cancelled by …`, or the error it failed with.
+    pub because: String,
+    /// Stages that are undone.
+    pub done: u32,
+    /// Stages to undo.
+    pub of: u32,
 }
 
 /// A stage as it is printed.
@@ -127,6 +141,11 @@ impl Run {
             ended_at: header.ended_at,
             stages: stages.collect(),
             waiting: self.waiting(),
+            undoes: self.annex.ending.as_ref().filter(|_| !header.state.ended()).map(|ending| Undoes {
+                because: ending.reason.clone().unwrap_or_default(),
+                done: ending.done,
+                of: ending.order.len() as u32,
+            }),
             error: header.error.clone(),
             commits: header.commits,
             output: header.output.clone(),
