@@ -53,6 +53,7 @@ fn a_pipeline_is_stored_only_if_it_agrees_with_the_program_and_what_is_stored_ca
     let folder = Folder::new();
     folder.write("one.yaml", &text("one", TWO));
     folder.write("two.yaml", &text("two", TWO));
+    folder.json(&["run", "one.yaml"]);
     for file in ["one.yaml", "two.yaml"] {
         folder.json(&["pipelines", "put", file]);
     }

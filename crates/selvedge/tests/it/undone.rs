@@ -157,7 +157,9 @@ stages:
         undone.dedup();
         let refunded = undone.iter().position(|line| line == "refunded ch_1");
         undone.retain(|line| line.starts_with("released"));
-        assert_eq!((refunded.is_some(), undone), (true, ["b", "a", "first"].map(|article| format!("released {article}")).to_vec()));
+        // Those of one stage are released beside each other.
+        undone[..2].sort();
+        assert_eq!((refunded.is_some(), undone), (true, ["a", "b", "first"].map(|article| format!("released {article}")).to_vec()));
         drop(answer);
         sound(&engine).await;
     }
