@@ -69,14 +69,22 @@ impl Engine {
     }
 }
 
-/// What the name of a pipeline means for a run that starts now: its newest stored version, else what this process was
-/// given. Errors: a name that is neither, with those that are; a stored version that cannot be read.
+/// What the name of a pipeline means for a run that starts now. Errors: a name that is neither stored nor registered, with
+/// those that are; a stored version that cannot be read.
 pub(crate) async fn in_force(wiring: &Wiring, tenant: &str, name: &str) -> Result<Definition, VerbError> {
+    match found(wiring, tenant, name).await? {
+        Some(definition) => Ok(definition),
+        None => Err(unknown_pipeline(wiring, tenant, name).await?),
+    }
+}
+
+/// The newest stored version of a pipeline, else what this process was given. Errors: a stored version that cannot be read.
+pub(crate) async fn found(wiring: &Wiring, tenant: &str, name: &str) -> Result<Option<Definition>, VerbError> {
     let shard = wiring.shard_of(&actor(tenant, name));
     let rows = wiring.store.scan(shard, under(&versions_of(tenant, name)), 1).await?;
     if let Some((_, value)) = rows.first() {
         let stored: StoredVersion = wire::decode("stored pipeline", value)?;
-        return serde_json::from_slice(&stored.definition).map_err(|error| {
+        return serde_json::from_slice(&stored.definition).map(Some).map_err(|error| {
             let text = format!(
                 "version {} of `{name}` cannot be read here ({error}): store it again from its file, with `selvedge pipelines put FILE`",
                 stored.version
@@ -84,10 +92,7 @@ pub(crate) async fn in_force(wiring: &Wiring, tenant: &str, name: &str) -> Resul
             VerbError::new(Consequence::FixInput, "definition", text)
         });
     }
-    match wiring.registry.pipelines.get(name) {
-        Some(definition) => Ok(definition.clone()),
-        None => Err(unknown_pipeline(wiring, tenant, name).await?),
-    }
+    Ok(wiring.registry.pipelines.get(name).cloned())
 }
 
 /// The error of a pipeline that is neither stored nor registered, with those that are.

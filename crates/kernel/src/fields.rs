@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 use crate::diagnostic::{Place, Report};
-use crate::nearest::suggestion;
+use crate::nearest::{elsewhere, suggestion};
 use crate::pipeline::document::{Entry, Kind, Tree};
 use crate::policy::Span;
 
@@ -94,7 +94,10 @@ impl<'a> Fields<'a> {
     pub(crate) fn end(self, report: &mut Report) {
         for entry in self.entries {
             if !self.known.contains(&entry.key) && !self.refused.contains(&entry.key) {
-                let hint = suggestion(&entry.key, self.known.iter().map(String::as_str));
+                let hint = match elsewhere(&entry.key).filter(|meant| self.known.contains(*meant)) {
+                    Some(meant) => format!("did you mean `{meant}`?"),
+                    None => suggestion(&entry.key, self.known.iter().map(String::as_str)),
+                };
                 report.error(entry.place, format!("{} has no field `{}`", self.what, shown(&entry.key)), hint);
             }
         }

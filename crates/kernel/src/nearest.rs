@@ -17,6 +17,29 @@ pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> O
         .map(|(_, name)| name)
 }
 
+/// Fields of a pipeline by what other systems call them.
+const ELSEWHERE: [(&str, &str); 8] = [
+    ("after", "depends_on"),
+    ("needs", "depends_on"),
+    ("depends", "depends_on"),
+    ("requires", "depends_on"),
+    ("steps", "stages"),
+    ("jobs", "stages"),
+    ("uses", "call"),
+    ("if", "when"),
+];
+
+/// The field that somebody means who knows it from another system by the name that was written.
+///
+/// ```
+/// assert_eq!(selvedge_kernel::nearest::elsewhere("needs"), Some("depends_on"));
+/// assert_eq!(selvedge_kernel::nearest::elsewhere("name"), None);
+/// ```
+#[must_use]
+pub fn elsewhere(written: &str) -> Option<&'static str> {
+    ELSEWHERE.iter().find(|(theirs, _)| *theirs == written).map(|(_, ours)| *ours)
+}
+
 /// A hint: the nearest of `known`, or all of them where they are few.
 #[must_use]
 pub fn suggestion<'a>(written: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> String {

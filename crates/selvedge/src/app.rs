@@ -113,7 +113,7 @@ impl App {
         self
     }
 
-    /// Registers a pipeline under its name.
+    /// Registers a pipeline under its name. One that is stored under the same name goes before it.
     #[must_use]
     pub fn pipeline(mut self, definition: Definition) -> App {
         self.declare(&definition.name, of_definition(&definition));

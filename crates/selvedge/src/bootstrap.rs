@@ -154,7 +154,8 @@ pub(crate) async fn store_schedules(engine: &engine::Engine, tenant: &str) -> Re
             done => done,
         };
         match done {
-            Err(error) if error.consequence != Consequence::NotFound => return Err(error),
+            // A stored version that this build cannot read is no reason to do no other work: its fires say so.
+            Err(error) if error.consequence != Consequence::NotFound && error.code != "definition" => return Err(error),
             _ => {}
         }
     }

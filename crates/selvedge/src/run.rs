@@ -65,7 +65,8 @@ pub enum RunError {
 }
 
 impl Client {
-    /// Starts a run of a registered pipeline: await it for the run. It is durable then.
+    /// Starts a run of a pipeline: of the newest version that is stored under this name, else of the one that is registered.
+    /// Await it for the run. It is durable then.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

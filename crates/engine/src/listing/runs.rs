@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use bytes::Bytes;
 use selvedge_kernel::auth::{Action, Permit};
+use selvedge_kernel::error::Consequence;
 use selvedge_kernel::filter::{Filter, List, matches};
 use selvedge_kernel::id::{Key, RunId, ShardId};
 use selvedge_kernel::limit::PAGE;
+use selvedge_kernel::pipeline::definition::Definition;
 use selvedge_kernel::ports::under;
 use selvedge_kernel::record::attribute::{Place, decode, with_value};
 use selvedge_kernel::record::key::index_of;
@@ -94,6 +97,18 @@ impl Engine {
             *counts.entry(version.unwrap_or_default()).or_default() += 1;
         }
         Ok(counts)
+    }
+
+    /// The definitions that open runs are pinned to, one for each version; of the newest page of them.
+    pub async fn open_definitions(&self, permit: Permit) -> Result<Vec<Definition>, VerbError> {
+        let mut found = BTreeMap::new();
+        for line in self.find_runs(permit, &row::filter(List::Runs, "-status:completed -status:failed -status:cancelled")?).await? {
+            let Some(row) = self.wiring.store.get(line.id.0.hash.shard(self.wiring.shards), definition_key(line.id)).await? else { continue };
+            let pinned: Pinned = wire::decode("pinned definition", &row)?;
+            found.entry((line.pipeline, pinned.version)).or_insert(pinned.definition);
+        }
+        let read = |bytes: Bytes| serde_json::from_slice(&bytes).map_err(|error| VerbError::new(Consequence::FixInput, "definition", error.to_string()));
+        found.into_values().map(read).collect()
     }
 
     async fn attributes_of(&self, shard: ShardId, tenant: &str, line: &RunSummary) -> Result<Beside, VerbError> {

@@ -15,7 +15,7 @@ use selvedge_kernel::time::Millis;
 
 use super::accept::{checked_input, compiled};
 use super::{Doing, NewRun, Task};
-use crate::definitions::in_force;
+use crate::definitions::found;
 use crate::shard::{Asker, Effect, Shard, VerbError};
 
 impl Shard {
@@ -31,17 +31,18 @@ impl Shard {
         let (stage, item, attempt) = task;
         let Some(active) = self.runs.active.get(&run) else { return Ok(()) };
         let tenant = active.run.header().tenant.clone();
-        let definition = match in_force(&self.wiring, &tenant, name).await {
-            Ok(definition) => definition,
+        let found = match found(&self.wiring, &tenant, name).await {
+            Ok(Some(definition)) => Ok(definition),
+            Ok(None) => Err(format!(
+                "there is no pipeline `{name}` here: store it with `selvedge pipelines put FILE`, or name its file under `pipelines` in app.yaml, \
+                 or register it, and start again"
+            )),
             Err(error) if matches!(error.consequence, Consequence::Stop | Consequence::Retry) => return Err(error),
-            Err(error) => {
-                let reason = match error.consequence {
-                    Consequence::NotFound => format!(
-                        "there is no pipeline `{name}` here: store it with `selvedge pipelines put FILE`, or name its file under `pipelines` in app.yaml, \
-                         or register it, and start again"
-                    ),
-                    _ => error.message,
-                };
+            Err(error) => Err(error.message),
+        };
+        let definition = match found {
+            Ok(definition) => definition,
+            Err(reason) => {
                 self.limits.done(Asker::Task(run, stage, item));
                 self.runs.tell(run, RunInput::NoExecutor { stage, item, attempt, reason });
                 return Ok(());

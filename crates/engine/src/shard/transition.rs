@@ -9,7 +9,6 @@ use selvedge_kernel::record::invocation::{Blocked, Status};
 use selvedge_kernel::record::message::Message;
 use selvedge_kernel::record::{Writes, key};
 use selvedge_kernel::transition::sent_id;
-use selvedge_kernel::wire;
 use tokio::sync::oneshot;
 
 use super::activate::{Activation, CRASHES};
@@ -83,7 +82,7 @@ impl Shard {
         }
         activation.record.crashes.0 += 1;
         let mut writes = Writes::default();
-        writes.put(key::invocation(id), wire::encode(&activation.record));
+        writes.put(key::invocation(id), activation.record.encode());
         let answer = Effect::Answer(Box::new(move || {
             let _ = go.send(());
         }));

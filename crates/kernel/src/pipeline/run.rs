@@ -47,7 +47,7 @@ pub use effects::{
     TimerChange, Work,
 };
 pub use fork::Taken;
-pub use status::{Decision, RunStatus, StageStatus, Undoes};
+pub use status::{Decision, RunStatus, StageStatus, Undoes, task_name};
 pub use verify::{ChainDamage, ChainVerifier};
 
 use super::compiled::Compiled;

@@ -1,6 +1,6 @@
 //! One message being handled: what was accepted, and how far it is.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::WorkError;
 use crate::journal::{Hash32, OpKind, Payload, Signature};
@@ -120,8 +120,9 @@ pub struct End {
     pub error: Option<WorkError>,
 }
 
-/// The record of one invocation. Its message's input is empty here if it is kept in chunks.
+/// The record of one invocation, which only [`Invocation::encode`] and [`Invocation::decode`] write and read. Its message's input is empty here if it is kept in chunks.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Invocation {
     /// What was asked, by whom.
     pub message: Message,
@@ -174,18 +175,36 @@ impl Invocation {
     #[must_use]
     pub fn encode(&self) -> Bytes {
         match &self.build {
-            Some(build) => wire::encode_as(WITH_BUILD, &(self, build)),
-            None => wire::encode(self),
+            Some(build) => wire::encode_as(WITH_BUILD, &(Bare(self), build)),
+            None => wire::encode(&Bare(self)),
         }
     }
 
     /// Reads what [`Invocation::encode`] wrote.
     pub fn decode(row: &[u8]) -> Result<Invocation, WireError> {
         if row.first().is_none_or(|version| *version <= wire::VERSION) {
-            return wire::decode("invocation", row);
+            return Ok(wire::decode::<Read>("invocation", row)?.0);
         }
-        let (record, build) = wire::decode_as::<(Invocation, Build)>("invocation", WITH_BUILD, row)?;
+        let (Read(record), build) = wire::decode_as::<(Read, Build)>("invocation", WITH_BUILD, row)?;
         Ok(Invocation { build: Some(build), ..record })
+    }
+}
+
+/// A record without its build. Records themselves are not `Serialize`: none is written without its build by mistake.
+struct Bare<'a>(&'a Invocation);
+
+impl Serialize for Bare<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        Invocation::serialize(self.0, to)
+    }
+}
+
+/// The same, read.
+struct Read(Invocation);
+
+impl<'de> Deserialize<'de> for Read {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Read, D::Error> {
+        Invocation::deserialize(from).map(Read)
     }
 }
 
@@ -304,7 +323,7 @@ mod tests {
     #[test]
     fn record_of_before_builds_were_recorded_is_read_without_one_and_a_newer_one_is_refused() {
         let record = record(Some(Build([3; 8])), b"{}".to_vec());
-        let old = wire::encode(&record);
+        let old = wire::encode(&Bare(&record));
         assert_eq!(Invocation::decode(&old).unwrap(), Invocation { build: None, ..record.clone() });
         assert_eq!(record.encode().len(), old.len() + 8, "a build costs eight bytes");
         let mut newer = record.encode().to_vec();

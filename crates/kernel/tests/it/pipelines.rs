@@ -230,3 +230,18 @@ proptest! {
         prop_assert_eq!(parse_pipeline("p", &text).is_ok(), reach[reader][read]);
     }
 }
+
+#[test]
+fn field_that_other_systems_have_is_answered_with_the_name_that_it_has_here() {
+    let stages = "stages:\n  - { name: a, call: x }\n  - { name: b, call: x, FIELD: [a] }\n";
+    let file = |rest: &str| format!("selvedge: 1\nname: p\n{rest}");
+    for (theirs, ours) in [("after", "depends_on"), ("needs", "depends_on"), ("depends", "depends_on"), ("uses", "call"), ("if", "when")] {
+        let said = errors(&file(&stages.replace("FIELD", theirs)));
+        assert!(said.contains(&format!("has no field `{theirs}`\n  hint: did you mean `{ours}`?")), "{said}");
+    }
+    let said = errors(&file("steps: [{ name: a, call: x }]\n"));
+    assert!(said.contains("a pipeline has no field `steps`\n  hint: did you mean `stages`?"), "{said}");
+    // A name is only proposed where it may be written.
+    let said = errors(&file("if: true\nstages: [{ name: a, call: x }]\n"));
+    assert!(said.contains("a pipeline has no field `if`") && !said.contains("when`?"), "{said}");
+}

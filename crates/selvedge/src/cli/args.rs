@@ -481,7 +481,7 @@ pub enum Invocations {
 #[derive(Args, Debug)]
 pub struct RetryVerb {
     /// inv_…
-    #[arg(required_unless_present = "filter", conflicts_with = "filter")]
+    #[arg(conflicts_with = "filter")]
     pub id: Option<String>,
     /// Those that are blocked and fit, as in 'type:order age>1h'; without --yes it only says which
     #[arg(long = "where", value_name = "FILTER")]

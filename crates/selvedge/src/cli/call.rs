@@ -13,10 +13,13 @@ use super::access::{Access, Second};
 use super::actors::{invoke, text};
 use super::args::{Call, Common};
 use super::exit::{Code, Stop};
+use super::happened::times;
 use super::{print, run};
 
-/// After how long a person is told what is waited for.
-const SILENCE: Duration = Duration::from_secs(1);
+/// How often it is looked whether an attempt has failed.
+const GLANCE: Duration = Duration::from_millis(250);
+/// After how many of those a person is told what is waited for.
+const SILENCE: u32 = 4;
 
 /// Performs it.
 pub async fn call(common: &Common, app: App, call: Call) -> Result<Code, Stop> {
@@ -62,17 +65,25 @@ async fn waited(common: &Common, access: &mut Access, id: &str, at_most: Option<
     }
 }
 
-/// Tells a person what is waited for, once it takes longer.
+/// Says that an attempt has failed and the next one is waited for; and tells a person what else is waited for, once it takes
+/// longer.
 async fn told(second: &mut Second, id: &str) -> std::convert::Infallible {
-    if std::io::stderr().is_terminal() {
-        let mut last = Value::Null;
-        loop {
-            tokio::time::sleep(SILENCE).await;
-            let Ok(why) = second.ask(Request::Why { id: id.to_owned() }).await else { break };
-            if why["sentence"] != last && why["waiting"].as_array().is_some_and(|waiting| !waiting.is_empty()) {
-                print::note(&text(&why["sentence"]));
-                last = why["sentence"].clone();
+    let person = std::io::stderr().is_terminal();
+    let (mut last, mut retried) = (Value::Null, Value::Null);
+    for glance in 1u32.. {
+        tokio::time::sleep(GLANCE).await;
+        let Ok(why) = second.ask(Request::Why { id: id.to_owned() }).await else { break };
+        let waiting = why["waiting"].as_array().map(Vec::as_slice).unwrap_or_default();
+        if let Some(retry) = waiting.iter().find(|waits| waits["for"] == "retry_at") {
+            if *retry != retried {
+                let failed = times(retry["attempt"].as_u64().unwrap_or_default().saturating_sub(1));
+                let of = |name: &str| text(&retry[name]);
+                print::note(&format!("`{}` failed {failed} and is tried again at {}: {}", of("name"), of("at"), of("last_error")));
+                retried = retry.clone();
             }
+        } else if person && glance % SILENCE == 0 && why["sentence"] != last && !waiting.is_empty() {
+            print::note(&text(&why["sentence"]));
+            last = why["sentence"].clone();
         }
     }
     std::future::pending().await

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use selvedge_kernel::diagnostic::Diagnostic;
 use selvedge_kernel::pipeline::agree::disagreements;
-use selvedge_kernel::pipeline::definition::Definition;
+use selvedge_kernel::pipeline::definition::{Definition, Exec, Executor};
 use selvedge_kernel::schedule::{Schedule, next, shown};
 use serde_json::json;
 
 use crate::app::App;
+use crate::program::not_on_path;
 
 use super::args::{Common, Output};
 use super::exit::{Code, Stop};
@@ -45,17 +46,27 @@ pub async fn pipelines(common: &Common, app: App, mut files: Vec<PathBuf>) -> Re
     let mut shared = Vec::new();
     for file in &files {
         // Files of one folder share one manifest; what is wrong with it is said once.
-        let declared = match manifest_of(common, Some(file)) {
+        let manifest = manifest_of(common, Some(file));
+        let declared = match &manifest {
             Some(manifest) => app.clone().manifest(manifest),
             None => Ok(app.clone()),
         };
         let loaded = match declared {
-            Ok(declared) => stored::load(common, &declared, file).await,
+            Ok(declared) => {
+                let absent = absent(manifest.as_deref().unwrap_or(file), declared.registry.programs());
+                warnings.extend(absent.into_iter().filter(|one| !warnings.contains(one)).collect::<Vec<_>>());
+                stored::load(common, &declared, file).await
+            }
             Err(wrong) => Err(wrong),
         };
         match loaded {
             Ok(pipeline) => {
                 warnings.extend(pipeline.warnings);
+                let own = pipeline.definition.activities.iter().filter_map(|(name, declared)| match &declared.executor {
+                    Executor::Exec(exec) => Some((name.clone(), exec.clone())),
+                    Executor::Http(_) | Executor::Native => None,
+                });
+                warnings.extend(absent(file, own));
                 errors.extend(disagreements(&shared, &pipeline.declared).iter().map(|one| one.diagnostic("")));
                 shared.extend(pipeline.declared);
                 checked.push((file, pipeline.definition, pipeline.version));
@@ -93,6 +104,15 @@ pub async fn pipelines(common: &Common, app: App, mut files: Vec<PathBuf>) -> Re
             Err(Stop::new(Code::Configuration, format!("{}\n{}", count(more, "error"), listed.join("\n"))))
         }
     }
+}
+
+/// Programs that a file declares and that are not on PATH here.
+fn absent(file: &Path, programs: impl IntoIterator<Item = (String, Exec)>) -> Vec<Diagnostic> {
+    let of = |(activity, exec): (String, Exec)| {
+        let (what, hint) = not_on_path(&exec)?;
+        Some(Diagnostic { file: file.display().to_string(), line: 0, column: 0, message: format!("`{activity}`: {what}"), hint: Some(hint) })
+    };
+    programs.into_iter().filter_map(of).collect()
 }
 
 /// The next five fires of its schedule, as the clock of its zone shows them.

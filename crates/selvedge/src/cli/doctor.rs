@@ -110,7 +110,7 @@ fn executors(health: &Value, broken: Option<Stop>) -> Finding {
     if missing.is_empty() {
         return Finding { part: "executors", seen: format!("{} declared, none is missing", count(known, "program")), advice: None };
     }
-    Finding { part: "executors", seen: missing.join("; "), advice: Some("put the file there, or correct `exec`".to_owned()) }
+    Finding { part: "executors", seen: missing.join("; "), advice: Some("put it there or install it, or correct `exec`".to_owned()) }
 }
 
 fn failing(health: &Value) -> Finding {

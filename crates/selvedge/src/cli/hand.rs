@@ -94,8 +94,9 @@ pub async fn run_journal(common: &Common, app: App, id: String) -> Result<Code, 
     match common.output {
         Output::Json => print::say(&print::pretty(&Value::Array(events.iter().map(|(number, event)| happened::json(*number, event)).collect())))?,
         Output::Text => {
+            let mut totals = happened::Totals::default();
             for (number, event) in &events {
-                for line in happened::lines(event) {
+                for line in happened::lines(event, &mut totals) {
                     print::say(&format!("{number:>5}  {line}"))?;
                 }
             }
@@ -181,7 +182,11 @@ pub async fn fork_run(common: &Common, app: App, asked: RunFork) -> Result<Code,
 /// `invocations retry`, of one or of all that a filter keeps.
 pub async fn retry(common: &Common, app: App, asked: RetryVerb) -> Result<Code, Stop> {
     let Some(filter) = asked.filter else {
-        let Some(id) = asked.id else { return Err(Stop::usage("name an invocation, or those that a filter keeps: --where 'type:order'")) };
+        let Some(id) = asked.id else {
+            return Err(Stop::usage(
+                "name a blocked invocation, inv_…, or all blocked ones that a filter keeps: `selvedge invocations retry --where 'type:order'` says which, and does it with --yes",
+            ));
+        };
         let (_, held) = ask_whoever(common, app, Tasks::Leave, Request::RetryInvocation { id }).await?;
         super::actors::done(common, "it is looked at again")?;
         if !held {

@@ -1,14 +1,32 @@
 //! What happened to a run, in words.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use selvedge_kernel::pipeline::run::task_name;
 use selvedge_kernel::record::run::{Event, Happening};
 use selvedge_kernel::time::Millis;
 use serde_json::Value;
 
-/// The lines of one event.
-pub fn lines(event: &Event) -> Vec<String> {
-    let mut lines: Vec<String> = event.happened.iter().map(line).collect();
+/// How many tasks each stage has, as far as it was said.
+#[derive(Default)]
+pub struct Totals(BTreeMap<String, u32>);
+
+impl Totals {
+    /// Takes note of a stage.
+    pub fn set(&mut self, stage: &str, tasks: u32) {
+        self.0.insert(stage.to_owned(), tasks);
+    }
+
+    fn task(&self, stage: &str, item: u32) -> String {
+        task_name(stage, item, self.0.get(stage).copied().unwrap_or_default())
+    }
+}
+
+/// The lines of one event; those before it have said how many tasks there are.
+pub fn lines(event: &Event, totals: &mut Totals) -> Vec<String> {
+    event.progress.iter().for_each(|progress| totals.set(&progress.stage, progress.total));
+    let mut lines: Vec<String> = event.happened.iter().map(|happening| line(happening, totals)).collect();
     if lines.is_empty() {
         lines.extend(
             event.progress.iter().map(|progress| format!("{}: {} of {} done, {} failed", progress.stage, progress.done, progress.total, progress.failed)),
@@ -40,13 +58,17 @@ pub fn json(number: u64, event: &Event) -> Value {
 }
 
 /// One happening.
-pub fn line(happening: &Happening) -> String {
+pub fn line(happening: &Happening, totals: &Totals) -> String {
     let because = |reason: &Option<String>| reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
     match happening {
         Happening::Run { state, reason } => format!("the run is {state}{}", because(reason)),
         Happening::Stage { stage, state, reason } => format!("{stage} is {state}{}", because(reason)),
-        Happening::Retrying { stage, item, attempts, error, at } => format!("{stage}[{item}] failed {} and is tried again at {at}: {error}", times(*attempts)),
-        Happening::TaskFailed { stage, item, attempts, error } => format!("{stage}[{item}] failed {}, for good: {error}", times(*attempts)),
+        Happening::Retrying { stage, item, attempts, error, at } => {
+            format!("{} failed {} and is tried again at {at}: {error}", totals.task(stage, *item), times(u64::from(*attempts)))
+        }
+        Happening::TaskFailed { stage, item, attempts, error } => {
+            format!("{} failed {}, for good: {error}", totals.task(stage, *item), times(u64::from(*attempts)))
+        }
         Happening::ApprovalOpened { stage, assignees, expires, .. } => format!("{stage} asks {} until {expires}", assignees.join(", ")),
         Happening::ApprovalDecided { stage, state, by, .. } => format!("{stage} is {state} by {by}"),
         Happening::Signal { name, stage: Some(stage) } => format!("the signal `{name}` came, {stage} took it"),
@@ -54,7 +76,8 @@ pub fn line(happening: &Happening) -> String {
     }
 }
 
-fn times(number: u32) -> String {
+/// `once`, `2 times`
+pub fn times(number: u64) -> String {
     if number == 1 { "once".to_owned() } else { format!("{number} times") }
 }
 

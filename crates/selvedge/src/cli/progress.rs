@@ -56,6 +56,7 @@ pub struct Progress {
     lines: Lines,
     stages: BTreeMap<String, StageState>,
     asked: Vec<String>,
+    totals: happened::Totals,
     last: Option<(String, u32, Instant)>,
     command: String,
 }
@@ -63,19 +64,20 @@ pub struct Progress {
 impl Progress {
     /// `command` is what steers this run: `selvedge runs VERB RUN`, without verb and run.
     pub fn new(lines: Lines, command: String) -> Progress {
-        Progress { lines, stages: BTreeMap::new(), asked: Vec::new(), last: None, command }
+        Progress { lines, stages: BTreeMap::new(), asked: Vec::new(), totals: happened::Totals::default(), last: None, command }
     }
 
     /// Shows what happened.
     pub fn happened(&self, happening: &Happening) {
         if matches!(happening, Happening::Retrying { .. } | Happening::TaskFailed { .. } | Happening::ApprovalDecided { .. } | Happening::Signal { .. }) {
-            self.lines.line(&format!("  {}", happened::line(happening)));
+            self.lines.line(&format!("  {}", happened::line(happening, &self.totals)));
         }
     }
 
     /// Shows where it stands.
     pub fn status(&mut self, status: &RunStatus) {
         for stage in &status.stages {
+            self.totals.set(&stage.name, stage.total);
             if self.stages.insert(stage.name.clone(), stage.state) != Some(stage.state)
                 && let Some(line) = of_stage(stage)
             {

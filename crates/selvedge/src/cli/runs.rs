@@ -2,6 +2,7 @@
 
 use selvedge_engine::wiring::Tasks;
 use selvedge_kernel::machine::RunState;
+use selvedge_kernel::pipeline::run::task_name;
 use selvedge_kernel::record::run::Event;
 use serde_json::{Value, json};
 
@@ -56,7 +57,11 @@ pub async fn runs(common: &Common, app: App, verb: Runs) -> Result<Code, Stop> {
             )
         }
     };
-    let (_, held) = ask_whoever(common, app.clone(), Tasks::Leave, request).await?;
+    let request = with_stage(common, &app, request).await?;
+    let held = match ask_whoever(common, app.clone(), Tasks::Leave, request.clone()).await {
+        Ok((_, held)) => held,
+        Err(stop) => answered_so(common, &app, &request).await.ok_or(stop)?,
+    };
     done(common, &what)?;
     if !held {
         let run = ask_once(common, app, Tasks::Leave, Request::Run { id: id.clone() }).await?;
@@ -78,6 +83,31 @@ fn decide(decision: Decision, answer: Answer) -> (Request, String) {
         Answer::Reject => format!("rejected by {by}"),
     };
     (Request::Decide { id: decision.run.id, stage: decision.stage, answer, by, comment: decision.comment }, what)
+}
+
+/// Names the stage that an answer is for, while one alone asks: said again because its own answer was lost, it is for no other one.
+async fn with_stage(common: &Common, app: &App, request: Request) -> Result<Request, Stop> {
+    let Request::Decide { id, stage: None, answer, by, comment } = request else { return Ok(request) };
+    let asked = Request::Approval { id: id.clone(), stage: None };
+    // Where none or more than one asks, the answer itself is refused, with what to do.
+    let stage = ask_once(common, app.clone(), Tasks::Leave, asked).await.ok().filter(|shown| shown["status"] == "open");
+    Ok(Request::Decide { id, stage: stage.map(|shown| text(&shown["stage"])), answer, by, comment })
+}
+
+/// Whether this very answer was given before, by the same person: it was lost on the way, or is said twice. If so, whether
+/// somebody holds the directory.
+async fn answered_so(common: &Common, app: &App, request: &Request) -> Option<bool> {
+    let Request::Decide { id, stage, answer, by, comment } = request else { return None };
+    let (run, held) = ask_whoever(common, app.clone(), Tasks::Leave, Request::Run { id: id.clone() }).await.ok()?;
+    let status = match answer {
+        Answer::Approve => "approved",
+        Answer::Reject => "rejected",
+    };
+    let mut decided = list(&run["stages"]).filter(|at| !at["decision"].is_null() && stage.as_deref().is_none_or(|stage| at["name"] == stage));
+    let (first, more) = (decided.next()?, decided.next());
+    let decision = &first["decision"];
+    let same = decision["status"] == status && decision["by"] == by.as_str() && decision["comment"].as_str().unwrap_or_default() == comment;
+    (same && more.is_none()).then_some(held)
 }
 
 async fn all(common: &Common, app: App, keep: Keep) -> Result<Code, Stop> {
@@ -125,8 +155,11 @@ fn list(value: &Value) -> impl Iterator<Item = &Value> {
 
 /// The tasks that failed, also those of stages that went on without them.
 fn failures(run: &Value) -> Option<String> {
+    let number = |value: &Value| value.as_u64().and_then(|number| u32::try_from(number).ok()).unwrap_or_default();
+    let tasks = |name: &Value| list(&run["stages"]).find(|stage| stage["name"] == *name).map_or(0, |stage| number(&stage["total"]));
     let line = |failure: &Value| {
-        vec![format!("{}[{}]", text(&failure["stage"]), failure["item"]), text(&failure["attempts"]), text(&failure["at"]), error(&failure["error"])]
+        let task = task_name(&text(&failure["stage"]), number(&failure["item"]), tasks(&failure["stage"]));
+        vec![task, text(&failure["attempts"]), text(&failure["at"]), error(&failure["error"])]
     };
     let rows: Vec<Vec<String>> = list(&run["failures"]).map(line).collect();
     let more = match run["more_failures"].as_u64() {
@@ -201,6 +234,7 @@ fn stage(stage: &Value) -> Vec<String> {
 async fn follow(common: &Common, app: App, id: String) -> Result<Code, Stop> {
     let mut access = Access::open(common, app, Tasks::Start).await?;
     let mut next = 0;
+    let mut totals = happened::Totals::default();
     loop {
         let events = access.ask(Request::RunEvents { id: id.clone(), from: next }).await?;
         let events: Vec<(u64, Event)> =
@@ -217,7 +251,7 @@ async fn follow(common: &Common, app: App, id: String) -> Result<Code, Stop> {
             state = event.state;
             match common.output {
                 Output::Json => print::say(&happened::json(number, &event).to_string())?,
-                Output::Text => happened::lines(&event).iter().try_for_each(|line| print::say(line))?,
+                Output::Text => happened::lines(&event, &mut totals).iter().try_for_each(|line| print::say(line))?,
             }
         }
         // The holder may go away with its run: nothing more is asked of it.

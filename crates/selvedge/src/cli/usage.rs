@@ -23,6 +23,10 @@ pub fn end(error: &clap::Error) -> Code {
             let words: Vec<String> = std::env::args().skip(1).take(3).collect();
             let hint = swapped(&words).or_else(|| match (error.kind(), error.get(ContextKind::InvalidSubcommand)) {
                 (ErrorKind::InvalidSubcommand, Some(ContextValue::String(word))) => no_verb(word).or_else(|| meant(word)),
+                (ErrorKind::UnknownArgument, _) => match error.get(ContextKind::InvalidArg) {
+                    Some(ContextValue::String(word)) => other_key(word).map(str::to_owned),
+                    _ => None,
+                },
                 _ => None,
             });
             let text = hint.unwrap_or_else(|| error.to_string());
@@ -37,6 +41,15 @@ pub fn swapped(words: &[String]) -> Option<String> {
     let [first, verb, ..] = words else { return None };
     let known = Cli::command().find_subcommand("runs")?.get_subcommands().any(|known| known.get_name() == verb.as_str());
     (first == "run" && known).then(|| format!("`run` runs a pipeline's file: did you mean `selvedge runs {verb}`?"))
+}
+
+/// The name that a key has at a verb which does not know the other one.
+fn other_key(written: &str) -> Option<&'static str> {
+    match written {
+        "--idempotency-key" => Some("there is no --idempotency-key here: write --key KEY"),
+        "--key" => Some("there is no --key here: write --idempotency-key KEY where a message or a signal is sent"),
+        _ => None,
+    }
 }
 
 /// A verb that the noun before it does not have.

@@ -3,6 +3,7 @@
 use selvedge_engine::listing::{Listed, row};
 use selvedge_kernel::auth::{Action, Resource};
 use selvedge_kernel::filter::List;
+use selvedge_kernel::pipeline::definition::{Definition, Exec, Executor};
 use serde_json::{Value, json};
 
 use super::Problem;
@@ -28,6 +29,28 @@ impl Asker<'_> {
         Ok(Value::Array(shown.collect()))
     }
 
+    /// The programs that work is done in, by activity: those declared for all, and those that a pipeline which is registered,
+    /// stored or running declares for itself, as PIPELINE.ACTIVITY.
+    async fn programs(&self) -> Result<Vec<(String, Exec)>, Problem> {
+        let mut found: Vec<(String, Exec)> = self.engine.programs().into_iter().collect();
+        let named = Resource::Pipeline { tenant: self.tenant.to_owned(), name: String::new() };
+        let mut definitions: Vec<Definition> = self.engine.pipelines().into_values().cloned().collect();
+        for stored in self.engine.stored_definitions(self.permit(Action::Read, named)?).await? {
+            definitions.push(super::pipelines::definition_of(&stored)?);
+        }
+        definitions.extend(self.engine.open_definitions(self.permit(Action::Read, Resource::Store)?).await?);
+        for definition in definitions {
+            for (activity, declared) in definition.activities {
+                let Executor::Exec(exec) = declared.executor else { continue };
+                let program = (format!("{}.{activity}", definition.name), exec);
+                if !found.contains(&program) {
+                    found.push(program);
+                }
+            }
+        }
+        Ok(found)
+    }
+
     pub(super) async fn health(&self) -> Result<Value, Problem> {
         let letters = self.engine.dead_letters(self.permit(Action::Operate, Resource::Store)?).await?.len();
         let failing: Vec<Value> = self
@@ -37,10 +60,13 @@ impl Asker<'_> {
             .iter()
             .map(|line| json!({ "id": line.id.to_string(), "attempt": line.attempt }))
             .collect();
-        let programs = self.engine.programs();
+        let programs = self.programs().await?;
         let missing: Vec<String> = programs
             .iter()
-            .filter_map(|(name, exec)| program::missing(&exec.command, std::path::Path::new(&exec.folder)).map(|(what, _)| format!("`{name}`: {what}")))
+            .filter_map(|(name, exec)| {
+                let missing = program::missing(&exec.command, std::path::Path::new(&exec.folder));
+                missing.or_else(|| program::not_on_path(exec)).map(|(what, _)| format!("`{name}`: {what}"))
+            })
             .collect();
         let census = self.engine.census(self.permit(Action::Operate, Resource::Store)?).await?;
         Ok(json!({

@@ -107,7 +107,7 @@ impl Pipelines<'_> {
     }
 }
 
-fn definition_of(stored: &StoredVersion) -> Result<Definition, Problem> {
+pub(super) fn definition_of(stored: &StoredVersion) -> Result<Definition, Problem> {
     serde_json::from_slice(&stored.definition).map_err(|error| {
         let text = format!("version {} of `{}` cannot be read ({error}): store it again from its file", stored.version, stored.name);
         Problem::new(Consequence::FixInput, "definition", text)

@@ -220,7 +220,7 @@ fn two_stages_that_ask_are_told_apart_by_name() {
     let ended = folder.end(holder);
     assert_eq!(ended.code, 0, "{}", ended.err);
     assert_eq!(serde_json::from_str::<serde_json::Value>(&ended.out).unwrap(), json!({"a": "user:ada", "b": "rejected"}));
-    assert_eq!(folder.selvedge(&["runs", "approve", &run, "--stage", "a"]).code, 64);
+    assert_eq!(folder.selvedge(&["runs", "reject", &run, "--stage", "a"]).code, 64);
 }
 
 #[test]
@@ -469,7 +469,7 @@ fn what_a_stage_went_on_without_and_the_reason_of_a_cancel_are_shown() {
     assert_eq!(shown["failures"][0]["error"]["code"], "exit_3");
     assert!(shown["reason"].as_str().unwrap().contains("the tenant left"), "{shown}");
     let said = folder.selvedge(&["runs", "show", &run]).out;
-    for words in ["no[0]", "exit_3", "the tenant left", "ask was approved by user:ada at 20", "fine by me"] {
+    for words in ["\nno           1 ", "exit_3", "the tenant left", "ask was approved by user:ada at 20", "fine by me"] {
         assert!(said.contains(words), "{words}: {said}");
     }
     assert!(folder.selvedge(&["why", &run]).out.contains("the tenant left"));

@@ -80,3 +80,4 @@ mod undone;
 mod versions;
 mod waits;
 mod ways;
+mod words;

@@ -1,12 +1,16 @@
 //! What a handler may await, and what happens when it awaits something else.
 
 use std::pin::Pin;
-use std::sync::{Arc, Barrier, Mutex};
-use std::task::{Poll, Waker};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::Waker;
 use std::time::Duration;
 
-use selvedge::{App, Ctx, Failure, Handler, Outcome, Settings, test};
-use selvedge_kernel::auth::Action;
+use selvedge::test::ByHand;
+use selvedge::{App, Ctx, Failure, Handler, Millis, Outcome, Settings, test};
+use selvedge_engine::env::{Clock, Environment};
+use selvedge_kernel::model::Model;
+use tokio::task::LocalSet;
 
 use crate::kit;
 
@@ -164,43 +168,56 @@ async fn a_set_of_futures_that_polls_only_what_was_woken_gets_all_its_results() 
 #[tokio::test]
 async fn late_wake_of_a_handler_that_has_left_memory_does_not_block_it_when_it_is_back() {
     const NAP: Handler<(), u64> = Handler::new("cat", "nap");
-    const BUSY: Handler<(), ()> = Handler::new("dog", "busy");
-    let (stashed, begun, go) = (Arc::new(Mutex::new(None)), Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
-    let (stash, starts, goes) = (stashed.clone(), begun.clone(), go.clone());
-    let app = App::new()
-        .handler(NAP, async move |ctx: Ctx, ()| {
-            let mut nap = ctx.sleep(Duration::from_secs(60));
-            std::future::poll_fn(|context| {
-                // Whoever has this can wake the handler from outside.
+    /// Whoever has it wakes the handler from outside, once.
+    type Stashed = Arc<Mutex<Option<Waker>>>;
+    let (stashed, woken, draws) = (Stashed::default(), Arc::new(AtomicBool::new(false)), AtomicU64::new(1));
+    let (stash, wakes, told) = (stashed.clone(), stashed.clone(), woken.clone());
+    let app = App::new().handler(NAP, async move |ctx: Ctx, ()| {
+        ctx.step("first", async |_| Ok(())).await?;
+        let mut nap = ctx.sleep(Duration::from_secs(3_600));
+        std::future::poll_fn(|context| {
+            if !told.load(Ordering::SeqCst) {
                 stash.lock().unwrap().get_or_insert_with(|| context.waker().clone());
-                Pin::new(&mut nap).poll(context)
-            })
-            .await?;
-            Ok(1)
+            }
+            Pin::new(&mut nap).poll(context)
         })
-        .handler(BUSY, async move |_: Ctx, ()| {
-            starts.wait();
-            goes.wait();
-            Ok(())
-        });
-    let engine = test::Engine::with(app, Settings { workers: 1, ..Settings::default() }).await.unwrap();
-    let id = engine.local().send(NAP.on("a"), ()).await.unwrap();
-    engine.settle().await;
-    let waker: Waker = stashed.lock().unwrap().clone().unwrap();
-    let client = engine.local();
-    let busy = tokio::spawn(async move { client.send(BUSY.on("b"), ()).await });
-    tokio::task::spawn_blocking(move || begun.wait()).await.unwrap();
-    // What reaches its thread in one turn: it is woken, taken up again by hand, and woken as the one that it was.
-    waker.wake_by_ref();
-    let (shared, permit) = (engine.engine().clone(), kit::permit(&engine, Action::Control, kit::work(id)));
-    let mut retried = Box::pin(async move { shared.retry(permit, id).await });
-    assert!(std::future::poll_fn(|context| Poll::Ready(retried.as_mut().poll(context).is_pending())).await);
-    waker.wake_by_ref();
-    tokio::task::spawn_blocking(move || go.wait()).await.unwrap();
-    retried.await.unwrap();
-    busy.await.unwrap().unwrap();
-    engine.settle().await;
-    assert_ne!(kit::status(&engine, id).await, "Blocked", "{}", kit::sentence(&engine, id).await);
-    engine.advance(Duration::from_secs(60)).await;
-    assert_eq!(engine.local().result::<u64>(id).await.unwrap(), 1);
+        .await?;
+        Ok(1)
+    });
+    let done = woken.clone();
+    let monotonic = move || {
+        // Asked on the handler's thread right behind its poll, before it is dropped and replayed.
+        if let Some(waker) = wakes.lock().unwrap().take() {
+            done.store(true, Ordering::SeqCst);
+            waker.wake();
+        }
+        Millis(0)
+    };
+    let env = Environment {
+        clock: Clock::Machine { wall: Arc::new(|| Millis(1_767_225_600_000)), monotonic: Arc::new(monotonic) },
+        random: Arc::new(move |buffer| {
+            for bytes in buffer.chunks_mut(8) {
+                let word = draws.fetch_add(1, Ordering::SeqCst).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                bytes.copy_from_slice(&word.to_be_bytes()[..bytes.len()]);
+            }
+        }),
+        observer: None,
+    };
+    let settings = Settings { workers: 1, replay_always: true, ..Settings::default() };
+    let by_hand = ByHand::open(&app, Arc::new(Model::new()), env, settings, tokio::runtime::Handle::current());
+    let client = by_hand.local();
+    LocalSet::new()
+        .run_until(async move {
+            by_hand.workers.into_iter().for_each(|worker| drop(tokio::task::spawn_local(worker)));
+            let id = client.send(NAP.on("a"), ()).await.unwrap();
+            while !woken.load(Ordering::SeqCst) {
+                tokio::task::yield_now().await;
+            }
+            // Asked behind the wake.
+            for _ in 0..3 {
+                let why = client.why(id).await.unwrap();
+                assert!(why.sentence().contains("timer"), "{}", why.sentence());
+            }
+        })
+        .await;
 }

@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use selvedge::{App, Ctx, Definition, Handler, Outcome, RunId, test};
 use selvedge_kernel::auth::{Action, Resource};
+use selvedge_kernel::id::ShardId;
 use selvedge_kernel::machine::RunState;
 use selvedge_kernel::pipeline::parse::version;
+use selvedge_kernel::record::definition::StoredVersion;
 use selvedge_kernel::record::kind::Kind;
 use selvedge_kernel::waiting::Waiting;
+use selvedge_kernel::wire;
 use serde_json::{Value, json};
 
 use super::kit;
@@ -140,7 +144,7 @@ async fn parent_calls_a_stored_pipeline_by_its_name_and_its_new_version_is_taken
 #[tokio::test]
 async fn stored_pipeline_calls_another_stored_one_and_a_handler_starts_it_by_its_name() {
     async fn launch(ctx: Ctx, input: Value) -> Outcome<RunId> {
-        Ok(ctx.start("parent", input).await?)
+        ctx.start("parent", input).await
     }
     let engine = test::Engine::new(App::new().handler(LAUNCH, launch).pipeline(says("child", "of the application"))).await.unwrap();
     put(&engine, &parse(PARENT)).await;
@@ -168,6 +172,34 @@ async fn run_that_calls_what_is_stored_nowhere_is_blocked_and_goes_on_when_it_is
     let unknown = engine.local().start("chid", json!({})).await.map(|run| run.id()).unwrap_err().to_string();
     assert_eq!(unknown, "there is no pipeline `chid` here; there are: child, parent");
     assert_eq!(state(&engine, id).await, RunState::Completed);
+}
+
+#[tokio::test]
+async fn stored_version_that_this_build_cannot_read_blocks_and_fails_what_needs_it_and_nothing_else() {
+    let mut engine = test::Engine::new(App::new().pipeline(parse(PARENT)).pipeline(scheduled("schedule: { every: 10m }"))).await.unwrap();
+    put(&engine, &scheduled("schedule: { every: 10m }")).await;
+    put(&engine, &says("child", "one")).await;
+    engine.settle().await;
+    for shard in (0..64).map(ShardId) {
+        for (key, value) in engine.model().rows(shard).into_iter().filter(|(key, _)| Kind::of(key) == Some(Kind::Definition)) {
+            let stored: StoredVersion = wire::decode("stored pipeline", &value).unwrap();
+            let newer = StoredVersion { definition: Bytes::from_static(b"{\"format\": 9}"), ..stored };
+            engine.model().overwrite(shard, key, wire::encode(&newer));
+        }
+    }
+    engine.kill_and_reopen().await.unwrap();
+    engine.advance(TEN_MINUTES).await;
+    let status = engine.local().schedule("nightly").status().await.unwrap();
+    assert_eq!(status.counts.failed, 1);
+    assert!(
+        status.sentence().contains("of `nightly` cannot be read here") && status.sentence().contains("store it again from its file"),
+        "{}",
+        status.sentence()
+    );
+    let id = start(&engine, "parent", json!({})).await.id();
+    until(&engine, id, "blocked", |status| status.state == RunState::Blocked).await;
+    let blocked = format!("{:?}", engine.local().run(id).status().await.unwrap().waiting);
+    assert!(blocked.contains("of `child` cannot be read here"), "{blocked}");
 }
 
 #[test]

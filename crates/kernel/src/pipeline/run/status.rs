@@ -104,6 +104,22 @@ pub struct Decision {
     pub comment: Option<String>,
 }
 
+/// A task as people read it: its stage, with its number where the stage has more than one.
+///
+/// ```
+/// use selvedge_kernel::pipeline::run::task_name;
+/// assert_eq!(task_name("head", 3, 10), "head[3]");
+/// assert_eq!(task_name("report", 0, 1), "report");
+/// ```
+#[must_use]
+pub fn task_name(stage: &str, item: u32, tasks: u32) -> String {
+    match item {
+        FALLBACK_ITEM => format!("{stage} (on_failure)"),
+        0 if tasks == 1 => stage.to_owned(),
+        _ => format!("{stage}[{item}]"),
+    }
+}
+
 impl Run {
     /// The run as it is now.
     #[must_use]
@@ -218,7 +234,7 @@ impl Run {
                     };
                     let last_error = slot.and_then(|slot| slot.failures.last()).map_or_else(String::new, |failure| failure.error.to_string());
                     let attempt = slot.map_or(1, |slot| slot.attempts + 1);
-                    waiting.push(Waiting::RetryAt { name: format!("{name}[{item}]"), attempt, at: *again, last_error, of: None });
+                    waiting.push(Waiting::RetryAt { name: task_name(&name, *item, at.total), attempt, at: *again, last_error, of: None });
                 }
                 let limits: BTreeSet<&str> = memory.asked.values().map(|(_, limit)| limit.key.as_str()).collect();
                 waiting.extend(limits.into_iter().take(LIMITS_SHOWN).map(|limit| match limit.strip_prefix(SharedBreaker::OF) {

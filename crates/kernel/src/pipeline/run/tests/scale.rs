@@ -89,3 +89,24 @@ fn a_window_that_one_slow_item_holds_back_is_bounded_and_survives_a_kill() {
     assert_eq!(world.run.header().stages[0].done, count);
     assert_eq!(world.started.len() as u32, count + 1);
 }
+
+#[test]
+fn ten_thousand_events_of_a_run_are_kept_and_its_chain_fits_without_the_older_ones() {
+    let mut world = World::new(pipeline(vec![stage("hold", Mode::WaitSignal { signal: "go".to_owned() })]), json!({}));
+    world.settle();
+    while world.commits < 9_999 {
+        world.tell(RunInput::Pause { by: "ada".to_owned() }).unwrap();
+        world.tell(RunInput::Resume).unwrap();
+    }
+    let all = world.commits;
+    assert_eq!(world.events().len() as u64, all, "all of them, as long as there are not more");
+    while world.commits < 10_005 {
+        world.tell(RunInput::Pause { by: "ada".to_owned() }).unwrap();
+        world.tell(RunInput::Resume).unwrap();
+    }
+    let numbers = world.event_numbers();
+    assert_eq!((numbers.len(), numbers.first(), numbers.last()), (10_000, Some(&(world.commits - 10_000)), Some(&(world.commits - 1))));
+    world.kill();
+    world.settle();
+    world.verify();
+}

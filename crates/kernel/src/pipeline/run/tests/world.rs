@@ -463,6 +463,11 @@ impl World {
         rows.map(|(_, value)| wire::decode("event", value).unwrap()).collect()
     }
 
+    /// The numbers of the events that are kept.
+    pub fn event_numbers(&self) -> Vec<u64> {
+        self.of_kind(Kind::RunEvent).iter().map(|(key, _)| u64::from_be_bytes(*key.last_chunk::<8>().unwrap())).collect()
+    }
+
     pub fn starts_of(&self, stage: &str) -> Vec<(u32, u32)> {
         let number = self.index(stage) as u16;
         self.started.iter().filter(|dispatch| dispatch.stage == number).map(|dispatch| (dispatch.item, dispatch.attempt)).collect()
