@@ -9,7 +9,7 @@ use selvedge_kernel::time::Millis;
 use selvedge_kernel::wire;
 
 use super::{Active, OpenCall};
-use crate::shard::{Shard, VerbError};
+use crate::shard::{Effect, Shard, VerbError};
 
 /// So many stand in one row.
 const CANCELS_IN_A_ROW: usize = 512;
@@ -36,19 +36,18 @@ impl Shard {
                             Work::Actor { target, handler } => Some((target.clone(), handler.clone())),
                             Work::Activity { .. } | Work::Pipeline { .. } => None,
                         };
-                        active.called.insert((dispatch.stage, dispatch.item), OpenCall { attempt: dispatch.attempt, called, handler });
+                        active.called.insert((dispatch.stage, dispatch.item), OpenCall { attempt: dispatch.attempt, called, handler, told: false });
                     }
                 }
                 Command::AbortStage { stage } => {
                     gone.extend(active.called.extract_if((*stage, 0)..=(*stage, u32::MAX), |_, _| true).map(|(_, open)| open.called));
                 }
-                Command::EndCalls { stage } => gone.extend(active.called.range((*stage, 0)..=(*stage, u32::MAX)).map(|(_, open)| open.called)),
                 Command::CancelCalls { stage, calls } => gone.extend(calls.iter().filter_map(|(item, attempt, work)| id_of((*stage, *item, *attempt), work))),
                 Command::RunEnded { .. } => {
                     let compiled = active.run.compiled().clone();
                     gone.extend(active.called.extract_if(.., |(stage, _), _| !Shard::runs_on(&compiled, *stage)).map(|(_, open)| open.called));
                 }
-                Command::Borrow { .. } | Command::AskBreaker { .. } | Command::GiveBack { .. } | Command::EnterLine(_) => {}
+                Command::Borrow { .. } | Command::AskBreaker { .. } | Command::GiveBack { .. } | Command::EnterLine(_) | Command::EndCalls { .. } => {}
             }
         }
         for part in gone.chunks(CANCELS_IN_A_ROW) {
@@ -63,17 +62,42 @@ impl Shard {
         }
     }
 
+    /// Asks those to end whom a stage has called and whose answers it awaits. Called behind the calls themselves; no row says so,
+    /// because the run decides it again after a restart, with the calls.
+    pub(super) async fn end_calls(&mut self, run: RunId, stage: u16) -> Result<(), VerbError> {
+        let Some(active) = self.runs.active.get_mut(&run) else { return Ok(()) };
+        let open = active.called.range_mut((stage, 0)..=(stage, u32::MAX)).filter(|(_, open)| !open.told);
+        let called: Vec<Called> = open
+            .map(|(_, open)| {
+                open.told = true;
+                open.called
+            })
+            .collect();
+        for some in called.chunks(CANCELS_AT_ONCE) {
+            let (mut writes, mut effects) = (Writes::default(), Vec::new());
+            for one in some {
+                self.post_end(run, *one, &mut writes, &mut effects).await?;
+            }
+            self.write(writes, effects);
+        }
+        Ok(())
+    }
+
+    async fn post_end(&mut self, run: RunId, called: Called, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
+        match called {
+            Called::Actor(invocation) => self.post_cancel(invocation, format!("{run} needs no answer any more"), writes, effects).await,
+            Called::Pipeline(child) => {
+                let envelope = Envelope::CancelRun { run: child, reason: format!("{run}, whose task it is") };
+                self.send(child.0.hash.shard(self.wiring.shards), run.0, envelope, writes, effects).await
+            }
+        }
+    }
+
     async fn send_cancels(&mut self, run: RunId, mut called: Vec<Called>, own: (Millis, u64)) -> Result<(), VerbError> {
         loop {
             let (mut writes, mut effects) = (Writes::default(), Vec::new());
             for one in called.split_off(called.len().saturating_sub(CANCELS_AT_ONCE)) {
-                match one {
-                    Called::Actor(invocation) => self.post_cancel(invocation, format!("{run} needs no answer any more"), &mut writes, &mut effects).await?,
-                    Called::Pipeline(child) => {
-                        let envelope = Envelope::CancelRun { run: child, reason: format!("{run}, whose task it is") };
-                        self.send(child.0.hash.shard(self.wiring.shards), run.0, envelope, &mut writes, &mut effects).await?;
-                    }
-                }
+                self.post_end(run, one, &mut writes, &mut effects).await?;
             }
             if called.is_empty() {
                 self.clear_timer(&mut writes, own);

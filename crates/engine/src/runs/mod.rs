@@ -148,6 +148,8 @@ struct OpenCall {
     called: Called,
     /// The handler, if it is one of an actor.
     handler: Option<(ActorId, String)>,
+    /// Whether it was asked to end, while its answer is awaited.
+    told: bool,
 }
 
 /// One attempt in this process, or a call that is under way.

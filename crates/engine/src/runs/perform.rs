@@ -45,7 +45,8 @@ impl Shard {
                 Command::AbortStage { stage } => self.abort_tasks(run, Some(stage)),
                 Command::EnterLine(entering) => self.ask_line(entering).await?,
                 // Its timer stands in the commit that decided it.
-                Command::CancelCalls { .. } | Command::EndCalls { .. } => {}
+                Command::CancelCalls { .. } => {}
+                Command::EndCalls { stage } => self.end_calls(run, stage).await?,
                 Command::RunEnded { state, output, error } => {
                     self.abort_tasks(run, None);
                     if let Some(waiters) = self.runs.waiters.remove(&run) {

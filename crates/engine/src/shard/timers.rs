@@ -161,8 +161,9 @@ impl TimerQueue {
     fn done_until(&self) -> Millis {
         let fired = self.fired.first().map(|key| key.0);
         let due = self.due.first_key_value().map(|(key, _)| key.0);
+        let after = self.after_jump.first_key_value().map(|(key, _)| key.0);
         let beyond = self.beyond.map(|key| key.0);
-        [Some(self.reached), fired, due, beyond].into_iter().flatten().min().unwrap_or_default()
+        [Some(self.reached), fired, due, after, beyond].into_iter().flatten().min().unwrap_or_default()
     }
 }
 

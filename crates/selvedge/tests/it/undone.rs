@@ -164,3 +164,34 @@ stages:
         sound(&engine).await;
     }
 }
+
+#[tokio::test]
+async fn a_run_that_fails_in_the_commit_that_calls_another_one_has_that_one_end_too() {
+    let hasty = r#"
+selvedge: 1
+name: hasty
+input: { nobody: { type: array } }
+stages:
+  - { name: below, depends_on: [], call: { pipeline: order }, input: { articles: [asked] }, compensate: { call: { actor: stock, key: wrong, handler: release } } }
+  - { name: asked, depends_on: [], call: { actor: stock, key: asked, handler: reserve }, compensate: { call: { actor: stock, key: wrong, handler: release } } }
+  - { name: broken, depends_on: [], call: charge, input: "to ${input.nobody[9]}" }
+"#;
+    for batches in 0..9 {
+        let (seen, (answer, bank)) = (Seen::default(), watch::channel(true));
+        let app = shop(&seen, bank).pipeline(parse(ORDER)).pipeline(parse(hasty));
+        let mut engine = test::Engine::new(app).await.unwrap();
+        let client = engine.local();
+        let starting = async move { client.start("hasty", json!({ "nobody": [] })).idempotency_key("one").await };
+        killed_after(&mut engine, batches, starting).await;
+        let run = engine.local().start("hasty", json!({ "nobody": [] })).idempotency_key("one").await.unwrap();
+        assert!(matches!(end(&engine, run.id()).await, Err(RunError::Failed { code, .. }) if code == "expression"));
+        engine.settle().await;
+        for one in engine.local().runs().await.unwrap() {
+            assert!(one.state.ended(), "{one:?}");
+        }
+        assert!(!engine.local().call(HELD.on("asked"), ()).await.unwrap());
+        assert!(lines(&seen, "released").is_empty());
+        drop(answer);
+        sound(&engine).await;
+    }
+}

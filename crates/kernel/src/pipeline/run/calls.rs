@@ -52,6 +52,8 @@ impl Run {
             };
             match work {
                 Some(work) => drop(self.stages[stage].sent.insert(item, work)),
+                // Who may have to be undone is remembered as begun.
+                None if compiled.stages[stage].undo.is_some() => {}
                 None => {
                     if let Some(slot) = slot_mut(&mut self.stages[stage], low, item) {
                         slot.sent_before = false;

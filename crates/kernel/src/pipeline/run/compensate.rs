@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::effects::{Ask, Command, RunDamaged};
 use super::end::bounded;
+use super::memory::Slot;
 use super::read::{PAGE_ROWS, Progress, Target, decode};
 use super::{Out, Run};
 use crate::error::WorkError;
@@ -38,13 +39,13 @@ impl Run {
     }
 
     /// Begins to undo; false if there is nothing to undo, and the run can end at once.
-    pub(super) fn begin_undoing(&mut self, event: RunEvent, reason: Option<String>, now: Millis, out: &mut Out) -> bool {
+    pub(super) fn begin_undoing(&mut self, event: RunEvent, reason: Option<String>, out: &mut Out) -> bool {
         let order = self.to_undo();
         if order.is_empty() {
             return false;
         }
         for stage in 0..self.compiled.definition.stages.len() {
-            if !self.may_do(stage, now) {
+            if !self.may_do(stage) {
                 self.drop_stage(stage, out);
             }
         }
@@ -67,12 +68,12 @@ impl Run {
     }
 
     /// Whether an attempt of a stage that is undone may do something yet, or may have done it: its end is awaited.
-    pub(super) fn may_do(&self, stage: usize, now: Millis) -> bool {
+    pub(super) fn may_do(&self, stage: usize) -> bool {
         let (at, memory, plan) = (&self.header.stages[stage], &self.stages[stage], &self.compiled.stages[stage]);
         if plan.undo.is_none() || self.undo_total(stage) == 0 || at.state != StageState::Running || !matches!(at.phase, Phase::Tasks | Phase::Fallback) {
             return false;
         }
-        !memory.loaded || memory.running > 0 || memory.slots.iter().chain(&memory.fallback).any(|slot| slot.may_run(now))
+        !memory.loaded || memory.running > 0 || memory.slots.iter().chain(&memory.fallback).any(Slot::is_unknown)
     }
 
     /// Whether a stage ends what it has begun, and begins nothing, because the run undoes.
@@ -86,19 +87,21 @@ impl Run {
     }
 
     /// One look at a stage that ends what it has begun: calls are asked to end, and what an earlier process may have started
-    /// is started again, under the same key, because only its end says what is to be undone. Whether it was the last look.
+    /// is started again, under the same key and by its retry policy, because only its end says what is to be undone. Whether it
+    /// was the last look.
     pub(super) fn let_end(&mut self, stage: usize, now: Millis, out: &mut Out) -> bool {
         if !self.stages[stage].loaded {
             return false;
         }
         self.due_again(stage, now);
         let memory = &mut self.stages[stage];
-        memory.retries.clear();
         let low = self.header.stages[stage].low;
         let began = |item: &u32| match *item {
-            FALLBACK_ITEM => memory.fallback.as_ref().is_some_and(|slot| slot.sent_before),
-            item => item.checked_sub(low).and_then(|place| memory.slots.get(place as usize)).is_some_and(|slot| slot.sent_before),
+            FALLBACK_ITEM => memory.fallback.as_ref().is_some_and(Slot::was_begun),
+            item => item.checked_sub(low).and_then(|place| memory.slots.get(place as usize)).is_some_and(Slot::was_begun),
         };
+        // How the attempt before ended is known of those that wait for their next one here.
+        memory.retries.retain(|(_, item)| began(item));
         memory.due.retain(began);
         if memory.borrows() && memory.asked.keys().chain(&memory.passed).chain(&memory.admitted).any(|item| !began(item)) {
             self.give_back(stage, out);
@@ -109,18 +112,24 @@ impl Run {
             out.effects.commands.push(Command::EndCalls { stage: stage as u16 });
             self.dirty = true;
         }
-        if memory.running > 0 || memory.borrows() || !memory.due.is_empty() || memory.fallback.as_ref().is_some_and(|slot| slot.may_run(now)) {
+        if memory.running > 0
+            || memory.borrows()
+            || !memory.due.is_empty()
+            || !memory.retries.is_empty()
+            || memory.fallback.as_ref().is_some_and(Slot::is_unknown)
+        {
             return false;
         }
         let (at, memory) = (&self.header.stages[stage], &self.stages[stage]);
         let fails = !matches!(self.definition(stage).on_failure, OnFailure::Continue { .. });
+        let fallback = memory.fallback.as_ref().map(|slot| slot.state);
         let whole = match at.phase {
-            Phase::Fallback => memory.fallback.as_ref().is_some_and(|slot| slot.state == TaskState::Completed),
+            Phase::Fallback => fallback == Some(TaskState::Completed),
             _ => at.low == at.total && !(fails && at.failed > 0) && at.error.is_none(),
         };
         match at.error.as_ref().map(ToString::to_string) {
             _ if whole => self.complete_stage(stage),
-            Some(error) if at.phase != Phase::Fallback => self.stage_event(stage, StageEvent::Fail, Some(error)),
+            Some(error) if at.phase != Phase::Fallback || fallback == Some(TaskState::Failed) => self.stage_event(stage, StageEvent::Fail, Some(error)),
             _ => {}
         }
         self.drop_stage(stage, out);

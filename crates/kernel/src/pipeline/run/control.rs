@@ -3,7 +3,7 @@
 use super::effects::{Again, Effects, Retry, Room, RunInput, RunRefused};
 use super::{Out, Run};
 use crate::machine::{RUN, RunEvent, RunState, TaskEvent};
-use crate::record::run::Paused;
+use crate::record::run::{FALLBACK_ITEM, Paused, task_key};
 use crate::time::Millis;
 
 impl Run {
@@ -18,7 +18,7 @@ impl Run {
             RunInput::Answered { stage, item, attempt, result } => {
                 self.answered((usize::from(stage), item, attempt), result, now, &mut out);
             }
-            RunInput::NoExecutor { stage, item, attempt, reason } => self.no_executor((usize::from(stage), item, attempt), reason),
+            RunInput::NoExecutor { stage, item, attempt, reason } => self.no_executor((usize::from(stage), item, attempt), reason, &mut out),
             RunInput::Admitted { stage, item, number } => self.admitted(usize::from(stage), item, number),
             RunInput::Recalled { stage, item } => self.recalled(usize::from(stage), item, &mut out),
             RunInput::Unblock => {
@@ -66,7 +66,7 @@ impl Run {
         Ok(out.effects)
     }
 
-    fn no_executor(&mut self, (stage, item, attempt): (usize, u32, u32), reason: String) {
+    fn no_executor(&mut self, (stage, item, attempt): (usize, u32, u32), reason: String, out: &mut Out) {
         if !self.is_running(stage, item, attempt) {
             return;
         }
@@ -75,15 +75,17 @@ impl Run {
         if let Some(slot) = super::dispatch::slot_mut(memory, low, item) {
             slot.take(TaskEvent::Lost);
             slot.attempts = slot.attempts.saturating_sub(1);
+            slot.sent_before = std::mem::take(&mut slot.resent);
+            if slot.attempts == 0 && !slot.sent_before && slot.first_at.take().is_some() {
+                // It was not begun: the row of its start, if there is one, goes.
+                out.effects.deletes.push(task_key(self.id, stage as u16, item));
+            }
         }
         super::dispatch::stopped(memory, low, item);
+        if item != FALLBACK_ITEM {
+            memory.due.insert(item);
+        }
         self.dirty = true;
-        if self.lets_end(stage) {
-            return;
-        }
-        if item != crate::record::run::FALLBACK_ITEM {
-            self.stages[stage].due.insert(item);
-        }
         if matches!(self.header.state, RunState::Running | RunState::Waiting) {
             self.run_event(RunEvent::Block, Some(reason.clone()));
         }

@@ -42,6 +42,7 @@ impl Run {
     pub(super) fn dispatch_all(&mut self, now: Millis, out: &mut Out) {
         let count = self.stages.len();
         let mut starts = TURN_STARTS;
+        let undoes = self.annex.ending.is_some();
         let first = self.turn % count.max(1);
         self.turn = first + 1;
         for step in 0..count {
@@ -55,6 +56,10 @@ impl Run {
                 out.effects.more = true;
             }
             if self.header.state.ended() {
+                return;
+            }
+            if self.annex.ending.is_some() != undoes {
+                out.effects.more = true;
                 return;
             }
             if starts == 0 {
@@ -83,7 +88,8 @@ impl Run {
             return self.learn_calls(stage, &scope);
         }
         let mut room = self.limits.run_tasks.saturating_sub(self.running());
-        while self.runs(stage) && room > 0 {
+        let undoes = self.annex.ending.is_some();
+        while self.runs(stage) && room > 0 && self.annex.ending.is_some() == undoes {
             if *starts == 0 || out.full() {
                 out.effects.more = true;
                 return Ok(());
@@ -167,7 +173,7 @@ impl Run {
         if self.header.stages[stage].phase == Phase::Fallback {
             let memory = &self.stages[stage];
             let begins = !self.lets_end(stage);
-            let queued = memory.fallback.as_ref().is_some_and(|slot| slot.state == TaskState::Queued && slot.again.is_none() && (begins || slot.sent_before));
+            let queued = memory.fallback.as_ref().is_some_and(|slot| slot.state == TaskState::Queued && slot.again.is_none() && (begins || slot.was_begun()));
             return (queued && !memory.asked.contains_key(&FALLBACK_ITEM)).then_some(FALLBACK_ITEM);
         }
         loop {
@@ -382,23 +388,27 @@ impl Run {
         memory.in_flight_bytes += input.len() as u64;
         memory.gate.started(now);
         let (low, round) = (self.header.stages[stage].low, self.header.stages[stage].round);
+        let undone = self.compiled.stages[stage].undo.is_some();
         let Some(slot) = slot_mut(memory, low, item) else {
             return;
         };
-        if slot.first_at.is_none() && timeout.total.is_some() {
-            // From here on its time runs, whoever goes on with it: a row says so, as if the first attempt were due now.
+        if slot.first_at.is_none() && (timeout.total.is_some() || undone) {
+            // From here on its time runs, and it may have to be undone, whoever goes on with it: a row says so, as if the first
+            // attempt were due now.
             slot.first_at = Some(now);
             let row = row_of(slot, round, now, TaskEnd::Again { at: now });
             out.effects.put(task_key(self.id, stage as u16, item), wire::encode(&row));
         }
         slot.take(TaskEvent::Start);
         slot.again = None;
-        slot.sent_before = false;
+        slot.resent |= std::mem::take(&mut slot.sent_before);
         slot.attempts += 1;
         slot.input_bytes = input.len() as u64;
         let first = *slot.first_at.get_or_insert(now);
         let left = timeout.total.map(|total| first.after(total.0).since(now)).map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1));
         let attempt_ms = timeout.attempt.map(|span| u64::try_from(span.0.as_millis()).unwrap_or(u64::MAX));
+        // What may have to be undone is not cut off because a process was away: only its end says whether it was done.
+        let left = left.filter(|_| !(undone && slot.resent));
         let timeout_ms = [attempt_ms, left].into_iter().flatten().min();
         let attempt = slot.attempts;
         let (name, place, fresh) = (self.definition(stage).name.as_bytes(), item.to_be_bytes(), self.fresh(stage).to_be_bytes());

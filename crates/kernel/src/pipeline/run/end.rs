@@ -182,7 +182,8 @@ impl Run {
         };
         let attempts = slot.attempts.saturating_sub(slot.earlier);
         let past = |at: Millis| timeout.total.is_some_and(|total| slot.first_at.is_some_and(|first| at >= first.after(total.0)));
-        let verdict = if lets_end { Verdict::GiveUp } else { after_failure(attempts, &failure, &policy, seed) };
+        // What is known to have failed is not tried again while the run undoes.
+        let verdict = if lets_end && !slot.resent { Verdict::GiveUp } else { after_failure(attempts, &failure, &policy, seed) };
         let error = match verdict {
             Verdict::Again { delay } if !past(now.after(delay)) => {
                 let again = now.after(delay);
@@ -447,7 +448,7 @@ impl Run {
         let error = bounded(error);
         let (unread, undoes) = (self.is_loser(stage), self.lets_end(stage));
         // What may have been done is to be undone: it fails when that is known, see `let_end`.
-        if unread || undoes || !self.may_do(stage, now) {
+        if unread || undoes || !self.may_do(stage) {
             self.stage_event(stage, StageEvent::Fail, Some(error.to_string()));
             self.abort(stage, out);
         }
@@ -502,7 +503,7 @@ impl Run {
         // A waiting or paused run whose last stage has ended completes from `running`.
         if matches!(event, RunEvent::Complete) {
             self.run_event(RunEvent::Wake, None);
-        } else if self.annex.ending.is_none() && self.begin_undoing(event, reason.clone(), now, out) {
+        } else if self.annex.ending.is_none() && self.begin_undoing(event, reason.clone(), out) {
             return;
         }
         self.run_event(event, reason);

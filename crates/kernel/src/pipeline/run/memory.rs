@@ -26,11 +26,23 @@ pub(super) struct Slot {
     pub input_bytes: u64,
     /// Whether its next attempt may have been started by an earlier process.
     pub sent_before: bool,
+    /// Whether an attempt of an earlier process, of which nobody knows how it ended, was started again in this one.
+    pub resent: bool,
 }
 
 impl Slot {
     pub fn new() -> Slot {
-        Slot { state: TaskState::Queued, again: None, attempts: 0, earlier: 0, first_at: None, failures: Vec::new(), input_bytes: 0, sent_before: false }
+        Slot {
+            state: TaskState::Queued,
+            again: None,
+            attempts: 0,
+            earlier: 0,
+            first_at: None,
+            failures: Vec::new(),
+            input_bytes: 0,
+            sent_before: false,
+            resent: false,
+        }
     }
 
     /// Moves on if the machine of a task lets it.
@@ -55,6 +67,7 @@ impl Slot {
             failures: row.failures.clone(),
             input_bytes: 0,
             sent_before: false,
+            resent: false,
         };
         match &row.end {
             TaskEnd::Completed { .. } => slot.state = TaskState::Completed,
@@ -68,13 +81,14 @@ impl Slot {
         slot
     }
 
-    /// Whether an attempt runs, or may have been started by an earlier process.
-    pub fn may_run(&self, now: Millis) -> bool {
-        match self.state {
-            TaskState::Running => true,
-            TaskState::Queued => self.sent_before && self.again.is_none_or(|at| at <= now),
-            _ => false,
-        }
+    /// Whether an attempt runs, or an earlier process may have started one of which nobody knows yet how it ended.
+    pub fn is_unknown(&self) -> bool {
+        self.state == TaskState::Running || self.was_begun()
+    }
+
+    /// Whether it does not run, and an earlier process may have started it.
+    pub fn was_begun(&self) -> bool {
+        self.state == TaskState::Queued && (self.sent_before || self.resent)
     }
 
     pub fn ended(&self) -> bool {

@@ -187,6 +187,8 @@ impl Run {
 
     fn take_slots(&mut self, stage: usize, rows: &[(Key, Bytes)]) -> Result<Option<Ask>, RunDamaged> {
         let fresh = self.fresh(stage);
+        // Of a stage that is undone each start is written.
+        let tells = self.compiled.stages[stage].undo.is_some();
         let at = &self.header.stages[stage];
         let memory = &mut self.stages[stage];
         if at.phase == Phase::Fallback {
@@ -198,7 +200,7 @@ impl Run {
             if let (TaskState::Queued, Some(again)) = (slot.state, slot.again) {
                 memory.retries.insert((again, FALLBACK_ITEM));
             }
-            memory.fallback = Some(Slot { sent_before: slot.state == TaskState::Queued, ..slot });
+            memory.fallback = Some(Slot { sent_before: slot.state == TaskState::Queued && (!tells || slot.first_at.is_some()), ..slot });
             memory.loaded = true;
             return Ok(None);
         }
@@ -218,12 +220,12 @@ impl Run {
             let range = task_key(self.id, number, last.saturating_add(1))..task_key(self.id, number, at.cursor);
             // Rows of this page become slots at once, so that a wide window is never in memory whole.
             for item in at.low + memory.slots.len() as u32..=last {
-                push_slot(memory, item, at.round);
+                push_slot(memory, item, at.round, tells);
             }
             return Ok(Some(Ask::Scan { range, limit: PAGE_ROWS }));
         }
         for item in at.low + memory.slots.len() as u32..at.cursor {
-            push_slot(memory, item, at.round);
+            push_slot(memory, item, at.round, tells);
         }
         memory.loaded = true;
         self.slide(stage);
@@ -274,12 +276,12 @@ impl Run {
     }
 }
 
-fn push_slot(memory: &mut super::memory::StageMemory, item: u32, round: u32) {
+fn push_slot(memory: &mut super::memory::StageMemory, item: u32, round: u32, tells: bool) {
     let mut slot = match memory.old.remove(&item) {
         Some(row) => Slot::from_row(&row, round),
         None => Slot::new(),
     };
-    slot.sent_before = slot.state == TaskState::Queued;
+    slot.sent_before = slot.state == TaskState::Queued && (!tells || slot.first_at.is_some());
     match (slot.state, slot.again) {
         (TaskState::Queued, Some(again)) => {
             memory.retries.insert((again, item));

@@ -7,7 +7,7 @@ use super::world::{World, echo, graph, json_bytes, passing, permanent, pipeline,
 use crate::id::ActorId;
 use crate::machine::{RunEvent, RunState, StageState};
 use crate::pipeline::definition::{Call, Compensate, Definition, Mode, OnFailure, SleepTime, Stage};
-use crate::pipeline::run::{Again, Dispatch, Retry as RunRetry, Room, RunInput, RunRefused, Work};
+use crate::pipeline::run::{Again, Command, Dispatch, Retry as RunRetry, Room, RunInput, RunRefused, Work};
 use crate::policy::{Retry, Throttle, Timeout};
 use crate::record::run::TaskEnd;
 use std::time::Duration;
@@ -92,10 +92,15 @@ fn what_runs_when_its_stage_fails_or_its_run_is_cancelled_ends_first_and_is_undo
                 assert_eq!((&again.key, again.attempt), (&last.key, last.attempt));
                 last = again;
             }
-            world.end(&last, if ends_well { Ok(json_bytes(&json!(1))) } else { Err(passing("busy")) });
+            let failure = if killed { permanent("declined") } else { passing("busy") };
+            world.end(&last, if ends_well { Ok(json_bytes(&json!(1))) } else { Err(failure) });
+            if killed && cancelled {
+                // What waited for its next attempt may have started when the process died.
+                world.later(2_000);
+            }
             for other in world.running.clone().iter().filter(|dispatch| !is_undo(dispatch)) {
-                assert!(killed && cancelled && other.item == 3, "what waited for its next attempt may have started when the process died");
-                world.end(other, Err(passing("busy")));
+                assert!(killed && cancelled && other.item == 3);
+                world.end(other, Err(permanent("declined")));
             }
             let stage = if cancelled { StageState::Cancelled } else { StageState::Failed };
             assert_eq!(world.run.header().stages[0].state, stage);
@@ -149,21 +154,125 @@ fn a_fallback_that_runs_when_its_run_is_cancelled_ends_first_and_is_undone() {
 }
 
 #[test]
-fn nobody_waits_for_what_cannot_be_undone_nor_for_what_nothing_here_can_run() {
-    let (mut world, last) = one_of_four_runs_on(None, true);
-    world.kill();
-    world.settle();
-    for dispatch in world.running.clone() {
-        world.running.retain(|other| other.item != dispatch.item);
-        let (stage, item, attempt) = (dispatch.stage, dispatch.item, dispatch.attempt);
-        world.tell(RunInput::NoExecutor { stage, item, attempt, reason: "no such activity".to_owned() }).unwrap();
-    }
-    assert!(world.run.header().blocked.is_none() && last.item == 1);
-    assert_eq!((world.finish(&mut echo), inputs(&world)), (RunState::Cancelled, vec![json!(2), json!(0)]));
+fn nobody_waits_for_what_cannot_be_undone_nor_for_what_was_never_begun() {
     let mut world = World::new(pipeline(vec![stage("plan", Mode::Single)]), json!({}));
     world.settle();
     world.tell(RunInput::Cancel { by: "ada".to_owned() }).unwrap();
     assert_eq!(world.state(), RunState::Cancelled);
+    for killed in [false, true] {
+        let (mut world, _) = blocked_by(&order(), killed);
+        world.tell(RunInput::Cancel { by: "ada".to_owned() }).unwrap();
+        assert_eq!((world.state(), world.started.len()), (RunState::Cancelled, 1));
+    }
+}
+
+/// A run whose first task nothing here can run; nor after a kill.
+fn blocked_by(definition: &Definition, killed: bool) -> (World, Dispatch) {
+    let mut world = World::new(definition.clone(), json!({ "list": ["a"] }));
+    world.settle();
+    let first = world.running.remove(0);
+    world.tell(none_here(&first)).unwrap();
+    assert_eq!(world.state(), RunState::Blocked);
+    if killed {
+        world.kill();
+        world.settle();
+    }
+    (world, first)
+}
+
+fn none_here(dispatch: &Dispatch) -> RunInput {
+    RunInput::NoExecutor { stage: dispatch.stage, item: dispatch.item, attempt: dispatch.attempt, reason: "no such activity".to_owned() }
+}
+
+#[test]
+fn what_may_have_been_done_before_a_kill_is_asked_until_somebody_knows_whoever_is_away_meanwhile() {
+    let charge = || pipeline(vec![undone_by(stage("charge", Mode::Single), json!({ "charge": "${output.got}" }))]);
+    let begun = |pauses: bool| {
+        let mut world = World::new(charge(), json!({}));
+        world.settle();
+        let first = world.running[0].clone();
+        if pauses {
+            world.tell(RunInput::Pause { by: "ada".to_owned() }).unwrap();
+        } else {
+            world.tell(RunInput::Cancel { by: "ada".to_owned() }).unwrap();
+        }
+        world.kill();
+        world.settle();
+        if pauses {
+            world.settle();
+            world.tell(RunInput::Cancel { by: "ada".to_owned() }).unwrap();
+        }
+        assert_eq!(world.running.iter().map(|dispatch| &dispatch.key).collect::<Vec<_>>(), [&first.key], "pauses: {pauses}");
+        world
+    };
+    for pauses in [false, true] {
+        // The bank is away for a while: that says nothing of what it has done before.
+        let mut world = begun(pauses);
+        let mut away = 3;
+        let state = world.finish(&mut |dispatch| {
+            away -= i32::from(!is_undo(dispatch));
+            if !is_undo(dispatch) && away > 0 { Err(passing("unavailable")) } else { echo(dispatch) }
+        });
+        assert_eq!((state, inputs(&world).len()), (RunState::Cancelled, 1));
+        // Nothing here knows the activity: the run is blocked, and goes on when something does.
+        let mut world = begun(pauses);
+        let first = world.running.remove(0);
+        world.tell(none_here(&first)).unwrap();
+        assert_eq!(world.state(), RunState::Blocked);
+        world.kill();
+        world.settle();
+        world.tell(RunInput::Unblock).unwrap();
+        assert_eq!((world.finish(&mut echo), inputs(&world).len()), (RunState::Cancelled, 1));
+    }
+}
+
+#[test]
+fn what_stood_in_line_for_a_shared_limit_is_not_begun_by_the_cancel_of_a_run_that_was_reopened() {
+    let mut reserve = undone_by(scatter("reserve", "input.list"), json!("${item}"));
+    reserve.throttle = Some(Throttle { concurrency: Some(2), key: Some("'all'".to_owned()), ..Throttle::default() });
+    let list: Vec<u32> = (0..500).collect();
+    let mut world = World::new(pipeline(vec![reserve]), json!({ "list": list }));
+    world.settle();
+    let admit = |world: &mut World, many: usize| {
+        for _ in 0..many {
+            let asked = world.borrows.iter().find_map(|command| match command {
+                Command::Borrow { stage, item, number, .. } => Some((*stage, *item, *number)),
+                _ => None,
+            });
+            let Some((stage, item, number)) = asked else { return };
+            world.borrows.retain(|command| !matches!(command, Command::Borrow { item: of, .. } if *of == item));
+            world.tell(RunInput::Admitted { stage, item, number }).unwrap();
+        }
+    };
+    admit(&mut world, 2);
+    let first: Vec<u32> = world.running.iter().map(|dispatch| dispatch.item).collect();
+    assert_eq!(first.len(), 2);
+    world.borrows.clear();
+    world.kill();
+    world.settle();
+    world.borrows.clear();
+    world.tell(RunInput::Cancel { by: "ada".to_owned() }).unwrap();
+    for _ in 0..20 {
+        admit(&mut world, 10);
+        for dispatch in world.running.clone() {
+            world.end(&dispatch, echo(&dispatch));
+        }
+    }
+    assert_eq!((world.state(), inputs(&world)), (RunState::Cancelled, vec![json!(1), json!(0)]));
+    assert!(world.started.iter().filter(|dispatch| !is_undo(dispatch)).all(|dispatch| first.contains(&dispatch.item)));
+}
+
+#[test]
+fn a_downtime_longer_than_the_time_of_all_attempts_does_not_cut_off_what_may_have_been_done() {
+    let mut charge = undone_by(stage("charge", Mode::Single), json!({ "charge": "${output.got}" }));
+    charge.timeout = Some(Timeout { attempt: Some(seconds(20)), total: Some(seconds(60)) });
+    let mut world = World::new(pipeline(vec![charge, stage("ship", Mode::Single)]), json!({}));
+    world.settle();
+    world.kill();
+    world.later(120_000);
+    assert_eq!(world.running[0].timeout_ms, Some(20_000));
+    let state = world.finish(&mut |dispatch| if dispatch.stage == 1 { Err(permanent("lost")) } else { echo(dispatch) });
+    assert_eq!((state, world.error_code().as_str(), inputs(&world).len()), (RunState::Failed, "lost", 1));
 }
 
 #[test]
@@ -282,7 +391,8 @@ fn check(world: &World, definition: &Definition) {
         }
         let total = world.run.header().stages[undo].total;
         for begun in world.started.iter().filter(|dispatch| usize::from(dispatch.stage) == index) {
-            assert!(world.task(index, begun.item).is_some(), "item {} of {} was started, and nobody knows how it ended", begun.item, stage.name);
+            let ended = world.task(index, begun.item).is_some_and(|row| row.attempts > 0);
+            assert!(ended, "item {} of {} was started, and nobody knows how it ended", begun.item, stage.name);
         }
         let finished: Vec<u32> = (0..100).filter(|item| matches!(world.task(index, *item).map(|row| row.end), Some(TaskEnd::Completed { .. }))).collect();
         let undone: Vec<u32> = (0..100).filter(|item| world.task(undo, *item).is_some()).map(|item| total - 1 - item).collect();
