@@ -147,7 +147,7 @@ impl Run {
 
     /// Goes on to the next stage to undo, and ends the run after the last one.
     pub(super) fn undo_next(&mut self, now: Millis, out: &mut Out) -> bool {
-        let held = self.held() || self.all_let_end();
+        let held = self.held();
         let Some(ending) = &mut self.annex.ending else { return false };
         let over = ending.order.get(ending.done as usize).is_none_or(|stage| self.header.stages[usize::from(*stage)].state.ended());
         if !over || held {

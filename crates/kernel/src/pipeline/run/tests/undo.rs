@@ -381,6 +381,47 @@ fn a_cancelled_paused_run_that_was_reopened_asks_for_the_end_of_the_calls_that_i
     assert_eq!((world.state(), world.cancelled.clone()), (RunState::Cancelled, vec![(0, 0, 1, stock(1)), (0, 2, 1, stock(3))]));
 }
 
+#[test]
+fn no_task_begins_once_its_run_is_to_undo_what_it_did() {
+    let mut reserve = undone_by(scatter("reserve", "input.list"), json!("${item}"));
+    reserve.throttle = Some(Throttle { concurrency: Some(2), ..Throttle::default() });
+    let mut world = World::new(pipeline(vec![reserve.clone()]), json!({ "list": [0, 1, 2, 3] }));
+    world.settle();
+    world.tell(RunInput::Cancel { by: "ada".to_owned() }).unwrap();
+    let first = world.running[0].clone();
+    world.end(&first, echo(&first));
+    assert_eq!(world.running.iter().map(|dispatch| dispatch.item).collect::<Vec<_>>(), [1], "a place is free, and nobody takes it");
+    assert_eq!((world.finish(&mut echo), inputs(&world)), (RunState::Cancelled, vec![json!(1), json!(0)]));
+    // Nor one that has a permit already, in the turn in which one before it fails.
+    reserve.throttle = Some(Throttle { concurrency: Some(9), key: Some("'all'".to_owned()), ..Throttle::default() });
+    reserve.input = json!("to ${item.shops[0]}");
+    let shop = json!({ "shops": ["a"] });
+    let mut world = World::new(pipeline(vec![reserve]), json!({ "list": [shop, { "shops": [] }, shop, shop] }));
+    world.settle();
+    for command in std::mem::take(&mut world.borrows) {
+        let Command::Borrow { stage, item, number, .. } = command else { continue };
+        let effects = world.run.apply(RunInput::Admitted { stage, item, number }, world.now).unwrap();
+        assert_eq!(effects.ops(), 0);
+    }
+    world.settle();
+    assert_eq!(world.started.iter().map(|dispatch| dispatch.item).collect::<Vec<_>>(), [0]);
+}
+
+#[test]
+fn a_fallback_that_fails_while_its_run_is_cancelled_has_failed() {
+    let mut charge = undone_by(stage("charge", Mode::Single), json!({ "charge": "${output.got}" }));
+    charge.on_failure = OnFailure::Call { call: Call::Activity("other_bank".to_owned()), input: Value::Null };
+    let mut world = World::new(pipeline(vec![charge]), json!({}));
+    world.settle();
+    let first = world.running[0].clone();
+    world.end(&first, Err(permanent("down")));
+    world.tell(RunInput::Cancel { by: "ada".to_owned() }).unwrap();
+    let second = world.running[0].clone();
+    world.end(&second, Err(permanent("down_too")));
+    assert_eq!((world.finish(&mut echo), inputs(&world).len()), (RunState::Cancelled, 0));
+    assert_eq!(world.run.header().stages[0].state, StageState::Failed);
+}
+
 /// Whatever fails and whenever somebody cancels: of every started task of a stage that can be undone the end is known, every
 /// finished one is undone once or told, nothing else is, and a stage is undone whole before one that finished earlier.
 fn check(world: &World, definition: &Definition) {
