@@ -29,6 +29,12 @@ impl Engine {
     /// Stores a pipeline under its name, and its schedule with it: durable when this returns. Gives the version that it takes
     /// the place of, if there is one; the same version again changes nothing. Errors: a definition that cannot be run here.
     pub async fn put_definition(&self, permit: Permit, definition: Definition) -> Result<Option<StoredVersion>, VerbError> {
+        self.put_definition_if(permit, definition, None).await
+    }
+
+    /// The same, only where the version that it takes the place of is the one that `if_match` names, decided in the commit that
+    /// stores it. Errors: `changed_since`, with the version that is current.
+    pub async fn put_definition_if(&self, permit: Permit, definition: Definition, if_match: Option<String>) -> Result<Option<StoredVersion>, VerbError> {
         let (tenant, name) = named(&permit, Action::Define)?;
         if name != definition.name {
             return Err(misused(&permit));
@@ -43,7 +49,7 @@ impl Engine {
             None => None,
         };
         self.admit().await?;
-        self.ask(self.wiring.shard_of(&actor(&tenant, &name)), |reply| Command::PutDefinition { tenant, stored, schedule, reply }).await
+        self.ask(self.wiring.shard_of(&actor(&tenant, &name)), |reply| Command::PutDefinition { tenant, stored, schedule, if_match, reply }).await
     }
 
     /// The versions of a stored pipeline that are kept, the newest first.
@@ -126,11 +132,19 @@ impl Shard {
         tenant: &str,
         stored: &StoredVersion,
         schedule: Option<ScheduleRecord>,
+        if_match: Option<&str>,
     ) -> Result<Option<StoredVersion>, VerbError> {
         let rows = self.scan(under(&versions_of(tenant, &stored.name)), DEFINITIONS + 1).await?;
         let newest =
             rows.first().map(|(key, value)| Ok::<_, VerbError>((number_of(key).unwrap_or_default(), wire::decode::<StoredVersion>("stored pipeline", value)?)));
         let newest = newest.transpose()?;
+        if let Some(wanted) = if_match
+            && newest.as_ref().is_none_or(|(_, newest)| newest.version != wanted)
+        {
+            let current = newest.map_or_else(|| "nothing is stored".to_owned(), |(_, newest)| format!("its version is {}", newest.version));
+            let text = format!("`{}` is not what you looked at: {current}, not {wanted}; look again, and store it with the version that is there", stored.name);
+            return Err(VerbError::new(Consequence::Conflict, "changed_since", text));
+        }
         let next = newest.as_ref().map_or(0, |(n, _)| n + 1);
         let mut writes = Writes::default();
         if newest.as_ref().is_none_or(|(_, newest)| newest.version != stored.version || newest.definition != stored.definition) {

@@ -64,4 +64,10 @@ pub struct Invoke {
     pub input: String,
     /// The sender's key.
     pub idempotency_key: Option<String>,
+    /// Handled after so many milliseconds.
+    #[serde(default)]
+    pub delay_ms: Option<u64>,
+    /// W3C trace context.
+    #[serde(default)]
+    pub trace: Option<String>,
 }
