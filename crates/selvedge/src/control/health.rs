@@ -52,7 +52,7 @@ impl Asker<'_> {
     }
 
     pub(super) async fn health(&self) -> Result<Value, Problem> {
-        let letters = self.engine.dead_letters(self.permit(Action::Operate, Resource::Store)?).await?.len();
+        let letters = self.engine.dead_letters(self.permit(Action::Read, Resource::Store)?).await?.len();
         let failing: Vec<Value> = self
             .engine
             .failing_invocations(self.permit(Action::Read, Resource::Store)?)
