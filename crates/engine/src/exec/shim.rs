@@ -115,8 +115,14 @@ fn supervise(parent: &OsStr, lock: &OsStr, shut: [&OsStr; 3], command: &[&OsStr]
         die_with(parent, Signal::TERM)?;
         pass(ShimPoint::Bound);
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-        let program =
-            Command::new(std::env::current_exe()?).args([VERB, LEAF]).arg(std::process::id().to_string()).args(shut).arg("--").args(command).process_group(0).spawn()?;
+        let program = Command::new(std::env::current_exe()?)
+            .args([VERB, LEAF])
+            .arg(std::process::id().to_string())
+            .args(shut)
+            .arg("--")
+            .args(command)
+            .process_group(0)
+            .spawn()?;
         let program = i32::try_from(program.id()).ok().and_then(Pid::from_raw).ok_or_else(|| io::Error::other("the program has no process id"))?;
         pass(ShimPoint::Started);
         let status = loop {

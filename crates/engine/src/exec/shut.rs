@@ -227,6 +227,7 @@ fn ruleset() -> Result<(RulesetCreated, Standing), RulesetError> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    #![allow(clippy::disallowed_methods, reason = "a test has a folder of its own")]
     use super::*;
 
     fn folder(name: &str) -> PathBuf {

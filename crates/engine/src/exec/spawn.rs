@@ -9,8 +9,8 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::point::{ExecPoint, Points};
-use super::{shim, shut};
 use super::spec::ExecSpec;
+use super::{shim, shut};
 
 /// How long a program may take to end after it was asked to, before it is killed.
 pub const GRACE: Duration = Duration::from_secs(3);

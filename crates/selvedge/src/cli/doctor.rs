@@ -107,8 +107,8 @@ fn limits(health: &Value) -> Finding {
 /// That it is open is as it should be, unless somebody asked for the contrary.
 fn programs(health: &Value, landlock: Landlock) -> Finding {
     let found = &health["data_directory"];
-    let advice = (landlock == Landlock::Always && found["shut"] != true)
-        .then(|| "no program is started like this: mend that, or write `landlock: auto`".to_owned());
+    let advice =
+        (landlock == Landlock::Always && found["shut"] != true).then(|| "no program is started like this: mend that, or write `landlock: auto`".to_owned());
     Finding { part: "data directory", seen: text(&found["seen"]), advice }
 }
 
