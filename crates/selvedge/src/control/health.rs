@@ -1,5 +1,6 @@
 //! What is there, and how the engine is.
 
+use selvedge_engine::exec::Standing;
 use selvedge_engine::listing::{Listed, row};
 use selvedge_kernel::auth::{Action, Resource};
 use selvedge_kernel::filter::List;
@@ -71,7 +72,17 @@ impl Asker<'_> {
         let census = self.engine.census(self.permit(Action::Operate, Resource::Store)?).await?;
         Ok(json!({
             "stopped": self.engine.stopped(), "now_ms": self.engine.now(), "dead_letters": letters, "failing": failing, "programs": programs.len(),
-            "missing": missing, "limits": self.engine.limits(), "in_memory": census,
+            "missing": missing, "limits": self.engine.limits(), "in_memory": census, "data_directory": data_directory(&self.engine.data_directory()),
         }))
     }
+}
+
+/// Whether programs are kept out of it, and the sentence that says so.
+fn data_directory(standing: &Standing) -> Value {
+    let seen = match standing {
+        Standing::Shut => "programs can neither read nor change what is in it; its control socket answers them".to_owned(),
+        Standing::Truncatable => "programs can neither read nor change what is in it, but cut files to nothing (Linux 6.2 keeps that too)".to_owned(),
+        Standing::Open(reason) => format!("programs can do in it what this user can: {reason}"),
+    };
+    json!({ "shut": !matches!(standing, Standing::Open(_)), "seen": seen })
 }
