@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use selvedge_kernel::auth::{Action, Permit, Resource};
+use selvedge_kernel::auth::{self, Action, AuthorizationContext, Denied, Permit, Resource};
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::id::{ActorId, InvocationId, RawId, ShardId};
 use selvedge_kernel::limit::Limits;
@@ -139,10 +139,21 @@ impl Engine {
         &self.wiring.settings.limits
     }
 
+    /// Whether programs that are started now can get at the data directory.
+    #[must_use]
+    pub fn data_directory(&self) -> crate::exec::Standing {
+        self.wiring.executors.standing()
+    }
+
     /// The time of this engine's clock.
     #[must_use]
     pub fn now(&self) -> selvedge_kernel::time::Millis {
         self.wiring.env.clock.now()
+    }
+
+    /// The permit of somebody for one action on one resource, if the policies in force allow it now.
+    pub fn permit(&self, context: AuthorizationContext, action: Action, resource: Resource) -> Result<Permit, Denied> {
+        auth::permit(self.wiring.settings.policies.policies(), context, action, resource, self.now())
     }
 
     /// Why the engine has stopped, if it has.

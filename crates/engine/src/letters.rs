@@ -23,7 +23,7 @@ impl Engine {
 
     /// Those for which a filter holds, a page of each shard at most.
     pub async fn find_dead_letters(&self, permit: Permit, filter: &Filter) -> Result<Vec<DeadLetter>, VerbError> {
-        expect_action(&permit, Action::Operate)?;
+        expect_action(&permit, Action::Read)?;
         let tenant = permit.context().principal.tenant.clone();
         let mut letters = Vec::new();
         let now = self.now();

@@ -4,11 +4,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use selvedge_kernel::auth::Owners;
 use selvedge_kernel::id::{ActorId, InvocationId, ShardId};
 use selvedge_kernel::lend::Life;
 use selvedge_kernel::limit::Limits;
 use selvedge_kernel::pipeline::agree::Declared;
-use selvedge_kernel::ports::Store;
+use selvedge_kernel::ports::{Policies, Store};
 use selvedge_kernel::pressure::Pressure;
 use selvedge_kernel::record::build::Build;
 use selvedge_kernel::record::invocation::Code;
@@ -27,6 +28,33 @@ pub enum Tasks {
     Start,
     /// No handler and no task: it accepts, looks and takes notes, and whoever opens the store next does the work.
     Leave,
+}
+
+/// The policies that are in force, shared by whoever asks them.
+#[derive(Clone, Default)]
+pub enum Rules {
+    /// The rule that is built in: see [`Owners`].
+    #[default]
+    BuiltIn,
+    /// These, and nothing else.
+    Given(Arc<dyn Policies>),
+}
+
+impl Rules {
+    /// Whom to ask.
+    #[must_use]
+    pub fn policies(&self) -> &dyn Policies {
+        match self {
+            Rules::BuiltIn => &Owners,
+            Rules::Given(policies) => &**policies,
+        }
+    }
+}
+
+impl std::fmt::Debug for Rules {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "Rules(version {})", self.policies().version())
+    }
 }
 
 /// Settings of an engine.
@@ -53,6 +81,8 @@ pub struct Settings {
     /// How many of the invocations that were running when the store was last closed a shard brings back at a time: the
     /// others wait in line until those rest or end.
     pub recovered_at_once: usize,
+    /// Who may do what, beside the system and the local owner.
+    pub policies: Rules,
 }
 
 impl Default for Settings {
@@ -68,6 +98,7 @@ impl Default for Settings {
             tasks: Tasks::Start,
             pressure: Pressure::default(),
             recovered_at_once: 1_000,
+            policies: Rules::default(),
         }
     }
 }

@@ -6,6 +6,12 @@ use std::collections::BTreeMap;
 use crate::id::ActorId;
 use crate::time::Millis;
 
+mod permit;
+mod verdict;
+
+pub use permit::{Action, Denied, Permit, Resource, authorize, permit};
+pub use verdict::{Effect, OWNER, Owners, Verdict};
+
 /// What kind of somebody a principal is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -111,140 +117,5 @@ fn own(kind: PrincipalKind, id: &str, tenant: &str, at: Millis) -> Authorization
         claims: BTreeMap::new(),
         request: RequestFacts { address: None, at },
         until: None,
-    }
-}
-
-/// What someone wants to do: the verbs of the engine.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Action {
-    /// Call or send to a handler.
-    Invoke,
-    /// Deliver a signal or decide an approval.
-    Signal,
-    /// Start a run.
-    Start,
-    /// Read state, results, lists, `why`.
-    Read,
-    /// Cancel, pause, resume, retry.
-    Control,
-    /// Rewrite history by hand: resolve, set state, kill.
-    Rewrite,
-    /// Store a definition.
-    Define,
-    /// Verify, back up, close.
-    Operate,
-}
-
-/// What it is done to.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Resource {
-    /// An actor's handler.
-    Handler {
-        /// The actor.
-        actor: ActorId,
-        /// Its handler.
-        handler: String,
-    },
-    /// A pipeline by name.
-    Pipeline {
-        /// Of which tenant.
-        tenant: String,
-        /// Its name.
-        name: String,
-    },
-    /// Anything that an id names.
-    Work {
-        /// Of which tenant.
-        tenant: String,
-        /// The id as printed.
-        id: String,
-    },
-    /// The store as a whole.
-    Store,
-}
-
-impl Resource {
-    /// The tenant that the resource belongs to; the store as a whole has none.
-    #[must_use]
-    pub fn tenant(&self) -> Option<&str> {
-        match self {
-            Resource::Handler { actor, .. } => Some(&actor.tenant),
-            Resource::Pipeline { tenant, .. } | Resource::Work { tenant, .. } => Some(tenant),
-            Resource::Store => None,
-        }
-    }
-}
-
-/// The proof that one action on one resource was allowed. It is neither cloneable nor serialisable,
-/// only [`authorize`] makes one, and a verb of the engine consumes it.
-///
-/// ```compile_fail,E0451
-/// use selvedge_kernel::auth::{Action, AuthorizationContext, Permit, Resource};
-/// fn forged(context: AuthorizationContext, action: Action, resource: Resource) -> Permit {
-///     Permit { context, action, resource }
-/// }
-/// ```
-#[derive(Debug)]
-pub struct Permit {
-    context: AuthorizationContext,
-    action: Action,
-    resource: Resource,
-}
-
-impl Permit {
-    /// Who was allowed.
-    #[must_use]
-    pub fn context(&self) -> &AuthorizationContext {
-        &self.context
-    }
-
-    /// What was allowed.
-    #[must_use]
-    pub fn action(&self) -> Action {
-        self.action
-    }
-
-    /// On what.
-    #[must_use]
-    pub fn resource(&self) -> &Resource {
-        &self.resource
-    }
-
-    /// The context, the permit being used up.
-    #[must_use]
-    pub fn into_context(self) -> AuthorizationContext {
-        self.context
-    }
-}
-
-/// A denial.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{principal} may not {action:?} {resource:?}: {reason}")]
-pub struct Denied {
-    /// Who asked.
-    pub principal: String,
-    /// For what.
-    pub action: Action,
-    /// On what.
-    pub resource: Resource,
-    /// Why not.
-    pub reason: &'static str,
-}
-
-/// Decides: the system and the local owner are allowed everything in their own tenant, nobody else anything.
-/// An expired delegation is denied.
-pub fn authorize(context: AuthorizationContext, action: Action, resource: Resource, now: Millis) -> Result<Permit, Denied> {
-    let reason = if context.until.is_some_and(|until| now >= until) {
-        Some("the delegation has ended")
-    } else if !matches!(context.principal.kind, PrincipalKind::System | PrincipalKind::Local) {
-        Some("no policy allows it")
-    } else if resource.tenant().is_some_and(|tenant| tenant != context.principal.tenant) {
-        Some("it belongs to another tenant")
-    } else {
-        None
-    };
-    match reason {
-        Some(reason) => Err(Denied { principal: context.principal.id, action, resource, reason }),
-        None => Ok(Permit { context, action, resource }),
     }
 }

@@ -6,8 +6,9 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::time::Duration;
 
+use crate::auth::{Action, AuthorizationContext, Resource, Verdict};
 use crate::id::{Key, ShardId};
-use crate::time::Day;
+use crate::time::{Day, Millis};
 
 /// A future that crosses a crate boundary.
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -118,6 +119,14 @@ pub trait Store: Send + Sync {
     fn heartbeat(&self, owner: Owner, ttl: Duration) -> Boxed<'_, Result<(), StoreError>>;
     /// Writes what is in flight and lets go.
     fn close(&self) -> Boxed<'_, Result<(), StoreError>>;
+}
+
+/// Who may do what. Asked by [`crate::auth::permit`] alone, which adds what no policy may open.
+pub trait Policies: Send + Sync {
+    /// Answers one question, at once: it is asked for each request, with no wait and no I/O.
+    fn decide(&self, context: &AuthorizationContext, action: Action, resource: &Resource, now: Millis) -> Verdict;
+    /// Rises with every change that may change an answer.
+    fn version(&self) -> u64;
 }
 
 /// The smallest key after every key that starts with `prefix`.

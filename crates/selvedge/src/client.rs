@@ -10,7 +10,7 @@ use bytes::Bytes;
 use selvedge_engine::engine::{Ask, Engine};
 use selvedge_engine::why::{Census, Why};
 use selvedge_engine::{Answer, Progress, SignalTarget, VerbError};
-use selvedge_kernel::auth::{Action, AuthorizationContext, Denied, Permit, Resource, authorize};
+use selvedge_kernel::auth::{Action, AuthorizationContext, Denied, Permit, Resource};
 use selvedge_kernel::id::{ActorId, InvocationId};
 use selvedge_kernel::record::message::Outcome as Ended;
 use serde::Serialize;
@@ -100,7 +100,7 @@ pub struct Client {
 
 impl Client {
     pub(crate) fn permit(&self, action: Action, resource: Resource) -> Result<Permit, VerbFailed> {
-        Ok(authorize(self.context.clone(), action, resource, self.engine.now())?)
+        Ok(self.engine.permit(self.context.clone(), action, resource)?)
     }
 
     pub(crate) fn tenant(&self) -> &str {

@@ -17,7 +17,7 @@ impl Asker<'_> {
     /// The dead letters for which a filter holds.
     pub async fn dead_letters(&self, filter: &str) -> Result<Value, Problem> {
         let filter = row::filter(List::DeadLetters, filter)?;
-        let letters = self.engine.find_dead_letters(self.permit(Action::Operate, Resource::Store)?, &filter).await?;
+        let letters = self.engine.find_dead_letters(self.permit(Action::Read, Resource::Store)?, &filter).await?;
         Ok(Value::Array(letters.iter().map(shown).collect()))
     }
 

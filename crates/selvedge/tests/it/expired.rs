@@ -1,11 +1,14 @@
 //! Who asked may not be there any more when what was asked for goes on.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use selvedge::{Activity, App, Attempt, Ctx, Handler, Outcome, test};
-use selvedge_kernel::auth::{Action, AuthorizationContext, Permit, Resource, authorize, local};
+use selvedge_engine::wiring::Rules;
+use selvedge_kernel::auth::{Action, AuthorizationContext, Permit, Principal, PrincipalKind, Resource, Verdict, authorize, local};
 use selvedge_kernel::machine::RunState;
+use selvedge_kernel::ports::Policies;
 use selvedge_kernel::time::Millis;
 
 use super::runs::{parse, sound, state};
@@ -94,11 +97,42 @@ async fn case_54_a_schedule_of_somebody_who_may_no_more_starts_nothing_and_says_
     let status = engine.local().schedule("often").status().await.unwrap();
     assert_eq!((status.counts.started, status.counts.failed), (2, 1));
     let said = status.sentence();
-    assert!(said.contains("denied") && said.contains("ada may not Start") && said.contains("the delegation has ended"), "{said}");
+    assert!(said.contains("denied") && said.contains("ada may not start the pipeline often") && said.contains("the delegation has ended"), "{said}");
     assert_eq!(status.next, Some(Millis(1_767_225_600_000 + 4 * 600_000)), "whoever stores it again lets it go on");
     let again = permit(&engine, &local("default", engine.engine().now()), Action::Define, pipeline("often")).unwrap();
     engine.engine().put_schedule(again).await.unwrap();
     engine.advance(Duration::from_secs(600)).await;
     assert_eq!(engine.local().schedule("often").status().await.unwrap().counts.started, 3);
     sound(&engine).await;
+}
+
+/// Lets clerks invoke, and nobody do anything else.
+struct Clerks;
+
+impl Policies for Clerks {
+    fn decide(&self, context: &AuthorizationContext, action: Action, _: &Resource, _: Millis) -> Verdict {
+        let clerk = context.principal.roles.iter().any(|role| role == "clerk");
+        if clerk && action == Action::Invoke { Verdict::allow("clerks invoke") } else { Verdict::deny("no policy allows it") }
+    }
+
+    fn version(&self) -> u64 {
+        1
+    }
+}
+
+#[tokio::test]
+async fn a_client_does_what_the_policies_in_force_allow_it_and_nothing_else() {
+    let settings = selvedge::Settings { policies: Rules::Given(Arc::new(Clerks)), ..selvedge::Settings::default() };
+    let engine = test::Engine::with(app(), settings).await.unwrap();
+    let mut clerk = local("default", engine.engine().now());
+    clerk.principal = Principal { id: "bo".to_owned(), kind: PrincipalKind::Actor, tenant: "default".to_owned(), roles: vec!["clerk".to_owned()] };
+    let mut guest = clerk.clone();
+    guest.principal.roles.clear();
+    let rests = Resource::Handler { actor: kit::actor("cat", "a"), handler: "rest".to_owned() };
+    let ask = |context: &AuthorizationContext, action| engine.engine().permit(context.clone(), action, rests.clone()).map(|_| ());
+    assert!(ask(&clerk, Action::Invoke).is_ok());
+    for (context, action) in [(&clerk, Action::Read), (&guest, Action::Invoke), (&guest, Action::Read)] {
+        assert_eq!(ask(context, action).unwrap_err().reason, "no policy allows it");
+    }
+    assert!(ask(&local("default", engine.engine().now()), Action::Read).is_ok(), "the owner of the process needs no policy");
 }

@@ -56,7 +56,7 @@ pub async fn census(engine: &test::Engine) -> Census {
 }
 
 pub async fn dead_letters(engine: &test::Engine) -> Vec<DeadLetter> {
-    engine.engine().dead_letters(permit(engine, Action::Operate, Resource::Store)).await.unwrap()
+    engine.engine().dead_letters(permit(engine, Action::Read, Resource::Store)).await.unwrap()
 }
 
 pub async fn state(engine: &test::Engine, kind: &str, key: &str) -> BTreeMap<String, String> {

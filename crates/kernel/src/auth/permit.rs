@@ -1,0 +1,249 @@
+//! What is asked for, and the proof that it was allowed.
+
+use std::fmt;
+
+use super::verdict::{Effect, Verdict};
+use super::{AuthorizationContext, PrincipalKind};
+use crate::id::{ActorId, DecisionId, RawId};
+use crate::ports::Policies;
+use crate::time::Millis;
+
+/// What someone wants to do: the verbs of the engine.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Action {
+    /// Call or send to a handler.
+    Invoke,
+    /// Deliver a signal or decide an approval.
+    Signal,
+    /// Start a run.
+    Start,
+    /// Read state, results, lists, `why`.
+    Read,
+    /// Cancel, pause, resume, retry.
+    Control,
+    /// Rewrite history by hand: resolve, set state, kill.
+    Rewrite,
+    /// Store a definition.
+    Define,
+    /// Verify, back up, close.
+    Operate,
+}
+
+impl Action {
+    /// Every action.
+    pub const ALL: [Action; 8] =
+        [Action::Invoke, Action::Signal, Action::Start, Action::Read, Action::Control, Action::Rewrite, Action::Define, Action::Operate];
+
+    /// Its name in policies and in text.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Action::Invoke => "invoke",
+            Action::Signal => "signal",
+            Action::Start => "start",
+            Action::Read => "read",
+            Action::Control => "control",
+            Action::Rewrite => "rewrite",
+            Action::Define => "define",
+            Action::Operate => "operate",
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.name())
+    }
+}
+
+/// What it is done to.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Resource {
+    /// An actor's handler.
+    Handler {
+        /// The actor.
+        actor: ActorId,
+        /// Its handler.
+        handler: String,
+    },
+    /// A pipeline by name.
+    Pipeline {
+        /// Of which tenant.
+        tenant: String,
+        /// Its name.
+        name: String,
+    },
+    /// Anything that an id names.
+    Work {
+        /// Of which tenant.
+        tenant: String,
+        /// The id as printed.
+        id: String,
+    },
+    /// The store as a whole.
+    Store,
+}
+
+impl Resource {
+    /// The tenant that the resource belongs to; the store as a whole has none.
+    #[must_use]
+    pub fn tenant(&self) -> Option<&str> {
+        match self {
+            Resource::Handler { actor, .. } => Some(&actor.tenant),
+            Resource::Pipeline { tenant, .. } | Resource::Work { tenant, .. } => Some(tenant),
+            Resource::Store => None,
+        }
+    }
+
+    /// What policies know it by: its kind, and its name inside its kind and tenant.
+    #[must_use]
+    pub fn names(&self) -> (&'static str, String) {
+        match self {
+            Resource::Handler { actor, handler } if handler.is_empty() => ("actor", actor.to_string()),
+            Resource::Handler { actor, handler } => ("handler", format!("{actor}.{handler}")),
+            Resource::Pipeline { name, .. } => ("pipeline", name.clone()),
+            Resource::Work { id, .. } => ("work", id.clone()),
+            Resource::Store => ("store", String::new()),
+        }
+    }
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.names() {
+            (_, name) if name.is_empty() => out.write_str("the store"),
+            ("work", name) => out.write_str(&name),
+            (kind, name) => write!(out, "the {kind} {name}"),
+        }
+    }
+}
+
+/// The proof that one action on one resource was allowed. It is neither cloneable nor serialisable,
+/// only [`authorize`] and [`permit`] make one, and a verb of the engine consumes it.
+///
+/// ```compile_fail,E0451
+/// use selvedge_kernel::auth::{Action, AuthorizationContext, Permit, Resource};
+/// fn forged(context: AuthorizationContext, action: Action, resource: Resource) -> Permit {
+///     Permit { context, action, resource }
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Permit {
+    context: AuthorizationContext,
+    action: Action,
+    resource: Resource,
+}
+
+impl Permit {
+    /// Who was allowed.
+    #[must_use]
+    pub fn context(&self) -> &AuthorizationContext {
+        &self.context
+    }
+
+    /// What was allowed.
+    #[must_use]
+    pub fn action(&self) -> Action {
+        self.action
+    }
+
+    /// On what.
+    #[must_use]
+    pub fn resource(&self) -> &Resource {
+        &self.resource
+    }
+
+    /// The context, the permit being used up.
+    #[must_use]
+    pub fn into_context(self) -> AuthorizationContext {
+        self.context
+    }
+}
+
+/// A denial.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{principal} may not {action} {resource}: {reason}{} ({decision})", by(.policies))]
+pub struct Denied {
+    /// The decision.
+    pub decision: DecisionId,
+    /// Who asked.
+    pub principal: String,
+    /// For what.
+    pub action: Action,
+    /// On what.
+    pub resource: Resource,
+    /// Why not.
+    pub reason: String,
+    /// The policies that decided, by their ids; none where no policy was asked, or none matched.
+    pub policies: Vec<String>,
+}
+
+fn by(policies: &[String]) -> String {
+    if policies.is_empty() { String::new() } else { format!(", by {}", policies.join(", ")) }
+}
+
+/// Decides without policies: the system and the local owner are allowed everything in their own tenant, nobody else anything.
+/// An expired delegation is denied.
+pub fn authorize(context: AuthorizationContext, action: Action, resource: Resource, now: Millis) -> Result<Permit, Denied> {
+    let owner = matches!(context.principal.kind, PrincipalKind::System | PrincipalKind::Local);
+    let answer = match never(&context, &resource, now) {
+        Some(reason) => Verdict::deny(reason),
+        None if owner => Verdict::allow("the owner of this process may"),
+        None => Verdict::deny("no policy allows it"),
+    };
+    conclude(answer, context, action, resource, now)
+}
+
+/// Decides for anybody: what [`authorize`] allows, and of everybody else what the policies allow. No policy opens another
+/// tenant or a delegation that has ended, and an answer with an error in it denies, whatever else it says.
+pub fn permit(policies: &dyn Policies, context: AuthorizationContext, action: Action, resource: Resource, now: Millis) -> Result<Permit, Denied> {
+    if matches!(context.principal.kind, PrincipalKind::System | PrincipalKind::Local) {
+        return authorize(context, action, resource, now);
+    }
+    let answer = match never(&context, &resource, now) {
+        Some(reason) => Verdict::deny(reason),
+        None => policies.decide(&context, action, &resource, now),
+    };
+    conclude(answer, context, action, resource, now)
+}
+
+/// Why something is denied whatever policies say.
+fn never(context: &AuthorizationContext, resource: &Resource, now: Millis) -> Option<&'static str> {
+    if context.until.is_some_and(|until| now >= until) {
+        Some("the delegation has ended")
+    } else if resource.tenant().is_some_and(|tenant| tenant != context.principal.tenant) {
+        Some("it belongs to another tenant")
+    } else {
+        None
+    }
+}
+
+fn conclude(answer: Verdict, context: AuthorizationContext, action: Action, resource: Resource, now: Millis) -> Result<Permit, Denied> {
+    if answer.effect == Effect::Allow && answer.errors.is_empty() {
+        return Ok(Permit { context, action, resource });
+    }
+    let reason = match answer.errors.first() {
+        Some(error) => format!("a policy could not be evaluated ({error}), and what is not known to be allowed is denied"),
+        None => answer.reason,
+    };
+    let decision = decision(&context, action, &resource, now);
+    Err(Denied { decision, principal: context.principal.id, action, resource, reason, policies: answer.policies })
+}
+
+/// The id of a decision: its time, then BLAKE3 over who, what, on what and when.
+fn decision(context: &AuthorizationContext, action: Action, resource: &Resource, now: Millis) -> DecisionId {
+    let (kind, name) = resource.names();
+    let home = ActorId { tenant: context.principal.tenant.clone(), kind: "decision".to_owned(), key: context.principal.id.clone() };
+    let mut hasher = blake3::Hasher::new();
+    for part in [&context.principal.tenant, &context.principal.id, action.name(), kind, &name] {
+        hasher.update(&(part.len() as u32).to_be_bytes());
+        hasher.update(part.as_bytes());
+    }
+    hasher.update(&now.0.to_be_bytes());
+    let mut random = [0; 10];
+    random.copy_from_slice(&hasher.finalize().as_bytes()[..10]);
+    DecisionId(RawId::at(home.hash16(), now, random))
+}
+
+#[cfg(test)]
+mod tests;
