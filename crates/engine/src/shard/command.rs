@@ -95,6 +95,7 @@ pub(crate) enum Command {
     Census { reply: Reply<crate::why::Census> },
     Run(crate::runs::RunCommand),
     Schedule(crate::schedules::ScheduleCommand),
+    Key(crate::keys::KeyCommand),
     PutDefinition { tenant: String, stored: Box<StoredVersion>, schedule: Option<Box<ScheduleRecord>>, reply: Reply<Option<StoredVersion>> },
 }
 

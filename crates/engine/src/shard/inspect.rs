@@ -110,6 +110,7 @@ impl Shard {
             }
             Command::Run(command) => self.run_command(command).await,
             Command::Schedule(command) => self.schedule_command(command).await,
+            Command::Key(command) => self.key_command(command).await,
             Command::PutDefinition { tenant, stored, schedule, reply } => {
                 let result = self.put_definition(&tenant, &stored, schedule.map(|record| *record)).await;
                 self.answer(reply, result);

@@ -35,6 +35,7 @@ mod gates;
 mod heads;
 mod init;
 mod kept;
+mod keys;
 mod kit;
 mod letters;
 mod limits;
