@@ -43,13 +43,15 @@ impl Engine {
         agreed(&self.wiring.declared, &of_definition(&definition))?;
         let json = serde_json::to_vec(&definition).map_err(|error| VerbError::new(Consequence::FixInput, "definition", error.to_string()))?;
         let by = permit.context().principal.id.clone();
-        let stored = Box::new(StoredVersion { name: name.clone(), version: version(&definition), at: self.now(), by, definition: Bytes::from(json) });
+        let stored = StoredVersion { name: name.clone(), version: version(&definition), at: self.now(), by, definition: Bytes::from(json) };
         let schedule = match &definition.schedule {
-            Some(spec) => Some(Box::new(new_record(permit, spec, self.now())?)),
+            Some(spec) => Some(new_record(permit, spec, self.now())?),
             None => None,
         };
         self.admit().await?;
-        self.ask(self.wiring.shard_of(&actor(&tenant, &name)), |reply| Command::PutDefinition { tenant, stored, schedule, if_match, reply }).await
+        let shard = self.wiring.shard_of(&actor(&tenant, &name));
+        let put = Box::new(Put { tenant, stored, schedule, if_match });
+        self.ask(shard, |reply| Command::PutDefinition { put, reply }).await
     }
 
     /// The versions of a stored pipeline that are kept, the newest first.
@@ -124,22 +126,26 @@ async fn current(wiring: &Wiring, tenant: &str) -> Result<Vec<StoredVersion>, Ve
     Ok(found)
 }
 
+/// A version that is to be stored.
+pub(crate) struct Put {
+    tenant: String,
+    stored: StoredVersion,
+    schedule: Option<ScheduleRecord>,
+    /// The version that it takes the place of, where somebody looked at that first.
+    if_match: Option<String>,
+}
+
 impl Shard {
     /// Stores a version as the current one, unless it is, and in the same commit the schedule that it names, or that it
     /// names none. The oldest version leaves when too many are there.
-    pub(crate) async fn put_definition(
-        &mut self,
-        tenant: &str,
-        stored: &StoredVersion,
-        schedule: Option<ScheduleRecord>,
-        if_match: Option<&str>,
-    ) -> Result<Option<StoredVersion>, VerbError> {
-        let rows = self.scan(under(&versions_of(tenant, &stored.name)), DEFINITIONS + 1).await?;
+    pub(crate) async fn put_definition(&mut self, put: Put) -> Result<Option<StoredVersion>, VerbError> {
+        let Put { tenant, stored, schedule, if_match } = put;
+        let rows = self.scan(under(&versions_of(&tenant, &stored.name)), DEFINITIONS + 1).await?;
         let newest =
             rows.first().map(|(key, value)| Ok::<_, VerbError>((number_of(key).unwrap_or_default(), wire::decode::<StoredVersion>("stored pipeline", value)?)));
         let newest = newest.transpose()?;
-        if let Some(wanted) = if_match
-            && newest.as_ref().is_none_or(|(_, newest)| newest.version != wanted)
+        if let Some(wanted) = &if_match
+            && newest.as_ref().is_none_or(|(_, newest)| newest.version != *wanted)
         {
             let current = newest.map_or_else(|| "nothing is stored".to_owned(), |(_, newest)| format!("its version is {}", newest.version));
             let text = format!("`{}` is not what you looked at: {current}, not {wanted}; look again, and store it with the version that is there", stored.name);
@@ -148,12 +154,12 @@ impl Shard {
         let next = newest.as_ref().map_or(0, |(n, _)| n + 1);
         let mut writes = Writes::default();
         if newest.as_ref().is_none_or(|(_, newest)| newest.version != stored.version || newest.definition != stored.definition) {
-            writes.put(version_key(tenant, &stored.name, next), wire::encode(stored));
+            writes.put(version_key(&tenant, &stored.name, next), wire::encode(&stored));
             rows.into_iter().skip(DEFINITIONS - 1).for_each(|(key, _)| writes.delete(key));
         }
         match schedule {
             Some(record) => self.put_schedule(record, &mut writes).await?,
-            None => _ = self.remove_schedule(tenant, &stored.name, &mut writes).await?,
+            None => _ = self.remove_schedule(&tenant, &stored.name, &mut writes).await?,
         }
         if !writes.puts.is_empty() || !writes.deletes.is_empty() {
             self.write(writes, Vec::new());

@@ -153,7 +153,7 @@ impl Engine {
 
     /// The permit of somebody for one action on one resource, if the policies in force allow it now.
     pub fn permit(&self, context: AuthorizationContext, action: Action, resource: Resource) -> Result<Permit, Denied> {
-        auth::permit(self.wiring.settings.policies.policies(), context, action, resource, self.now())
+        auth::permit(&self.policies(), context, action, resource, self.now())
     }
 
     /// Why the engine has stopped, if it has.
@@ -468,6 +468,7 @@ fn wire(
     let points = Points(env.observer.clone());
     let life = selvedge_kernel::lend::Life(u64::from_be_bytes(Entropy::new(env.random.clone()).draw()));
     let wiring = Arc::new(Wiring {
+        keys: crate::keys::Keys::default(),
         sums: crate::shard::Sums::default(),
         declared: registry.declared(),
         life,

@@ -24,6 +24,7 @@ mod edit;
 mod flight;
 mod idmap;
 mod in_flight;
+pub mod keys;
 mod known;
 mod lending;
 mod letters;

@@ -119,6 +119,8 @@ pub(crate) struct Wiring {
     pub executors: Executors,
     pub in_flight: AtomicU64,
     pub stopped: Mutex<Option<String>>,
+    /// The API keys.
+    pub keys: crate::keys::Keys,
     /// What tenants have open in all shards.
     pub sums: crate::shard::Sums,
     /// Whose permits of limits count.

@@ -29,13 +29,13 @@ impl Caller {
     /// Looks again at the credential: of one that was revoked meanwhile nothing is left.
     pub(crate) fn again(&mut self) -> Result<(), Refusal> {
         let facts = RequestFacts { address: self.context.request.address.clone(), at: self.door.engine.now() };
-        self.context = (self.door.authenticate)(&self.credential, facts).ok_or_else(|| unauthenticated("it is not valid any more"))?;
+        self.context = self.door.engine.authenticate(&self.credential, facts).map_err(|error| unauthenticated(&error.to_string()))?;
         Ok(())
     }
 }
 
 fn unauthenticated(why: &str) -> Refusal {
-    let text = format!("the request has no valid credential ({why}): send `Authorization: Bearer KEY`");
+    let text = format!("the request has no valid credential: {why}; send `Authorization: Bearer KEY`");
     Refusal::new(Consequence::NotPermitted, UNAUTHENTICATED, text)
 }
 
@@ -52,7 +52,7 @@ impl FromRequestParts<Arc<Door>> for Caller {
         };
         let address = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip().to_string());
         let facts = RequestFacts { address, at: door.engine.now() };
-        let context = (door.authenticate)(credential, facts).ok_or_else(|| unauthenticated("nobody here knows it"))?;
+        let context = door.engine.authenticate(credential, facts).map_err(|error| unauthenticated(&error.to_string()))?;
         Ok(Caller { door: door.clone(), context, credential: credential.to_owned() })
     }
 }

@@ -13,6 +13,6 @@ mod stream;
 mod take;
 
 pub use document::{document, router};
-pub use door::{Authenticate, Door, Ready};
+pub use door::{Door, Ready};
 pub use refusal::{Document, PROBLEM, Refusal, status};
 pub use server::{Ended, Patience, bind, serve};

@@ -54,7 +54,7 @@ pub fn status(problem: &Problem) -> StatusCode {
 fn passes(code: &str) -> bool {
     !matches!(
         code,
-        "limit: key part" | "limit: delay" | "limit: reason" | "limit: resolution" | "limit: comment" | "limit: fork" | "limit: attempts" | "limit: stages"
+        "limit: key part" | "limit: delay" | "limit: reason" | "limit: resolution" | "limit: comment" | "limit: fork" | "limit: attempts" | "limit: stages" | "limit: json depth"
     )
 }
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 use crate::id::ActorId;
+use crate::record::api_key::ApiKey;
 use crate::time::Millis;
 
 mod permit;
@@ -22,6 +23,8 @@ pub enum PrincipalKind {
     Local,
     /// An actor.
     Actor,
+    /// Whoever presents an API key.
+    ApiKey,
 }
 
 /// Somebody.
@@ -108,6 +111,19 @@ pub fn system(tenant: &str, at: Millis) -> AuthorizationContext {
 #[must_use]
 pub fn local(tenant: &str, at: Millis) -> AuthorizationContext {
     own(PrincipalKind::Local, "local", tenant, at)
+}
+
+/// The context of whoever presented an API key, which has been checked. The end of the key stands at the door alone: what is
+/// accepted with it goes on.
+#[must_use]
+pub fn from_api_key(key: &ApiKey, request: RequestFacts) -> AuthorizationContext {
+    AuthorizationContext {
+        principal: Principal { id: key.id.clone(), kind: PrincipalKind::ApiKey, tenant: key.tenant.clone(), roles: key.roles.clone() },
+        chain: Vec::new(),
+        claims: BTreeMap::from([("key".to_owned(), key.name.clone())]),
+        request,
+        until: None,
+    }
 }
 
 fn own(kind: PrincipalKind, id: &str, tenant: &str, at: Millis) -> AuthorizationContext {

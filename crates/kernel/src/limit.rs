@@ -68,6 +68,10 @@ pub const SCHEDULE_JITTER_MS: u64 = 3_600_000;
 pub const SCHEDULE_CATCH_UP: usize = 100;
 /// Versions of a stored pipeline that are kept.
 pub const DEFINITIONS: usize = 32;
+/// API keys of a tenant, those that were revoked included.
+pub const KEYS: usize = 1_000;
+/// Roles of an API key.
+pub const ROLES: usize = 16;
 /// Attributes of a pipeline.
 pub const ATTRIBUTES: usize = 16;
 /// Bytes of the value of an attribute, as text.

@@ -13,7 +13,7 @@ mod server;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use selvedge_engine::desk::{Decision, EditState, Gives, Invoke, Problem, Steer, SteerSchedule};
+pub use selvedge_engine::desk::{Decision, EditState, Gives, Invoke, KeyVerb, Problem, Steer, SteerSchedule};
 use selvedge_engine::verify::Head;
 use selvedge_kernel::error::Consequence;
 use serde::{Deserialize, Serialize};
@@ -302,6 +302,14 @@ pub enum Request {
         pipeline: String,
         /// What to do.
         steer: SteerSchedule,
+    },
+    /// Do something with API keys.
+    Keys {
+        /// Of which tenant; none: the local owner's.
+        #[serde(default)]
+        tenant: Option<String>,
+        /// What. It has its own word: `verb` says that it is about keys.
+        ask: KeyVerb,
     },
     /// Messages that could not be handled.
     DeadLetters {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use selvedge_engine::engine;
-use selvedge_http::{Authenticate, Door, Ended, Patience, Ready};
+use selvedge_http::{Door, Ended, Patience, Ready};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -18,16 +18,16 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves an engine to whoever `authenticate` knows, as far as the policies of the engine allow.
+    /// Serves an engine to whoever has a key of it, as far as its policies allow.
     ///
     /// # Errors
     /// The address of the listener cannot be told.
-    pub fn start(engine: Arc<engine::Engine>, listener: TcpListener, authenticate: Authenticate, patience: Patience) -> io::Result<Server> {
+    pub fn start(engine: Arc<engine::Engine>, listener: TcpListener, patience: Patience) -> io::Result<Server> {
         let address = listener.local_addr()?;
         let (closing, closed) = watch::channel(false);
         let asked = engine.clone();
         let ready: Ready = Arc::new(move || vec![("engine", asked.stopped())]);
-        let router = selvedge_http::router(Door { engine, authenticate, ready, binary: crate::build::sentence(), closing: closed.clone() });
+        let router = selvedge_http::router(Door { engine, ready, binary: crate::build::sentence(), closing: closed.clone() });
         let serving = tokio::spawn(selvedge_http::serve(listener, router, patience, stopped(closed)));
         Ok(Server { address, closing, serving })
     }

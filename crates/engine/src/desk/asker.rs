@@ -1,6 +1,6 @@
 //! Who asks, and whom.
 
-use selvedge_kernel::auth::{Action, AuthorizationContext, Permit, Resource, authorize};
+use selvedge_kernel::auth::{Action, AuthorizationContext, Permit, Resource};
 use selvedge_kernel::id::ActorId;
 
 use super::Problem;
@@ -20,7 +20,7 @@ pub struct Asker<'a> {
 impl Asker<'_> {
     /// The proof that the asker may do this. Errors: `denied`.
     pub fn permit(&self, action: Action, resource: Resource) -> Result<Permit, Problem> {
-        Ok(authorize(self.context.clone(), action, resource, self.engine.now())?)
+        Ok(self.engine.permit(self.context.clone(), action, resource)?)
     }
 
     /// The tenant of the asker.

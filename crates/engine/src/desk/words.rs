@@ -71,3 +71,29 @@ pub struct Invoke {
     #[serde(default)]
     pub trace: Option<String>,
 }
+
+/// What is done with the API keys of a tenant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum KeyVerb {
+    /// Make one.
+    Create {
+        /// What it is for.
+        #[serde(default)]
+        name: String,
+        /// What it may act as.
+        roles: Vec<String>,
+        /// How long it opens something, in milliseconds; none: until it is revoked.
+        #[serde(default)]
+        lasts_ms: Option<u64>,
+    },
+    /// Those that there are.
+    List,
+    /// Take one back.
+    Revoke {
+        /// `slv_…`
+        id: String,
+        /// Why.
+        reason: String,
+    },
+}

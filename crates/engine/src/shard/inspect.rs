@@ -110,8 +110,9 @@ impl Shard {
             }
             Command::Run(command) => self.run_command(command).await,
             Command::Schedule(command) => self.schedule_command(command).await,
-            Command::PutDefinition { tenant, stored, schedule, if_match, reply } => {
-                let result = self.put_definition(&tenant, &stored, schedule.map(|record| *record), if_match.as_deref()).await;
+            Command::Key(command) => self.key_command(command).await,
+            Command::PutDefinition { put, reply } => {
+                let result = self.put_definition(*put).await;
                 self.answer(reply, result);
             }
         }

@@ -248,6 +248,7 @@ impl Shard {
             }
         }
         self.load_tallies().await?;
+        self.load_keys().await?;
         self.load_timers().await
     }
 

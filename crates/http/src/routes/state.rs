@@ -1,6 +1,6 @@
 //! `/v1/actors/…/state`: what actors keep.
 
-use selvedge_engine::desk::EditState;
+use selvedge_engine::desk::{EditState, Problem};
 use selvedge_kernel::error::Consequence;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -86,5 +86,9 @@ pub(crate) async fn remove(caller: Caller, Names(entry): Names<Entry>, Words(why
 async fn edit(caller: &Caller, entry: Entry, why: Why, said: Said, set: Option<String>) -> Done {
     let Entry { kind, key, name } = entry;
     let edit = EditState { kind, key, name, set, if_match: said.if_match, reason: why.reason, idempotency_key: said.key };
-    Ok(Answer::of(caller.asker().edit_state(edit).await?))
+    match caller.asker().edit_state(edit).await {
+        // The edit is work of its own, and this is how it says that the entry is another one by now.
+        Err(problem) if problem.code == "changed_since" => Err(Problem { consequence: Consequence::Conflict, ..problem }.into()),
+        done => Ok(Answer::of(done?)),
+    }
 }

@@ -27,12 +27,14 @@ pub enum Action {
     Define,
     /// Verify, back up, close.
     Operate,
+    /// Make, list and revoke keys.
+    Administer,
 }
 
 impl Action {
     /// Every action.
-    pub const ALL: [Action; 8] =
-        [Action::Invoke, Action::Signal, Action::Start, Action::Read, Action::Control, Action::Rewrite, Action::Define, Action::Operate];
+    pub const ALL: [Action; 9] =
+        [Action::Invoke, Action::Signal, Action::Start, Action::Read, Action::Control, Action::Rewrite, Action::Define, Action::Operate, Action::Administer];
 
     /// Its name in policies and in text.
     #[must_use]
@@ -46,6 +48,7 @@ impl Action {
             Action::Rewrite => "rewrite",
             Action::Define => "define",
             Action::Operate => "operate",
+            Action::Administer => "administer",
         }
     }
 }
@@ -80,6 +83,11 @@ pub enum Resource {
         /// The id as printed.
         id: String,
     },
+    /// A tenant as a whole: who may do what in it.
+    Tenant {
+        /// Which.
+        tenant: String,
+    },
     /// The store as a whole.
     Store,
 }
@@ -90,7 +98,7 @@ impl Resource {
     pub fn tenant(&self) -> Option<&str> {
         match self {
             Resource::Handler { actor, .. } => Some(&actor.tenant),
-            Resource::Pipeline { tenant, .. } | Resource::Work { tenant, .. } => Some(tenant),
+            Resource::Pipeline { tenant, .. } | Resource::Work { tenant, .. } | Resource::Tenant { tenant } => Some(tenant),
             Resource::Store => None,
         }
     }
@@ -103,6 +111,7 @@ impl Resource {
             Resource::Handler { actor, handler } => ("handler", format!("{actor}.{handler}")),
             Resource::Pipeline { name, .. } => ("pipeline", name.clone()),
             Resource::Work { id, .. } => ("work", id.clone()),
+            Resource::Tenant { tenant } => ("tenant", tenant.clone()),
             Resource::Store => ("store", String::new()),
         }
     }

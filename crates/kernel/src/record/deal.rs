@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use super::api_key::{self, ApiKey};
 use super::definition::StoredVersion;
 use super::invocation::{Begun, Invocation};
 use super::key;
@@ -61,6 +62,10 @@ pub fn home(kind: Kind, key: &[u8], value: &[u8]) -> Result<Option<Hash16>, Unpo
         Kind::Schedule => {
             let record = schedule::decode(value)?;
             Ok(Some(schedule::actor(&record.tenant, &record.pipeline).hash16()))
+        }
+        Kind::ApiKey => {
+            let held: ApiKey = wire::decode("API key", value)?;
+            Ok(Some(api_key::home(&held.tenant).hash16()))
         }
         Kind::Definition => {
             let stored: StoredVersion = wire::decode("stored pipeline", value)?;

@@ -91,11 +91,13 @@ pub enum Kind {
     Schedule = 48,
     /// Shard-wide, tenant, pipeline, n (u64) counted down → a version of a stored pipeline. Leaves when too many newer ones are there.
     Definition = 49,
+    /// Shard-wide, tenant, id → an API key: whose it is, what it may act as, a keyed hash. Stays when it is revoked; leaves when room is needed for a new one.
+    ApiKey = 50,
 }
 
 impl Kind {
     /// All kinds, by their numbers.
-    pub const ALL: [Kind; 41] = [
+    pub const ALL: [Kind; 42] = [
         Kind::ShardHead,
         Kind::Invocation,
         Kind::Inbox,
@@ -137,6 +139,7 @@ impl Kind {
         Kind::RunPlace,
         Kind::Schedule,
         Kind::Definition,
+        Kind::ApiKey,
     ];
 
     /// The kind of a row, by the third byte of its key.

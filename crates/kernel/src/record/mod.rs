@@ -1,6 +1,7 @@
 //! The key layout: every kind of row, its key and its value.
 
 pub mod actor;
+pub mod api_key;
 pub mod attribute;
 pub mod build;
 pub mod deal;

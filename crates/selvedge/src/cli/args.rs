@@ -63,6 +63,9 @@ pub enum Noun {
     /// Look at schedules, pause, resume and fire them
     #[command(subcommand)]
     Schedules(Schedules),
+    /// Make, list and revoke API keys
+    #[command(subcommand)]
+    Keys(Keys),
     /// Talk to actors
     #[command(subcommand)]
     Actors(Actors),
@@ -245,6 +248,44 @@ pub enum Schedules {
         /// The pipeline that it starts
         pipeline: String,
     },
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Keys {
+    /// Make a key and print it: it is shown this once
+    Create {
+        /// What it may act as, as policies name it; `owner` may do everything in its tenant where no policies are given
+        #[arg(long = "role", value_name = "ROLE", required = true)]
+        roles: Vec<String>,
+        #[command(flatten)]
+        of: OfTenant,
+        /// What it is for
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        name: String,
+        /// How long it opens something, as in 12h or 90d [default: until it is revoked]
+        #[arg(long, value_name = "SPAN")]
+        expires: Option<Span>,
+    },
+    /// The keys of a tenant, the newest first
+    List(OfTenant),
+    /// Take a key back: it opens nothing any more, and what was asked with it ends at its next call
+    Revoke {
+        /// slv_ and 16 digits
+        id: String,
+        #[command(flatten)]
+        of: OfTenant,
+        /// Why
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+}
+
+/// Whose.
+#[derive(Args, Debug)]
+pub struct OfTenant {
+    /// Of which tenant [default: the one of the data directory's owner]
+    #[arg(long, value_name = "TENANT")]
+    pub tenant: Option<String>,
 }
 
 #[derive(Subcommand, Debug)]

@@ -13,6 +13,7 @@ mod export;
 mod hand;
 mod happened;
 mod init;
+mod keys;
 mod letters;
 mod pipelines;
 mod print;
@@ -82,6 +83,7 @@ async fn perform(cli: Cli, app: App) -> Result<Code, Stop> {
         Noun::Actors(verb) => actors::actors(&common, app, verb).await,
         Noun::Invocations(verb) => actors::invocations(&common, app, verb).await,
         Noun::Schedules(verb) => schedules::schedules(&common, app, verb).await,
+        Noun::Keys(verb) => keys::keys(&common, app, verb).await,
         Noun::Why { id } => actors::why(&common, app, id).await,
         Noun::Approvals(Approvals::List(keep)) => runs::approvals(&common, app, keep).await,
         Noun::Approvals(Approvals::Show { run, stage }) => runs::approval(&common, app, run.id, stage).await,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use selvedge_engine::desk::{Asker, Pipelines, Problem, Runs, Schedules, no_work, value, why};
+use selvedge_engine::desk::{Asker, Keys, Pipelines, Problem, Runs, Schedules, no_work, value, why};
 use selvedge_engine::engine::Engine;
 use selvedge_engine::listing::Listed;
 use selvedge_engine::verify::Extent;
@@ -86,6 +86,11 @@ pub async fn perform(desk: &Desk, request: Request) -> Result<Value, Problem> {
         Request::Schedules { filter } => Schedules(asker).list(&filter).await,
         Request::Schedule { pipeline } => Schedules(asker).show(&pipeline).await,
         Request::SteerSchedule { pipeline, steer } => Schedules(asker).steer(&pipeline, steer).await,
+        Request::Keys { tenant, ask } => {
+            // Whoever owns the process owns it in every tenant.
+            let context = tenant.map_or_else(|| context.clone(), |tenant| local(&tenant, engine.now()));
+            Keys(Asker { context: &context, ..asker }).perform(ask).await
+        }
         Request::DeadLetters { filter } => asker.dead_letters(&filter).await,
         Request::DeadLetter { id } => asker.dead_letter(&id).await,
         Request::Redrive { id, input } => asker.redrive(&id, input).await,

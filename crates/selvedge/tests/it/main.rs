@@ -36,6 +36,7 @@ mod heads;
 mod http;
 mod init;
 mod kept;
+mod keys;
 mod kit;
 mod letters;
 mod limits;

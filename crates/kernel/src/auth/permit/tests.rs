@@ -87,7 +87,12 @@ fn the_owner_of_the_process_needs_no_policy_and_gets_no_other_tenant() {
 
 #[test]
 fn the_built_in_rule_lets_an_owner_do_everything_in_its_tenant_and_nobody_else_anything() {
-    let resources = [pipeline("acme"), Resource::Work { tenant: "acme".to_owned(), id: "inv_1".to_owned() }, Resource::Store];
+    let resources = [
+        pipeline("acme"),
+        Resource::Tenant { tenant: "acme".to_owned() },
+        Resource::Work { tenant: "acme".to_owned(), id: "inv_1".to_owned() },
+        Resource::Store,
+    ];
     for (action, resource) in Action::ALL.into_iter().flat_map(|action| resources.iter().map(move |resource| (action, resource))) {
         let whole = *resource == Resource::Store && action == Action::Operate;
         let ask = |roles| permit(&Owners, somebody(roles), action, resource.clone(), Millis(5)).is_ok();

@@ -221,3 +221,25 @@ fn what_tenants_have_open_is_counted_anew_for_the_shards_that_it_is_dealt_to() {
         assert_eq!(found, expected, "{shards} shards");
     }
 }
+
+#[test]
+fn a_key_goes_where_the_keys_of_its_tenant_lie_whatever_the_number_of_shards() {
+    let presented = api_key::Presented::fresh([1; 8], [2; 32]);
+    let key = ApiKey {
+        id: presented.id,
+        tenant: "acme".to_owned(),
+        name: "ci".to_owned(),
+        roles: Vec::new(),
+        created: Millis(1),
+        by: "local".to_owned(),
+        expires: None,
+        revoked: None,
+        salt: [3; 32],
+        hash: api_key::hash(&[3; 32], &[2; 32]),
+    };
+    for shards in [1, 2, 64] {
+        let dealt = Dealer::new(&head(1), shards).deal(row(Kind::ApiKey, api_key::row("acme", &key.id), wire::encode(&key))).unwrap().remove(0);
+        assert_eq!(dealt.shard, api_key::home("acme").hash16().shard(shards));
+        assert_eq!(wire::decode::<ApiKey>("API key", &dealt.value).unwrap(), key);
+    }
+}

@@ -8,21 +8,21 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::client::{answer, raw};
-use super::rig::{OWNER, Rig};
+use super::rig::Rig;
 
-fn head(rest: &str) -> String {
-    format!("POST /v1/actors/counter/a/call/add HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {OWNER}\r\n{rest}\r\n")
+fn head(rig: &Rig, rest: &str) -> String {
+    format!("POST /v1/actors/counter/a/call/add HTTP/1.1\r\nHost: test\r\n{}{rest}\r\n", rig.authorization())
 }
 
 #[tokio::test]
 async fn a_body_that_is_too_long_is_refused_before_it_is_read_and_names_the_limit() {
     let rig = Rig::new().await;
     // It says its length and never sends a byte of it.
-    let said = answer(raw(rig.server.address(), head("Connection: close\r\nContent-Length: 99999999999\r\n").as_bytes()).await);
+    let said = answer(raw(rig.server.address(), head(&rig, "Connection: close\r\nContent-Length: 99999999999\r\n").as_bytes()).await);
     assert_eq!((said.status, said.code()), (413, "limit: body".to_owned()));
     // It says nothing, and sends too much in pieces.
     let mut stream = TcpStream::connect(rig.server.address()).await.unwrap();
-    stream.write_all(head("Connection: close\r\nTransfer-Encoding: chunked\r\n").as_bytes()).await.unwrap();
+    stream.write_all(head(&rig, "Connection: close\r\nTransfer-Encoding: chunked\r\n").as_bytes()).await.unwrap();
     let piece = format!("100000\r\n{}\r\n", "1".repeat(0x10_0000));
     for _ in 0..12 {
         if stream.write_all(piece.as_bytes()).await.is_err() {
@@ -38,10 +38,10 @@ async fn a_body_that_is_too_long_is_refused_before_it_is_read_and_names_the_limi
 #[tokio::test]
 async fn a_head_that_is_too_long_or_has_too_many_headers_is_refused() {
     let rig = Rig::new().await;
-    let long = raw(rig.server.address(), head(&format!("X-Long: {}\r\n", "x".repeat(HTTP_HEAD_BYTES))).as_bytes()).await;
+    let long = raw(rig.server.address(), head(&rig, &format!("X-Long: {}\r\n", "x".repeat(HTTP_HEAD_BYTES))).as_bytes()).await;
     assert!(long.starts_with("HTTP/1.1 431"), "{long}");
     let many: String = (0..=HTTP_HEADERS).map(|number| format!("X-{number}: x\r\n")).collect();
-    let many = raw(rig.server.address(), head(&many).as_bytes()).await;
+    let many = raw(rig.server.address(), head(&rig, &many).as_bytes()).await;
     assert!(many.starts_with("HTTP/1.1 431"), "{many}");
     let path = raw(rig.server.address(), format!("GET /{} HTTP/1.1\r\nHost: test\r\n\r\n", "x".repeat(HTTP_HEAD_BYTES)).as_bytes()).await;
     assert!(path.starts_with("HTTP/1.1 414") || path.starts_with("HTTP/1.1 431"), "{path}");
@@ -97,10 +97,10 @@ async fn what_is_no_http_or_breaks_off_is_refused_and_has_no_effect() {
     let rig = Rig::new().await;
     let at = rig.server.address();
     for (bytes, wanted) in [
-        (head("Connection: close\r\nTransfer-Encoding: chunked\r\n") + "zz\r\n5\r\n", "400"),
-        (head("Connection: close\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n") + "1\r\n5\r\n0\r\n\r\n", "200"),
-        (head("Connection: close\r\nContent-Length: 1\r\nContent-Length: 2\r\n") + "55", "400"),
-        (head("Connection: close\r\nContent-Length: x\r\n") + "5", "400"),
+        (head(&rig, "Connection: close\r\nTransfer-Encoding: chunked\r\n") + "zz\r\n5\r\n", "400"),
+        (head(&rig, "Connection: close\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n") + "1\r\n5\r\n0\r\n\r\n", "200"),
+        (head(&rig, "Connection: close\r\nContent-Length: 1\r\nContent-Length: 2\r\n") + "55", "400"),
+        (head(&rig, "Connection: close\r\nContent-Length: x\r\n") + "5", "400"),
         ("\u{1}\u{2}\u{3}\r\n\r\n".to_owned(), "400"),
         ("GET / HTTP/9.9\r\n\r\n".to_owned(), "400"),
     ] {
@@ -109,7 +109,7 @@ async fn what_is_no_http_or_breaks_off_is_refused_and_has_no_effect() {
     }
     // A body that never comes whole.
     let mut broken = TcpStream::connect(at).await.unwrap();
-    broken.write_all((head("Content-Length: 5\r\n") + "1").as_bytes()).await.unwrap();
+    broken.write_all((head(&rig, "Content-Length: 5\r\n") + "1").as_bytes()).await.unwrap();
     drop(broken);
     let state = rig.owner().get("/v1/actors/counter/a/state").await.json();
     assert_eq!(state, serde_json::json!({ "count": 5 }), "only the one whole request was done");
@@ -135,9 +135,10 @@ async fn names_are_names_whatever_stands_in_them() {
             assert_eq!(owner.get(&format!("/v1/actors/counter/{key}/state")).await.json()["count"], 1, "{key}");
         }
     }
-    // Two names that look alike are two actors, and a path that leads out of ours leads nowhere.
+    // A path that leads out of ours leads nowhere, and nobody is nobody.
     assert_eq!(owner.get("/v1/actors/../../etc/passwd").await.status, 404);
-    assert_eq!(owner.post("/v1/actors/counter//call/add", "1").await.status, 404);
+    let empty = owner.post("/v1/actors/counter//call/add", "1").await;
+    assert_eq!((empty.status, empty.code()), (400, "empty".to_owned()));
 }
 
 #[tokio::test]

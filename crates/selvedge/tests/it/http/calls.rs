@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::rig::{NOBODY, OTHER, Rig};
+use super::rig::Rig;
 
 #[tokio::test]
 async fn a_call_over_http_gives_what_the_handler_gave_and_a_send_its_id() {
@@ -56,7 +56,7 @@ async fn failed_work_is_422_with_its_own_code_and_what_the_engine_refuses_has_a_
     assert_eq!((failed.status, failed.code()), (422, "card_declined".to_owned()));
     for (method, path, body, status, code) in [
         ("POST", "/v1/actors/counter/a/call/nosuch", Some("1"), 404, "unknown_handler"),
-        ("POST", "/v1/actors/nosuch/a/call/add", Some("1"), 404, "unknown_actor_type"),
+        ("POST", "/v1/actors/nosuch/a/call/add", Some("1"), 404, "unknown_handler"),
         ("POST", "/v1/actors/counter/a/call/add", Some("{"), 400, "not_json"),
         ("GET", "/v1/invocations/inv_nosuch", None, 400, "bad_id"),
         ("GET", "/v1/runs?where=status:", None, 422, "where"),
@@ -114,12 +114,13 @@ async fn the_tenant_is_that_of_the_credential_and_a_denial_has_no_effect() {
     let sent = rig.owner().send("POST", "/v1/actors/counter/a/call/wait", &[("Prefer", "wait=0")], Some("{}")).await;
     let id = sent.json()["id"].as_str().unwrap().to_owned();
     // The same actor of another tenant is another actor.
-    let other = rig.ask(OTHER).post("/v1/actors/counter/a/call/add", "1").await;
+    let other = rig.other().post("/v1/actors/counter/a/call/add", "1").await;
     assert_eq!(other.json()["result"], 1);
     assert_eq!(rig.owner().get("/v1/actors/counter/a/state").await.json(), json!({}));
-    let foreign = rig.ask(OTHER).post(&format!("/v1/invocations/{id}/cancel"), "{}").await;
+    let foreign = rig.other().post(&format!("/v1/invocations/{id}/cancel"), "{}").await;
     assert_eq!((foreign.status, foreign.code()), (404, "unknown_invocation".to_owned()));
-    let denied = rig.ask(NOBODY).post(&format!("/v1/invocations/{id}/cancel"), "{}").await;
+    let denied = rig.nobody().post(&format!("/v1/invocations/{id}/cancel"), "{}").await;
     assert_eq!((denied.status, denied.code()), (403, "denied".to_owned()));
+    rig.engine.settle().await;
     assert_eq!(rig.owner().get(&format!("/v1/why/{id}")).await.json()["status"], "running");
 }

@@ -28,7 +28,15 @@ async fn whether_it_lives_and_is_ready_is_said_without_a_credential() {
     assert_eq!(anybody.get("/healthz").await.status, 200);
     let ready = anybody.get("/readyz").await;
     assert_eq!((ready.status, ready.json()["parts"]["engine"]["ready"].clone()), (200, true.into()));
-    rig.engine.engine().die().await;
-    let ready = anybody.get("/readyz").await;
-    assert_eq!(ready.status, 503, "{ready:?}");
+    // One whose disk is full, say.
+    let engine = rig.engine.engine().clone();
+    let ready: selvedge_http::Ready = std::sync::Arc::new(|| vec![("engine", Some("the disk is full".to_owned()))]);
+    let (_closing, closing) = tokio::sync::watch::channel(false);
+    let router = selvedge_http::router(selvedge_http::Door { engine, ready, binary: String::new(), closing });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let ill = super::client::Ask::of(listener.local_addr().unwrap(), "");
+    tokio::spawn(selvedge_http::serve(listener, router, selvedge_http::Patience::default(), std::future::pending()));
+    let ready = ill.get("/readyz").await;
+    assert_eq!((ready.status, ready.json()["parts"]["engine"]["reason"].clone()), (503, "the disk is full".into()));
+    assert_eq!(ill.get("/healthz").await.status, 200);
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::rig::{NOBODY, OTHER, PIPELINE, Rig};
+use super::client::{Answer, Ask};
+use super::rig::{PIPELINE, Rig};
 
 /// What each operation is asked with, as its owner would.
 fn bodies() -> BTreeMap<&'static str, &'static str> {
@@ -103,10 +104,10 @@ async fn seen(rig: &Rig, work: &Work) -> Vec<Value> {
     seen
 }
 
-async fn asked(rig: &Rig, work: &Work, key: &str, method: &str, path: &str) -> super::client::Answer {
+async fn asked(who: &Ask, work: &Work, method: &str, path: &str) -> Answer {
     let bodies = bodies();
     let body = bodies.get(format!("{method} {path}").as_str()).copied();
-    rig.ask(key).send(method, &work.fill(path), &[("Idempotency-Key", "k"), ("Prefer", "wait=0")], body).await
+    who.send(method, &work.fill(path), &[("Idempotency-Key", "k"), ("Prefer", "wait=0")], body).await
 }
 
 #[tokio::test]
@@ -116,7 +117,7 @@ async fn no_operation_of_the_document_answers_without_a_credential() {
     let before = seen(&rig, &work).await;
     for (method, path) in operations(&rig).await {
         for key in ["", "unknown-key"] {
-            let answer = asked(&rig, &work, key, &method, &path).await;
+            let answer = asked(&rig.ask(key), &work, &method, &path).await;
             assert_eq!((answer.status, answer.code()), (401, "unauthenticated".to_owned()), "{method} {path}: {answer:?}");
         }
     }
@@ -129,7 +130,7 @@ async fn a_credential_that_no_policy_allows_anything_gets_403_from_every_operati
     let work = Work::of(&rig).await;
     let before = seen(&rig, &work).await;
     for (method, path) in operations(&rig).await {
-        let answer = asked(&rig, &work, NOBODY, &method, &path).await;
+        let answer = asked(&rig.nobody(), &work, &method, &path).await;
         assert_eq!((answer.status, answer.code()), (403, "denied".to_owned()), "{method} {path}: {answer:?}");
     }
     assert_eq!(seen(&rig, &work).await, before);
@@ -141,7 +142,7 @@ async fn the_credential_of_another_tenant_reaches_nothing_of_this_one_with_any_o
     let work = Work::of(&rig).await;
     let before = seen(&rig, &work).await;
     for (method, path) in operations(&rig).await {
-        let answer = asked(&rig, &work, OTHER, &method, &path).await;
+        let answer = asked(&rig.other(), &work, &method, &path).await;
         if path.contains("{id}") {
             assert!([403, 404].contains(&answer.status), "{method} {path}: {answer:?}");
         } else if method == "GET" {
@@ -166,7 +167,7 @@ async fn every_operation_answers_its_owner_with_something_that_the_document_name
         if path.ends_with("/events") || path.ends_with("/stream") {
             continue;
         }
-        let answer = asked(&rig, &work, super::rig::OWNER, &method, &path).await;
+        let answer = asked(&rig.owner(), &work, &method, &path).await;
         let named = &document["paths"][&path][method.to_lowercase()]["responses"];
         assert!(named.get(answer.status.to_string()).is_some() && answer.status < 500, "{method} {path}: {answer:?}");
         assert!(![401, 403].contains(&answer.status) || path.starts_with("/v1/approvals/"), "{method} {path}: {answer:?}");

@@ -1,22 +1,14 @@
 //! A server on an engine of the reference model, with actors and pipelines to ask.
 
-use std::sync::Arc;
-
 use selvedge::serve::Server;
 use selvedge::{App, Ctx, Handler, Outcome, SharedHandler, Signal, test};
-use selvedge_http::{Authenticate, Patience};
-use selvedge_kernel::auth::{AuthorizationContext, Principal, PrincipalKind, RequestFacts, local};
+use selvedge_engine::keys::{MadeKey, NewKey};
+use selvedge_http::Patience;
+use selvedge_kernel::auth::{Action, OWNER, Resource, authorize, local};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use super::client::Ask;
-
-/// May do everything in the tenant `default`.
-pub const OWNER: &str = "owner-key";
-/// May do everything in another tenant.
-pub const OTHER: &str = "other-key";
-/// Is known, and no policy allows it anything.
-pub const NOBODY: &str = "nobody-key";
 
 const ADD: Handler<u64, u64> = Handler::new("counter", "add");
 const GREET: Handler<String, String> = Handler::new("counter", "greet");
@@ -26,7 +18,19 @@ const FAIL: Handler<Value, Value> = Handler::new("counter", "fail");
 const COUNT: SharedHandler<Value, u64> = SharedHandler::new("counter", "count");
 const GO: Signal<Value> = Signal::new("go");
 
-pub const PIPELINE: &str = "selvedge: 1\nname: asked\ninput:\n  n: { type: integer, default: 1 }\nstages:\n  - name: ask\n    approve: { assignees: [somebody], expires: 1d, on_expiry: reject }\noutput: ${input.n}\n";
+/// A pipeline that asks somebody.
+pub const PIPELINE: &str = "selvedge: 1
+name: asked
+input:
+  n: { type: integer, default: 1 }
+stages:
+  - name: ask
+    mode: approval
+    assignees: [somebody]
+    expires: 1d
+    fallback: reject
+output: ${input.n}
+";
 
 fn app() -> App {
     App::new()
@@ -55,13 +59,16 @@ fn app() -> App {
 pub struct Rig {
     pub engine: test::Engine,
     pub server: Server,
-    /// Credentials that are revoked.
-    pub revoked: Arc<std::sync::Mutex<Vec<String>>>,
+    owner: MadeKey,
+    other: MadeKey,
+    nobody: MadeKey,
 }
 
-fn nobody(at: RequestFacts) -> AuthorizationContext {
-    let who = local("default", at.at);
-    AuthorizationContext { principal: Principal { id: "nobody".to_owned(), kind: PrincipalKind::Actor, ..who.principal.clone() }, request: at, ..who }
+async fn key(engine: &test::Engine, tenant: &str, roles: &[&str]) -> MadeKey {
+    let now = engine.engine().now();
+    let permit = authorize(local(tenant, now), Action::Administer, Resource::Tenant { tenant: tenant.to_owned() }, now).unwrap();
+    let new = NewKey { name: "test".to_owned(), roles: roles.iter().map(|role| (*role).to_owned()).collect(), lasts: None };
+    engine.engine().create_key(permit, new).await.unwrap()
 }
 
 impl Rig {
@@ -71,30 +78,35 @@ impl Rig {
 
     pub async fn with(patience: Patience) -> Rig {
         let engine = test::Engine::new(app()).await.unwrap();
-        let revoked = Arc::new(std::sync::Mutex::new(Vec::<String>::new()));
-        let gone = revoked.clone();
-        let authenticate: Authenticate = Arc::new(move |key, facts| {
-            if gone.lock().unwrap().iter().any(|one| one == key) {
-                return None;
-            }
-            match key {
-                OWNER => Some(AuthorizationContext { request: facts.clone(), ..local("default", facts.at) }),
-                OTHER => Some(AuthorizationContext { request: facts.clone(), ..local("other", facts.at) }),
-                NOBODY => Some(nobody(facts)),
-                _ => None,
-            }
-        });
+        let (owner, other, nobody) = (key(&engine, "default", &[OWNER]).await, key(&engine, "other", &[OWNER]).await, key(&engine, "default", &[]).await);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let server = Server::start(engine.engine().clone(), listener, authenticate, patience).unwrap();
-        Rig { engine, server, revoked }
+        let server = Server::start(engine.engine().clone(), listener, patience).unwrap();
+        Rig { engine, server, owner, other, nobody }
     }
 
+    /// Asks with some words as the credential; none: with no credential.
     pub fn ask(&self, key: &str) -> Ask {
         Ask::of(self.server.address(), key)
     }
 
+    /// May do everything in the tenant `default`.
     pub fn owner(&self) -> Ask {
-        self.ask(OWNER)
+        self.ask(&self.owner.presented.text())
+    }
+
+    /// The header with the owner's credential.
+    pub fn authorization(&self) -> String {
+        format!("Authorization: Bearer {}\r\n", self.owner.presented.text())
+    }
+
+    /// May do everything in another tenant.
+    pub fn other(&self) -> Ask {
+        self.ask(&self.other.presented.text())
+    }
+
+    /// Is known in the tenant `default`, and no policy allows it anything.
+    pub fn nobody(&self) -> Ask {
+        self.ask(&self.nobody.presented.text())
     }
 
     /// Delivers the signal that handlers wait for.
@@ -102,8 +114,10 @@ impl Rig {
         self.engine.local().send_signal(WAIT.on(key), GO, json!("on")).await.unwrap();
     }
 
-    /// Revokes a credential.
-    pub fn revoke(&self, key: &str) {
-        self.revoked.lock().unwrap().push(key.to_owned());
+    /// Revokes the key of the owner.
+    pub async fn revoke(&self) {
+        let now = self.engine.engine().now();
+        let permit = authorize(local("default", now), Action::Administer, Resource::Tenant { tenant: "default".to_owned() }, now).unwrap();
+        self.engine.engine().revoke_key(permit, &self.owner.key.id, "lost").await.unwrap();
     }
 }

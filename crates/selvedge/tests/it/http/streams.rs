@@ -1,6 +1,6 @@
 //! Streams of runs and of invocations.
 
-use super::rig::{OTHER, OWNER, PIPELINE, Rig};
+use super::rig::{PIPELINE, Rig};
 
 #[tokio::test]
 async fn what_an_invocation_emits_is_streamed_and_read_on_behind_the_last_event() {
@@ -50,7 +50,7 @@ async fn what_happens_to_a_run_is_streamed_until_it_ends() {
     assert!(text.contains("event: ended") && text.contains("cancelled"), "{text}");
     let rest = owner.open("GET", &path, &[("Last-Event-ID", &first.to_string())], None).await.end().await;
     assert!(!rest.contains(&format!("id: {first}\n")) && rest.contains("event: ended"), "{rest}");
-    let foreign = rig.ask(OTHER).get(&path).await;
+    let foreign = rig.other().get(&path).await;
     assert_eq!((foreign.status, foreign.code()), (404, "unknown_run".to_owned()));
 }
 
@@ -61,7 +61,7 @@ async fn a_revoked_credential_ends_its_streams() {
     let id = owner.post("/v1/actors/counter/a/send/tell", "1").await.json()["id"].as_str().unwrap().to_owned();
     let mut stream = owner.open("GET", &format!("/v1/invocations/{id}/stream"), &[], None).await;
     stream.until("\"chunk\":0").await;
-    rig.revoke(OWNER);
+    rig.revoke().await;
     // Something comes, and its reader is asked again who it is before it gets it.
     rig.go("a").await;
     let text = stream.end().await;

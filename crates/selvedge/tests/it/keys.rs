@@ -1,0 +1,144 @@
+//! API keys: who presents one is somebody, for as long as it opens something.
+
+use std::time::Duration;
+
+use selvedge::{App, test};
+use selvedge_engine::keys::{MadeKey, NewKey, Unauthenticated};
+use selvedge_kernel::auth::{Action, AuthorizationContext, OWNER, Permit, PrincipalKind, RequestFacts, Resource, authorize, local};
+use selvedge_kernel::id::ShardId;
+use selvedge_kernel::limit;
+use selvedge_kernel::ports::Policies;
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+fn administer(engine: &test::Engine, tenant: &str) -> Permit {
+    let now = engine.engine().now();
+    authorize(local(tenant, now), Action::Administer, Resource::Tenant { tenant: tenant.to_owned() }, now).unwrap()
+}
+
+async fn made(engine: &test::Engine, tenant: &str, lasts: Option<Duration>) -> MadeKey {
+    let new = NewKey { name: "ci".to_owned(), roles: vec![OWNER.to_owned()], lasts };
+    engine.engine().create_key(administer(engine, tenant), new).await.unwrap()
+}
+
+fn presents(engine: &test::Engine, key: &MadeKey) -> Result<AuthorizationContext, Unauthenticated> {
+    let request = RequestFacts { address: Some("192.0.2.1".to_owned()), at: engine.engine().now() };
+    engine.engine().authenticate(&key.presented.text(), request)
+}
+
+fn pipeline(tenant: &str) -> Resource {
+    Resource::Pipeline { tenant: tenant.to_owned(), name: "bill".to_owned() }
+}
+
+#[tokio::test]
+async fn a_key_makes_its_bearer_a_principal_of_its_tenant_with_its_roles_also_after_a_kill() {
+    let mut engine = test::Engine::new(App::new()).await.unwrap();
+    let key = made(&engine, "acme", None).await;
+    engine.kill_and_reopen().await.unwrap();
+    let context = presents(&engine, &key).unwrap();
+    let principal = &context.principal;
+    assert_eq!((principal.kind, principal.tenant.as_str(), &principal.roles), (PrincipalKind::ApiKey, "acme", &vec![OWNER.to_owned()]));
+    assert_eq!((context.request.address.as_deref(), context.until), (Some("192.0.2.1"), None));
+    let may = |resource| engine.engine().permit(context.clone(), Action::Start, resource).map(|_| ());
+    assert!(may(pipeline("acme")).is_ok());
+    assert_eq!(may(pipeline("other")).unwrap_err().reason, "it belongs to another tenant");
+    assert_eq!(may(Resource::Tenant { tenant: "other".to_owned() }).unwrap_err().reason, "it belongs to another tenant");
+}
+
+#[tokio::test]
+async fn case_37_an_unknown_a_changed_an_expired_and_a_revoked_key_open_nothing() {
+    let engine = test::Engine::new(App::new()).await.unwrap();
+    let (good, short) = (made(&engine, "acme", None).await, made(&engine, "acme", Some(HOUR)).await);
+    let text = good.presented.text();
+    let last = if text.ends_with('0') { "1" } else { "0" };
+    let changed = format!("{}{last}", &text[..text.len() - 1]);
+    let swapped = format!("{}{}", short.key.id, &text[good.key.id.len()..]);
+    for unknown in ["", "slv_", &good.key.id, &changed, &swapped, &text.to_uppercase(), &format!("{text} ")] {
+        assert_eq!(engine.engine().authenticate(unknown, RequestFacts::default()), Err(Unauthenticated::Unknown), "{unknown}");
+    }
+    assert!(presents(&engine, &short).is_ok());
+    engine.advance(HOUR).await;
+    assert!(matches!(presents(&engine, &short), Err(Unauthenticated::Expired { id, .. }) if id == short.key.id));
+    engine.engine().revoke_key(administer(&engine, "acme"), &good.key.id, "lost").await.unwrap();
+    assert!(matches!(presents(&engine, &good), Err(Unauthenticated::Revoked { id, .. }) if id == good.key.id));
+}
+
+#[tokio::test]
+async fn a_key_that_was_revoked_is_denied_everything_also_to_whoever_came_in_with_it_before_and_also_after_a_kill() {
+    let mut engine = test::Engine::new(App::new()).await.unwrap();
+    let key = made(&engine, "acme", None).await;
+    let context = presents(&engine, &key).unwrap();
+    let before = engine.engine().policies().version();
+    let again = made(&engine, "acme", None).await;
+    let revoked = engine.engine().revoke_key(administer(&engine, "acme"), &key.key.id, "lost").await.unwrap();
+    assert!(engine.engine().policies().version() > before, "whoever waits learns of it");
+    for round in 0..2 {
+        let denied = engine.engine().permit(context.clone(), Action::Read, pipeline("acme")).unwrap_err();
+        assert!(denied.reason.contains("revoked") && denied.reason.contains("lost"), "{round}: {denied}");
+        assert!(presents(&engine, &key).is_err());
+        assert!(presents(&engine, &again).is_ok(), "another key of the tenant goes on");
+        engine.kill_and_reopen().await.unwrap();
+    }
+    let twice = engine.engine().revoke_key(administer(&engine, "acme"), &key.key.id, "stolen").await.unwrap();
+    assert_eq!(twice, revoked, "who revoked it first stands");
+    let other = engine.engine().revoke_key(administer(&engine, "other"), &again.key.id, "mine").await.unwrap_err();
+    assert_eq!(other.code, "unknown_key", "a key of another tenant is one that does not exist");
+    assert!(presents(&engine, &again).is_ok());
+}
+
+#[tokio::test]
+async fn what_is_presented_lies_nowhere_in_the_store() {
+    let engine = test::Engine::new(App::new()).await.unwrap();
+    let key = made(&engine, "acme", None).await;
+    let text = key.presented.text();
+    let secret = text.rsplit('_').next().unwrap().as_bytes().to_vec();
+    let mut rows = 0;
+    for shard in (0..selvedge_engine::engine::SHARDS).map(ShardId) {
+        for (at, value) in engine.model().rows(shard) {
+            rows += 1;
+            for bytes in [&at[..], &value[..]] {
+                assert!(!bytes.windows(32).any(|part| part == key.presented.secret || part == &secret[..32]));
+            }
+        }
+    }
+    assert!(rows > 0);
+}
+
+#[tokio::test]
+async fn a_tenant_has_so_many_keys_and_what_opens_nothing_makes_room() {
+    let mut engine = test::Engine::with(App::new(), selvedge::Settings::default()).await.unwrap();
+    let first = made(&engine, "acme", None).await;
+    for _ in 1..limit::KEYS {
+        made(&engine, "acme", None).await;
+    }
+    let new = || NewKey { roles: vec![OWNER.to_owned()], ..NewKey::default() };
+    let full = engine.engine().create_key(administer(&engine, "acme"), new()).await.unwrap_err();
+    assert!(full.code == "limit: keys" && full.message.contains("1000"), "{full}");
+    made(&engine, "other", None).await;
+    engine.engine().revoke_key(administer(&engine, "acme"), &first.key.id, "room").await.unwrap();
+    let last = engine.engine().create_key(administer(&engine, "acme"), new()).await.unwrap();
+    for _ in 0..2 {
+        let keys = engine.engine().keys(administer(&engine, "acme")).unwrap();
+        assert_eq!(keys.len(), limit::KEYS);
+        assert!(keys.iter().any(|key| key.id == last.key.id) && keys.iter().all(|key| key.id != first.key.id));
+        assert_eq!(presents(&engine, &first), Err(Unauthenticated::Unknown));
+        engine.kill_and_reopen().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn keys_are_made_and_seen_with_a_permit_for_their_tenant_and_with_roles_that_are_names() {
+    let engine = test::Engine::new(App::new()).await.unwrap();
+    let now = engine.engine().now();
+    let read = authorize(local("acme", now), Action::Read, Resource::Tenant { tenant: "acme".to_owned() }, now).unwrap();
+    assert_eq!(engine.engine().keys(read).unwrap_err().code, "wrong_permit");
+    let store = authorize(local("acme", now), Action::Administer, Resource::Store, now).unwrap();
+    assert_eq!(engine.engine().keys(store).unwrap_err().code, "wrong_permit");
+    made(&engine, "acme", None).await;
+    assert!(engine.engine().keys(administer(&engine, "other")).unwrap().is_empty());
+    for roles in [vec![], vec!["a b".to_owned()], vec![String::new()], vec!["r".to_owned(); 17]] {
+        let wrong = engine.engine().create_key(administer(&engine, "acme"), NewKey { roles, ..NewKey::default() }).await.unwrap_err();
+        assert_eq!(wrong.code, "bad_request", "{wrong}");
+    }
+    assert_eq!(engine.engine().keys(administer(&engine, "acme")).unwrap().len(), 1);
+}
