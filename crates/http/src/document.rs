@@ -17,7 +17,7 @@ use utoipa_axum::routes;
 
 use crate::door::Door;
 use crate::refusal::{Document, NO_METHOD, NO_ROUTE, PROBLEM, Refusal};
-use crate::routes::{actors, approvals, health, invocations, letters, lists, pipelines, runs, schedules, state};
+use crate::routes::{actors, approvals, health, invocations, keys, letters, lists, pipelines, runs, schedules, state};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -74,6 +74,8 @@ fn routed() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(letters::redrive))
         .routes(routes!(letters::why_it_waits))
         .routes(routes!(lists::stuck))
+        .routes(routes!(keys::list, keys::create))
+        .routes(routes!(keys::revoke))
         .routes(routes!(health::alive))
         .routes(routes!(health::ready))
 }

@@ -54,7 +54,15 @@ pub fn status(problem: &Problem) -> StatusCode {
 fn passes(code: &str) -> bool {
     !matches!(
         code,
-        "limit: key part" | "limit: delay" | "limit: reason" | "limit: resolution" | "limit: comment" | "limit: fork" | "limit: attempts" | "limit: stages" | "limit: json depth"
+        "limit: key part"
+            | "limit: delay"
+            | "limit: reason"
+            | "limit: resolution"
+            | "limit: comment"
+            | "limit: fork"
+            | "limit: attempts"
+            | "limit: stages"
+            | "limit: json depth"
     )
 }
 

@@ -4,6 +4,7 @@ pub(crate) mod actors;
 pub(crate) mod approvals;
 pub(crate) mod health;
 pub(crate) mod invocations;
+pub(crate) mod keys;
 pub(crate) mod letters;
 pub(crate) mod lists;
 pub(crate) mod pipelines;

@@ -7,4 +7,5 @@ mod document;
 mod everyone;
 mod rig;
 mod runs;
+mod served;
 mod streams;

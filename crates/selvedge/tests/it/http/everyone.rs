@@ -27,6 +27,8 @@ fn bodies() -> BTreeMap<&'static str, &'static str> {
         ("POST /v1/runs/{id}/signals/{name}", "1"),
         ("POST /v1/approvals/{id}", r#"{"answer":"approve"}"#),
         ("POST /v1/dead-letters/{id}/redrive", "{}"),
+        ("POST /v1/keys", r#"{"roles":["owner"]}"#),
+        ("POST /v1/keys/{id}/revoke", r#"{"reason":"r"}"#),
     ])
 }
 
@@ -52,6 +54,8 @@ struct Work {
     run: String,
     approval: String,
     letter: String,
+    /// A key that nobody presents.
+    key: String,
 }
 
 impl Work {
@@ -61,9 +65,10 @@ impl Work {
         let failed = owner.post("/v1/actors/counter/b/send/fail", "{}").await.json()["id"].as_str().unwrap().to_owned();
         assert_eq!(owner.send("PUT", "/v1/pipelines/asked", &[], Some(PIPELINE)).await.status, 201);
         let run = owner.post("/v1/pipelines/asked/runs", "{}").await.json()["run"].as_str().unwrap().to_owned();
+        let key = owner.post("/v1/keys", r#"{"name":"spare","roles":[]}"#).await.json()["id"].as_str().unwrap().to_owned();
         rig.engine.settle().await;
         let approval = owner.get("/v1/approvals").await.json()[0]["id"].as_str().unwrap().to_owned();
-        Work { invocation, run, approval, letter: failed }
+        Work { invocation, run, approval, letter: failed, key }
     }
 
     /// A path of the document with names in it.
@@ -73,6 +78,7 @@ impl Work {
             "approvals" => &self.approval,
             "dead-letters" => &self.letter,
             "schedules" => "asked",
+            "keys" => &self.key,
             _ => &self.invocation,
         };
         let handler = path.replace("{type}", "counter").replace("{key}", "a").replace("{handler}", "add").replace("{id}", id);
@@ -92,6 +98,7 @@ async fn seen(rig: &Rig, work: &Work) -> Vec<Value> {
         "/v1/runs",
         "/v1/approvals",
         "/v1/dead-letters",
+        "/v1/keys",
         "/v1/pipelines/asked",
         "/v1/actors/counter/a/state",
         &format!("/v1/invocations/{}/journal", work.invocation),
@@ -147,7 +154,7 @@ async fn the_credential_of_another_tenant_reaches_nothing_of_this_one_with_any_o
             assert!([403, 404].contains(&answer.status), "{method} {path}: {answer:?}");
         } else if method == "GET" {
             // What it is shown is its own, and of the first tenant there is no trace in it.
-            for id in [&work.invocation, &work.run, &work.approval, &work.letter] {
+            for id in [&work.invocation, &work.run, &work.approval, &work.letter, &work.key] {
                 assert!(!answer.text.contains(id.as_str()), "{method} {path}: {answer:?}");
             }
         }
