@@ -2,6 +2,7 @@
 //! activity executors.
 
 pub mod ctx;
+pub mod desk;
 pub mod engine;
 pub mod env;
 pub mod exec;

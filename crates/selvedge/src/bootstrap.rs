@@ -98,7 +98,8 @@ impl Engine {
         if tasks == Tasks::Start {
             store_schedules(&inner, &config.tenant).await?;
         }
-        let desk = Arc::new(Desk { engine: inner.clone(), store, data: config.data.clone(), tenant: config.tenant.clone() });
+        let binary = crate::build::sentence();
+        let desk = Arc::new(Desk { engine: inner.clone(), store, data: config.data.clone(), tenant: config.tenant.clone(), binary });
         let control = match config.control {
             Control::Listen => {
                 let opened = Listener::open(desk.clone());

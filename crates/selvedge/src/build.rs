@@ -4,8 +4,10 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
 use selvedge_kernel::record::build::Build;
+use selvedge_kernel::time::Millis;
 
 /// So many bytes of notes are read; a build id has some twenty.
 const NOTES_BYTES: usize = 64 * 1024;
@@ -26,6 +28,16 @@ pub(crate) fn of_this_binary() -> Option<Build> {
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(&file).ok()?;
     Build::of_id(hasher.finalize().as_bytes())
+}
+
+/// This binary in a sentence: what is blocked for want of code names the binary that lacks it, which may be another one than was
+/// deployed.
+pub(crate) fn sentence() -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    let binary = std::env::current_exe().map_or_else(|_| "not known".to_owned(), |file| file.display().to_string());
+    let built = std::fs::metadata(&binary).and_then(|of| of.modified()).ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    let built = built.map(|at| format!(", written {}", Millis(0).after(at))).unwrap_or_default();
+    format!("This binary is {binary} (selvedge {version}{built}).")
 }
 
 /// The build of a program: its command, and the content of the files in its folder that the command names. None if one of

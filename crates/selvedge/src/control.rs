@@ -4,26 +4,17 @@
 //! `{"error": {"consequence", "code", "message"}}`. Who closes its half of the connection does not
 //! wait any more. Only the user who owns the socket is answered.
 
-mod approvals;
 mod backup;
 mod export;
-mod hand;
 mod health;
-mod letters;
 mod perform;
-mod pipelines;
-mod runs;
-mod schedules;
 mod server;
-mod stuck;
-mod why;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use selvedge_engine::VerbError;
+pub use selvedge_engine::desk::{Decision, EditState, Gives, Invoke, Problem, Steer, SteerSchedule};
 use selvedge_engine::verify::Head;
-use selvedge_kernel::auth::Denied;
 use selvedge_kernel::error::Consequence;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -31,13 +22,10 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
 #[cfg(feature = "cli")]
-pub(crate) use backup::{notes_of, write_notes};
-pub use hand::{EditState, Gives};
+pub(crate) use backup::{backup_problem, notes_of, write_notes};
 #[cfg(feature = "cli")]
-pub(crate) use perform::{Asker, of_bytes};
+pub(crate) use export::export_problem;
 pub use perform::{Desk, perform};
-#[cfg(feature = "cli")]
-pub(crate) use runs::{Runs, sentence};
 pub(crate) use server::Listener;
 
 /// The socket's name in the data directory.
@@ -381,100 +369,6 @@ fn silent(data: &Path) -> Problem {
         SILENCE.as_secs()
     );
     Problem::new(Consequence::Retry, "not_reachable", text)
-}
-
-/// How a run is steered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Steer {
-    /// End it as cancelled.
-    Cancel {
-        /// Why.
-        reason: String,
-    },
-    /// Start nothing new.
-    Pause,
-    /// Go on after a pause.
-    Resume,
-    /// Take up what failed or is blocked.
-    Retry,
-    /// The same, and more of it.
-    RetryMore {
-        /// This stage, and every stage that depends on it, starts over.
-        from: Option<String>,
-        /// Only failed tasks run again.
-        failed_only: bool,
-    },
-}
-
-/// How a schedule is steered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SteerSchedule {
-    /// Fire no more until it is resumed.
-    Pause,
-    /// Fire again from now on.
-    Resume,
-    /// Fire now.
-    Fire,
-    /// Take it away.
-    Remove,
-}
-
-/// The answer to an approval.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Decision {
-    /// Yes.
-    Approve,
-    /// No.
-    Reject,
-}
-
-/// A message to a handler.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Invoke {
-    /// The actor's type.
-    pub kind: String,
-    /// Its key.
-    pub key: String,
-    /// The handler.
-    pub handler: String,
-    /// JSON.
-    pub input: String,
-    /// The sender's key.
-    pub idempotency_key: Option<String>,
-}
-
-/// Why a request was not done.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[error("{message}")]
-pub struct Problem {
-    /// What the caller can do.
-    pub consequence: Consequence,
-    /// A stable code.
-    pub code: String,
-    /// For people.
-    pub message: String,
-}
-
-impl Problem {
-    pub(crate) fn new(consequence: Consequence, code: &str, message: impl Into<String>) -> Problem {
-        Problem { consequence, code: code.to_owned(), message: message.into() }
-    }
-}
-
-impl From<VerbError> for Problem {
-    fn from(error: VerbError) -> Problem {
-        Problem { consequence: error.consequence, code: error.code, message: error.message }
-    }
-}
-
-impl From<Denied> for Problem {
-    fn from(denied: Denied) -> Problem {
-        Problem::new(Consequence::NotPermitted, "denied", denied.to_string())
-    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -9,7 +9,7 @@ use selvedge_store::restore;
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::control::{GONE, Problem, Request, notes_of, write_notes};
+use crate::control::{GONE, Problem, Request, backup_problem, notes_of, write_notes};
 
 use super::access::{Access, command, config};
 use super::args::Common;
@@ -77,7 +77,8 @@ pub async fn restored(common: &Common, from: PathBuf) -> Result<Code, Stop> {
                 told = std::time::Instant::now();
                 print::note(&format!("{} rows, {}", progress.rows, bytes(progress.bytes)));
             }
-        })?;
+        })
+        .map_err(backup_problem)?;
         Ok(json!({ "from": source, "data": target, "rows": report.rows + report.expiring_rows, "bytes": backup.size.bytes }))
     });
     let restored = done.await.map_err(|error| Stop::new(Code::Failed, format!("the backup was not restored: {error}")))?.map_err(Stop::from)?;

@@ -8,7 +8,7 @@ use selvedge_store::import;
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::control::{Problem, Request, write_notes};
+use crate::control::{Problem, Request, export_problem, write_notes};
 
 use super::access::{Access, command, config};
 use super::args::Common;
@@ -43,7 +43,8 @@ pub async fn imported(common: &Common, file: PathBuf, shards: u16) -> Result<Cod
                 told = Instant::now();
                 print::note(&format!("{rows} rows"));
             }
-        })?;
+        })
+        .map_err(export_problem)?;
         if let Some(notes) = &done.notes {
             write_notes(&target, notes.as_bytes()).map_err(|error| {
                 let text = format!("everything was imported except which run goes with which command ({error}): remove {} and import again", target.display());

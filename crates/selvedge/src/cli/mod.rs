@@ -25,7 +25,6 @@ mod said;
 mod schedules;
 mod settings;
 mod slots;
-mod started;
 mod stored;
 mod stuck;
 mod usage;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use selvedge_engine::desk::{Asker, Problem, Runs, sentence};
 use selvedge_engine::engine::LogLine;
+use selvedge_kernel::auth::{AuthorizationContext, local};
 use selvedge_kernel::config::{Level, LogFormat};
 use selvedge_kernel::machine::RunState;
 use selvedge_kernel::pipeline::run::RunStatus;
@@ -15,7 +17,6 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::App;
 use crate::bootstrap::Engine;
-use crate::control::{Problem, Runs, sentence};
 use crate::manifest::{self, LoadedPipeline};
 
 use super::access;
@@ -45,7 +46,7 @@ pub async fn run(common: &Common, app: App, run: Run) -> Result<Code, Stop> {
     config.exec.log = Some(log(common, &lines)?);
     let (data, command) = (config.data.clone(), config.command.clone());
     let engine = access::hold(config, app).await?;
-    let followed = Follow { common, engine: &engine, lines: &lines, data: &data, command: &command };
+    let followed = Follow { common, context: local(&engine.tenant, engine.inner.now()), engine: &engine, lines: &lines, data: &data, command: &command };
     let ended = tokio::select! {
         ended = followed.to_the_end(&pipeline, &said.value, &input, declared.as_deref(), run.new) => ended,
         ended = interrupted() => ended.map(|()| {
@@ -108,6 +109,7 @@ pub async fn interrupted() -> Result<(), Stop> {
 struct Follow<'a> {
     common: &'a Common,
     engine: &'a Engine,
+    context: AuthorizationContext,
     lines: &'a Lines,
     data: &'a Path,
     command: &'a str,
@@ -115,7 +117,7 @@ struct Follow<'a> {
 
 impl Follow<'_> {
     fn runs(&self) -> Runs<'_> {
-        Runs::of(&self.engine.inner, &self.engine.tenant)
+        Runs(Asker { engine: &self.engine.inner, context: &self.context, binary: &self.engine.desk.binary })
     }
 
     async fn to_the_end(&self, pipeline: &LoadedPipeline, said: &Value, input: &Value, manifest: Option<&Path>, new: bool) -> Result<Code, Stop> {

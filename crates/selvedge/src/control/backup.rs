@@ -14,7 +14,7 @@ use super::{Desk, NOTES, Problem};
 impl Desk {
     /// Writes a backup into an empty or new directory. It goes on when whoever asked goes away.
     pub(super) async fn backup(&self, to: PathBuf) -> Result<Value, Problem> {
-        self.asker().permit(Action::Operate, Resource::Store)?;
+        self.permit(Action::Operate, Resource::Store)?;
         let (store, data) = (self.store.clone(), self.data.clone());
         let taken = tokio::task::spawn_blocking(move || taken(&store, &data, &to));
         taken.await.map_err(|error| Problem::new(Consequence::Stop, "backup_failed", format!("the backup was not taken: {error}")))?
@@ -24,7 +24,7 @@ impl Desk {
 fn taken(store: &Arc<EmbeddedStore>, data: &Path, to: &Path) -> Result<Value, Problem> {
     // Read first: a run that they do not name yet is found by its key, one that is not in the rows would be missing.
     let notes = notes_of(data).map_err(|error| noted(&data.join(NOTES), &error))?;
-    let backup = backup(store, to, |_| {})?;
+    let backup = backup(store, to, |_| {}).map_err(backup_problem)?;
     if let Some(notes) = notes {
         write_notes(to, &notes).map_err(|error| noted(&to.join(NOTES), &error))?;
     }
@@ -57,19 +57,18 @@ fn noted(file: &Path, error: &io::Error) -> Problem {
     Problem::new(Consequence::Stop, "backup_failed", text)
 }
 
-impl From<BackupError> for Problem {
-    fn from(error: BackupError) -> Problem {
-        let (consequence, code) = match &error {
-            BackupError::Place(PlaceError::NotEmpty { .. }) => (Consequence::Conflict, "not_empty"),
-            BackupError::Damaged { .. } => (Consequence::FixInput, "backup_damaged"),
-            BackupError::Place(PlaceError::Io { .. }) | BackupError::Store(_) | BackupError::Restored(_) => (Consequence::Stop, "backup_failed"),
-        };
-        let mut text = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(inner) = source {
-            text = format!("{text}: {inner}");
-            source = inner.source();
-        }
-        Problem::new(consequence, code, text)
+/// What is wrong, as the doors say it.
+pub(crate) fn backup_problem(error: BackupError) -> Problem {
+    let (consequence, code) = match &error {
+        BackupError::Place(PlaceError::NotEmpty { .. }) => (Consequence::Conflict, "not_empty"),
+        BackupError::Damaged { .. } => (Consequence::FixInput, "backup_damaged"),
+        BackupError::Place(PlaceError::Io { .. }) | BackupError::Store(_) | BackupError::Restored(_) => (Consequence::Stop, "backup_failed"),
+    };
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(inner) = source {
+        text = format!("{text}: {inner}");
+        source = inner.source();
     }
+    Problem::new(consequence, code, text)
 }

@@ -13,7 +13,7 @@ use super::{Desk, NOTES, Problem};
 impl Desk {
     /// Writes an export into a new file. It goes on when whoever asked goes away.
     pub(super) async fn export(&self, to: PathBuf) -> Result<Value, Problem> {
-        self.asker().permit(Action::Operate, Resource::Store)?;
+        self.permit(Action::Operate, Resource::Store)?;
         let (store, data) = (self.store.clone(), self.data.clone());
         let taken = tokio::task::spawn_blocking(move || {
             // Read first: a run that they do not name yet is found by its key, one that is not in the rows would be missing.
@@ -23,31 +23,30 @@ impl Desk {
             };
             let notes = notes_of(&data).map_err(|error| unreadable(&error))?;
             let notes = notes.map(String::from_utf8).transpose().map_err(|error| unreadable(&error))?;
-            let done = export(&store, &to, notes)?;
+            let done = export(&store, &to, notes).map_err(export_problem)?;
             Ok(json!({ "to": to, "lines": done.lines, "bytes": done.bytes, "envelopes": done.envelopes, "group": done.group }))
         });
         taken.await.map_err(|error| Problem::new(Consequence::Stop, "export_failed", format!("nothing was exported: {error}")))?
     }
 }
 
-impl From<PortError> for Problem {
-    fn from(error: PortError) -> Problem {
-        let (consequence, code) = match &error {
-            PortError::Exists { .. } | PortError::Place(PlaceError::NotEmpty { .. }) => (Consequence::Conflict, "not_empty"),
-            PortError::Unsound { .. } => (Consequence::Stop, "store_damaged"),
-            PortError::Damaged { .. } => (Consequence::FixInput, "export_damaged"),
-            PortError::Shards { .. } => (Consequence::FixInput, "shards"),
-            PortError::Place(PlaceError::Io { .. }) | PortError::Store(_) | PortError::Made(_) => (Consequence::Stop, "export_failed"),
-        };
-        let mut text = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(inner) = source {
-            let inner_text = inner.to_string();
-            if !text.contains(&inner_text) {
-                text = format!("{text}: {inner_text}");
-            }
-            source = inner.source();
+/// What is wrong, as the doors say it.
+pub(crate) fn export_problem(error: PortError) -> Problem {
+    let (consequence, code) = match &error {
+        PortError::Exists { .. } | PortError::Place(PlaceError::NotEmpty { .. }) => (Consequence::Conflict, "not_empty"),
+        PortError::Unsound { .. } => (Consequence::Stop, "store_damaged"),
+        PortError::Damaged { .. } => (Consequence::FixInput, "export_damaged"),
+        PortError::Shards { .. } => (Consequence::FixInput, "shards"),
+        PortError::Place(PlaceError::Io { .. }) | PortError::Store(_) | PortError::Made(_) => (Consequence::Stop, "export_failed"),
+    };
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(inner) = source {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
         }
-        Problem::new(consequence, code, text)
+        source = inner.source();
     }
+    Problem::new(consequence, code, text)
 }

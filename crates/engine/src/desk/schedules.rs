@@ -1,35 +1,39 @@
 //! The verbs on schedules.
 
-use selvedge_engine::ScheduleChange;
-use selvedge_engine::listing::row::{self, Fields};
+use crate::ScheduleChange;
+use crate::listing::row::{self, Fields};
 use selvedge_kernel::auth::{Action, Permit, Resource};
 use selvedge_kernel::filter::{List, Row, matches};
 use serde_json::{Value, json};
 
-use super::perform::{Asker, value};
+use super::asker::Asker;
+use super::json::value;
+use super::scheduled::ScheduleStatus;
 use super::{Problem, SteerSchedule};
-use crate::schedule::ScheduleStatus;
 
 /// Asks about schedules.
-pub(crate) struct Schedules<'a>(pub Asker<'a>);
+pub struct Schedules<'a>(pub Asker<'a>);
 
 impl Schedules<'_> {
     fn permit(&self, action: Action, pipeline: &str) -> Result<Permit, Problem> {
-        self.0.permit(action, Resource::Pipeline { tenant: self.0.tenant.to_owned(), name: pipeline.to_owned() })
+        self.0.permit(action, Resource::Pipeline { tenant: self.0.tenant(), name: pipeline.to_owned() })
     }
 
-    pub(super) async fn list(&self, filter: &str) -> Result<Value, Problem> {
+    /// Schedules, by the names of their pipelines.
+    pub async fn list(&self, filter: &str) -> Result<Value, Problem> {
         let filter = row::filter(List::Schedules, filter)?;
         let records = self.0.engine.schedules(self.permit(Action::Read, "")?).await?;
         let statuses = records.into_iter().map(ScheduleStatus::of).filter(|status| matches(&filter, &line(status)));
         statuses.map(|status| shown(&status)).collect::<Result<Vec<_>, _>>().map(Value::Array)
     }
 
-    pub(super) async fn show(&self, pipeline: &str) -> Result<Value, Problem> {
+    /// The schedule of a pipeline.
+    pub async fn show(&self, pipeline: &str) -> Result<Value, Problem> {
         shown(&ScheduleStatus::of(self.0.engine.schedule(self.permit(Action::Read, pipeline)?).await?))
     }
 
-    pub(super) async fn steer(&self, pipeline: &str, steer: SteerSchedule) -> Result<Value, Problem> {
+    /// Steers a schedule.
+    pub async fn steer(&self, pipeline: &str, steer: SteerSchedule) -> Result<Value, Problem> {
         let change = match steer {
             SteerSchedule::Pause => ScheduleChange::Pause,
             SteerSchedule::Resume => ScheduleChange::Resume,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use selvedge_engine::listing::row;
+use crate::listing::row;
 use selvedge_kernel::auth::{Action, Resource};
 use selvedge_kernel::filter::{Filter, List, Operator, Says, Term, Value as Worth};
 use selvedge_kernel::id::PIPELINE_TYPE;
@@ -15,7 +15,8 @@ use selvedge_kernel::time::Millis;
 use serde_json::{Value, json};
 
 use super::Problem;
-use super::perform::{Asker, in_words};
+use super::asker::Asker;
+use super::invocations::in_words;
 use super::runs::{Runs, sentence};
 
 /// How many of the newest events of a run are asked for the one that last moved it on.
@@ -53,7 +54,7 @@ fn moved_on(events: &[(u64, Event)]) -> Option<Millis> {
 impl Asker<'_> {
     /// Open runs and invocations that have waited for longer than a span, or than their type expects, those that wait longest
     /// first, each with its sentence.
-    pub(super) async fn stuck(&self, longer_than: Option<Duration>, filter: &str) -> Result<Value, Problem> {
+    pub async fn stuck(&self, longer_than: Option<Duration>, filter: &str) -> Result<Value, Problem> {
         let filter = row::filter(List::Stuck, filter)?;
         let now = self.engine.now();
         let expected = |kind: &str| longer_than.unwrap_or_else(|| self.engine.expected_within(kind));
@@ -62,7 +63,8 @@ impl Asker<'_> {
             let id = line.id.to_string();
             let why = self.engine.why(self.work(Action::Read, &id)?, line.id).await?;
             if !why.status.ended() && now.since(why.since) >= expected(line.kind()) {
-                let shown = json!({ "id": id, "status": why.status, "since": why.since.to_string(), "since_ms": why.since, "sentence": in_words(&why) });
+                let shown =
+                    json!({ "id": id, "status": why.status, "since": why.since.to_string(), "since_ms": why.since, "sentence": in_words(&why, self.binary) });
                 found.push((why.since, shown));
             }
         }

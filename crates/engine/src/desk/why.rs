@@ -7,7 +7,7 @@ use selvedge_kernel::waiting::Waiting;
 use serde_json::{Value, json};
 
 use super::Problem;
-use super::perform::Asker;
+use super::asker::Asker;
 use super::runs::Runs;
 
 /// One edge of the way.
@@ -42,9 +42,9 @@ async fn place(asker: Asker<'_>, id: &str) -> Result<Place, Problem> {
 }
 
 /// The place of an invocation or a run, and those on the way to the end of its wait.
-pub(super) async fn why(asker: Asker<'_>, id: String) -> Result<Value, Problem> {
-    let first = place(asker, &id).await?;
-    let (mut seen, mut then) = (vec![id.clone()], Vec::new());
+pub async fn why(asker: Asker<'_>, id: &str) -> Result<Value, Problem> {
+    let first = place(asker, id).await?;
+    let (mut seen, mut then) = (vec![id.to_owned()], Vec::new());
     let mut next = first.next();
     while let Some(below) = next.take() {
         if seen.contains(&below) {

@@ -12,17 +12,19 @@ use selvedge_kernel::schedule::{Schedule, next, shown};
 use serde_json::{Value, json};
 
 use super::Problem;
-use super::perform::{Asker, text_of, value};
+use super::asker::Asker;
+use super::json::{text_of, value};
 
 /// Asks about pipelines.
-pub(crate) struct Pipelines<'a>(pub Asker<'a>);
+pub struct Pipelines<'a>(pub Asker<'a>);
 
 impl Pipelines<'_> {
     fn permit(&self, action: Action, name: &str) -> Result<Permit, Problem> {
-        self.0.permit(action, Resource::Pipeline { tenant: self.0.tenant.to_owned(), name: name.to_owned() })
+        self.0.permit(action, Resource::Pipeline { tenant: self.0.tenant(), name: name.to_owned() })
     }
 
-    pub(super) async fn put(&self, definition: &str) -> Result<Value, Problem> {
+    /// Stores a pipeline, given as JSON, and says what changed.
+    pub async fn put(&self, definition: &str) -> Result<Value, Problem> {
         let definition: Definition = serde_json::from_str(definition)
             .map_err(|error| Problem::new(Consequence::FixInput, "definition", format!("this is no definition of this version: {error}")))?;
         let (name, new) = (definition.name.clone(), version(&definition));
@@ -36,7 +38,8 @@ impl Pipelines<'_> {
         Ok(json!({ "name": name, "version": new, "before": before, "status": status, "changes": changed, "fires": self.fires(&definition) }))
     }
 
-    pub(super) async fn list(&self) -> Result<Value, Problem> {
+    /// Pipelines, by name.
+    pub async fn list(&self) -> Result<Value, Problem> {
         let mut lines: BTreeMap<String, Value> = BTreeMap::new();
         for (name, definition) in self.0.engine.pipelines() {
             let line = json!({ "version": version(definition), "stages": definition.stages.len(), "source": "app.yaml", "at": null });
@@ -53,7 +56,8 @@ impl Pipelines<'_> {
         Ok(Value::Array(lines.into_iter().map(named).collect()))
     }
 
-    pub(super) async fn show(&self, asked: &str) -> Result<Value, Problem> {
+    /// A pipeline with its versions; `NAME@VERSION` is one of them, whole.
+    pub async fn show(&self, asked: &str) -> Result<Value, Problem> {
         let (name, wanted) = match asked.split_once('@') {
             Some((name, wanted)) => (name, Some(wanted)),
             None => (asked, None),
@@ -87,14 +91,16 @@ impl Pipelines<'_> {
         next(&schedule, self.0.engine.now(), 5).into_iter().map(|fire| shown(&schedule, fire)).collect()
     }
 
-    pub(super) async fn diff(&self, name: &str, before: &str, after: &str) -> Result<Value, Problem> {
+    /// What differs between two versions of a stored pipeline.
+    pub async fn diff(&self, name: &str, before: &str, after: &str) -> Result<Value, Problem> {
         let versions = self.0.engine.stored_versions(self.permit(Action::Read, name)?).await?;
         let (before, after) = (one_of(name, &versions, before)?, one_of(name, &versions, after)?);
         let changed = changes(&definition_of(before)?, &definition_of(after)?);
         Ok(json!({ "name": name, "before": before.version, "after": after.version, "changes": changed }))
     }
 
-    pub(super) async fn start(&self, name: &str, wanted: Option<&str>, input: String, key: String) -> Result<Value, Problem> {
+    /// Starts a run of a pipeline. The same key, the same run.
+    pub async fn start(&self, name: &str, wanted: Option<&str>, input: String, key: String) -> Result<Value, Problem> {
         let versions = self.0.engine.stored_versions(self.permit(Action::Read, name)?).await?;
         let definition = match (wanted, versions.first()) {
             (Some(wanted), _) => definition_of(one_of(name, &versions, wanted)?)?,
@@ -107,7 +113,8 @@ impl Pipelines<'_> {
     }
 }
 
-pub(super) fn definition_of(stored: &StoredVersion) -> Result<Definition, Problem> {
+/// The definition of a stored version. Errors: this build cannot read it.
+pub fn definition_of(stored: &StoredVersion) -> Result<Definition, Problem> {
     serde_json::from_slice(&stored.definition).map_err(|error| {
         let text = format!("version {} of `{}` cannot be read ({error}): store it again from its file", stored.version, stored.name);
         Problem::new(Consequence::FixInput, "definition", text)

@@ -1,27 +1,23 @@
-//! What `run` asks of its own engine, beside the verbs.
+//! What whoever follows a run asks, beside the verbs.
 
 use bytes::Bytes;
-use selvedge_engine::engine::Engine;
 use selvedge_kernel::auth::{Action, Resource};
 use selvedge_kernel::id::RunId;
 use selvedge_kernel::pipeline::definition::Definition;
 use serde_json::Value;
 
-use crate::control::{Asker, Problem, Runs, of_bytes};
+use super::{Problem, Runs, of_bytes};
 
-impl<'a> Runs<'a> {
-    pub(crate) fn of(engine: &'a Engine, tenant: &'a str) -> Runs<'a> {
-        Runs(Asker { engine, tenant })
-    }
-
-    pub(crate) async fn start(&self, definition: Definition, input: Bytes, key: String) -> Result<RunId, Problem> {
-        let resource = Resource::Pipeline { tenant: self.0.tenant.to_owned(), name: definition.name.clone() };
+impl Runs<'_> {
+    /// Starts a run of a definition that is at hand.
+    pub async fn start(&self, definition: Definition, input: Bytes, key: String) -> Result<RunId, Problem> {
+        let resource = Resource::Pipeline { tenant: self.0.tenant(), name: definition.name.clone() };
         let permit = self.0.permit(Action::Start, resource)?;
         Ok(self.0.engine.start_run(permit, definition, input, Some(key)).await?)
     }
 
     /// The number of the event that comes next.
-    pub(crate) async fn next_event(&self, id: &str) -> Result<u64, Problem> {
+    pub async fn next_event(&self, id: &str) -> Result<u64, Problem> {
         let mut next = 0;
         loop {
             let page = self.engine_events(id, next, false).await?;
@@ -33,7 +29,7 @@ impl<'a> Runs<'a> {
     }
 
     /// The output of a completed run.
-    pub(crate) async fn output(&self, id: &str) -> Result<Value, Problem> {
+    pub async fn output(&self, id: &str) -> Result<Value, Problem> {
         Ok(self.end(id).await?.output.map_or(Value::Null, |output| of_bytes(&output)))
     }
 }

@@ -1,7 +1,7 @@
 //! The verbs on runs.
 
-use selvedge_engine::listing::row::{self, Fields};
-use selvedge_engine::{Again, Retry, RunControl, RunEnd, RunFork, RunSummary};
+use crate::listing::row::{self, Fields};
+use crate::{Again, Retry, RunControl, RunEnd, RunFork, RunSummary};
 use selvedge_kernel::auth::{Action, Resource};
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::filter::{List, matches};
@@ -13,38 +13,44 @@ use selvedge_kernel::time::Millis;
 use selvedge_kernel::waiting::{Waiting, closed};
 use serde_json::{Value, json};
 
-use super::perform::{Asker, of_bytes, text_of, value};
+use super::asker::Asker;
+use super::json::{of_bytes, text_of, value};
 use super::why::Place;
 use super::{Decision, Problem, Steer};
 
 /// Asks about runs.
-pub(crate) struct Runs<'a>(pub Asker<'a>);
+pub struct Runs<'a>(pub Asker<'a>);
 
 impl Runs<'_> {
-    pub(crate) async fn status(&self, id: &str) -> Result<RunStatus, Problem> {
+    /// Where a run stands.
+    pub async fn status(&self, id: &str) -> Result<RunStatus, Problem> {
         Ok(self.0.engine.run_status(self.0.work(Action::Read, id)?, run_id(id)?).await?)
     }
 
-    pub(crate) async fn end(&self, id: &str) -> Result<RunEnd, Problem> {
+    /// Waits for the end of a run.
+    pub async fn end(&self, id: &str) -> Result<RunEnd, Problem> {
         Ok(self.0.engine.run_wait(self.0.work(Action::Read, id)?, run_id(id)?).await?)
     }
 
-    pub(crate) async fn engine_events(&self, id: &str, from: u64, wait: bool) -> Result<Vec<(u64, Event)>, Problem> {
+    /// What happened to a run from a number on, a page of it; waits for one if that is asked for.
+    pub async fn engine_events(&self, id: &str, from: u64, wait: bool) -> Result<Vec<(u64, Event)>, Problem> {
         Ok(self.0.engine.run_events(self.0.work(Action::Read, id)?, run_id(id)?, from, wait).await?)
     }
 
     /// Waits until there is one; none then means that the run has ended.
-    pub(crate) async fn events(&self, id: &str, from: u64) -> Result<Vec<(u64, Event)>, Problem> {
+    pub async fn events(&self, id: &str, from: u64) -> Result<Vec<(u64, Event)>, Problem> {
         self.engine_events(id, from, true).await
     }
 
-    pub(super) async fn fork(&self, id: &str, from: Option<String>, input: Option<String>, reason: String, key: String) -> Result<Value, Problem> {
+    /// A new run that takes over what an ended one did well.
+    pub async fn fork(&self, id: &str, from: Option<String>, input: Option<String>, reason: String, key: String) -> Result<Value, Problem> {
         let fork = RunFork { from, input: input.map(text_of).transpose()?, reason, key };
         let forked = self.0.engine.fork_run(self.0.work(Action::Rewrite, id)?, run_id(id)?, fork).await?;
         Ok(json!({ "id": forked.id.to_string(), "forked_from": id, "taken": forked.taken }))
     }
 
-    pub(super) async fn list(&self, filter: &str) -> Result<Value, Problem> {
+    /// Runs, the newest first.
+    pub async fn list(&self, filter: &str) -> Result<Value, Problem> {
         let filter = row::filter(List::Runs, filter)?;
         let runs = self.0.engine.find_runs(self.0.permit(Action::Read, Resource::Store)?, &filter).await?;
         let mut lines = Vec::with_capacity(runs.len());
@@ -55,7 +61,8 @@ impl Runs<'_> {
         Ok(Value::Array(lines))
     }
 
-    pub(super) async fn show(&self, id: &str) -> Result<Value, Problem> {
+    /// One run, stage by stage.
+    pub async fn show(&self, id: &str) -> Result<Value, Problem> {
         let status = self.status(id).await?;
         let past = self.past(id, &status).await?;
         let mut shown = shown(&status)?;
@@ -96,7 +103,7 @@ impl Runs<'_> {
     }
 
     /// Approvals that are open, then those that were answered, of the newest runs.
-    pub(super) async fn approvals(&self, filter: &str) -> Result<Value, Problem> {
+    pub async fn approvals(&self, filter: &str) -> Result<Value, Problem> {
         let filter = row::filter(List::Approvals, filter)?;
         let runs = self.0.engine.list_runs(self.0.permit(Action::Read, Resource::Store)?).await?;
         let (mut open, mut answered) = (Vec::new(), Vec::new());
@@ -135,7 +142,8 @@ impl Runs<'_> {
         Ok(Value::Array(open))
     }
 
-    pub(super) async fn steer(&self, id: &str, steer: Steer) -> Result<Value, Problem> {
+    /// Steers a run.
+    pub async fn steer(&self, id: &str, steer: Steer) -> Result<Value, Problem> {
         let control = match steer {
             Steer::Cancel { reason } => RunControl::Cancel { reason },
             Steer::Pause => RunControl::Pause,
@@ -147,7 +155,8 @@ impl Runs<'_> {
         Ok(Value::Null)
     }
 
-    pub(super) async fn decide(&self, id: &str, stage: Option<String>, answer: Decision, by: &str, comment: &str) -> Result<Value, Problem> {
+    /// Answers an approval.
+    pub async fn decide(&self, id: &str, stage: Option<String>, answer: Decision, by: &str, comment: &str) -> Result<Value, Problem> {
         let stage = match stage {
             Some(stage) => stage,
             None => self.asking(id).await?,
@@ -172,7 +181,8 @@ impl Runs<'_> {
         }
     }
 
-    pub(super) async fn signal(&self, id: &str, name: &str, payload: String, key: Option<String>) -> Result<Value, Problem> {
+    /// Delivers a signal to a run.
+    pub async fn signal(&self, id: &str, name: &str, payload: String, key: Option<String>) -> Result<Value, Problem> {
         self.0.engine.run_signal(self.0.work(Action::Signal, id)?, run_id(id)?, name, text_of(payload)?, key).await?;
         Ok(Value::Null)
     }
@@ -259,7 +269,7 @@ fn ended_because(status: &RunStatus, reason: Option<&str>) -> String {
 }
 
 /// Why a run is where it is, in one sentence.
-pub(crate) fn sentence(status: &RunStatus) -> String {
+pub fn sentence(status: &RunStatus) -> String {
     let who = format!("{} ({})", status.id, status.pipeline);
     if status.state.ended() {
         let error = status.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
@@ -271,5 +281,5 @@ pub(crate) fn sentence(status: &RunStatus) -> String {
 }
 
 pub(super) fn run_id(id: &str) -> Result<RunId, Problem> {
-    id.parse().map_err(|error: IdError| super::perform::no_id(id, "a run", &error))
+    id.parse().map_err(|error: IdError| super::invocations::no_id(id, "a run", &error))
 }

@@ -1,7 +1,7 @@
 //! Dead letters: listed, shown whole, sent again.
 
-use selvedge_engine::Redriven;
-use selvedge_engine::listing::row;
+use crate::Redriven;
+use crate::listing::row;
 use selvedge_kernel::auth::{Action, Resource};
 use selvedge_kernel::filter::List;
 use selvedge_kernel::journal::Payload;
@@ -9,21 +9,26 @@ use selvedge_kernel::record::actor::DeadLetter;
 use serde_json::{Value, json};
 
 use super::Problem;
-use super::perform::{Asker, invocation_id, of_bytes, text_of};
+use super::asker::Asker;
+use super::invocations::invocation_id;
+use super::json::{of_bytes, text_of};
 
 impl Asker<'_> {
-    pub(super) async fn dead_letters(&self, filter: &str) -> Result<Value, Problem> {
+    /// The dead letters for which a filter holds.
+    pub async fn dead_letters(&self, filter: &str) -> Result<Value, Problem> {
         let filter = row::filter(List::DeadLetters, filter)?;
         let letters = self.engine.find_dead_letters(self.permit(Action::Read, Resource::Store)?, &filter).await?;
         Ok(Value::Array(letters.iter().map(shown).collect()))
     }
 
-    pub(super) async fn dead_letter(&self, id: &str) -> Result<Value, Problem> {
+    /// One of them, whole.
+    pub async fn dead_letter(&self, id: &str) -> Result<Value, Problem> {
         let letter = self.engine.dead_letter(self.work(Action::Read, id)?, invocation_id(id)?).await?;
         Ok(Value::Object(shown(&letter).as_object().into_iter().flatten().map(|(name, value)| (name.clone(), value.clone())).chain(whole(&letter)).collect()))
     }
 
-    pub(super) async fn redrive(&self, id: &str, input: Option<String>) -> Result<Value, Problem> {
+    /// Sends one of them again. Another input than its own needs the right to rewrite.
+    pub async fn redrive(&self, id: &str, input: Option<String>) -> Result<Value, Problem> {
         let input = input.map(text_of).transpose()?;
         let action = if input.is_some() { Action::Rewrite } else { Action::Control };
         Ok(match self.engine.redrive(self.work(action, id)?, invocation_id(id)?, input).await? {

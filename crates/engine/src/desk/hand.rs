@@ -1,8 +1,8 @@
 //! What is done by hand: journals read, state edited, operations decided, invocations forked, many of them tried again.
 
+use crate::hand::{Fork, JournalLine, Resolve, StateEdit};
+use crate::listing::{Listed, row};
 use bytes::Bytes;
-use selvedge_engine::hand::{Fork, JournalLine, Resolve, StateEdit};
-use selvedge_engine::listing::{Listed, row};
 use selvedge_kernel::auth::{Action, Resource};
 use selvedge_kernel::error::WorkError;
 use selvedge_kernel::filter::List;
@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::Problem;
-use super::perform::{Asker, answer, invocation_id, of_bytes, text_of, value};
+use super::asker::Asker;
+use super::invocations::{answer, invocation_id};
+use super::json::{of_bytes, text_of, value};
 
 /// A change of an actor's state. Values are JSON as text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,14 +53,14 @@ pub enum Gives {
 
 impl Asker<'_> {
     /// A page of a journal.
-    pub(super) async fn journal(&self, id: &str, from: u32) -> Result<Value, Problem> {
+    pub async fn journal(&self, id: &str, from: u32) -> Result<Value, Problem> {
         let page = self.engine.journal(self.work(Action::Read, id)?, invocation_id(id)?, from).await?;
         let lines: Result<Vec<Value>, Problem> = page.entries.iter().map(line).collect();
         Ok(json!({ "entries": lines?, "next": page.next }))
     }
 
     /// The state of an actor, each entry with what an edit names.
-    pub(super) async fn etags(&self, kind: String, key: String) -> Result<Value, Problem> {
+    pub async fn etags(&self, kind: String, key: String) -> Result<Value, Problem> {
         let entries = self.state_of(kind, key).await?;
         let entry = |(name, bytes): (String, Bytes)| (name, json!({ "etag": etag(&bytes), "value": of_bytes(&bytes) }));
         Ok(Value::Object(entries.into_iter().map(entry).collect::<Map<_, _>>()))
@@ -66,7 +68,7 @@ impl Asker<'_> {
 
     pub(super) async fn state_of(&self, kind: String, key: String) -> Result<Vec<(String, Bytes)>, Problem> {
         let actor_type = kind.clone();
-        let actor = ActorId { tenant: self.tenant.to_owned(), kind, key };
+        let actor = ActorId { tenant: self.tenant(), kind, key };
         let permit = self.permit(Action::Read, Resource::Handler { actor, handler: String::new() })?;
         let entries = self.engine.state(permit).await?;
         if entries.is_empty() {
@@ -76,17 +78,19 @@ impl Asker<'_> {
         Ok(entries)
     }
 
-    pub(super) async fn edit_state(&self, asked: EditState) -> Result<Value, Problem> {
+    /// Changes an entry of an actor's state by hand. Errors: `changed_since`, when its etag is another one.
+    pub async fn edit_state(&self, asked: EditState) -> Result<Value, Problem> {
         // A type that nothing declares has no actors, unless one is there.
         self.state_of(asked.kind.clone(), asked.key.clone()).await?;
-        let actor = ActorId { tenant: self.tenant.to_owned(), kind: asked.kind, key: asked.key };
+        let actor = ActorId { tenant: self.tenant(), kind: asked.kind, key: asked.key };
         let permit = self.permit(Action::Rewrite, Resource::Handler { actor, handler: String::new() })?;
         let set = asked.set.map(text_of).transpose()?;
         let edit = StateEdit { name: asked.name, set, if_match: asked.if_match, reason: asked.reason, idempotency_key: asked.idempotency_key };
         answer(self.engine.edit_state(permit, edit).await?)
     }
 
-    pub(super) async fn resolve(&self, id: &str, operation: u32, gives: Gives, reason: String) -> Result<Value, Problem> {
+    /// Decides an operation by hand.
+    pub async fn resolve(&self, id: &str, operation: u32, gives: Gives, reason: String) -> Result<Value, Problem> {
         let gives = match gives {
             Gives::Result(text) => Ok(text_of(text)?),
             Gives::Error { code, message } => Err(WorkError::new(code, message)),
@@ -95,14 +99,15 @@ impl Asker<'_> {
         value(&self.engine.resolve(self.work(Action::Rewrite, id)?, resolve).await?)
     }
 
-    pub(super) async fn fork(&self, id: &str, from: Option<u32>, kill_original: bool, reason: String, key: String) -> Result<Value, Problem> {
+    /// Makes a new invocation with a copy of the journal of another one.
+    pub async fn fork(&self, id: &str, from: Option<u32>, kill_original: bool, reason: String, key: String) -> Result<Value, Problem> {
         let fork = Fork { id: invocation_id(id)?, from, kill_original, reason, key };
         let forked = self.engine.fork(self.work(Action::Rewrite, id)?, fork).await?;
         Ok(json!({ "id": forked.id.to_string(), "forked_from": id, "entries": forked.entries }))
     }
 
     /// Tries those again that a filter keeps and that are blocked, or says which it would be.
-    pub(super) async fn retry_where(&self, text: &str, dry_run: bool) -> Result<Value, Problem> {
+    pub async fn retry_where(&self, text: &str, dry_run: bool) -> Result<Value, Problem> {
         // Once by itself, so that an error names its columns.
         row::filter(List::Invocations, text)?;
         let filter = row::filter(List::Invocations, &format!("status:blocked {text}"))?;

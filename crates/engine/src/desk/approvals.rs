@@ -7,12 +7,12 @@ use selvedge_kernel::waiting::Waiting;
 use serde_json::{Value, json};
 
 use super::Problem;
-use super::perform::of_bytes;
+use super::json::of_bytes;
 use super::runs::{Runs, decided, run_id, sentence};
 
 impl Runs<'_> {
     /// The approval of a stage: whom it asks, what it shows, and how it was answered.
-    pub(super) async fn approval(&self, id: &str, stage: Option<String>) -> Result<Value, Problem> {
+    pub async fn approval(&self, id: &str, stage: Option<String>) -> Result<Value, Problem> {
         let status = self.status(id).await?;
         let stage = of_stage(&status, stage.as_deref())?;
         let show = self.0.engine.run_shown(self.0.work(Action::Read, id)?, run_id(id)?, &stage.name).await?;

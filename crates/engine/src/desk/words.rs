@@ -1,0 +1,67 @@
+//! What the verbs are asked with.
+
+use serde::{Deserialize, Serialize};
+
+/// How a run is steered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Steer {
+    /// End it as cancelled.
+    Cancel {
+        /// Why.
+        reason: String,
+    },
+    /// Start nothing new.
+    Pause,
+    /// Go on after a pause.
+    Resume,
+    /// Take up what failed or is blocked.
+    Retry,
+    /// The same, and more of it.
+    RetryMore {
+        /// This stage, and every stage that depends on it, starts over.
+        from: Option<String>,
+        /// Only failed tasks run again.
+        failed_only: bool,
+    },
+}
+
+/// How a schedule is steered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SteerSchedule {
+    /// Fire no more until it is resumed.
+    Pause,
+    /// Fire again from now on.
+    Resume,
+    /// Fire now.
+    Fire,
+    /// Take it away.
+    Remove,
+}
+
+/// The answer to an approval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// Yes.
+    Approve,
+    /// No.
+    Reject,
+}
+
+/// A message to a handler.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Invoke {
+    /// The actor's type.
+    pub kind: String,
+    /// Its key.
+    pub key: String,
+    /// The handler.
+    pub handler: String,
+    /// JSON.
+    pub input: String,
+    /// The sender's key.
+    pub idempotency_key: Option<String>,
+}
