@@ -50,7 +50,8 @@ pub(super) async fn health(asker: Asker<'_>) -> Result<Value, Problem> {
     let census = asker.engine.census(asker.permit(Action::Operate, Resource::Store)?).await?;
     Ok(json!({
         "stopped": asker.engine.stopped(), "now_ms": asker.engine.now(), "dead_letters": letters, "failing": failing, "programs": programs.len(),
-        "missing": missing, "limits": asker.engine.limits(), "in_memory": census, "data_directory": data_directory(&asker.engine.data_directory()),
+        "missing": missing, "limits": asker.engine.limits(), "in_memory": census,
+        "data_directory": data_directory(&asker.engine.data_directory()),
     }))
 }
 
