@@ -1,3 +1,4 @@
+#![allow(clippy::unwrap_used)]
 use proptest::prelude::*;
 
 use super::*;
