@@ -139,6 +139,12 @@ impl Engine {
         &self.wiring.settings.limits
     }
 
+    /// Whether programs that are started now can get at the data directory.
+    #[must_use]
+    pub fn data_directory(&self) -> crate::exec::Standing {
+        self.wiring.executors.standing()
+    }
+
     /// The time of this engine's clock.
     #[must_use]
     pub fn now(&self) -> selvedge_kernel::time::Millis {

@@ -13,7 +13,7 @@ use selvedge_kernel::time::Millis;
 
 use crate::core::BlockingFn;
 use crate::ctx::Attempt;
-use crate::exec::{ExecPoint, ExecPool, ExecSpec, ExecTask, Points, Shim};
+use crate::exec::{ExecPoint, ExecPool, ExecSpec, ExecTask, Points, Reason, Shim, Shut, Standing};
 use crate::registry::Executor;
 use crate::shard::Gate;
 use crate::wiring::Wiring;
@@ -157,6 +157,11 @@ impl Executors {
         })?;
         pools.insert(name, pool.clone());
         Ok(pool)
+    }
+
+    /// Whether programs that are started now can get at the data directory.
+    pub(crate) fn standing(&self) -> Standing {
+        self.settings.shim.as_ref().and_then(|shim| shim.shut.as_ref()).map_or(Standing::Open(Reason::NoShim), Shut::standing)
     }
 
     pub(crate) async fn close(&self) {

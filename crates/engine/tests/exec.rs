@@ -25,5 +25,7 @@ mod rig;
 mod runs;
 #[path = "exec/server.rs"]
 mod server;
+#[path = "exec/shut.rs"]
+mod shut;
 #[path = "exec/starting.rs"]
 mod starting;

@@ -30,8 +30,23 @@ pub struct Config {
     pub retention: Retention,
     /// Limits that differ from the defaults.
     pub limits: Limits,
+    /// Whether programs are kept out of the data directory.
+    pub landlock: Landlock,
     /// What is written to the log.
     pub log: Log,
+}
+
+/// Whether programs are kept out of the data directory, by Landlock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Landlock {
+    /// Where they lose nothing else by it.
+    #[default]
+    Auto,
+    /// In any case: what cannot be started so is not started.
+    Always,
+    /// They are not.
+    Never,
 }
 
 /// How long finished things are kept.
@@ -93,6 +108,7 @@ impl Default for Config {
             replay_always: false,
             retention: Retention::default(),
             limits: Limits::default(),
+            landlock: Landlock::default(),
             log: Log::default(),
         }
     }
@@ -364,6 +380,9 @@ fn check(report: &mut Report, tree: &Tree) {
     }
     if let Some(tree) = said(&mut fields, "replay_always") {
         boolean(report, "replay_always", tree);
+    }
+    if let Some(tree) = said(&mut fields, "landlock") {
+        word(report, "landlock", tree, &["auto", "always", "never"]);
     }
     if let Some(tree) = said(&mut fields, "retention")
         && let Some(mut inner) = Fields::of(report, tree, "`retention`", "write retention: {finished: 7d}")

@@ -244,6 +244,20 @@ impl RunId {
         id
     }
 
+    /// The run that an actor is, if it is one.
+    #[must_use]
+    pub fn of_actor(actor: &ActorId) -> Option<RunId> {
+        let digits: Vec<u8> = if actor.kind == PIPELINE_TYPE { actor.key.bytes().collect() } else { return None };
+        let mut uuid = [0u8; 16];
+        if digits.len() != 2 * uuid.len() {
+            return None;
+        }
+        for (byte, pair) in uuid.iter_mut().zip(digits.chunks(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+        }
+        Some(RunId::of(&actor.tenant, uuid))
+    }
+
     /// The id of a run started under an idempotency key, so that two starts meet.
     #[must_use]
     pub fn keyed(tenant: &str, pipeline: &str, key: &str) -> RunId {

@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use selvedge_engine::ScheduleChange;
 use selvedge_engine::engine;
 use selvedge_engine::env::{Clock, Environment, Observation};
-use selvedge_engine::exec::orphans_gone;
+use selvedge_engine::exec::{Shut, orphans_gone};
 use selvedge_engine::wiring::{Settings, Tasks};
 use selvedge_kernel::auth::{Action, AuthorizationContext, Resource, authorize, local};
 use selvedge_kernel::error::Consequence;
@@ -89,7 +89,12 @@ impl Engine {
             }
         }
         let tasks = settings.tasks;
-        let inner = Arc::new(engine::Engine::open(store.clone() as Arc<dyn Store>, environment(), app.registry, settings, config.exec).await?);
+        let mut exec = config.exec;
+        if let Some(shim) = &mut exec.shim {
+            let shut = Shut { data: config.data.clone(), scratch: exec.scratch.clone(), landlock: config.landlock };
+            shim.shut.get_or_insert(shut);
+        }
+        let inner = Arc::new(engine::Engine::open(store.clone() as Arc<dyn Store>, environment(), app.registry, settings, exec).await?);
         if tasks == Tasks::Start {
             store_schedules(&inner, &config.tenant).await?;
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use selvedge_engine::engine::ExecSettings;
 use selvedge_engine::exec::Shim;
 use selvedge_engine::wiring::Settings;
-use selvedge_kernel::config::Configured;
+use selvedge_kernel::config::{Configured, Landlock};
 use selvedge_kernel::transition::Keep;
 
 /// Whether the holder of a data directory answers the command line.
@@ -42,6 +42,8 @@ pub struct Config {
     pub orphans_within: Duration,
     /// Whether the command line is answered.
     pub control: Control,
+    /// Whether programs that are started through the shim are kept out of the data directory.
+    pub landlock: Landlock,
 }
 
 impl Config {
@@ -59,6 +61,7 @@ impl Config {
             command: std::env::args().collect::<Vec<_>>().join(" "),
             orphans_within: Duration::from_secs(30),
             control: Control::Listen,
+            landlock: Landlock::Auto,
         }
     }
 
@@ -71,7 +74,7 @@ impl Config {
     /// ```
     #[must_use]
     pub fn shim(mut self, program: impl Into<PathBuf>) -> Config {
-        self.exec.shim = Some(Shim { program: program.into(), lock: Some(self.programs_lock()) });
+        self.exec.shim = Some(Shim { program: program.into(), lock: Some(self.programs_lock()), shut: None });
         self
     }
 
@@ -80,6 +83,7 @@ impl Config {
     pub fn of(configured: &Configured) -> Config {
         let said = &configured.config;
         let mut config = Config::on(&said.data);
+        config.landlock = said.landlock;
         let keep =
             Keep { finished: said.retention.finished.0, dead_letters: said.retention.dead_letters.0, ledger: said.retention.ledger.0, ..Keep::default() };
         let cores = || std::thread::available_parallelism().map_or(2, usize::from);

@@ -3,7 +3,8 @@
 #![allow(clippy::disallowed_methods, reason = "a program of its own: it is where arguments, environment and runtime come from")]
 
 use bytes::Bytes;
-use selvedge_engine::exec::{ExecPool, ExecSpec, ExecTask, INHERITED, Points, SHIM_VERB, Shim, ShimPoint, shim_main_observed};
+use selvedge_engine::exec::{ExecPool, ExecSpec, ExecTask, INHERITED, Points, SHIM_VERB, Shim, ShimPoint, Shut, shim_main_observed};
+use selvedge_kernel::config::Landlock;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -40,6 +41,12 @@ fn crash_at(point: ShimPoint) {
     }
 }
 
+/// The folder that `EXEC_HOST_SHUT` names is kept shut to programs, where that takes nothing else from them.
+fn shut() -> Option<Shut> {
+    let data = PathBuf::from(std::env::var_os("EXEC_HOST_SHUT")?);
+    Some(Shut { scratch: data.join("scratch"), data, landlock: Landlock::Auto })
+}
+
 /// `LOCK PERSISTENT FOLDER COMMAND…`: runs one task and prints what it gave.
 fn host(words: &[String]) -> Result<(), Box<dyn std::error::Error>> {
     let [lock, persistent, folder, command @ ..] = words else { return Err("usage: exec-host LOCK true|false FOLDER COMMAND…".into()) };
@@ -53,7 +60,7 @@ fn host(words: &[String]) -> Result<(), Box<dyn std::error::Error>> {
         persistent: persistent.parse()?,
         processes: 1,
         as_file: false,
-        shim: Some(Shim { program: std::env::current_exe()?, lock: Some(PathBuf::from(lock)) }),
+        shim: Some(Shim { program: std::env::current_exe()?, lock: Some(PathBuf::from(lock)), shut: shut() }),
         scratch: PathBuf::from(folder),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;

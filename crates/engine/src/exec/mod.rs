@@ -1,7 +1,8 @@
 //! The exec executor: activities that are programs, either kept and spoken to in lines of JSON or started once per task.
 //!
 //! It separates, it does not sandbox: a program runs without a shell, in its own process group, with a small environment,
-//! and everything that it says is bounded; but it can do whatever our user may do.
+//! and everything that it says is bounded; but it can do whatever our user may do, except, where `shut` can keep it from
+//! that, get at the data directory.
 
 pub mod bound;
 mod input;
@@ -12,6 +13,7 @@ mod process;
 pub mod protocol;
 pub mod secret;
 mod shim;
+mod shut;
 mod spawn;
 mod spec;
 mod transition;
@@ -26,6 +28,7 @@ pub use point::{ExecPoint, Points};
 pub use protocol::ExecTask;
 pub use secret::Secret;
 pub use shim::{ShimPoint, VERB as SHIM_VERB, orphans_gone, shim_main, shim_main_observed};
+pub use shut::{Reason, Shut, Standing};
 pub use spec::{ExecSpec, INHERITED, Shim};
 pub use transition::{Transition, TransitionSend, handler_activity, read_transition, transition_input};
 

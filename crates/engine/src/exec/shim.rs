@@ -3,7 +3,7 @@
 //! Two processes of it stand in the chain. The *supervisor* is our child. It is told by a parent-death signal when we die,
 //! and by the same signal from us when the program is to end; then, or when the program ends by itself, it kills whatever
 //! is left of the program's process tree, waits until all of it is gone, and goes too. The *leaf* asks for SIGKILL at the
-//! death of its supervisor, sets limits, and becomes the program.
+//! death of its supervisor, sets limits, shuts the data directory to itself, and becomes the program.
 //!
 //! The supervisor holds a shared lock on a file for its whole life, so that the next engine can wait until nothing of the
 //! last one runs any more: [`orphans_gone`].
@@ -16,6 +16,8 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
+
+use super::shut::Shut;
 
 /// The first argument of a binary that is started as a shim.
 pub const VERB: &str = "__exec-shim";
@@ -61,14 +63,20 @@ pub fn shim_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 pub fn shim_main_observed(args: impl IntoIterator<Item = OsString>, pass: &dyn Fn(ShimPoint)) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
     let ended = match args.iter().map(OsString::as_os_str).collect::<Vec<_>>().as_slice() {
-        [role, parent, lock, dashes, command @ ..] if *role == SUPERVISE && *dashes == "--" => supervise(parent, lock, command, pass),
-        [role, parent, dashes, command @ ..] if *role == LEAF && *dashes == "--" => leaf(parent, command, pass),
-        _ => Err(io::Error::other("its arguments are not those of this version: the binary was replaced while it ran")),
+        [role, parent, lock, when, data, scratch, dashes, command @ ..] if *role == SUPERVISE && *dashes == "--" => {
+            supervise(parent, lock, [when, data, scratch], command, pass)
+        }
+        [role, parent, when, data, scratch, dashes, command @ ..] if *role == LEAF && *dashes == "--" => leaf(parent, [when, data, scratch], command, pass),
+        _ => Err(other_version()),
     };
     ended.unwrap_or_else(|error| {
         eprintln!("selvedge exec: {error}");
         ExitCode::from(NOT_STARTED)
     })
+}
+
+fn other_version() -> io::Error {
+    io::Error::other("its arguments are not those of this version: the binary was replaced while it ran")
 }
 
 /// Asks for a signal at the death of the parent, and makes sure that the parent is still the one that started us.
@@ -81,7 +89,7 @@ fn die_with(parent: &OsStr, signal: Signal) -> io::Result<()> {
     Ok(())
 }
 
-fn leaf(parent: &OsStr, command: &[&OsStr], pass: &dyn Fn(ShimPoint)) -> io::Result<ExitCode> {
+fn leaf(parent: &OsStr, shut: [&OsStr; 3], command: &[&OsStr], pass: &dyn Fn(ShimPoint)) -> io::Result<ExitCode> {
     die_with(parent, Signal::KILL)?;
     pass(ShimPoint::LeafBound);
     let (program, arguments) = command.split_first().ok_or_else(|| io::Error::other("no program was named"))?;
@@ -89,12 +97,14 @@ fn leaf(parent: &OsStr, command: &[&OsStr], pass: &dyn Fn(ShimPoint)) -> io::Res
     let files = rustix::process::getrlimit(Resource::Nofile).maximum;
     let current = files.map_or(OPEN_FILES, |hard| hard.min(OPEN_FILES));
     rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(current), maximum: files })?;
+    // Last of all: nothing of ours is read after it.
+    Shut::from_arguments(shut).ok_or_else(other_version)?.enclose()?;
     let error = Command::new(program).args(arguments).exec();
     Err(io::Error::new(error.kind(), format!("`{}` cannot be started: {error}; is it installed and on PATH?", program.to_string_lossy())))
 }
 
 #[allow(clippy::disallowed_methods, reason = "the shim is a process of its own: it starts itself once more as the leaf")]
-fn supervise(parent: &OsStr, lock: &OsStr, command: &[&OsStr], pass: &dyn Fn(ShimPoint)) -> io::Result<ExitCode> {
+fn supervise(parent: &OsStr, lock: &OsStr, shut: [&OsStr; 3], command: &[&OsStr], pass: &dyn Fn(ShimPoint)) -> io::Result<ExitCode> {
     pass(ShimPoint::Begun);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -105,8 +115,14 @@ fn supervise(parent: &OsStr, lock: &OsStr, command: &[&OsStr], pass: &dyn Fn(Shi
         die_with(parent, Signal::TERM)?;
         pass(ShimPoint::Bound);
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-        let program =
-            Command::new(std::env::current_exe()?).args([VERB, LEAF]).arg(std::process::id().to_string()).arg("--").args(command).process_group(0).spawn()?;
+        let program = Command::new(std::env::current_exe()?)
+            .args([VERB, LEAF])
+            .arg(std::process::id().to_string())
+            .args(shut)
+            .arg("--")
+            .args(command)
+            .process_group(0)
+            .spawn()?;
         let program = i32::try_from(program.id()).ok().and_then(Pid::from_raw).ok_or_else(|| io::Error::other("the program has no process id"))?;
         pass(ShimPoint::Started);
         let status = loop {

@@ -9,8 +9,8 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::point::{ExecPoint, Points};
-use super::shim;
 use super::spec::ExecSpec;
+use super::{shim, shut};
 
 /// How long a program may take to end after it was asked to, before it is killed.
 pub const GRACE: Duration = Duration::from_secs(3);
@@ -77,7 +77,8 @@ fn command(spec: &ExecSpec) -> io::Result<Command> {
         Some(shim) => {
             let mut command = Command::new(&shim.program);
             let lock = shim.lock.as_deref().map_or(OsStr::new(shim::NO_LOCK), AsRef::as_ref);
-            command.arg(shim::VERB).arg(shim::SUPERVISE).arg(std::process::id().to_string()).arg(lock).arg("--").arg(program);
+            command.arg(shim::VERB).arg(shim::SUPERVISE).arg(std::process::id().to_string()).arg(lock);
+            command.args(shim.shut.as_ref().map_or(shut::OPEN.map(OsStr::new), shut::Shut::arguments)).arg("--").arg(program);
             command
         }
     };

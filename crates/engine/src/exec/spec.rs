@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::secret::{self, Secret};
+use super::shut::Shut;
 
 /// The variables of our own environment that a program gets besides its declared ones.
 pub const INHERITED: [&str; 3] = ["PATH", "HOME", "LANG"];
@@ -45,6 +46,8 @@ pub struct Shim {
     pub program: PathBuf,
     /// A file that is locked as long as anything started through the shim lives: see [`super::orphans_gone`].
     pub lock: Option<PathBuf>,
+    /// The data directory that programs are to be kept out of.
+    pub shut: Option<Shut>,
 }
 
 impl ExecSpec {

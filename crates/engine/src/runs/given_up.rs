@@ -47,7 +47,7 @@ impl Shard {
                     let compiled = active.run.compiled().clone();
                     gone.extend(active.called.extract_if(.., |(stage, _), _| !Shard::runs_on(&compiled, *stage)).map(|(_, open)| open.called));
                 }
-                Command::Borrow { .. } | Command::AskBreaker { .. } | Command::GiveBack { .. } | Command::EnterLine(_) | Command::EndCalls { .. } => {}
+                Command::Borrow { .. } | Command::AskBreaker { .. } | Command::GiveBack { .. } | Command::EnterLine { .. } | Command::EndCalls { .. } => {}
             }
         }
         for part in gone.chunks(CANCELS_IN_A_ROW) {

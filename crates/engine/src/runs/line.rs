@@ -18,20 +18,24 @@ const REPLACED: usize = 20;
 
 impl Shard {
     /// Asks the line of a run for its place.
-    pub(super) async fn ask_line(&mut self, entering: Entering) -> Result<(), VerbError> {
+    pub(super) async fn ask_line(&mut self, entering: Entering, above: Vec<RunId>) -> Result<(), VerbError> {
         let mut writes = Writes::default();
         let mut effects = Vec::new();
         let to = entering.line.hash16().shard(self.wiring.shards);
-        self.send(to, entering.run.0, Envelope::EnterLine(entering), &mut writes, &mut effects).await?;
+        let run = entering.run.0;
+        let envelope = if above.is_empty() { Envelope::EnterLine(entering) } else { Envelope::EnterLineBelow { entering, above } };
+        self.send(to, run, envelope, &mut writes, &mut effects).await?;
         self.write(writes, effects);
         Ok(())
     }
 
-    /// Gives the place of a run that ends back.
+    /// Gives the place of a run that ends back, wherever it may have one.
     pub(super) async fn give_place_back(&mut self, run: &Run, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
-        let Some(leaving) = run.entering() else { return Ok(()) };
-        let to = leaving.line.hash16().shard(self.wiring.shards);
-        self.send(to, leaving.run.0, Envelope::LeaveLine(leaving), writes, effects).await
+        for leaving in run.leaving() {
+            let to = leaving.line.hash16().shard(self.wiring.shards);
+            self.send(to, leaving.run.0, Envelope::LeaveLine(leaving), writes, effects).await?;
+        }
+        Ok(())
     }
 
     async fn line_of(&self, line: &LineId, most: usize) -> Result<Vec<(u64, LineEntry)>, VerbError> {
@@ -44,6 +48,16 @@ impl Shard {
         Ok(entries)
     }
 
+    /// Whether a run holds a place in a line; none if it is not there.
+    async fn standing(&self, line: &LineId, run: RunId) -> Result<Option<bool>, VerbError> {
+        let Some(bytes) = self.get(line.place(run)).await? else { return Ok(None) };
+        let n: u64 = wire::decode("number in line", &bytes)?;
+        Ok(Some(match self.get(line.entry(n)).await? {
+            Some(bytes) => wire::decode::<LineEntry>("place in line", &bytes)?.holds,
+            None => false,
+        }))
+    }
+
     /// The first run of a line: whom those that wait in it wait for.
     pub(super) async fn holder_of(&self, line: &LineId) -> Result<Option<RunId>, VerbError> {
         Ok(self.line_of(line, 1).await?.first().map(|(_, entry)| entry.run))
@@ -54,20 +68,20 @@ impl Shard {
         self.send(to, run.0, Envelope::Line { run, says }, writes, effects).await
     }
 
-    /// Takes a run into a line.
-    pub(crate) async fn enter_line(&mut self, entering: Entering, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
+    /// Takes a run into a line, unless one of those that wait for it holds a place there: they share that place.
+    pub(crate) async fn enter_line(&mut self, entering: Entering, above: &[RunId], writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
         let Entering { line, run, limit, when_full } = entering;
         let first = self.line_of(&line, limit as usize).await?;
         let holder = first.first().map_or(run, |(_, entry)| entry.run);
-        if let Some(bytes) = self.get(line.place(run)).await? {
+        if let Some(holds) = self.standing(&line, run).await? {
             // It asks again: it was reopened.
-            let n: u64 = wire::decode("number in line", &bytes)?;
-            let holds = match self.get(line.entry(n)).await? {
-                Some(bytes) => wire::decode::<LineEntry>("place in line", &bytes)?.holds,
-                None => false,
-            };
             let says = if holds { LineSays::Admitted } else { LineSays::Waits { holder } };
             return self.tell_run_of_line(run, says, writes, effects).await;
+        }
+        for holder in above {
+            if self.standing(&line, *holder).await? == Some(true) {
+                return self.tell_run_of_line(run, LineSays::Below { asked: line.key.clone(), holder: *holder }, writes, effects).await;
+            }
         }
         let holds = first.len() < limit as usize;
         if !holds && when_full == WhenFull::Reject {

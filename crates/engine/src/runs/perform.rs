@@ -43,7 +43,7 @@ impl Shard {
                     }
                 }
                 Command::AbortStage { stage } => self.abort_tasks(run, Some(stage)),
-                Command::EnterLine(entering) => self.ask_line(entering).await?,
+                Command::EnterLine { entering, above } => self.ask_line(entering, above).await?,
                 // Its timer stands in the commit that decided it.
                 Command::CancelCalls { .. } => {}
                 Command::EndCalls { stage } => self.end_calls(run, stage).await?,

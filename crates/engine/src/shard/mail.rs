@@ -418,7 +418,8 @@ impl Shard {
             Envelope::StartChildUntil { run, definition, input, context, parent, deadline } => {
                 self.take_child(run, &definition, (input, context), (parent, Some(deadline)), writes, effects).await
             }
-            Envelope::EnterLine(entering) => self.enter_line(entering, writes, effects).await,
+            Envelope::EnterLine(entering) => self.enter_line(entering, &[], writes, effects).await,
+            Envelope::EnterLineBelow { entering, above } => self.enter_line(entering, &above, writes, effects).await,
             Envelope::LeaveLine(leaving) => self.leave_line(leaving, writes, effects).await,
             Envelope::Line { run, says } => self.take_line(run, says).await,
             Envelope::CancelRun { run, reason } => self.keep_run_cancel(run, reason).await,

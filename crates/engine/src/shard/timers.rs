@@ -259,6 +259,10 @@ impl Shard {
         let (wall, Some(monotonic)) = (self.tick.wall, self.tick.monotonic) else { return };
         let skew = i128::from(wall.0) - i128::from(monotonic.0);
         let moved = skew - self.timers.skew.replace(skew).unwrap_or(skew);
+        if self.timers.jump.is_some_and(|jump| self.now() < jump.to) {
+            // The clock has gone back to where it was before: what is due again from here on was not jumped over.
+            self.timers.end_jump();
+        }
         if moved.abs() <= JUMP {
             return;
         }

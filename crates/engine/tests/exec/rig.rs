@@ -37,7 +37,7 @@ impl Drop for Folder {
 
 /// The shim of these tests.
 pub fn shim(lock: Option<PathBuf>) -> Shim {
-    Shim { program: PathBuf::from(env!("CARGO_BIN_EXE_exec-host")), lock }
+    Shim { program: PathBuf::from(env!("CARGO_BIN_EXE_exec-host")), lock, shut: None }
 }
 
 /// That this program is there: a test that needs it says so instead of passing without it.

@@ -24,6 +24,30 @@ impl LineId {
         ActorId { tenant: self.tenant.clone(), kind: PIPELINE_TYPE.to_owned(), key: format!("{}/{}", self.pipeline, self.key) }.hash16()
     }
 
+    /// The key of the line of those that run below a run which holds a place for this value: that run waits for them, and its
+    /// place is theirs meanwhile, one after the other.
+    #[must_use]
+    pub fn key_below(holder: RunId, key: &str) -> String {
+        format!("\u{0}{holder}\u{0}{}", LineId::value(key))
+    }
+
+    /// The value of `concurrency.key`, of a line below a run too.
+    #[must_use]
+    pub fn value(key: &str) -> &str {
+        LineId::parts(key).map_or(key, |(_, value)| value)
+    }
+
+    /// The run whose place those of a line share.
+    #[must_use]
+    pub fn above(key: &str) -> Option<RunId> {
+        LineId::parts(key).map(|(holder, _)| holder)
+    }
+
+    fn parts(key: &str) -> Option<(RunId, &str)> {
+        let (holder, value) = key.strip_prefix('\u{0}')?.split_once('\u{0}')?;
+        Some((holder.parse().ok()?, value))
+    }
+
     fn row(&self, kind: Kind) -> Vec<u8> {
         let mut key = Vec::with_capacity(64);
         key.extend_from_slice(&self.hash16().0.to_be_bytes());
@@ -80,7 +104,7 @@ pub struct Entering {
 }
 
 /// What a run is told by its line.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum LineSays {
     /// It may go.
     Admitted,
@@ -92,6 +116,13 @@ pub enum LineSays {
     /// It is not taken.
     Full {
         /// The first of those that go.
+        holder: RunId,
+    },
+    /// A run above it holds a place here and waits for it: it asks the line below that run.
+    Below {
+        /// Which line says so, by its key: one that was left behind says nothing any more.
+        asked: String,
+        /// The nearest of them.
         holder: RunId,
     },
 }

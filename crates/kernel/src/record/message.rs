@@ -242,6 +242,13 @@ pub enum Envelope {
         /// How many.
         permits: u32,
     },
+    /// Ask for a place in a line, for a run that others wait for.
+    EnterLineBelow {
+        /// For which run, in which line.
+        entering: Entering,
+        /// Who waits for its end, the nearest first.
+        above: Vec<RunId>,
+    },
 }
 
 /// A client's message that is not due yet.

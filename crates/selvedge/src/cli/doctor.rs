@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use selvedge_engine::wiring::Tasks;
+use selvedge_kernel::config::Landlock;
 use serde_json::{Value, json};
 
 use crate::app::App;
@@ -30,7 +31,8 @@ struct Finding {
 
 /// Performs it.
 pub async fn doctor(common: &Common, app: App) -> Result<Code, Stop> {
-    let data = config(common)?.data;
+    let config = config(common)?;
+    let (data, landlock) = (config.data, config.landlock);
     let declared = manifest_for(common, &data).and_then(|manifest| with_manifest(app.clone(), manifest.as_deref()));
     let (health, held) = ask_whoever(common, app, Tasks::Leave, Request::Health).await?;
     let findings = [
@@ -39,6 +41,7 @@ pub async fn doctor(common: &Common, app: App) -> Result<Code, Stop> {
         disk(&data),
         clock(&health),
         limits(&health),
+        programs(&health, landlock),
         executors(&health, declared.err().filter(|_| !held)),
         failing(&health),
         dead_letters(&health),
@@ -99,6 +102,14 @@ fn clock(health: &Value) -> Finding {
 fn limits(health: &Value) -> Finding {
     let names = health["limits"].as_object().map_or(0, serde_json::Map::len);
     Finding { part: "limits", seen: format!("{} in force; `selvedge config show` has their values", count(names, "limit")), advice: None }
+}
+
+/// That it is open is as it should be, unless somebody asked for the contrary.
+fn programs(health: &Value, landlock: Landlock) -> Finding {
+    let found = &health["data_directory"];
+    let advice =
+        (landlock == Landlock::Always && found["shut"] != true).then(|| "no program is started like this: mend that, or write `landlock: auto`".to_owned());
+    Finding { part: "data directory", seen: text(&found["seen"]), advice }
 }
 
 fn executors(health: &Value, broken: Option<Stop>) -> Finding {

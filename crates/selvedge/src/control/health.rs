@@ -1,6 +1,7 @@
 //! How the engine is.
 
 use selvedge_engine::desk::{Asker, Problem, definition_of};
+use selvedge_engine::exec::Standing;
 use selvedge_kernel::auth::{Action, Resource};
 use selvedge_kernel::pipeline::definition::{Definition, Exec, Executor};
 use serde_json::{Value, json};
@@ -50,5 +51,16 @@ pub(super) async fn health(asker: Asker<'_>) -> Result<Value, Problem> {
     Ok(json!({
         "stopped": asker.engine.stopped(), "now_ms": asker.engine.now(), "dead_letters": letters, "failing": failing, "programs": programs.len(),
         "missing": missing, "limits": asker.engine.limits(), "in_memory": census,
+        "data_directory": data_directory(&asker.engine.data_directory()),
     }))
+}
+
+/// Whether programs are kept out of it, and the sentence that says so.
+fn data_directory(standing: &Standing) -> Value {
+    let seen = match standing {
+        Standing::Shut => "programs can neither read nor change what is in it; its control socket answers them".to_owned(),
+        Standing::Truncatable => "programs can neither read nor change what is in it, but cut files to nothing (Linux 6.2 keeps that too)".to_owned(),
+        Standing::Open(reason) => format!("programs can do in it what this user can: {reason}"),
+    };
+    json!({ "shut": !matches!(standing, Standing::Open(_)), "seen": seen })
 }

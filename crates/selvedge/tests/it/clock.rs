@@ -89,6 +89,19 @@ async fn a_jump_ahead_is_reported_and_what_it_made_due_is_spread_over_a_minute_i
 }
 
 #[tokio::test]
+async fn timer_set_after_the_clock_went_ahead_and_back_again_fires_at_its_time() {
+    let notes = Notes::default();
+    let engine = test::Engine::with(app(&notes), Settings::default()).await.unwrap();
+    engine.jump(3_600_000).await;
+    engine.jump(-3_500_000).await;
+    engine.local().send(NAP.on("new"), 5_000).await.unwrap();
+    engine.settle().await;
+    engine.advance(Duration::from_secs(5)).await;
+    assert_eq!(notes.count("5000"), 1, "nothing jumped over it");
+    kit::sound(&engine).await;
+}
+
+#[tokio::test]
 async fn timer_set_after_a_jump_waits_for_none_that_is_spread_and_a_kill_meanwhile_loses_none() {
     for many in [50u64, 1_500] {
         let (notes, apart) = (Notes::default(), 3_000_000 / many);

@@ -161,3 +161,39 @@ fn answer_to_an_approval_that_was_given_before_by_the_same_person_is_no_error() 
     assert_eq!(folder.selvedge(approve).code, 0);
     assert_eq!(folder.json(&["runs", "show", &run])["output"], json!("user:ada"));
 }
+
+#[test]
+fn doctor_says_whether_programs_can_get_at_the_data_directory_and_how_to_change_that() {
+    let folder = folder();
+    let part = || {
+        let said = folder.selvedge(&["doctor"]);
+        (said.code, said.out.lines().find(|line| line.contains("data directory: ")).unwrap().to_owned())
+    };
+    let (code, line) = part();
+    assert!(code == 0 && line.starts_with("ok    data directory: programs can do in it what this user can: this user makes entries in "), "{line}");
+    assert!(line.contains("put it where no folder above it is this user's, as /var/lib/selvedge is, or write `landlock: always`"), "{line}");
+    folder.write("selvedge.yaml", "landlock: never\n");
+    assert!(part().1.ends_with("the configuration says `landlock: never`"), "{:?}", part());
+    folder.write("selvedge.yaml", "landlock: always\n");
+    let (code, line) = part();
+    // A kernel without Landlock, where nothing is started like this, and one with it.
+    let kept_out = "ok    data directory: programs can neither read nor change what is in it";
+    let not_here = "no program is started like this: mend that, or write `landlock: auto`";
+    assert!(code == 0 && line.starts_with(kept_out) || code == 1 && line.starts_with("LOOK") && line.ends_with(not_here), "{line}");
+}
+
+#[test]
+fn a_program_of_a_run_cannot_read_the_data_directory_where_it_is_always_shut() {
+    let folder = Folder::new();
+    folder.write("selvedge.yaml", "landlock: always\n");
+    let script = "cat > /dev/null; cat .selvedge/meta > /dev/null 2>&1 && echo '\"read\"' || echo '\"kept out\"'";
+    folder.write("look.sh", script);
+    folder.write("p.yaml", &format!("{}output: \"${{stages.b.output}}\"\n", with_program("p", "sh, look.sh", REST)));
+    let said = folder.selvedge(&["run", "p.yaml"]);
+    let shut = folder.selvedge(&["doctor"]).out.contains("data directory: programs can neither read nor change");
+    if shut {
+        assert!(said.code == 0 && said.out.contains("kept out"), "{said:?}");
+    } else {
+        assert!(said.code != 0 && said.err.contains("`landlock: always` cannot keep the data directory shut"), "{said:?}");
+    }
+}

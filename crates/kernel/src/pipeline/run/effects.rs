@@ -4,7 +4,7 @@ use bytes::Bytes;
 use std::ops::Range;
 
 use crate::error::{AttemptError, WorkError};
-use crate::id::{ActorId, ApprovalId, Key};
+use crate::id::{ActorId, ApprovalId, Key, RunId};
 use crate::journal::Hash32;
 use crate::machine::RunState;
 use crate::policy::{Breaker, Throttle};
@@ -294,7 +294,12 @@ pub enum Command {
         stage: u16,
     },
     /// Ask the line of its pipeline for its place: again after a restart.
-    EnterLine(Entering),
+    EnterLine {
+        /// For which run, in which line.
+        entering: Entering,
+        /// Who waits for its end, the nearest first.
+        above: Vec<RunId>,
+    },
     /// Cancel calls that an earlier process may have made and this one did not make again.
     CancelCalls {
         /// Of which stage.

@@ -3,6 +3,7 @@
 use super::effects::Command;
 use super::{Out, Run};
 use crate::error::WorkError;
+use crate::id::RunId;
 use crate::limit::KEY_PART_BYTES;
 use crate::pipeline::expression::Scope;
 use crate::record::line::{Entering, LineId, LineSays};
@@ -32,9 +33,16 @@ impl Run {
             && let Some(entering) = self.entering()
         {
             self.asked_line = true;
-            out.effects.commands.push(Command::EnterLine(entering));
+            out.effects.commands.push(Command::EnterLine { entering, above: self.above() });
         }
         false
+    }
+
+    /// The runs that wait for this one: whoever calls it, whoever calls that one, and so on; not beyond one that a handler
+    /// started, since nobody knows here who waits for that. The nearest first.
+    fn above(&self) -> Vec<RunId> {
+        let hops = if self.annex.parent.is_some() { self.context.chain.as_slice() } else { &[] };
+        hops.iter().rev().map_while(|hop| RunId::of_actor(&hop.actor)).collect()
     }
 
     fn line_key(&self) -> Result<String, WorkError> {
@@ -48,6 +56,10 @@ impl Run {
             return Err(WorkError::new("expression", text));
         }
         let text = value.text();
+        if text.starts_with('\u{0}') {
+            let text = format!("`concurrency.key` ({}) gives a text that begins with NUL, which is no key: take it out", key.text());
+            return Err(WorkError::new("expression", text));
+        }
         if text.len() > KEY_PART_BYTES {
             return Err(WorkError::new("limit", format!("`concurrency.key` gives {} bytes (limit: key_part = {KEY_PART_BYTES})", text.len())));
         }
@@ -57,10 +69,29 @@ impl Run {
     /// Its place in line, if its pipeline has one and it has asked for it.
     #[must_use]
     pub fn entering(&self) -> Option<Entering> {
+        self.place_in(self.annex.line.as_ref()?.key.clone())
+    }
+
+    /// The lines that it leaves when it ends: its own, and those that sent it further down. One of these may have been asked a
+    /// second time by an earlier process, and may have had room then.
+    #[must_use]
+    pub fn leaving(&self) -> Vec<Entering> {
+        let Some(own) = self.annex.line.as_ref().map(|line| line.key.clone()) else { return Vec::new() };
+        let mut keys = Vec::new();
+        if LineId::above(&own).is_some() {
+            let value = LineId::value(&own);
+            keys.push(value.to_owned());
+            keys.extend(self.above().into_iter().map(|holder| LineId::key_below(holder, value)).filter(|key| *key != own));
+        }
+        keys.push(own);
+        keys.into_iter().filter_map(|key| self.place_in(key)).collect()
+    }
+
+    fn place_in(&self, key: String) -> Option<Entering> {
         let concurrency = self.compiled.definition.concurrency.as_ref()?;
-        let key = self.annex.line.as_ref()?.key.clone();
         let line = LineId { tenant: self.header.tenant.clone(), pipeline: self.header.pipeline.clone(), key };
-        Some(Entering { line, run: self.id, limit: concurrency.limit, when_full: concurrency.when_full })
+        let limit = if LineId::above(&line.key).is_some() { 1 } else { concurrency.limit };
+        Some(Entering { line, run: self.id, limit, when_full: concurrency.when_full })
     }
 
     /// Whether it waits in line.
@@ -81,9 +112,17 @@ impl Run {
                 self.dirty = true;
             }
             LineSays::Waits { holder } => self.line_holder = Some(holder),
+            LineSays::Below { asked, .. } if asked != line.key => {}
+            LineSays::Below { holder, .. } => {
+                line.key = LineId::key_below(holder, &line.key);
+                self.asked_line = false;
+                self.annex_changed = true;
+                self.dirty = true;
+            }
             LineSays::Full { holder } => {
-                let limit = self.compiled.definition.concurrency.as_ref().map_or(0, |concurrency| concurrency.limit);
-                let of = if line.key.is_empty() { String::new() } else { format!(" for `{}`", line.key) };
+                let key = LineId::value(&line.key);
+                let of = if key.is_empty() { String::new() } else { format!(" for `{key}`") };
+                let limit = self.entering().map_or(0, |entering| entering.limit);
                 let text = format!("{limit} runs of `{}` go{of} already, {holder} the first of them (`when_full: reject`)", self.header.pipeline);
                 self.fail_run(WorkError::new("run_limit", text), now, out);
             }

@@ -12,6 +12,7 @@ use crate::machine::{ApprovalState, BreakerState, RunState, StageState, TaskStat
 use crate::pipeline::compiled::CompiledCall;
 use crate::pipeline::definition::Mode;
 use crate::pipeline::shared::SharedBreaker;
+use crate::record::line::LineId;
 use crate::record::run::{FALLBACK_ITEM, Phase, StageHeader, Stored, Wait};
 use crate::time::Millis;
 use crate::waiting::Waiting;
@@ -183,7 +184,7 @@ impl Run {
             waiting.push(Waiting::Blocked { reason: reason.clone() });
         }
         if let (true, Some(line), Some(holder)) = (self.in_line(), &self.annex.line, self.line_holder) {
-            waiting.push(Waiting::RunLimit { key: line.key.clone(), holder });
+            waiting.push(Waiting::RunLimit { key: LineId::value(&line.key).to_owned(), holder });
         }
         for stage in 0..self.stages.len() {
             if header.stages[stage].state == StageState::Running {

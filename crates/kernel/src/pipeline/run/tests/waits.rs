@@ -4,11 +4,12 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::world::{World, echo, json_bytes, pipeline, seconds, stage};
-use crate::id::ApprovalId;
+use crate::id::{ApprovalId, RunId};
 use crate::machine::{ApprovalState, RunState};
-use crate::pipeline::definition::{Fallback, Mode, OnFailure, SleepTime, Stage};
+use crate::pipeline::definition::{Concurrency, Fallback, Mode, OnFailure, SleepTime, Stage, WhenFull};
 use crate::pipeline::run::{Answer, ApprovalChange, Decider, RunInput, RunRefused};
 use crate::policy::Timeout;
+use crate::record::line::{LineId, LineSays};
 use crate::waiting::Waiting;
 
 fn review(fallback: Fallback) -> Stage {
@@ -348,4 +349,44 @@ fn an_answer_to_a_call_that_was_sent_before_a_kill_ends_its_task_once_also_while
     assert_eq!(world.running.iter().map(|dispatch| dispatch.item).collect::<Vec<_>>(), [0, 2]);
     assert_eq!(world.finish(&mut echo), RunState::Completed);
     assert_eq!(world.run.status().stages[0].done, 3);
+}
+
+#[test]
+fn a_line_that_was_left_behind_says_nothing_any_more_and_is_left_with_the_others_at_the_end() {
+    let mut definition = pipeline(vec![stage("a", Mode::Single)]);
+    definition.concurrency = Some(Concurrency { limit: 3, key: Some("input".to_owned()), when_full: WhenFull::Wait });
+    let mut world = World::new(definition, json!("ada"));
+    world.settle();
+    let below = |n: u8, key: &str| LineId::key_below(RunId::of("default", [n; 16]), key);
+    let told = |world: &mut World, asked: &str, n: u8| {
+        let says = LineSays::Below { asked: asked.to_owned(), holder: RunId::of("default", [n; 16]) };
+        world.tell(RunInput::Line(says)).unwrap();
+        world.settle();
+    };
+    told(&mut world, "ada", 1);
+    told(&mut world, &below(1, "ada"), 2);
+    // The first line is asked twice when its answer comes only after a restart.
+    told(&mut world, "ada", 1);
+    let asked: Vec<(String, u32)> = world.entering.iter().map(|entering| (entering.line.key.clone(), entering.limit)).collect();
+    let last = below(2, "ada");
+    assert_eq!(asked, [("ada".to_owned(), 3), (below(1, "ada"), 1), (last.clone(), 1)]);
+    world.kill();
+    world.settle();
+    assert_eq!(world.entering.last().unwrap().line.key, last, "after a kill it asks where it was sent");
+    assert!(world.running.is_empty());
+    world.tell(RunInput::Line(LineSays::Admitted)).unwrap();
+    world.settle();
+    assert_eq!(world.running.len(), 1);
+    let left: Vec<String> = world.run.leaving().into_iter().map(|leaving| leaving.line.key).collect();
+    assert_eq!(left, ["ada".to_owned(), last]);
+}
+
+#[test]
+fn a_key_of_a_line_does_not_begin_as_those_do_that_stand_below_a_run() {
+    let mut definition = pipeline(vec![stage("a", Mode::Single)]);
+    definition.concurrency = Some(Concurrency { limit: 3, key: Some("input".to_owned()), when_full: WhenFull::Wait });
+    let mut world = World::new(definition, json!(LineId::key_below(RunId::of("default", [1; 16]), "ada")));
+    world.settle();
+    assert_eq!(world.state(), RunState::Failed);
+    assert!(world.error_text().contains("begins with NUL"), "{}", world.error_text());
 }

@@ -265,7 +265,7 @@ impl World {
                 Command::Borrow { .. } | Command::AskBreaker { .. } | Command::GiveBack { .. } => self.borrows.push(command),
                 Command::AbortStage { stage } => self.running.retain(|dispatch| dispatch.stage != stage),
                 Command::EndCalls { stage } => self.told_to_end.extend(self.running.iter().filter(|dispatch| dispatch.stage == stage).cloned()),
-                Command::EnterLine(entering) => self.entering.push(entering),
+                Command::EnterLine { entering, .. } => self.entering.push(entering),
                 Command::CancelCalls { stage, calls } => self.cancelled.extend(calls.into_iter().map(|(item, attempt, work)| (stage, item, attempt, work))),
                 Command::RunEnded { state, output, error } => {
                     assert!(state.ended());
