@@ -308,7 +308,7 @@ pub enum Request {
         /// Of which tenant; none: the local owner's.
         #[serde(default)]
         tenant: Option<String>,
-        /// What. It has its own word: `verb` says that it is about keys.
+        /// What.
         ask: KeyVerb,
     },
     /// Messages that could not be handled.

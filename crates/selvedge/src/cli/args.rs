@@ -283,7 +283,7 @@ pub enum Keys {
     },
     /// The keys of a tenant, the newest first
     List(OfTenant),
-    /// Take a key back: it opens nothing any more, and what was asked with it ends at its next call
+    /// Take a key back: it opens nothing any more
     Revoke {
         /// slv_ and 16 digits
         id: String,

@@ -8,6 +8,9 @@ use selvedge_kernel::auth::{Action, AuthorizationContext, OWNER, Permit, Princip
 use selvedge_kernel::id::ShardId;
 use selvedge_kernel::limit;
 use selvedge_kernel::ports::Policies;
+use selvedge_kernel::record::api_key::Presented;
+
+use crate::rig::Folder;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -141,4 +144,60 @@ async fn keys_are_made_and_seen_with_a_permit_for_their_tenant_and_with_roles_th
         assert_eq!(wrong.code, "bad_request", "{wrong}");
     }
     assert_eq!(engine.engine().keys(administer(&engine, "acme")).unwrap().len(), 1);
+}
+
+#[test]
+fn keys_are_made_listed_and_revoked_on_the_command_line_whether_or_not_somebody_holds_the_directory() {
+    let folder = Folder::new();
+    folder.write("p.yaml", "selvedge: 1\nname: p\nstages: [{ name: hold, mode: wait_signal, signal: go }]\n");
+    let none = folder.selvedge(&["keys", "create"]);
+    assert!(none.code == 64 && none.err.contains("--role"), "{none:?}");
+    // Before there is anything: a server wants a key before it starts.
+    let first = folder.selvedge(&["keys", "create", "--role", "owner"]);
+    assert!(first.code == 0 && first.err.contains("making the data directory") && first.err.contains("only time"), "{first:?}");
+    let key = Presented::read(first.out.trim()).expect("standard output is the key and nothing else");
+    let all = |folder: &Folder| {
+        let made = folder.json(&["keys", "create", "--role", "clerk", "--role", "night", "--tenant", "acme", "--name", "ci", "--expires", "90d"]);
+        let id = made["id"].as_str().unwrap();
+        assert!(made["key"].as_str().unwrap().starts_with(id), "{made}");
+        let listed = folder.json(&["keys", "list", "--tenant", "acme"]);
+        let shown = listed.as_array().unwrap().iter().find(|key| key["id"] == id).unwrap();
+        assert_eq!((&shown["roles"], &shown["name"], &shown["status"]), (&serde_json::json!(["clerk", "night"]), &"ci".into(), &"open".into()));
+        assert!(shown["key"].is_null() && shown["ends"].is_string(), "{shown}");
+        let secret = made["key"].as_str().unwrap().rsplit('_').next().unwrap();
+        assert!(!listed.to_string().contains(secret), "it is shown once");
+        let text = folder.selvedge(&["keys", "list"]);
+        assert!(text.out.contains(&key.id) && !text.out.contains(id), "each tenant has its own: {text:?}");
+        let silent = folder.selvedge(&["keys", "revoke", id, "--tenant", "acme"]);
+        assert!(silent.code == 64 && silent.err.contains("--reason"), "{silent:?}");
+        let other = folder.selvedge(&["keys", "revoke", id, "--reason", "lost"]);
+        assert!(other.code == 64 && other.err.contains("has no key"), "{other:?}");
+        let revoked = folder.selvedge(&["keys", "revoke", id, "--tenant", "acme", "--reason", "lost"]);
+        assert!(revoked.code == 0 && revoked.out.contains("opens nothing any more"), "{revoked:?}");
+        let listed = folder.json(&["keys", "list", "--tenant", "acme"]);
+        let shown = listed.as_array().unwrap().iter().find(|key| key["id"] == id).unwrap();
+        assert_eq!((&shown["status"], &shown["revoked"]["reason"]), (&"revoked".into(), &"lost".into()));
+    };
+    let holder = folder.start(&["run", "p.yaml"]);
+    folder.until_run("for the signal `go`");
+    all(&folder);
+    holder.signal("TERM");
+    assert_eq!(folder.end(holder).code, 2);
+    all(&folder);
+    let wrong = folder.selvedge(&["keys", "create", "--role", "a b"]);
+    assert!(wrong.code == 64 && wrong.err.contains("no name of a role"), "{wrong:?}");
+}
+
+#[test]
+fn a_key_opens_what_it_opened_after_a_backup_and_an_export_have_been_brought_back() {
+    let folder = Folder::new();
+    folder.selvedge(&["keys", "create", "--role", "owner"]);
+    let before = folder.json(&["keys", "list"]);
+    assert_eq!(folder.selvedge(&["backup", "--to", "b"]).code, 0);
+    assert_eq!(folder.selvedge(&["export", "--to", "e"]).code, 0);
+    for (data, words) in [("one", ["restore", "--from", "b"].as_slice()), ("two", &["import", "e", "--shards", "3"])] {
+        let said = folder.selvedge(&[&["--data", data], words].concat());
+        assert_eq!(said.code, 0, "{said:?}");
+        assert_eq!(folder.json(&["--data", data, "keys", "list"]), before, "{data}");
+    }
 }

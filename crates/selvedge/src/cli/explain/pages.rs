@@ -68,7 +68,7 @@ pub const PAGES: &[(&str, &str)] = &[
     ("limit: state names", include_str!("../../../../../docs/errors/limit_state_names.md")),
     ("limit: timers", include_str!("../../../../../docs/errors/limit_timers.md")),
     ("limit: transition", include_str!("../../../../../docs/errors/limit_transition.md")),
-    ("limit_keys", include_str!("../../../../../docs/errors/limit_keys.md")),
+    ("limit: keys", include_str!("../../../../../docs/errors/limit_keys.md")),
     ("max_failed", include_str!("../../../../../docs/errors/max_failed.md")),
     ("nested_operation", include_str!("../../../../../docs/errors/nested_operation.md")),
     ("no_approval", include_str!("../../../../../docs/errors/no_approval.md")),
