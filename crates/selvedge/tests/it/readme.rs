@@ -73,6 +73,8 @@ fn the_curl_lines_of_the_readme_work_as_they_are_written() {
     let page = page();
     let folder = Folder::new();
     folder.write("pipeline.yaml", &block(&page, "yaml", "name: lengths"));
+    // The step before this one has made the data directory.
+    folder.json(&["run", "pipeline.yaml", "--input", r#"{"words": ["selvedge"]}"#]);
     // A port of its own: other tests run beside this one.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     let lines = block(&page, "sh", "curl").replace("selvedge dev", &format!("selvedge dev --listen 127.0.0.1:{port}")).replace("7420", &port);

@@ -38,13 +38,16 @@ async fn a_body_that_is_too_long_is_refused_before_it_is_read_and_names_the_limi
 #[tokio::test]
 async fn a_head_that_is_too_long_or_has_too_many_headers_is_refused() {
     let rig = Rig::new().await;
-    let long = raw(rig.server.address(), head(&rig, &format!("X-Long: {}\r\n", "x".repeat(HTTP_HEAD_BYTES))).as_bytes()).await;
-    assert!(long.starts_with("HTTP/1.1 431"), "{long}");
+    let long = raw(rig.server.address(), head(&rig, &format!("Connection: close\r\nX-Long: {}\r\n", "x".repeat(4 * HTTP_HEAD_BYTES))).as_bytes()).await;
+    // Whoever still writes when the connection is closed may not see why.
+    let refused = |text: &str| text.is_empty() || text.starts_with("HTTP/1.1 431") || text.starts_with("HTTP/1.1 414");
+    assert!(refused(&long), "{long}");
     let many: String = (0..=HTTP_HEADERS).map(|number| format!("X-{number}: x\r\n")).collect();
     let many = raw(rig.server.address(), head(&rig, &many).as_bytes()).await;
     assert!(many.starts_with("HTTP/1.1 431"), "{many}");
-    let path = raw(rig.server.address(), format!("GET /{} HTTP/1.1\r\nHost: test\r\n\r\n", "x".repeat(HTTP_HEAD_BYTES)).as_bytes()).await;
-    assert!(path.starts_with("HTTP/1.1 414") || path.starts_with("HTTP/1.1 431"), "{path}");
+    let path = raw(rig.server.address(), format!("GET /{} HTTP/1.1\r\nHost: test\r\n\r\n", "x".repeat(4 * HTTP_HEAD_BYTES)).as_bytes()).await;
+    assert!(refused(&path), "{path}");
+    assert_eq!(rig.owner().get("/v1/actors/counter/a/state").await.text, "{}");
 }
 
 #[tokio::test]

@@ -122,5 +122,5 @@ async fn the_tenant_is_that_of_the_credential_and_a_denial_has_no_effect() {
     let denied = rig.nobody().post(&format!("/v1/invocations/{id}/cancel"), "{}").await;
     assert_eq!((denied.status, denied.code()), (403, "denied".to_owned()));
     rig.engine.settle().await;
-    assert_eq!(rig.owner().get(&format!("/v1/why/{id}")).await.json()["status"], "running");
+    assert_eq!(rig.owner().get(&format!("/v1/why/{id}")).await.json()["waiting"][0]["for"], "signal");
 }

@@ -65,7 +65,7 @@ impl Work {
         let failed = owner.post("/v1/actors/counter/b/send/fail", "{}").await.json()["id"].as_str().unwrap().to_owned();
         assert_eq!(owner.send("PUT", "/v1/pipelines/asked", &[], Some(PIPELINE)).await.status, 201);
         let run = owner.post("/v1/pipelines/asked/runs", "{}").await.json()["run"].as_str().unwrap().to_owned();
-        let key = owner.post("/v1/keys", r#"{"name":"spare","roles":[]}"#).await.json()["id"].as_str().unwrap().to_owned();
+        let key = owner.post("/v1/keys", r#"{"name":"spare","roles":["reader"]}"#).await.json()["id"].as_str().unwrap().to_owned();
         rig.engine.settle().await;
         let approval = owner.get("/v1/approvals").await.json()[0]["id"].as_str().unwrap().to_owned();
         Work { invocation, run, approval, letter: failed, key }

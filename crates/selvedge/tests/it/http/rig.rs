@@ -26,7 +26,7 @@ input:
 stages:
   - name: ask
     mode: approval
-    assignees: [somebody]
+    assignees: [role:somebody]
     expires: 1d
     fallback: reject
 output: ${input.n}
@@ -78,7 +78,8 @@ impl Rig {
 
     pub async fn with(patience: Patience) -> Rig {
         let engine = test::Engine::new(app()).await.unwrap();
-        let (owner, other, nobody) = (key(&engine, "default", &[OWNER]).await, key(&engine, "other", &[OWNER]).await, key(&engine, "default", &[]).await);
+        let (owner, other, nobody) =
+            (key(&engine, "default", &[OWNER]).await, key(&engine, "other", &[OWNER]).await, key(&engine, "default", &["reader"]).await);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = Server::start(engine.engine().clone(), listener, patience).unwrap();
         Rig { engine, server, owner, other, nobody }

@@ -65,8 +65,20 @@ async fn a_revoked_credential_ends_its_streams() {
     // Something comes, and its reader is asked again who it is before it gets it.
     rig.go("a").await;
     let text = stream.end().await;
-    assert!(text.contains("event: refused") && text.contains("unauthenticated") && !text.contains("\"last\""), "{text}");
+    assert!(text.contains("event: refused") && text.contains("revoked") && !text.contains("\"last\""), "{text}");
     assert_eq!(owner.get("/v1/runs").await.status, 401);
+}
+
+#[tokio::test]
+async fn a_revoked_credential_ends_a_stream_in_which_nothing_happens() {
+    let rig = Rig::new().await;
+    let owner = rig.owner();
+    owner.send("PUT", "/v1/pipelines/asked", &[], Some(PIPELINE)).await;
+    let run = owner.post("/v1/pipelines/asked/runs", "{}").await.json()["run"].as_str().unwrap().to_owned();
+    let mut stream = owner.open("GET", &format!("/v1/runs/{run}/events"), &[], None).await;
+    stream.until("event: happened").await;
+    rig.revoke().await;
+    assert!(stream.end().await.contains("event: refused"));
 }
 
 #[tokio::test]
