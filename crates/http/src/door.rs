@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use selvedge_engine::engine::Engine;
 use tokio::sync::watch;
@@ -16,6 +17,8 @@ pub struct Door {
     pub engine: Arc<Engine>,
     /// Tells what is not ready.
     pub ready: Ready,
+    /// How long the body of a request may take to be there.
+    pub body_within: Duration,
     /// This program, in a sentence.
     pub binary: String,
     /// Becomes true when the server stops: streams end, and new ones are not begun.

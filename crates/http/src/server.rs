@@ -11,7 +11,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use selvedge_kernel::limit::{HTTP_CONNECTIONS, HTTP_DRAIN_MS, HTTP_HEAD_BYTES, HTTP_HEAD_MS, HTTP_HEADERS, HTTP_STALL_MS};
+use selvedge_kernel::limit::{HTTP_BODY_MS, HTTP_CONNECTIONS, HTTP_DRAIN_MS, HTTP_HEAD_BYTES, HTTP_HEAD_MS, HTTP_HEADERS, HTTP_STALL_MS};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -25,6 +25,8 @@ pub struct Patience {
     pub connections: usize,
     /// For the head of a request.
     pub head: Duration,
+    /// For the body of a request.
+    pub body: Duration,
     /// For a client that takes nothing.
     pub stall: Duration,
     /// For what is under way when the server stops.
@@ -36,6 +38,7 @@ impl Default for Patience {
         Patience {
             connections: HTTP_CONNECTIONS,
             head: Duration::from_millis(HTTP_HEAD_MS),
+            body: Duration::from_millis(HTTP_BODY_MS),
             stall: Duration::from_millis(HTTP_STALL_MS),
             drain: Duration::from_millis(HTTP_DRAIN_MS),
         }

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use selvedge_kernel::error::Consequence;
-use selvedge_kernel::limit::{HTTP_BODY_MS, HTTP_WAIT_S};
+use selvedge_kernel::limit::HTTP_WAIT_S;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 
@@ -185,8 +185,8 @@ async fn body(request: Request, door: &Arc<Door>) -> Result<String, Refusal> {
         return Err(too_long(bound));
     }
     let read = read(request.into_body(), bound);
-    let bytes = tokio::time::timeout(Duration::from_millis(HTTP_BODY_MS), read).await.map_err(|_| {
-        let text = format!("the body was not there within {} s, and nothing was done: send it faster, or in parts", HTTP_BODY_MS / 1000);
+    let bytes = tokio::time::timeout(door.body_within, read).await.map_err(|_| {
+        let text = format!("the body was not there within {} ms, and nothing was done: send it faster, or in parts", door.body_within.as_millis());
         Refusal::new(Consequence::Retry, SLOW_BODY, text)
     })??;
     String::from_utf8(bytes.into()).map_err(|error| Refusal::new(Consequence::FixInput, "not_json", format!("the body is no UTF-8: {error}")))

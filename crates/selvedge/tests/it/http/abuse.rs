@@ -96,6 +96,19 @@ async fn a_client_that_takes_nothing_is_dropped() {
 }
 
 #[tokio::test]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let patience = Patience { body: Duration::from_millis(200), ..Patience::default() };
+    let rig = Rig::with(patience).await;
+    let mut slow = TcpStream::connect(rig.server.address()).await.unwrap();
+    slow.write_all((head(&rig, "Connection: close\r\nContent-Length: 5\r\n") + "1").as_bytes()).await.unwrap();
+    let mut text = String::new();
+    let _ = slow.read_to_string(&mut text).await;
+    let refused = answer(text);
+    assert_eq!((refused.status, refused.code()), (408, "slow_body".to_owned()));
+    assert_eq!(rig.owner().get("/v1/actors/counter/a/state").await.text, "{}");
+}
+
+#[tokio::test]
 async fn what_is_no_http_or_breaks_off_is_refused_and_has_no_effect() {
     let rig = Rig::new().await;
     let at = rig.server.address();
