@@ -16,6 +16,7 @@ mod started;
 mod stuck;
 mod why;
 mod words;
+mod worked;
 
 pub use asker::Asker;
 pub use hand::{EditState, Gives};
@@ -28,3 +29,4 @@ pub use scheduled::ScheduleStatus;
 pub use schedules::Schedules;
 pub use why::why;
 pub use words::{Decision, Invoke, Steer, SteerSchedule};
+pub use worked::Failed;

@@ -27,12 +27,14 @@ pub enum Action {
     Define,
     /// Verify, back up, close.
     Operate,
+    /// Take tasks of an activity, and report their ends.
+    Work,
 }
 
 impl Action {
     /// Every action.
-    pub const ALL: [Action; 8] =
-        [Action::Invoke, Action::Signal, Action::Start, Action::Read, Action::Control, Action::Rewrite, Action::Define, Action::Operate];
+    pub const ALL: [Action; 9] =
+        [Action::Invoke, Action::Signal, Action::Start, Action::Read, Action::Control, Action::Rewrite, Action::Define, Action::Operate, Action::Work];
 
     /// Its name in policies and in text.
     #[must_use]
@@ -46,6 +48,7 @@ impl Action {
             Action::Rewrite => "rewrite",
             Action::Define => "define",
             Action::Operate => "operate",
+            Action::Work => "work",
         }
     }
 }
@@ -73,6 +76,13 @@ pub enum Resource {
         /// Its name.
         name: String,
     },
+    /// An activity whose tasks workers take.
+    Activity {
+        /// Of which tenant.
+        tenant: String,
+        /// Its name.
+        name: String,
+    },
     /// Anything that an id names.
     Work {
         /// Of which tenant.
@@ -90,7 +100,7 @@ impl Resource {
     pub fn tenant(&self) -> Option<&str> {
         match self {
             Resource::Handler { actor, .. } => Some(&actor.tenant),
-            Resource::Pipeline { tenant, .. } | Resource::Work { tenant, .. } => Some(tenant),
+            Resource::Pipeline { tenant, .. } | Resource::Activity { tenant, .. } | Resource::Work { tenant, .. } => Some(tenant),
             Resource::Store => None,
         }
     }
@@ -102,6 +112,7 @@ impl Resource {
             Resource::Handler { actor, handler } if handler.is_empty() => ("actor", actor.to_string()),
             Resource::Handler { actor, handler } => ("handler", format!("{actor}.{handler}")),
             Resource::Pipeline { name, .. } => ("pipeline", name.clone()),
+            Resource::Activity { name, .. } => ("activity", name.clone()),
             Resource::Work { id, .. } => ("work", id.clone()),
             Resource::Store => ("store", String::new()),
         }

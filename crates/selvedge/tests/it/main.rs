@@ -36,6 +36,7 @@ mod heads;
 mod init;
 mod kept;
 mod kit;
+mod leases;
 mod letters;
 mod limits;
 mod line;
