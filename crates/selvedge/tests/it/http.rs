@@ -9,3 +9,4 @@ mod rig;
 mod runs;
 mod served;
 mod streams;
+mod work;
