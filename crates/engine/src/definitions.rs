@@ -13,9 +13,9 @@ use selvedge_kernel::pipeline::agree::of_definition;
 use selvedge_kernel::pipeline::definition::Definition;
 use selvedge_kernel::pipeline::parse::version;
 use selvedge_kernel::ports::under;
-use selvedge_kernel::record::Writes;
 use selvedge_kernel::record::definition::{StoredVersion, definitions_of, number_of, version_key, versions_of};
 use selvedge_kernel::record::schedule::{ScheduleRecord, actor};
+use selvedge_kernel::record::{Writes, kept};
 use selvedge_kernel::wire;
 
 use crate::door::{agreed, expect_action, misused};
@@ -154,8 +154,13 @@ impl Shard {
         let next = newest.as_ref().map_or(0, |(n, _)| n + 1);
         let mut writes = Writes::default();
         if newest.as_ref().is_none_or(|(_, newest)| newest.version != stored.version || newest.definition != stored.definition) {
+            self.room_to_keep(&tenant)?;
             writes.put(version_key(&tenant, &stored.name, next), wire::encode(&stored));
-            rows.into_iter().skip(DEFINITIONS - 1).for_each(|(key, _)| writes.delete(key));
+            writes.keep(&tenant, kept::change(stored.definition.len()));
+            for (key, value) in rows.into_iter().skip(DEFINITIONS - 1) {
+                writes.keep(&tenant, -kept::change(wire::decode::<StoredVersion>("stored pipeline", &value)?.definition.len()));
+                writes.delete(key);
+            }
         }
         match schedule {
             Some(record) => self.put_schedule(record, &mut writes).await?,

@@ -139,6 +139,12 @@ impl Engine {
         &self.wiring.settings.limits
     }
 
+    /// The bytes that each tenant keeps, the most first: see [`selvedge_kernel::record::kept`].
+    pub fn kept_bytes(&self, permit: &Permit) -> Result<Vec<(String, u64)>, VerbError> {
+        expect_action(permit, Action::Operate)?;
+        Ok(self.wiring.sums.kept())
+    }
+
     /// Whether programs that are started now can get at the data directory.
     #[must_use]
     pub fn data_directory(&self) -> crate::exec::Standing {

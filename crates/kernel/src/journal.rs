@@ -193,6 +193,34 @@ pub enum Payload {
     Erased,
 }
 
+impl Payload {
+    /// How many bytes it has; none when it is gone.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Payload::Inline(bytes) => bytes.len() as u64,
+            Payload::Chunked { len } => *len,
+            Payload::Erased => 0,
+        }
+    }
+}
+
+/// The rows in a folded one: key and value, each behind its length (`u32`).
+#[must_use]
+pub fn unfold(folded: &Bytes) -> Vec<(Bytes, Bytes)> {
+    let mut parts = Vec::new();
+    let mut at = 0;
+    while let Some(len) = folded.get(at..at + 4) {
+        let len = u32::from_be_bytes([len[0], len[1], len[2], len[3]]) as usize;
+        if folded.len() < at + 4 + len {
+            break;
+        }
+        parts.push(folded.slice(at + 4..at + 4 + len));
+        at += 4 + len;
+    }
+    parts.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect()
+}
+
 /// All of an entry that the chain covers besides the seal.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Header {

@@ -143,6 +143,8 @@ pub struct Limits {
     pub tenant_invocations: u64,
     /// Timers of a tenant.
     pub tenant_timers: u64,
+    /// Bytes that a tenant keeps: what counts is said in [`crate::record::kept`].
+    pub tenant_bytes: u64,
     /// Requests of a tenant within a second, over HTTP.
     pub tenant_requests: u64,
     /// Bytes in flight of a process.
@@ -167,6 +169,7 @@ impl Default for Limits {
             delay_ms: 3_653 * 86_400_000,
             tenant_invocations: 100_000,
             tenant_timers: 1_000_000,
+            tenant_bytes: 10 << 30,
             tenant_requests: 1_000,
             process_bytes: 256 << 20,
             resident_actors: 10_000,
@@ -190,6 +193,7 @@ impl Limits {
         delay_ms: 3_653 * 86_400_000,
         tenant_invocations: 100_000_000,
         tenant_timers: 100_000_000,
+        tenant_bytes: 1 << 50,
         tenant_requests: 1_000_000,
         process_bytes: 64 << 30,
         resident_actors: 10_000_000,

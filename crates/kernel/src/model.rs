@@ -104,6 +104,19 @@ impl Model {
         }
     }
 
+    /// The day on which a row may vanish.
+    #[must_use]
+    pub fn leaves_on(&self, shard: ShardId, key: &Key) -> Option<Day> {
+        self.lock().shards.get(&shard)?.rows.get(key)?.expires
+    }
+
+    /// Takes all rows of a kind away, as in a store that was written before there were any.
+    pub fn before_there_were(&self, kind: crate::record::kind::Kind) {
+        for shard in self.lock().shards.values_mut() {
+            shard.rows.retain(|key, _| crate::record::kind::Kind::of(key) != Some(kind));
+        }
+    }
+
     /// Raises the epoch of a shard, as if another owner had claimed it.
     pub fn fence(&self, shard: ShardId) {
         self.lock().shards.entry(shard).or_default().epoch += 1;

@@ -13,7 +13,7 @@ use crate::record::actor::DeadLetter;
 use crate::record::invocation::{Code, End, Idempotent, Invocation, Restarts, Status};
 use crate::record::message::{Message, Outcome};
 use crate::record::shard::{LedgerState, ShardHead, ledger_line};
-use crate::record::{Writes, key};
+use crate::record::{Writes, kept, key};
 use crate::time::{Day, Millis};
 use crate::wire;
 
@@ -28,13 +28,26 @@ pub struct Journal {
     pub chain: Hash32,
     /// The index of the next entry.
     pub next: u32,
+    /// The bytes of its values.
+    pub bytes: u64,
+    /// The bytes of what its invocation has put out; none while nobody has counted them.
+    pub output: Option<u64>,
 }
 
 impl Journal {
     /// The journal of an invocation that has none yet.
     #[must_use]
     pub fn start(invocation: InvocationId, key: SealKey, input_seal: Hash32) -> Journal {
-        Journal { invocation, key, chain: chain_start(invocation.0, input_seal), next: 0 }
+        Journal { invocation, key, chain: chain_start(invocation.0, input_seal), next: 0, bytes: 0, output: Some(0) }
+    }
+
+    /// Goes on behind entries that stand in the store.
+    pub fn pass(&mut self, entries: &[Entry]) {
+        if let Some(last) = entries.last() {
+            self.chain = last.chain;
+            self.next = last.header.index + 1;
+        }
+        self.bytes += kept::of_entries(entries);
     }
 
     /// Appends an entry. A payload above the inline limit is referred to by its seal: its chunks must have been
@@ -70,15 +83,17 @@ impl Journal {
         let header = Header { index: self.next, signature, ending, at, request_seal };
         let payload_seal = seal(&self.key, payload);
         let chain = chain_next(self.chain, &header, payload_seal);
+        self.bytes += payload.len() as u64;
         entries.push(Entry { header, seal: payload_seal, chain, payload: stored });
         self.chain = chain;
         self.next += 1;
     }
 
-    /// Writes entries that were appended together: one row, under the index of the first.
-    pub fn write(&self, writes: &mut Writes, entries: &[Entry]) {
+    /// Writes entries that were appended together: one row, under the index of the first. Their bytes are the tenant's.
+    pub fn write(&self, writes: &mut Writes, entries: &[Entry], tenant: &str) {
         if let Some(first) = entries.first() {
             writes.put(key::journal(self.invocation, first.header.index), wire::encode(&entries));
+            writes.keep(tenant, kept::change(kept::of_entries(entries)));
         }
     }
 }
@@ -114,6 +129,7 @@ pub fn accept(head: &mut ShardHead, mut message: Message, code: Code, seal_key: 
     writes.put(key::seal_key(id.0), wire::encode(&seal_key));
     writes.put(key::inbox(&message.target, order), wire::encode(&id));
     writes.count(&message.target.tenant, 1, 0);
+    writes.keep(&message.target.tenant, kept::change(input.len()));
     if let Some(idempotency) = &message.idempotency_key {
         writes.put(key::idempotency(&message.target, &message.handler, idempotency), wire::encode(&Idempotent { invocation: id, body }));
     }
@@ -218,7 +234,7 @@ pub struct Ended {
 }
 
 /// Ends an invocation: its record with the outcome, its journal folded, its place in the inbox given up, its line in
-/// the ledger. The value of a large outcome must have been written as chunks before, under `value_seal`.
+/// the ledger, and its bytes until the day on which it leaves. The value of a large outcome must have been written as chunks before, under `value_seal`.
 #[must_use]
 pub fn end(head: &mut ShardHead, record: &mut Invocation, journal: &Journal, ended: &Ended, input: &Bytes, keep: &Keep) -> Writes {
     let mut writes = Writes::default();
@@ -237,7 +253,12 @@ pub fn end(head: &mut ShardHead, record: &mut Invocation, journal: &Journal, end
     writes.put_until(key::invocation(id), record.encode(), expires);
     writes.put_until(key::seal_key(id.0), wire::encode(&journal.key), expires);
     writes.delete(key::inbox(&record.message.target, record.order));
-    writes.count(&record.message.target.tenant, -1, 0);
+    let tenant = &record.message.target.tenant;
+    writes.count(tenant, -1, 0);
+    let open = record.input.bytes() + journal.bytes + journal.output.unwrap_or(0);
+    writes.keep(tenant, -kept::change(open));
+    let value = record.end.as_ref().and_then(|end| end.value.as_ref()).map_or(0, crate::journal::Payload::bytes);
+    writes.keep_until(tenant, expires, kept::change(open + value));
     if journal.next > 0 {
         writes.folds.push(crate::ports::Fold {
             prefix: key::of_id(crate::record::kind::Kind::Journal, id.0),
@@ -262,7 +283,9 @@ pub fn end(head: &mut ShardHead, record: &mut Invocation, journal: &Journal, end
             message.input = input.clone();
         }
         let letter = DeadLetter { message, input: place(input), input_seal: record.input_seal, error, attempts: record.attempt, at: now };
-        writes.put_until(key::dead_letter(id), wire::encode(&letter), Day::expiry(now, keep.dead_letters));
+        let until = Day::expiry(now, keep.dead_letters);
+        writes.keep_until(tenant, until, kept::change(letter.input.bytes()));
+        writes.put_until(key::dead_letter(id), wire::encode(&letter), until);
     }
     let state = match ended.status {
         Status::Completed => LedgerState::Completed,

@@ -113,7 +113,7 @@ fn transitions(invocations: u32) -> usize {
         for step in 0..STEPS_EACH {
             let mut entries = Vec::with_capacity(1);
             journal.append(&mut entries, signature(step, OpKind::Step, "one", ""), Ending::Value, &null, None, Millis(1));
-            journal.write(&mut writes, &entries);
+            journal.write(&mut writes, &entries, &record.message.target.tenant);
         }
         let ended = Ended { status: Status::Completed, outcome: Outcome::Value(input.clone()), dead_letter: false };
         let last = end(&mut head, &mut record, &journal, &ended, &input, &keep);

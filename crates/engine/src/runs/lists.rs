@@ -31,11 +31,14 @@ impl Shard {
     pub(crate) async fn run_command(&mut self, command: RunCommand) {
         match command {
             RunCommand::Start { new, reply } => {
-                let result = self.accept_run(*new).await;
+                let result = self.start_new_run(*new).await;
                 self.answer(reply, result);
             }
             RunCommand::Fork { id, tenant, fork, context, reply } => {
-                let result = self.fork_run(id, &tenant, *fork, context).await;
+                let result = match self.room_to_keep(&tenant) {
+                    Ok(()) => self.fork_run(id, &tenant, *fork, context).await,
+                    Err(error) => Err(error),
+                };
                 self.answer(reply, result);
             }
             RunCommand::Status { id, tenant, reply } => {
@@ -196,6 +199,10 @@ impl Shard {
             return Err(VerbError::new(Consequence::Conflict, "idempotency_mismatch", text));
         }
         if let Some(error) = nobody_waits(&active, id, &name) {
+            self.keep(active);
+            return Err(error);
+        }
+        if let Err(error) = self.room_to_keep(tenant) {
             self.keep(active);
             return Err(error);
         }

@@ -34,6 +34,7 @@ pub(super) fn active(run: Run) -> Active {
     let state = run.header().state;
     Active {
         run,
+        kept: 0,
         inputs: VecDeque::new(),
         ready: None,
         timer: None,
@@ -65,6 +66,7 @@ impl Shard {
         let run = Run::from_rows(id, [&row, &definition, &seal_key], annex.as_deref(), Some(&known), self.wiring.settings.limits)
             .map_err(|error| VerbError::new(Consequence::Stop, "store_damaged", format!("{id}: {error}")))?;
         let mut read = active(run);
+        read.kept = read.run.kept();
         read.indexed = Some(read.run.header().state);
         read.timer = read.run.header().timer.map(|at| (at, super::turn::timer_number(id)));
         Ok(read)

@@ -5,6 +5,7 @@ pub(crate) mod accept;
 mod child;
 pub(crate) mod fork;
 mod given_up;
+mod kept;
 mod line;
 mod lists;
 mod memory;
@@ -122,6 +123,8 @@ pub(crate) struct RunEffect {
 /// A run in memory.
 struct Active {
     run: Run,
+    /// The bytes that its tenant is said to keep by its header.
+    kept: u64,
     /// What has happened to it and is not applied yet.
     inputs: VecDeque<RunInput>,
     /// Its ready row.

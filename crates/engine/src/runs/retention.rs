@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use selvedge_kernel::id::{Key, RunId};
 use selvedge_kernel::ports::under;
-use selvedge_kernel::record::Writes;
 use selvedge_kernel::record::attribute::{self, Place};
 use selvedge_kernel::record::kind::Kind;
 use selvedge_kernel::record::run::{annex_key, prefix, run_key, seal_key_key};
 use selvedge_kernel::record::shard::Timer;
+use selvedge_kernel::record::{Writes, kept};
 
 use super::lists::gone;
 use super::turn::{RETENTION, timer_number};
@@ -30,10 +30,12 @@ impl Shard {
         let keep = self.wiring.settings.keep.finished;
         let now = self.now();
         let mut listed = None;
+        let mut bytes = 0;
         let over = match self.read_run(id).await {
             Ok(read) => {
                 let header = read.run.header();
                 listed = Some((header.tenant.clone(), header.started_at));
+                bytes = read.run.kept();
                 let retention = read.run.compiled().definition.retention.map_or(keep, |span| span.0);
                 read.run.header().state.ended() && read.run.header().ended_at.is_some_and(|at| at.after(retention) <= now)
             }
@@ -55,7 +57,12 @@ impl Shard {
                 next.push(0);
                 range.start = next.into();
                 let mut piece = Writes::default();
-                rows.into_iter().for_each(|(row, _)| piece.delete(row));
+                for (row, value) in rows {
+                    if let Some((tenant, _)) = &listed {
+                        piece.keep(tenant, -kept::change(kept::of_run_row(&row, &value).unwrap_or(0)));
+                    }
+                    piece.delete(row);
+                }
                 self.write(piece, Vec::new());
                 pieces += 1;
                 if pieces >= PIECES {
@@ -67,6 +74,7 @@ impl Shard {
         }
         if let Some((tenant, started_at)) = listed {
             let place = Place { tenant: &tenant, started_at, run: id };
+            writes.keep(&tenant, -kept::change(bytes));
             if let Some(row) = self.get(place.row()).await? {
                 place.remove(&attribute::decode(&row)?, &mut writes);
             }

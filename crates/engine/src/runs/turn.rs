@@ -15,7 +15,7 @@ use super::{Active, RunEffect, RunSummary};
 use crate::shard::{Asker, Effect, Shard, VerbError};
 
 /// What a run may put into one commit: beside it stand what closes the commit, its timer, its lines of ledger and list.
-const ROOM: Room = Room { ops: 84, bytes: Room::WHOLE.bytes };
+const ROOM: Room = Room { ops: 83, bytes: Room::WHOLE.bytes };
 /// Bytes after which no further end joins a commit: one end may add a row of 64 KiB and its failed attempts.
 const ENDS_BYTES: usize = 1280 * 1024;
 /// How many ends, answers and timers of one run a turn of its shard takes: the other runs of the shard come in between.
@@ -221,6 +221,7 @@ impl Shard {
         }
         let change = active.run.close(&mut effects, now);
         let mut writes = Writes { puts: effects.puts, deletes: effects.deletes, folds: Vec::new(), ..Writes::default() };
+        self.keep_run(active, &mut writes).await?;
         if let Some(due) = change.cleared {
             let row = active.timer.take().unwrap_or((due, timer_number(id)));
             self.clear_timer(&mut writes, row);

@@ -6,10 +6,11 @@ use bytes::Bytes;
 use selvedge_kernel::error::{AttemptError, Consequence, WorkError};
 use selvedge_kernel::id::InvocationId;
 use selvedge_kernel::journal::{Hash32, Payload, SealKey, seal};
+use selvedge_kernel::record::actor::DeadLetter;
 use selvedge_kernel::record::invocation::{Idempotent, Invocation};
 use selvedge_kernel::record::message::{Delayed, Message, Outcome};
 use selvedge_kernel::record::shard::{LedgerState, Timer};
-use selvedge_kernel::record::{Writes, key};
+use selvedge_kernel::record::{Writes, kept, key};
 use selvedge_kernel::replay::Replay;
 use selvedge_kernel::time::{Day, Millis};
 use selvedge_kernel::transition;
@@ -55,6 +56,7 @@ impl Shard {
         if let Some(late) = self.too_late(&message) {
             return Err(VerbError { consequence: Consequence::FixInput, code: late.code, message: late.message }.into());
         }
+        self.room_to_keep(&message.target.tenant)?;
         if let Some(delay) = delay {
             self.room_for_delayed(&message.target.tenant)?;
             let mut writes = Writes::default();
@@ -323,8 +325,15 @@ impl Shard {
             self.write_chunks(owner, input_seal, &whole);
             self.set_timer(writes, until.start(), Timer::Chunks { owner });
         }
-        let letter = selvedge_kernel::record::actor::DeadLetter { attempts: 0, error: error.bounded(), at, input, input_seal, message };
+        let letter = DeadLetter { attempts: 0, error: error.bounded(), at, input, input_seal, message };
+        writes.keep_until(&letter.message.target.tenant, until, kept::change(letter.input.bytes()));
         writes.put_until(key::dead_letter(letter.message.id), wire::encode(&letter), until);
+    }
+
+    /// Counts that a dead letter leaves before its day.
+    pub(super) fn letter_leaves(&self, letter: &DeadLetter, writes: &mut Writes) {
+        let until = Day::expiry(letter.at, self.wiring.settings.keep.dead_letters);
+        writes.keep_until(&letter.message.target.tenant, until, -kept::change(letter.input.bytes()));
     }
 
     /// A message whose idempotency key led to another invocation: its caller gets that one's outcome.
@@ -349,13 +358,14 @@ impl Shard {
         }
     }
 
-    /// A message of a client that is not due yet, and when it is.
-    pub(super) async fn delayed(&self, id: InvocationId) -> Result<Option<(Delayed, Message)>, VerbError> {
+    /// A message of a client that is not due yet, when it is, and how long its input.
+    pub(super) async fn delayed(&self, id: InvocationId) -> Result<Option<(Delayed, u64, Message)>, VerbError> {
         let Some(row) = self.get(key::delayed(id)).await? else { return Ok(None) };
         let delayed: Delayed = wire::decode("delayed message", &row)?;
         let Some(timer) = self.get(key::timer(delayed.timer.0, delayed.timer.1)).await? else { return Ok(None) };
         Ok(match wire::decode("timer", &timer)? {
-            Timer::Message(message) | Timer::LargeMessage { message, .. } => Some((delayed, *message)),
+            Timer::Message(message) => Some((delayed, message.input.len() as u64, *message)),
+            Timer::LargeMessage { message, len, .. } => Some((delayed, len, *message)),
             _ => None,
         })
     }
@@ -363,6 +373,7 @@ impl Shard {
     /// Keeps a message until it is due, where its id leads to its timer.
     pub(super) fn delay_message(&mut self, writes: &mut Writes, at: Millis, message: Message) {
         let (id, now, tenant) = (message.id, self.now(), message.target.tenant.clone());
+        writes.keep(&tenant, kept::change(message.input.len()));
         let timer = self.set_timer(writes, at, Timer::Message(Box::new(message)));
         writes.put(key::delayed(id), wire::encode(&Delayed { timer, at: now }));
         writes.count(&tenant, 0, 1);
@@ -370,11 +381,12 @@ impl Shard {
 
     /// Takes a delayed message back before it is due; false if there is none.
     pub(super) async fn cancel_delayed(&mut self, id: InvocationId) -> Result<bool, VerbError> {
-        let Some((delayed, message)) = self.delayed(id).await? else { return Ok(false) };
+        let Some((delayed, bytes, message)) = self.delayed(id).await? else { return Ok(false) };
         let mut writes = Writes::default();
         self.clear_timer(&mut writes, delayed.timer);
         writes.delete(key::delayed(id));
         writes.count(&message.target.tenant, 0, -1);
+        writes.keep(&message.target.tenant, -kept::change(bytes));
         if let Some(idempotency) = &message.idempotency_key {
             writes.delete(key::idempotency(&message.target, &message.handler, idempotency));
         }

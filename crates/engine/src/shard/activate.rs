@@ -228,6 +228,7 @@ impl Shard {
         // What it is replayed from may be on its way to the disk: nothing new is let out before it is there.
         activation.durable = false;
         activation.begun_any = begun_any;
+        activation.journal.output = None;
         activation.chunked = matches!(activation.record.input, Payload::Chunked { .. }) || begun_chunks;
         activation.next_row = Some(key::of_id(Kind::Journal, id.0));
         activation.core.state.borrow_mut().replay.more = true;
@@ -280,10 +281,7 @@ impl Shard {
             state.replay.more = full;
             for (_, value) in rows {
                 let entries: Vec<Entry> = wire::decode("journal entries", &value)?;
-                if let Some(last) = entries.last() {
-                    activation.journal.chain = last.chain;
-                    activation.journal.next = last.header.index + 1;
-                }
+                activation.journal.pass(&entries);
                 activation.chunked |= entries.iter().any(leaves_rows);
                 state.replay.load(seen(entries, &activation.stand_ins)?);
             }

@@ -13,7 +13,7 @@ use selvedge_kernel::record::invocation::{Begun, Blocked};
 use selvedge_kernel::record::kind::Kind;
 use selvedge_kernel::record::message::Message;
 use selvedge_kernel::record::shard::LedgerState;
-use selvedge_kernel::record::{Writes, key};
+use selvedge_kernel::record::{Writes, kept, key};
 use selvedge_kernel::replay::check_result;
 use selvedge_kernel::transition::{self, sent_id};
 use selvedge_kernel::wire;
@@ -430,6 +430,8 @@ impl Shard {
                 Fresh::Set { signature, name, value } => {
                     let sealed = seal(&activation.journal.key, &value);
                     let row = key::state(&actor, &name);
+                    let more = kept::change(value.len()) - self.state_bytes(writes, &row).await?;
+                    writes.keep(&actor.tenant, more);
                     writes.deletes.retain(|gone| *gone != row);
                     writes.puts.retain(|put| put.key != row);
                     writes.put(row, value);
@@ -437,6 +439,8 @@ impl Shard {
                 }
                 Fresh::Delete { signature, name } => {
                     let row = key::state(&actor, &name);
+                    let less = self.state_bytes(writes, &row).await?;
+                    writes.keep(&actor.tenant, -less);
                     writes.puts.retain(|put| put.key != row);
                     if !writes.deletes.contains(&row) {
                         writes.delete(row);
@@ -445,6 +449,8 @@ impl Shard {
                 }
                 Fresh::Clear { signature, names } => {
                     let prefix = key::of_actor(Kind::State, &actor);
+                    let less = self.cleared_bytes(writes, &actor, &names).await?;
+                    writes.keep(&actor.tenant, -less);
                     writes.puts.retain(|put| !put.key.starts_with(&prefix));
                     for row in names.iter().map(|name| key::state(&actor, name)) {
                         if !writes.deletes.contains(&row) {
@@ -472,6 +478,9 @@ impl Shard {
                 Fresh::Emit { signature, data } => {
                     let sealed = seal(&activation.journal.key, &data);
                     activation.chunked = true;
+                    let put_out = self.output_bytes(activation).await?;
+                    activation.journal.output = Some(put_out + data.len() as u64);
+                    writes.keep(&actor.tenant, kept::change(data.len()));
                     self.append_output(id, data, writes, now);
                     activation.journal.append(&mut entries, signature, Ending::Value, &nothing, Some(sealed), now);
                 }
@@ -494,7 +503,7 @@ impl Shard {
                 }
             }
         }
-        activation.journal.write(writes, &entries);
+        activation.journal.write(writes, &entries, &actor.tenant);
         Ok(())
     }
 

@@ -404,7 +404,7 @@ impl Shard {
         }
         let mut entries = Vec::with_capacity(1);
         activation.journal.append(&mut entries, sig, ending, &payload, request_seal, now);
-        activation.journal.write(&mut writes, &entries);
+        activation.journal.write(&mut writes, &entries, &activation.record.message.target.tenant);
         if activation.ready.is_none() {
             activation.ready = Some(self.put_ready(&mut writes, id));
         }

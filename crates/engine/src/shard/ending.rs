@@ -152,6 +152,7 @@ impl Shard {
             writes.puts.retain(|put| put.key != key::timer(timer.0, timer.1));
             self.clear_timer(&mut writes, timer);
         }
+        activation.journal.output = Some(self.output_bytes(activation).await?);
         activation.record.restarts.after = successor.as_ref().map(|message| message.id);
         let last = transition::end(&mut self.head, &mut activation.record, &activation.journal, &ended, &activation.input, &keep);
         writes.extend(last);
@@ -168,7 +169,7 @@ impl Shard {
         if successor.is_some() && activation.record.joined {
             left |= !self.move_joined(activation, &mut writes).await? || activation.record.signalled;
         } else if activation.record.joined || activation.record.signalled {
-            left |= !self.clear_leftovers(id, &ended.outcome, &mut writes, &mut effects).await?;
+            left |= !self.clear_leftovers((id, &activation.record.message.target.tenant), &ended.outcome, &mut writes, &mut effects).await?;
         }
         if left {
             self.set_timer(&mut writes, now, Timer::Leftovers { invocation: id });

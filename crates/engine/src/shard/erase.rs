@@ -5,14 +5,13 @@ use bytes::Bytes;
 
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::id::{InvocationId, Key};
-use selvedge_kernel::journal::{Entry, Payload};
-use selvedge_kernel::record::invocation::Idempotent;
+use selvedge_kernel::journal::{Entry, Payload, unfold};
+use selvedge_kernel::record::invocation::{Idempotent, OutputChunk};
 use selvedge_kernel::record::kind::Kind;
-use selvedge_kernel::record::{Writes, key};
+use selvedge_kernel::record::{Writes, kept, key};
 use selvedge_kernel::time::Day;
 use selvedge_kernel::wire;
 
-use super::inspect::unfold;
 use super::{Command, Effect, Reply, Shard, VerbError};
 use crate::in_flight::InFlight;
 use crate::worker::Event;
@@ -52,18 +51,23 @@ impl Shard {
             ));
         };
         let expires = Day::expiry(end.at, self.keep_of(&record).finished);
+        let tenant = record.message.target.tenant.clone();
         for kind in [Kind::Journal, Kind::FoldedJournal] {
             for (row, value) in self.scan_all(&key::of_id(kind, id.0)).await? {
+                let bytes =
+                    if kind == Kind::Journal { bytes_of(&value)? } else { unfold(&value).iter().map(|row| bytes_of(&row.1)).sum::<Result<u64, _>>()? };
                 let erased = if kind == Kind::Journal { without_payloads(&value)? } else { fold_without_payloads(&value)? };
                 let mut writes = Writes::default();
+                writes.keep_until(&tenant, expires, -kept::change(bytes));
                 writes.put_until(row, erased, expires);
                 self.write(writes, Vec::new());
             }
         }
         for kind in [Kind::Chunk, Kind::Output, Kind::InvocationSignal, Kind::DeadLetter] {
             let rows = self.scan_all(&key::of_id(kind, id.0)).await?;
-            self.delete_in_steps(rows.into_iter().map(|row| row.0).collect());
+            self.delete_in_steps(&tenant, expires, rows)?;
         }
+        let left = record.input.bytes() + end.value.as_ref().map_or(0, Payload::bytes);
         record.input = Payload::Erased;
         record.last_error = None;
         if let Some(end) = &mut record.end {
@@ -85,18 +89,28 @@ impl Shard {
                 writes.put_until(row, wire::encode(&Idempotent { invocation: id, body: Idempotent::ERASED }), until);
             }
         }
+        writes.keep_until(&tenant, expires, -kept::change(left));
         writes.put_until(key::invocation(id), record.encode(), expires);
         writes.delete(key::seal_key(id.0));
         self.write(writes, Vec::new());
         Ok(())
     }
 
-    fn delete_in_steps(&mut self, rows: Vec<Key>) {
+    fn delete_in_steps(&mut self, tenant: &str, expires: Day, rows: Vec<(Key, Bytes)>) -> Result<(), VerbError> {
         for step in rows.chunks(STEP) {
             let mut writes = Writes::default();
-            step.iter().for_each(|row| writes.delete(row.clone()));
+            for (row, value) in step {
+                match Kind::of(row) {
+                    Some(Kind::Output) => writes.keep_until(tenant, expires, -kept::change(wire::decode::<OutputChunk>("output chunk", value)?.data.len())),
+                    Some(Kind::InvocationSignal) => writes.keep(tenant, -kept::change(kept::of_signal(row, value)?)),
+                    Some(Kind::DeadLetter) => self.letter_leaves(&wire::decode("dead letter", value)?, &mut writes),
+                    _ => {}
+                }
+                writes.delete(row.clone());
+            }
             self.write(writes, Vec::new());
         }
+        Ok(())
     }
 
     /// Whether the record of an ended invocation must still be there.
@@ -105,6 +119,10 @@ impl Shard {
         let keep = self.wiring.settings.keep.finished;
         self.head.time.day() < Day::expiry(ended_at, shortest.unwrap_or(keep).min(keep))
     }
+}
+
+fn bytes_of(row: &[u8]) -> Result<u64, VerbError> {
+    Ok(kept::of_entries(&wire::decode::<Vec<Entry>>("journal entries", row)?))
 }
 
 fn without_payloads(row: &Bytes) -> Result<Bytes, VerbError> {

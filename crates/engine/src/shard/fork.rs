@@ -60,9 +60,10 @@ impl Shard {
         let own = &record.message;
         let message = Message { id: new, input, idempotency_key: None, deadline: None, reply_to: None, parent: None, chain: Vec::new(), ..own.clone() };
         self.room(&message).await?;
+        self.room_to_keep(&message.target.tenant)?;
         // What must be read is read: from here on nothing refuses it.
         let origin = Origin { from: id, entries: cut as u32, by, reason: fork.reason.clone() };
-        let mut copy = self.copy(new, seal_key, record.input_seal, &origin, &entries[..cut], &stand_ins, id).await?;
+        let mut copy = self.copy(new, seal_key, record.input_seal, &origin, &entries[..cut], &stand_ins, (id, &message.target.tenant)).await?;
         if !record.status.ended() {
             self.kill(id, &format!("forked as {new}: {}", fork.reason)).await?;
         }
@@ -122,7 +123,7 @@ impl Shard {
         origin: &Origin,
         entries: &[Entry],
         stand_ins: &StandIns,
-        old: InvocationId,
+        (old, tenant): (InvocationId, &str),
     ) -> Result<Copied, VerbError> {
         let now = self.now();
         let mut payloads = Vec::with_capacity(entries.len());
@@ -171,7 +172,7 @@ impl Shard {
             }
         }
         let mut writes = Writes::default();
-        journal.write(&mut writes, &copied);
+        journal.write(&mut writes, &copied, tenant);
         Ok(Copied { writes, journal })
     }
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use selvedge_kernel::error::{Consequence, WorkError};
 use selvedge_kernel::id::InvocationId;
-use selvedge_kernel::journal::{Entry, OpKind, Payload, SealKey};
+use selvedge_kernel::journal::{Entry, OpKind, Payload, SealKey, unfold};
 use selvedge_kernel::limit;
 use selvedge_kernel::policy::look_after;
 use selvedge_kernel::record::build::Builds;
@@ -139,7 +139,7 @@ impl Shard {
         if let Some(record) = self.record_in_memory(id).await? {
             return Ok(Some(record.message.target.tenant));
         }
-        Ok(self.delayed(id).await?.map(|(_, message)| message.target.tenant))
+        Ok(self.delayed(id).await?.map(|(_, _, message)| message.target.tenant))
     }
 
     pub(super) async fn open_record(&self, id: InvocationId) -> Result<Invocation, VerbError> {
@@ -241,7 +241,7 @@ impl Shard {
         activation.future = None;
         activation.core.state.borrow_mut().live = false;
         activation.ready = self.kept_ready.remove(&id);
-        activation.journal = Journal::start(id, seal_key, start);
+        activation.journal = Journal { output: None, ..Journal::start(id, seal_key, start) };
         activation.chunked = matches!(activation.record.input, Payload::Chunked { .. }) || self.begun_rows(id).await?.iter().any(Begun::keeps_chunks);
         let mut range = selvedge_kernel::ports::under(&key::of_id(Kind::Journal, id.0));
         loop {
@@ -249,10 +249,7 @@ impl Shard {
             for (_, value) in &rows {
                 let entries: Vec<Entry> = wire::decode("journal entries", value)?;
                 activation.chunked |= entries.iter().any(super::activate::leaves_rows);
-                if let Some(last) = entries.last() {
-                    activation.journal.chain = last.chain;
-                    activation.journal.next = last.header.index + 1;
-                }
+                activation.journal.pass(&entries);
             }
             match rows.last() {
                 Some((last, _)) if rows.len() == 100 => {
@@ -299,7 +296,7 @@ impl Shard {
 
     async fn why(&mut self, id: InvocationId) -> Result<Why, VerbError> {
         if self.record_in_memory(id).await?.is_none()
-            && let Some((delayed, message)) = self.delayed(id).await?
+            && let Some((delayed, _, message)) = self.delayed(id).await?
         {
             return Ok(Why {
                 id,
@@ -474,21 +471,6 @@ impl Shard {
         }
         Ok(entries)
     }
-}
-
-/// The pairs in a folded row: each length-prefixed (`u32`).
-pub(super) fn unfold(folded: &Bytes) -> Vec<(Bytes, Bytes)> {
-    let mut parts = Vec::new();
-    let mut at = 0;
-    while let Some(len) = folded.get(at..at + 4) {
-        let len = u32::from_be_bytes([len[0], len[1], len[2], len[3]]) as usize;
-        if folded.len() < at + 4 + len {
-            break;
-        }
-        parts.push(folded.slice(at + 4..at + 4 + len));
-        at += 4 + len;
-    }
-    parts.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect()
 }
 
 fn of_row(row: &Begun) -> Waiting {

@@ -2,7 +2,7 @@
 
 use selvedge_kernel::error::WorkError;
 use selvedge_kernel::id::InvocationId;
-use selvedge_kernel::journal::{Ending, Entry, OpKind, Payload};
+use selvedge_kernel::journal::{Ending, Entry, OpKind, Payload, unfold};
 use selvedge_kernel::limit;
 use selvedge_kernel::ports::under;
 use selvedge_kernel::record::hand::{Link, Origin, Resolution, StandIns};
@@ -10,7 +10,6 @@ use selvedge_kernel::record::key;
 use selvedge_kernel::record::kind::Kind;
 use selvedge_kernel::wire;
 
-use super::inspect::unfold;
 use super::{Command, Effect, Reply, Shard, VerbError};
 use crate::hand::{ByHand, JournalLine, JournalPage};
 use crate::in_flight::InFlight;

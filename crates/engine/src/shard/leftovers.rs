@@ -7,7 +7,7 @@ use selvedge_kernel::record::invocation::Begun;
 use selvedge_kernel::record::kind::Kind;
 use selvedge_kernel::record::message::Outcome;
 use selvedge_kernel::record::shard::Timer;
-use selvedge_kernel::record::{Writes, key};
+use selvedge_kernel::record::{Writes, kept, key};
 use selvedge_kernel::time::Millis;
 use selvedge_kernel::wire;
 
@@ -28,7 +28,7 @@ impl Shard {
     /// some are left.
     pub(super) async fn clear_leftovers(
         &mut self,
-        id: InvocationId,
+        (id, tenant): (InvocationId, &str),
         outcome: &Outcome,
         writes: &mut Writes,
         effects: &mut Vec<Effect>,
@@ -44,10 +44,11 @@ impl Shard {
             let peer = wire::decode("joined caller", &value)?;
             self.reply(peer, id, outcome.clone(), writes, effects).await?;
         }
-        for (row, _) in signals {
+        for (row, value) in signals {
             if !has_room(writes) {
                 return Ok(false);
             }
+            writes.keep(tenant, -kept::change(kept::of_signal(&row, &value)?));
             writes.delete(row);
         }
         Ok(whole)
@@ -68,6 +69,7 @@ impl Shard {
             self.write(writes, effects);
             return Ok(());
         };
+        let tenant = record.message.target.tenant.clone();
         // Who joined one that started anew waits for the last one of them.
         let last = self.follow_restarts(record).await?;
         let mut whole = true;
@@ -81,10 +83,13 @@ impl Shard {
             }
             let signals = self.scan(under(&key::of_id(Kind::InvocationSignal, id.0)), STEP).await?;
             whole &= signals.len() < STEP;
-            signals.into_iter().for_each(|(row, _)| writes.delete(row));
+            for (row, value) in signals {
+                writes.keep(&tenant, -kept::change(kept::of_signal(&row, &value)?));
+                writes.delete(row);
+            }
         } else {
             let outcome = self.outcome(&last).await?;
-            whole &= self.clear_leftovers(id, &outcome, &mut writes, &mut effects).await?;
+            whole &= self.clear_leftovers((id, &tenant), &outcome, &mut writes, &mut effects).await?;
         }
         let rows = self.scan(under(&key::of_id(Kind::Begun, id.0)), STEP).await?;
         whole &= rows.len() < STEP;

@@ -14,6 +14,7 @@ mod fork;
 mod gates;
 mod inspect;
 mod journal;
+mod kept;
 mod leftovers;
 mod limits;
 mod mail;
@@ -248,6 +249,7 @@ impl Shard {
             }
         }
         self.load_tallies().await?;
+        self.load_kept().await?;
         self.load_keys().await?;
         self.load_timers().await
     }
@@ -318,6 +320,7 @@ impl Shard {
     pub(crate) fn write(&mut self, mut writes: Writes, effects: Vec<Effect>) {
         self.now();
         self.tally(&mut writes);
+        self.count_kept(&mut writes);
         self.closed_clean = false;
         self.sign();
         let head = &self.head;
@@ -382,6 +385,7 @@ impl Shard {
 
     /// One turn: lets out what is durable, fires what is due, and polls what can move.
     pub(crate) async fn turn(&mut self) {
+        self.pass_days();
         let mut advanced = 0;
         loop {
             self.still_owns().await;

@@ -77,7 +77,7 @@ impl Shard {
         let payload = Bytes::from(reason.clone());
         // A cancel is no operation: it has the number that none can have.
         activation.journal.append(&mut entries, signature(u32::MAX, OpKind::Cancel, "", ""), Ending::Value, &payload, None, now);
-        activation.journal.write(&mut writes, &entries);
+        activation.journal.write(&mut writes, &entries, &activation.record.message.target.tenant);
         if activation.ready.is_none() {
             activation.ready = Some(self.put_ready(&mut writes, id));
         }

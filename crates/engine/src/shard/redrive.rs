@@ -49,6 +49,7 @@ impl Shard {
         }
         let letter = self.dead_letter(id, tenant).await?;
         let mut writes = Writes::default();
+        self.letter_leaves(&letter, &mut writes);
         writes.delete(key::dead_letter(id));
         if letter.error.code == SIGNAL_EXPIRED
             && let Some(name) = letter.message.handler.strip_prefix("signal ")

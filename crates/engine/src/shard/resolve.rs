@@ -94,7 +94,7 @@ impl Shard {
         let entry = journal.next;
         let mut entries = Vec::with_capacity(1);
         journal.append(&mut entries, signature(number, OpKind::Resolved, "", ""), Ending::Value, &wire::encode(resolution), None, now);
-        journal.write(&mut writes, &entries);
+        journal.write(&mut writes, &entries, &record.message.target.tenant);
         if let Some(index) = resolution.supersedes {
             writes.put(key::resolved(id, index), wire::encode(&entry));
         }
@@ -111,8 +111,7 @@ impl Shard {
         };
         let mut found = Recorded { first: None, by_hand: None, journal: Journal::start(id, seal_key, record.input_seal) };
         for entry in self.all_entries(id).await? {
-            found.journal.chain = entry.chain;
-            found.journal.next = entry.header.index + 1;
+            found.journal.pass(std::slice::from_ref(&entry));
             let is = &entry.header.signature;
             if is.number != number || matches!(is.kind, OpKind::Version | OpKind::Cancel | OpKind::Forked) {
                 continue;

@@ -10,7 +10,7 @@ use selvedge_kernel::record::invocation::Begun;
 use selvedge_kernel::record::kind::Kind;
 use selvedge_kernel::record::message::{KeptSignal, Message};
 use selvedge_kernel::record::shard::Timer;
-use selvedge_kernel::record::{Writes, key};
+use selvedge_kernel::record::{Writes, kept, key};
 use selvedge_kernel::time::Millis;
 use selvedge_kernel::wire;
 
@@ -33,11 +33,11 @@ impl Shard {
         idempotency: Option<String>,
         mut writes: Writes,
     ) -> Result<(), VerbError> {
-        let (prefix, waiter) = match &target {
+        let (prefix, waiter, tenant) = match &target {
             SignalTarget::Actor(actor) => {
                 self.load_actor(actor).await?;
                 let head = self.actors.get(actor).and_then(|actor| actor.queue.front()).map(|head| head.1);
-                (key::actor_signals(actor, name), head)
+                (key::actor_signals(actor, name), head, actor.tenant.clone())
             }
             SignalTarget::Invocation(id) => {
                 let known = match self.active.get(id) {
@@ -62,7 +62,7 @@ impl Shard {
                         activation.record.signalled = true;
                     }
                 }
-                (key::invocation_signals(*id, name), Some(*id))
+                (key::invocation_signals(*id, name), Some(*id), record.message.target.tenant)
             }
         };
         if let Some(idempotency) = idempotency {
@@ -89,6 +89,7 @@ impl Shard {
                 format!("{bound} signals to {whose} are kept and nobody has taken them, the limit over all names: wait until some are taken"),
             ));
         }
+        self.room_to_keep(&tenant)?;
         if self.signals.len() >= COUNTED {
             self.signals.clear();
         }
@@ -105,6 +106,7 @@ impl Shard {
         };
         let mut row = prefix.to_vec();
         row.extend_from_slice(&n.to_be_bytes());
+        writes.keep(&tenant, kept::change(payload.len()));
         writes.put(Key::from(row), wire::encode(&KeptSignal { payload: Payload::Inline(payload), context, at, timer }));
         if let Some(id) = waiter
             && self.waits_for_signal(id, name).await?
@@ -151,6 +153,7 @@ impl Shard {
             Err(error) => return self.wiring.stop(error.message),
         };
         if let Some(KeptSignal { payload: Payload::Inline(input), context, at, .. }) = kept {
+            writes.keep(&actor.tenant, -kept::change(input.len()));
             writes.delete(row);
             let error = WorkError::new(SIGNAL_EXPIRED, format!("the signal `{name}` to {actor} came at {at}, and nobody has taken it since"));
             let id = InvocationId(RawId::at(actor.hash16(), at, self.entropy.draw()));
@@ -188,6 +191,7 @@ impl Shard {
                 let kept = KeptSignal::decode(&value)?;
                 let payload = self.payload(activation.id().0, Hash32::default(), &kept.payload).await?;
                 let mut writes = Writes::default();
+                writes.keep(&activation.record.message.target.tenant, -kept::change(payload.len()));
                 writes.delete(row);
                 if let Some(timer) = kept.timer {
                     self.clear_timer(&mut writes, timer);

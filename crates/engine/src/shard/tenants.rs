@@ -10,6 +10,7 @@ use selvedge_kernel::record::tally::{Change, Tally};
 use selvedge_kernel::record::{Writes, key};
 use selvedge_kernel::wire;
 
+use super::kept::Kept;
 use super::{Shard, VerbError};
 
 /// Sums over the shards of a process, by tenant.
@@ -18,25 +19,44 @@ pub(crate) struct Sums(Mutex<HashMap<String, Arc<Sum>>>);
 
 /// What a tenant has open in all shards.
 #[derive(Default)]
-struct Sum {
+pub(super) struct Sum {
     open: AtomicU64,
     delayed: AtomicU64,
+    /// Bytes that it keeps.
+    pub(super) kept: AtomicU64,
 }
 
 impl Sum {
     fn change(&self, before: Tally, after: Tally) {
-        for (sum, before, after) in [(&self.open, before.open, after.open), (&self.delayed, before.delayed, after.delayed)] {
-            if after >= before {
-                sum.fetch_add(after - before, Ordering::Relaxed);
-            } else {
-                sum.fetch_sub(before - after, Ordering::Relaxed);
-            }
-        }
+        moved(&self.open, before.open, after.open);
+        moved(&self.delayed, before.delayed, after.delayed);
+    }
+
+    pub(super) fn keep(&self, before: u64, after: u64) {
+        moved(&self.kept, before, after);
+    }
+}
+
+fn moved(sum: &AtomicU64, before: u64, after: u64) {
+    if after >= before {
+        sum.fetch_add(after - before, Ordering::Relaxed);
+    } else {
+        sum.fetch_sub(before - after, Ordering::Relaxed);
     }
 }
 
 impl Sums {
-    fn of(&self, tenant: &str) -> Arc<Sum> {
+    /// The bytes that each tenant keeps in all shards, the most first.
+    pub(crate) fn kept(&self) -> Vec<(String, u64)> {
+        let sums = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept: Vec<(String, u64)> =
+            sums.iter().map(|(tenant, sum)| (tenant.clone(), sum.kept.load(Ordering::Relaxed))).filter(|(_, bytes)| *bytes > 0).collect();
+        drop(sums);
+        kept.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        kept
+    }
+
+    pub(super) fn of(&self, tenant: &str) -> Arc<Sum> {
         let mut sums = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match sums.get(tenant) {
             Some(sum) => sum.clone(),
@@ -45,9 +65,12 @@ impl Sums {
     }
 }
 
-/// What tenants have open in one shard.
+/// What tenants have open, and keep, in one shard.
 #[derive(Default)]
-pub(crate) struct Tenants(HashMap<String, (Tally, Arc<Sum>)>);
+pub(crate) struct Tenants {
+    open: HashMap<String, (Tally, Arc<Sum>)>,
+    pub(super) kept: Kept,
+}
 
 impl Shard {
     /// Reads what its last owner counted.
@@ -57,7 +80,7 @@ impl Shard {
             let tally = wire::decode("tally", &value)?;
             let sum = self.wiring.sums.of(tenant);
             sum.change(Tally::default(), tally);
-            self.tenants.0.insert(tenant.to_owned(), (tally, sum));
+            self.tenants.open.insert(tenant.to_owned(), (tally, sum));
         }
         Ok(())
     }
@@ -68,18 +91,18 @@ impl Shard {
             if change == Change::default() {
                 continue;
             }
-            let (tally, sum) = match self.tenants.0.get_mut(&tenant) {
+            let (tally, sum) = match self.tenants.open.get_mut(&tenant) {
                 Some(found) => found,
                 None => {
                     let sum = self.wiring.sums.of(&tenant);
-                    self.tenants.0.entry(tenant.clone()).or_insert((Tally::default(), sum))
+                    self.tenants.open.entry(tenant.clone()).or_insert((Tally::default(), sum))
                 }
             };
             let after = tally.after(change);
             sum.change(*tally, after);
             *tally = after;
             if after == Tally::default() {
-                self.tenants.0.remove(&tenant);
+                self.tenants.open.remove(&tenant);
                 writes.delete(key::tally(&tenant));
             } else {
                 writes.put(key::tally(&tenant), wire::encode(&after));

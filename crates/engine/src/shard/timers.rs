@@ -8,7 +8,7 @@ use selvedge_kernel::limit;
 use selvedge_kernel::ports::after_prefix;
 use selvedge_kernel::record::kind::Kind;
 use selvedge_kernel::record::shard::Timer;
-use selvedge_kernel::record::{Writes, key};
+use selvedge_kernel::record::{Writes, kept, key};
 use selvedge_kernel::time::Millis;
 use selvedge_kernel::wire;
 
@@ -245,7 +245,8 @@ impl Shard {
         let runs = self.runs.next_due();
         let walk = (!self.walks.is_empty()).then_some(Millis(0));
         let limits = self.limits.next_due();
-        [durable, alarm, runs, walk, limits].into_iter().flatten().min()
+        let day = self.tenants.next_day();
+        [durable, alarm, runs, walk, limits, day].into_iter().flatten().min()
     }
 
     /// Takes what the clocks show in this turn.
@@ -314,12 +315,14 @@ impl Shard {
                 self.clear_timer(&mut writes, own);
                 writes.delete(key::delayed(message.id));
                 writes.count(&message.target.tenant, 0, -1);
+                writes.keep(&message.target.tenant, -kept::change(message.input.len()));
                 self.deliver_message(*message, writes).await;
             }
             Timer::LargeMessage { message, seal, len } => {
                 self.clear_timer(&mut writes, own);
                 writes.delete(key::delayed(message.id));
                 writes.count(&message.target.tenant, 0, -1);
+                writes.keep(&message.target.tenant, -kept::change(len));
                 self.deliver_large(*message, seal, len, writes).await;
             }
             Timer::Signal { actor, name, n } => self.signal_expired(actor, name, n, own).await,

@@ -7,7 +7,7 @@ use selvedge_kernel::error::{AttemptError, WorkError};
 use selvedge_kernel::id::{ActorId, InvocationId, effect_key};
 use selvedge_kernel::record::invocation::{Blocked, Status};
 use selvedge_kernel::record::message::Message;
-use selvedge_kernel::record::{Writes, key};
+use selvedge_kernel::record::{Writes, kept, key};
 use selvedge_kernel::transition::sent_id;
 use tokio::sync::oneshot;
 
@@ -139,6 +139,14 @@ impl Shard {
         }
         let mut writes = Writes::default();
         let mut effects = Vec::new();
+        let changed = answer.set.keys().chain(&answer.delete).map(|name| key::state(&actor, name));
+        match self.state_bytes_of(changed).await {
+            Ok(before) => writes.keep(&actor.tenant, answer.set.values().map(|value| kept::change(value.len())).sum::<i64>() - before),
+            Err(error) => {
+                self.wiring.stop(error.message);
+                return Step::Keep;
+            }
+        }
         for (name, value) in answer.set {
             writes.put(key::state(&actor, &name), value);
         }

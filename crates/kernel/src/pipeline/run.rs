@@ -128,6 +128,8 @@ pub struct Run {
     gathered: BTreeMap<u16, Doc>,
     /// Index rows of gathers: group, place, item; in the order of groups.
     index: BTreeMap<u16, Vec<(String, u16, u32)>>,
+    /// The bytes of what it was given.
+    given: u64,
     /// Payloads of kept signals that came in this process.
     signals: BTreeMap<u64, Bytes>,
     happened: Vec<Happening>,
@@ -245,11 +247,13 @@ impl Run {
         };
         let facts =
             [("id", id.to_string()), ("pipeline", header.pipeline.clone()), ("version", pinned.version.clone()), ("started_at", header.started_at.to_string())];
+        let given = crate::record::kept::of_pinned(&pinned);
         let run_doc = Doc::object(facts.iter().map(|(name, value)| (Arc::from(*name), Doc::string(value))).collect());
         let definitions = compiled.plan.iter();
         let stages = definitions.zip(&header.stages).map(|(stage, at)| StageMemory::new(stage.throttle.as_ref(), at)).collect();
         Run {
             id,
+            given,
             compiled,
             context: pinned.context,
             limits,
@@ -294,6 +298,12 @@ impl Run {
     #[must_use]
     pub fn context(&self) -> &AuthorizationContext {
         &self.context
+    }
+
+    /// The bytes of what it was given and has given, as its header says after the last [`Run::close`].
+    #[must_use]
+    pub fn kept(&self) -> u64 {
+        self.given + self.header.kept()
     }
 
     /// Where it is, as it will be written.

@@ -48,7 +48,7 @@ pub fn home(kind: Kind, key: &[u8], value: &[u8]) -> Result<Option<Hash16>, Unpo
     let front = key.get(..2).and_then(|front| front.try_into().ok()).map(u16::from_be_bytes);
     let of_key = front.map(Hash16).filter(|hash| *hash != Hash16::SHARD_WIDE);
     match kind {
-        Kind::ShardHead | Kind::Outbox | Kind::Taken | Kind::Sent | Kind::Tally | Kind::Owner => Ok(None),
+        Kind::ShardHead | Kind::Outbox | Kind::Taken | Kind::Sent | Kind::Tally | Kind::Kept | Kind::Owner => Ok(None),
         Kind::Ready => Ok(Some(match wire::decode("ready row", value)? {
             Ready::Invocation(id) => id.0.hash,
             Ready::Run(id) => id.0.hash,

@@ -3,7 +3,7 @@
 use crate::id::{ActorId, Hash16, InvocationId, Key, RawId, ShardId, push_part};
 use crate::journal::Hash32;
 use crate::record::kind::Kind;
-use crate::time::Millis;
+use crate::time::{Day, Millis};
 
 fn start(hash: Hash16, kind: Kind, room: usize) -> Vec<u8> {
     let mut key = Vec::with_capacity(3 + room);
@@ -61,7 +61,7 @@ pub fn actor_of(key: &[u8]) -> Option<(&str, &str, &str)> {
     Some((tenant, kind, key))
 }
 
-fn part(bytes: &[u8]) -> Option<(&str, &[u8])> {
+pub(super) fn part(bytes: &[u8]) -> Option<(&str, &[u8])> {
     let (len, rest) = bytes.split_at_checked(2)?;
     let (part, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(len.try_into().ok()?)))?;
     Some((std::str::from_utf8(part).ok()?, rest))
@@ -196,7 +196,21 @@ pub fn tally(tenant: &str) -> Key {
     extend(&all(Kind::Tally), &[tenant.as_bytes()], None)
 }
 
-/// The tenant at the front of a key: of a tally, or of what belongs to an actor.
+/// What a tenant keeps in a shard: until a day, or as long as nobody removes it. Without a tenant it says that the shard counts it.
+#[must_use]
+pub fn kept(tenant: &str, until: Option<Day>) -> Key {
+    let mut key = extend(&all(Kind::Kept), &[tenant.as_bytes()], None).to_vec();
+    key.extend_from_slice(&until.map_or(0, |day| day.0).to_be_bytes());
+    Key::from(key)
+}
+
+/// The day in a key of [`kept`].
+#[must_use]
+pub fn kept_until(key: &[u8]) -> Option<Day> {
+    last_u32(key).filter(|day| *day > 0).map(Day)
+}
+
+/// The tenant at the front of a key: of a tally, of kept bytes, of a stored pipeline, or of what belongs to an actor.
 #[must_use]
 pub fn tenant(key: &[u8]) -> Option<&str> {
     part(key.get(3..)?).map(|(tenant, _)| tenant)

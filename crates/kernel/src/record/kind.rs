@@ -67,6 +67,9 @@ pub enum Kind {
     Limit = 28,
     /// tenant, type, key → a breaker: what it is and since when, its failures, who has passes. Leaves when it is closed without failures, or by time.
     Breaker = 29,
+    /// Shard-wide, tenant, day (u32) → bytes that it keeps here: until that day, or, without one, until they are removed. Written with each change; leaves on its day, or when there are none.
+    /// Without a tenant → nothing: the shard counts them.
+    Kept = 30,
     /// run → the run's header. Leaves by retention.
     Run = 32,
     /// run → the definition that the run is pinned to. Leaves by retention.
@@ -97,7 +100,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, by their numbers.
-    pub const ALL: [Kind; 42] = [
+    pub const ALL: [Kind; 43] = [
         Kind::ShardHead,
         Kind::Invocation,
         Kind::Inbox,
@@ -127,6 +130,7 @@ impl Kind {
         Kind::Fork,
         Kind::Limit,
         Kind::Breaker,
+        Kind::Kept,
         Kind::Run,
         Kind::RunDefinition,
         Kind::RunItems,

@@ -8,6 +8,7 @@ pub mod deal;
 pub mod definition;
 pub mod hand;
 pub mod invocation;
+pub mod kept;
 pub mod key;
 pub mod kind;
 pub mod line;
@@ -34,6 +35,8 @@ pub struct Writes {
     pub folds: Vec<Fold>,
     /// What tenants have open more, or less, by it: whoever commits it writes their tallies.
     pub tallies: tally::Changes,
+    /// What tenants keep more, or less, by it: as well.
+    pub kept: kept::Changes,
 }
 
 impl Writes {
@@ -64,6 +67,9 @@ impl Writes {
         self.folds.extend(more.folds);
         for (tenant, change) in more.tallies {
             self.count(&tenant, change.open, change.delayed);
+        }
+        for ((tenant, until), bytes) in more.kept {
+            self.keep_at(&tenant, until, bytes);
         }
     }
 

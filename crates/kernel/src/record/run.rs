@@ -227,6 +227,14 @@ pub struct Header {
     pub ended_at: Option<Millis>,
 }
 
+impl Header {
+    /// The bytes of what its tasks have given in the rounds that count, and of its result.
+    #[must_use]
+    pub fn kept(&self) -> u64 {
+        self.stages.iter().map(|stage| stage.output_bytes).sum::<u64>() + self.output.as_ref().map_or(0, Stored::len)
+    }
+}
+
 /// The row of a run: its header, and the chain up to this commit.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct RunRow {

@@ -41,6 +41,7 @@ pub async fn doctor(common: &Common, app: App) -> Result<Code, Stop> {
         disk(&data),
         clock(&health),
         limits(&health),
+        kept(&health),
         programs(&health, landlock),
         executors(&health, declared.err().filter(|_| !held)),
         failing(&health),
@@ -102,6 +103,22 @@ fn clock(health: &Value) -> Finding {
 fn limits(health: &Value) -> Finding {
     let names = health["limits"].as_object().map_or(0, serde_json::Map::len);
     Finding { part: "limits", seen: format!("{} in force; `selvedge config show` has their values", count(names, "limit")), advice: None }
+}
+
+/// Of a tenant that keeps nine tenths of what it may somebody should know.
+fn kept(health: &Value) -> Finding {
+    let bound = health["limits"]["tenant_bytes"].as_u64().unwrap_or(u64::MAX);
+    let tenants = health["kept"].as_array().map_or(&[][..], Vec::as_slice);
+    let Some(most) = tenants.first() else { return Finding { part: "stored bytes", seen: "none".to_owned(), advice: None } };
+    let bytes = most["bytes"].as_u64().unwrap_or_default();
+    let all = tenants.iter().filter_map(|tenant| tenant["bytes"].as_u64()).sum::<u64>();
+    let seen = match tenants.len() {
+        1 => format!("the tenant `{}` keeps {bytes}, the limit of each is {bound}", text(&most["tenant"])),
+        many => format!("{} keep {all}, `{}` the most: {bytes}, the limit of each is {bound}", count(many, "tenant"), text(&most["tenant"])),
+    };
+    let advice =
+        (bytes >= bound - bound / 10).then(|| "at the limit nothing new is taken in: `selvedge explain 'limit: stored_bytes'` says what gives room".to_owned());
+    Finding { part: "stored bytes", seen, advice }
 }
 
 /// That it is open is as it should be, unless somebody asked for the contrary.

@@ -101,8 +101,9 @@ async fn waits_are_named(engine: &test::Engine) {
     }
 }
 
-/// Each shard has counted what its tenants have open, to the last one.
+/// Each shard has counted what its tenants have open, to the last one, and what they keep, to the last byte.
 pub fn tallied(engine: &test::Engine) {
+    kept(engine);
     use selvedge_kernel::record::kind::Kind;
     use selvedge_kernel::record::shard::Timer;
     use selvedge_kernel::record::tally::Tally;
@@ -126,6 +127,41 @@ pub fn tallied(engine: &test::Engine) {
         }
         assert_eq!(counted, found, "what tenants have open in shard {shard}");
     }
+}
+
+/// What tenants keep, and until when, as all rows say; the shards have counted the same.
+pub fn kept(engine: &test::Engine) -> BTreeMap<String, u64> {
+    use selvedge_kernel::id::ShardId;
+    use selvedge_kernel::record::kept::{Leaves, Place, Recount};
+    use selvedge_kernel::record::kind::Kind;
+    use selvedge_kernel::{record::key, wire};
+    let today = engine.engine().now().day();
+    let mut sums = BTreeMap::new();
+    for shard in (0..64).map(ShardId) {
+        let (mut counted, mut recount) = (BTreeMap::<Place, u64>::new(), Recount::default());
+        let leaves = |what: Leaves<'_>| {
+            let row = match what {
+                Leaves::Invocation(record) => key::invocation(record.message.id),
+                Leaves::Letter(letter) => key::dead_letter(letter.message.id),
+            };
+            engine.model().leaves_on(shard, &row).unwrap()
+        };
+        for (row, value) in engine.model().rows(shard) {
+            if Kind::of(&row) == Some(Kind::Kept) && row != key::kept("", None) {
+                counted.insert((key::tenant(&row).unwrap().to_owned(), key::kept_until(&row)), wire::decode("kept bytes", &value).unwrap());
+            }
+            recount.row(&row, &value, &leaves).unwrap();
+        }
+        let mut found = recount.end();
+        for places in [&mut counted, &mut found] {
+            places.retain(|(_, until), _| until.is_none_or(|day| day > today));
+        }
+        assert_eq!(counted, found, "what tenants keep in shard {shard:?}");
+        for ((tenant, _), bytes) in found {
+            *sums.entry(tenant).or_default() += bytes;
+        }
+    }
+    sums
 }
 
 /// How many rows of a kind the whole model holds.

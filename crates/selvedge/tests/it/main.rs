@@ -73,6 +73,7 @@ mod shared_limits;
 mod signals;
 mod state;
 mod stored;
+mod stored_bytes;
 mod streams;
 mod stuck;
 mod tenants;

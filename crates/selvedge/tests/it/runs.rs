@@ -101,6 +101,7 @@ pub async fn until(engine: &test::Engine, id: RunId, what: &str, fits: impl Fn(&
 
 pub async fn sound(engine: &test::Engine) {
     engine.settle().await;
+    crate::kit::tallied(engine);
     let faults = engine.verify().await;
     assert!(faults.is_empty(), "{faults:#?}");
 }

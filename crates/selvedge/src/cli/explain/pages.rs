@@ -74,6 +74,7 @@ pub const PAGES: &[(&str, &str)] = &[
     ("limit: signals", include_str!("../../../../../docs/errors/limit_signals.md")),
     ("limit: stages", include_str!("../../../../../docs/errors/limit_stages.md")),
     ("limit: state names", include_str!("../../../../../docs/errors/limit_state_names.md")),
+    ("limit: stored_bytes", include_str!("../../../../../docs/errors/limit_stored_bytes.md")),
     ("limit: timers", include_str!("../../../../../docs/errors/limit_timers.md")),
     ("limit: transition", include_str!("../../../../../docs/errors/limit_transition.md")),
     ("max_failed", include_str!("../../../../../docs/errors/max_failed.md")),
