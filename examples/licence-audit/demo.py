@@ -141,6 +141,22 @@ def repeated(effects, kills):
     return found
 
 
+def over_http(audit, run):
+    """Starts the server on the data of the audit; three lines for its reader, and whether they do what they are to do."""
+    server = subprocess.Popen([audit.selvedge, "--data", audit.data, "dev", "--listen", "127.0.0.1:0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        address = server.stdout.readline().strip().rsplit(" ", 1)[-1]
+        data = os.path.relpath(audit.data)
+        paths = [("/v1/runs", run), ("/v1/runs/" + run, "completed"), ("/v1/actors/licence/MIT/state", run)]
+        line = 'curl -sS -H "Authorization: Bearer $(cat %s/dev.key)" %s%s'
+        asked = [subprocess.run(["bash", "-c", line % (data, address, path)], capture_output=True, text=True, timeout=LIMIT_SECONDS) for path, _ in paths]
+        answered = all(done.returncode == 0 and wanted in done.stdout for done, (_, wanted) in zip(asked, paths))
+        return [line % (data, "http://127.0.0.1:7420", path) for path, _ in paths], answered
+    finally:
+        server.terminate()
+        server.wait(LIMIT_SECONDS)
+
+
 def main(selvedge, work):
     began = time.monotonic()
     shutil.rmtree(work, ignore_errors=True)
@@ -178,6 +194,9 @@ def main(selvedge, work):
     claim({**result, "files": None} == {**expected, "files": None}, "and so is the run's output, paths apart")
     claim(audit.ask("verify")["sound"], "every chain and ledger of the store verifies")
 
+    lines, answered = over_http(audit, runs[0]["id"])
+    claim(answered, "and a server on the same data answers the three lines of curl below")
+
     if not all(claims):
         sys.exit("\n%s%d of %d claims do not hold; everything is left in %s%s" % (BAD, claims.count(False), len(claims), work, PLAIN))
     head("%d crates, %d checksums right, %d licences, %d to look at; run time %.0f s"
@@ -190,7 +209,11 @@ def main(selvedge, work):
      %(selvedge)s --data %(data)s runs show %(run)s
      %(selvedge)s --data %(data)s actors state licence/MIT
      %(selvedge)s run %(pipeline)s --input '{"manifest": "/path/to/your/Cargo.toml", "out": "./audit"}'
-   then press Ctrl-C in its middle, or kill it as you like, and give the same command again.""" % {
+   then press Ctrl-C in its middle, or kill it as you like, and give the same command again.
+   Over HTTP:
+     %(selvedge)s --data %(data)s dev &
+%(lines)s""" % {
+        "lines": "\n".join("     " + line for line in lines),
         "report": os.path.relpath(os.path.join(audit.out, "licences.md")), "selvedge": shown, "data": data, "run": run, "pipeline": PIPELINE})
 
 

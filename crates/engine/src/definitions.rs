@@ -29,6 +29,12 @@ impl Engine {
     /// Stores a pipeline under its name, and its schedule with it: durable when this returns. Gives the version that it takes
     /// the place of, if there is one; the same version again changes nothing. Errors: a definition that cannot be run here.
     pub async fn put_definition(&self, permit: Permit, definition: Definition) -> Result<Option<StoredVersion>, VerbError> {
+        self.put_definition_if(permit, definition, None).await
+    }
+
+    /// The same, only where the version that it takes the place of is the one that `if_match` names, decided in the commit that
+    /// stores it. Errors: `changed_since`, with the version that is current.
+    pub async fn put_definition_if(&self, permit: Permit, definition: Definition, if_match: Option<String>) -> Result<Option<StoredVersion>, VerbError> {
         let (tenant, name) = named(&permit, Action::Define)?;
         if name != definition.name {
             return Err(misused(&permit));
@@ -37,13 +43,15 @@ impl Engine {
         agreed(&self.wiring.declared, &of_definition(&definition))?;
         let json = serde_json::to_vec(&definition).map_err(|error| VerbError::new(Consequence::FixInput, "definition", error.to_string()))?;
         let by = permit.context().principal.id.clone();
-        let stored = Box::new(StoredVersion { name: name.clone(), version: version(&definition), at: self.now(), by, definition: Bytes::from(json) });
+        let stored = StoredVersion { name: name.clone(), version: version(&definition), at: self.now(), by, definition: Bytes::from(json) };
         let schedule = match &definition.schedule {
-            Some(spec) => Some(Box::new(new_record(permit, spec, self.now())?)),
+            Some(spec) => Some(new_record(permit, spec, self.now())?),
             None => None,
         };
         self.admit().await?;
-        self.ask(self.wiring.shard_of(&actor(&tenant, &name)), |reply| Command::PutDefinition { tenant, stored, schedule, reply }).await
+        let shard = self.wiring.shard_of(&actor(&tenant, &name));
+        let put = Box::new(Put { tenant, stored, schedule, if_match });
+        self.ask(shard, |reply| Command::PutDefinition { put, reply }).await
     }
 
     /// The versions of a stored pipeline that are kept, the newest first.
@@ -118,28 +126,40 @@ async fn current(wiring: &Wiring, tenant: &str) -> Result<Vec<StoredVersion>, Ve
     Ok(found)
 }
 
+/// A version that is to be stored.
+pub(crate) struct Put {
+    tenant: String,
+    stored: StoredVersion,
+    schedule: Option<ScheduleRecord>,
+    /// The version that it takes the place of, where somebody looked at that first.
+    if_match: Option<String>,
+}
+
 impl Shard {
     /// Stores a version as the current one, unless it is, and in the same commit the schedule that it names, or that it
     /// names none. The oldest version leaves when too many are there.
-    pub(crate) async fn put_definition(
-        &mut self,
-        tenant: &str,
-        stored: &StoredVersion,
-        schedule: Option<ScheduleRecord>,
-    ) -> Result<Option<StoredVersion>, VerbError> {
-        let rows = self.scan(under(&versions_of(tenant, &stored.name)), DEFINITIONS + 1).await?;
+    pub(crate) async fn put_definition(&mut self, put: Put) -> Result<Option<StoredVersion>, VerbError> {
+        let Put { tenant, stored, schedule, if_match } = put;
+        let rows = self.scan(under(&versions_of(&tenant, &stored.name)), DEFINITIONS + 1).await?;
         let newest =
             rows.first().map(|(key, value)| Ok::<_, VerbError>((number_of(key).unwrap_or_default(), wire::decode::<StoredVersion>("stored pipeline", value)?)));
         let newest = newest.transpose()?;
+        if let Some(wanted) = &if_match
+            && newest.as_ref().is_none_or(|(_, newest)| newest.version != *wanted)
+        {
+            let current = newest.map_or_else(|| "nothing is stored".to_owned(), |(_, newest)| format!("its version is {}", newest.version));
+            let text = format!("`{}` is not what you looked at: {current}, not {wanted}; look again, and store it with the version that is there", stored.name);
+            return Err(VerbError::new(Consequence::Conflict, "changed_since", text));
+        }
         let next = newest.as_ref().map_or(0, |(n, _)| n + 1);
         let mut writes = Writes::default();
         if newest.as_ref().is_none_or(|(_, newest)| newest.version != stored.version || newest.definition != stored.definition) {
-            writes.put(version_key(tenant, &stored.name, next), wire::encode(stored));
+            writes.put(version_key(&tenant, &stored.name, next), wire::encode(&stored));
             rows.into_iter().skip(DEFINITIONS - 1).for_each(|(key, _)| writes.delete(key));
         }
         match schedule {
             Some(record) => self.put_schedule(record, &mut writes).await?,
-            None => _ = self.remove_schedule(tenant, &stored.name, &mut writes).await?,
+            None => _ = self.remove_schedule(&tenant, &stored.name, &mut writes).await?,
         }
         if !writes.puts.is_empty() || !writes.deletes.is_empty() {
             self.write(writes, Vec::new());

@@ -162,6 +162,14 @@ impl Engine {
         self.wiring.policies()
     }
 
+    /// Whether any key opens anything now, of whatever tenant.
+    #[must_use]
+    pub fn opens_to_somebody(&self) -> bool {
+        let now = self.now();
+        let held = self.wiring.keys.held.read().unwrap_or_else(PoisonError::into_inner);
+        held.values().any(|key| key.opens(now))
+    }
+
     async fn ask_keys<T>(&self, tenant: &str, command: impl FnOnce(Reply<T>) -> KeyCommand) -> Result<T, VerbError> {
         self.ask(self.wiring.shard_of(&home(tenant)), |reply| Command::Key(command(reply))).await
     }

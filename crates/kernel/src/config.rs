@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::diagnostic::{Diagnostic, Place, Report};
@@ -34,8 +35,23 @@ pub struct Config {
     pub landlock: Landlock,
     /// Who may do what.
     pub authorization: Authorization,
+    /// Where the HTTP API is served.
+    pub listen: SocketAddr,
+    /// How the HTTP API is kept from being overheard; none: only this machine may reach it.
+    pub tls: Option<Tls>,
     /// What is written to the log.
     pub log: Log,
+}
+
+/// Where the HTTP API is served, unless somebody says otherwise.
+pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7420);
+
+/// How the HTTP API is kept from being overheard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tls {
+    /// Not by us: something in front of it does, or nobody else is on the way.
+    Off,
 }
 
 /// Whether programs are kept out of the data directory, by Landlock.
@@ -120,6 +136,8 @@ impl Default for Config {
             limits: Limits::default(),
             landlock: Landlock::default(),
             authorization: Authorization::default(),
+            listen: LISTEN,
+            tls: None,
             log: Log::default(),
         }
     }
@@ -356,7 +374,7 @@ fn nested(report: &mut Report, path: &[String], text: &str) -> Option<Tree> {
         return None;
     }
     // A folder may be called 2026.
-    let is_text = path == ["data"] || path == ["authorization", "policies"];
+    let is_text = matches!(path.iter().map(String::as_str).collect::<Vec<_>>()[..], ["data"] | ["listen"] | ["authorization", "policies"]);
     let kind = match scalar(if is_text && !text.is_empty() { "x" } else { text }) {
         Ok(Some(kind)) => kind,
         Ok(None) => Kind::Text(Text { value: text.to_owned(), origin: None }),
@@ -394,6 +412,14 @@ fn check(report: &mut Report, tree: &Tree) {
     }
     if let Some(tree) = said(&mut fields, "landlock") {
         word(report, "landlock", tree, &["auto", "always", "never"]);
+    }
+    if let Some(tree) = said(&mut fields, "listen")
+        && string(report, "listen", tree).is_some_and(|text| text.parse::<SocketAddr>().is_err())
+    {
+        report.error(tree.place, "`listen` is no address with a port", "write listen: 127.0.0.1:7420, or 0.0.0.0:7420 for every address of this machine");
+    }
+    if let Some(tree) = said(&mut fields, "tls") {
+        word(report, "tls", tree, &["off"]);
     }
     if let Some(tree) = said(&mut fields, "retention")
         && let Some(mut inner) = Fields::of(report, tree, "`retention`", "write retention: {finished: 7d}")

@@ -80,6 +80,28 @@ pub const ATTRIBUTE_BYTES: usize = 256;
 pub const SCHEDULE_COUNTED: u64 = 10_000;
 /// A fire that is later than this was missed, in milliseconds.
 pub const SCHEDULE_LATE_MS: u64 = 60_000;
+/// Nesting of a payload from outside: deeper JSON is refused at the door, since nobody could read it back.
+pub const JSON_DEPTH: usize = 100;
+/// HTTP: connections at the same time; the next one waits until one of them ends.
+pub const HTTP_CONNECTIONS: usize = 10_000;
+/// HTTP: bytes of the head of a request, its first line and all its headers.
+pub const HTTP_HEAD_BYTES: usize = 64 * 1024;
+/// HTTP: headers of a request.
+pub const HTTP_HEADERS: usize = 100;
+/// HTTP: the head of a request is there within this time, in milliseconds.
+pub const HTTP_HEAD_MS: u64 = 10_000;
+/// HTTP: the body of a request is there within this time, in milliseconds.
+pub const HTTP_BODY_MS: u64 = 60_000;
+/// HTTP: a client that takes nothing for this long is dropped, in milliseconds.
+pub const HTTP_STALL_MS: u64 = 30_000;
+/// HTTP: the longest wait that a request may ask for, in seconds.
+pub const HTTP_WAIT_S: u64 = 300;
+/// HTTP: how long a call waits that says nothing of it, in seconds.
+pub const HTTP_CALL_WAIT_S: u64 = 30;
+/// HTTP: a stream says at least every so many milliseconds that it lives, and asks whether it still may be read.
+pub const HTTP_HEARTBEAT_MS: u64 = 15_000;
+/// HTTP: requests under way have this long to end when the server stops, in milliseconds.
+pub const HTTP_DRAIN_MS: u64 = 10_000;
 
 /// Limits that configuration may lower or raise up to [`Limits::MAX`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -22,6 +22,8 @@ mod program;
 mod rehearse;
 pub mod run;
 pub mod schedule;
+#[cfg(feature = "server")]
+pub mod serve;
 mod state;
 mod stream;
 #[cfg(feature = "test")]

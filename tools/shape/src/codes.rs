@@ -13,7 +13,7 @@ pub const PAGES: &str = "docs/errors";
 /// Where the binary takes them in.
 pub const EMBEDDED: &str = "crates/selvedge/src/cli/explain/pages.rs";
 /// What makes an error of a code.
-const MAKERS: [&str; 5] = ["WorkError", "VerbError", "Problem", "Failure", "terminal"];
+const MAKERS: [&str; 6] = ["WorkError", "VerbError", "Problem", "Refusal", "Failure", "terminal"];
 
 /// Finds codes without a page, pages without a code, and pages that the binary does not carry.
 pub fn check(root: &Path, sources: &[Source]) -> Result<Vec<Finding>, String> {

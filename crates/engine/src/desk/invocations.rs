@@ -1,10 +1,14 @@
 //! The verbs on actors and their invocations.
 
+use std::time::Duration;
+
+use bytes::Bytes;
 use selvedge_kernel::auth::{Action, Resource};
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::id::{ApprovalId, IdError, InvocationId, RunId};
 use selvedge_kernel::record::invocation::Blocked;
 use selvedge_kernel::record::message::Outcome;
+use selvedge_kernel::waiting::Waiting;
 use serde_json::{Value, json};
 
 use super::json::{of_bytes, text_of, value};
@@ -34,6 +38,34 @@ impl Asker<'_> {
         answer(self.engine.result(self.work(Action::Read, id)?, invocation_id(id)?, true).await?)
     }
 
+    /// What an invocation has come to so far. Errors: the error of its work, if it failed.
+    pub async fn so_far(&self, id: &str) -> Result<Value, Problem> {
+        answer(self.engine.result(self.work(Action::Read, id)?, invocation_id(id)?, false).await?)
+    }
+
+    /// The same, the error of its work being an end like another.
+    pub async fn progress(&self, id: &str) -> Result<Progress, Problem> {
+        Ok(self.engine.result(self.work(Action::Read, id)?, invocation_id(id)?, false).await?.progress)
+    }
+
+    /// What an invocation has emitted from a position on, a page of it.
+    pub async fn output(&self, id: &str, from: u64) -> Result<Vec<(u64, Bytes)>, Problem> {
+        Ok(self.engine.output(self.work(Action::Read, id)?, invocation_id(id)?, from).await?)
+    }
+
+    /// Whether its turn has come.
+    pub async fn has_started(&self, id: &str) -> Result<bool, Problem> {
+        let why = self.engine.why(self.work(Action::Read, id)?, invocation_id(id)?).await?;
+        Ok(why.attempt > 0 && !matches!(why.waiting[..], [Waiting::Behind { .. }]))
+    }
+
+    /// Delivers a signal to an invocation.
+    pub async fn signal_invocation(&self, id: &str, name: &str, payload: String, idempotency_key: Option<String>) -> Result<Value, Problem> {
+        let permit = self.work(Action::Signal, id)?;
+        self.engine.signal(permit, SignalTarget::Invocation(invocation_id(id)?), name, text_of(payload)?, idempotency_key).await?;
+        Ok(Value::Null)
+    }
+
     /// Asks an invocation to end.
     pub async fn cancel(&self, id: &str, reason: &str) -> Result<Value, Problem> {
         self.engine.cancel(self.work(Action::Control, id)?, invocation_id(id)?, reason).await?;
@@ -56,7 +88,8 @@ impl Asker<'_> {
     pub async fn invoke(&self, asked: Invoke, wait: bool) -> Result<Value, Problem> {
         let actor = self.actor(asked.kind, asked.key);
         let permit = self.permit(Action::Invoke, Resource::Handler { actor, handler: asked.handler })?;
-        let ask = Ask { idempotency_key: asked.idempotency_key, wait, ..Ask::default() };
+        let delay = asked.delay_ms.filter(|delay| *delay > 0).map(Duration::from_millis);
+        let ask = Ask { idempotency_key: asked.idempotency_key, wait, delay, trace: asked.trace, ..Ask::default() };
         answer(self.engine.invoke(permit, text_of(asked.input)?, ask).await?)
     }
 
@@ -112,6 +145,7 @@ pub(super) fn answer(answer: Answer) -> Result<Value, Problem> {
             let who = id.map(|id| format!("{id} failed: ")).unwrap_or_default();
             Err(Problem::new(Consequence::WorkFailed, &error.code, format!("{who}{error}")))
         }
+        Progress::Open if answer.joined => Ok(json!({ "id": id, "joined": true })),
         Progress::Open => Ok(json!({ "id": id })),
     }
 }

@@ -27,8 +27,19 @@ impl Pipelines<'_> {
     pub async fn put(&self, definition: &str) -> Result<Value, Problem> {
         let definition: Definition = serde_json::from_str(definition)
             .map_err(|error| Problem::new(Consequence::FixInput, "definition", format!("this is no definition of this version: {error}")))?;
+        self.store(self.may_put(&definition.name)?, definition, None).await
+    }
+
+    /// The proof that the asker may store a pipeline under a name. Errors: `denied`.
+    pub fn may_put(&self, name: &str) -> Result<Permit, Problem> {
+        self.permit(Action::Define, name)
+    }
+
+    /// Stores a pipeline, and says what changed. With `if_match` only where that is the current version.
+    /// Errors: `changed_since`, when it is another one.
+    pub async fn store(&self, permit: Permit, definition: Definition, if_match: Option<&str>) -> Result<Value, Problem> {
         let (name, new) = (definition.name.clone(), version(&definition));
-        let before = self.0.engine.put_definition(self.permit(Action::Define, &name)?, definition.clone()).await?;
+        let before = self.0.engine.put_definition_if(permit, definition.clone(), if_match.map(str::to_owned)).await?;
         let (status, changed) = match &before {
             None => ("new", Vec::new()),
             Some(before) if before.version == new => ("unchanged", Vec::new()),
@@ -100,7 +111,7 @@ impl Pipelines<'_> {
     }
 
     /// Starts a run of a pipeline. The same key, the same run.
-    pub async fn start(&self, name: &str, wanted: Option<&str>, input: String, key: String) -> Result<Value, Problem> {
+    pub async fn start(&self, name: &str, wanted: Option<&str>, input: String, key: Option<String>) -> Result<Value, Problem> {
         let versions = self.0.engine.stored_versions(self.permit(Action::Read, name)?).await?;
         let definition = match (wanted, versions.first()) {
             (Some(wanted), _) => definition_of(one_of(name, &versions, wanted)?)?,
@@ -108,7 +119,7 @@ impl Pipelines<'_> {
             (None, None) => self.0.engine.definition(self.permit(Action::Read, name)?).await?,
         };
         let used = version(&definition);
-        let run = self.0.engine.start_run(self.permit(Action::Start, name)?, definition, text_of(input)?, Some(key)).await?;
+        let run = self.0.engine.start_run(self.permit(Action::Start, name)?, definition, text_of(input)?, key).await?;
         Ok(json!({ "run": run.to_string(), "version": used }))
     }
 }

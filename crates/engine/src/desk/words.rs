@@ -64,6 +64,12 @@ pub struct Invoke {
     pub input: String,
     /// The sender's key.
     pub idempotency_key: Option<String>,
+    /// Handled after so many milliseconds.
+    #[serde(default)]
+    pub delay_ms: Option<u64>,
+    /// W3C trace context.
+    #[serde(default)]
+    pub trace: Option<String>,
 }
 
 /// What is done with the API keys of a tenant.

@@ -47,7 +47,7 @@ impl Shard {
         };
         if let Handler::Shared(shared) = handler {
             let outcome = self.run_shared(&shared, &message).await;
-            return Ok(Some(Answer { id: None, progress: Progress::Ended(outcome) }));
+            return Ok(Some(Answer { joined: false, id: None, progress: Progress::Ended(outcome) }));
         }
         let id = message.id;
         if let Some(found) = self.known(&message).await? {
@@ -66,7 +66,7 @@ impl Shard {
             }
             self.delay_message(&mut writes, now.after(delay), message);
             self.write(writes, Vec::new());
-            return Ok(Some(Answer { id: Some(id), progress: Progress::Open }));
+            return Ok(Some(Answer { joined: false, id: Some(id), progress: Progress::Open }));
         }
         self.room(&message).await?;
         if wait && message.idempotency_key.is_none() {
@@ -77,7 +77,7 @@ impl Shard {
         let (mut writes, mut effects) = (Writes::default(), Vec::new());
         self.admit(message, Some((&mut writes, &mut effects))).await?;
         self.write(writes, effects);
-        if wait { Err(Refused::Wait(id)) } else { Ok(Some(Answer { id: Some(id), progress: Progress::Open })) }
+        if wait { Err(Refused::Wait(id)) } else { Ok(Some(Answer { joined: false, id: Some(id), progress: Progress::Open })) }
     }
 
     /// What the message's idempotency key led to before.
@@ -109,10 +109,10 @@ impl Shard {
         match record {
             Some(record) if record.status.ended() => {
                 let outcome = self.outcome(&record).await?;
-                Ok(Some(Answer { id: Some(id), progress: Progress::Ended(outcome) }))
+                Ok(Some(Answer { joined: false, id: Some(id), progress: Progress::Ended(outcome) }))
             }
             _ if wait => Err(Refused::Wait(id)),
-            _ => Ok(Some(Answer { id: Some(id), progress: Progress::Open })),
+            _ => Ok(Some(Answer { joined: true, id: Some(id), progress: Progress::Open })),
         }
     }
 
@@ -145,7 +145,7 @@ impl Shard {
         let Some(waiters) = self.waiters.remove(&id) else { return };
         effects.push(Effect::Answer(Box::new(move || {
             for waiter in waiters {
-                let _ = waiter.send(Ok(Answer { id: Some(id), progress: Progress::Ended(outcome.clone()) }));
+                let _ = waiter.send(Ok(Answer { joined: false, id: Some(id), progress: Progress::Ended(outcome.clone()) }));
             }
         })));
     }

@@ -6,7 +6,6 @@ use selvedge_kernel::id::{ActorId, InvocationId};
 use selvedge_kernel::ports::StoreError;
 use selvedge_kernel::record::definition::StoredVersion;
 use selvedge_kernel::record::message::{Message, Outcome};
-use selvedge_kernel::record::schedule::ScheduleRecord;
 use selvedge_kernel::wire::WireError;
 use tokio::sync::oneshot;
 
@@ -66,6 +65,8 @@ pub struct Answer {
     pub id: Option<InvocationId>,
     /// What it has come to.
     pub progress: Progress,
+    /// Whether its key led to one that was accepted before and goes on.
+    pub joined: bool,
 }
 
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, VerbError>>;
@@ -96,7 +97,7 @@ pub(crate) enum Command {
     Run(crate::runs::RunCommand),
     Schedule(crate::schedules::ScheduleCommand),
     Key(crate::keys::KeyCommand),
-    PutDefinition { tenant: String, stored: Box<StoredVersion>, schedule: Option<Box<ScheduleRecord>>, reply: Reply<Option<StoredVersion>> },
+    PutDefinition { put: Box<crate::definitions::Put>, reply: Reply<Option<StoredVersion>> },
 }
 
 /// Whom a signal addresses.

@@ -12,8 +12,8 @@ impl Shard {
         let (id, actor) = (message.id, message.target.clone());
         if let Some(found) = self.known(&message).await? {
             return Ok(match self.record_in_memory(found).await? {
-                Some(record) if record.status.ended() => Answer { id: Some(found), progress: Progress::Ended(self.outcome(&record).await?) },
-                _ => Answer { id: Some(found), progress: Progress::Open },
+                Some(record) if record.status.ended() => Answer { joined: false, id: Some(found), progress: Progress::Ended(self.outcome(&record).await?) },
+                _ => Answer { joined: true, id: Some(found), progress: Progress::Open },
             });
         }
         self.room(&message).await?;
@@ -21,6 +21,6 @@ impl Shard {
         self.admit(message, Some((&mut writes, &mut effects))).await?;
         self.write(writes, effects);
         let first = self.actors.get(&actor).and_then(|actor| actor.queue.front()).is_some_and(|first| first.1 == id);
-        if first { Err(Refused::Wait(id)) } else { Ok(Answer { id: Some(id), progress: Progress::Open }) }
+        if first { Err(Refused::Wait(id)) } else { Ok(Answer { joined: false, id: Some(id), progress: Progress::Open }) }
     }
 }

@@ -111,8 +111,8 @@ impl Shard {
             Command::Run(command) => self.run_command(command).await,
             Command::Schedule(command) => self.schedule_command(command).await,
             Command::Key(command) => self.key_command(command).await,
-            Command::PutDefinition { tenant, stored, schedule, reply } => {
-                let result = self.put_definition(&tenant, &stored, schedule.map(|record| *record)).await;
+            Command::PutDefinition { put, reply } => {
+                let result = self.put_definition(*put).await;
                 self.answer(reply, result);
             }
         }
@@ -157,17 +157,19 @@ impl Shard {
                     self.wait_for(id, reply);
                     return;
                 }
-                Ok(Some(_)) => Ok(Answer { id: Some(id), progress: Progress::Open }),
+                Ok(Some(_)) => Ok(Answer { joined: false, id: Some(id), progress: Progress::Open }),
                 Ok(None) => Err(error),
                 Err(error) => Err(error),
             },
             Ok(record) => match self.follow_restarts(record).await {
-                Ok(last) if last.status.ended() => self.outcome(&last).await.map(|outcome| Answer { id: Some(id), progress: Progress::Ended(outcome) }),
+                Ok(last) if last.status.ended() => {
+                    self.outcome(&last).await.map(|outcome| Answer { joined: false, id: Some(id), progress: Progress::Ended(outcome) })
+                }
                 Ok(last) if wait => {
                     self.wait_for(last.message.id, reply);
                     return;
                 }
-                Ok(_) => Ok(Answer { id: Some(id), progress: Progress::Open }),
+                Ok(_) => Ok(Answer { joined: false, id: Some(id), progress: Progress::Open }),
                 Err(error) => Err(error),
             },
         };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use selvedge_engine::wiring::Tasks;
+use selvedge_kernel::config::Configured;
 use selvedge_kernel::error::Consequence;
 use selvedge_store::OpenError;
 use serde_json::Value;
@@ -33,9 +34,13 @@ pub enum Access {
 
 /// The configuration of a command, with the shim that keeps programs from outliving it.
 pub fn config(common: &Common) -> Result<Config, Stop> {
-    let configured = configured(common)?;
+    config_of(&configured(common)?)
+}
+
+/// The same, of one that was read.
+pub fn config_of(configured: &Configured) -> Result<Config, Stop> {
     let program = std::env::current_exe().map_err(|error| Stop::new(Code::Configuration, format!("this binary does not find itself: {error}")))?;
-    let mut config = Config::of(&configured).shim(program);
+    let mut config = Config::of(configured).shim(program);
     config.command = command();
     Ok(config)
 }

@@ -111,7 +111,8 @@ pub async fn why(common: &Common, app: App, id: String) -> Result<Code, Stop> {
 pub fn invoke(message: Message) -> Result<Invoke, Stop> {
     let (kind, key) = parts(&message.actor)?;
     let input = said::json("--input", &message.input)?.text;
-    Ok(Invoke { kind, key, handler: message.handler, input, idempotency_key: Some(message.idempotency_key.map_or_else(fresh_key, Ok)?) })
+    let idempotency_key = Some(message.idempotency_key.map_or_else(fresh_key, Ok)?);
+    Ok(Invoke { kind, key, handler: message.handler, input, idempotency_key, delay_ms: None, trace: None })
 }
 
 fn parts(actor: &Actor) -> Result<(String, String), Stop> {

@@ -45,6 +45,15 @@ pub enum Output {
     Json,
 }
 
+/// Where the HTTP API is served.
+#[cfg(feature = "server")]
+#[derive(Args, Debug)]
+pub struct Listen {
+    /// Where to answer [default: 127.0.0.1:7420]
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<String>,
+}
+
 #[derive(Subcommand, Debug)]
 pub enum Noun {
     /// Make a folder that runs: a pipeline, a Python activity, a schedule, a test
@@ -54,6 +63,12 @@ pub enum Noun {
     },
     /// Run a pipeline to its end; after a kill, the same command goes on where it was
     Run(Run),
+    /// Serve the HTTP API on a data directory, with a development key that is made once
+    #[cfg(feature = "server")]
+    Dev(Listen),
+    /// Serve the HTTP API on a data directory, to those who have a key
+    #[cfg(feature = "server")]
+    Serve(Listen),
     /// Check, store, show, compare and start pipelines
     #[command(subcommand)]
     Pipelines(Pipelines),

@@ -26,6 +26,8 @@ mod run;
 mod runs;
 mod said;
 mod schedules;
+#[cfg(feature = "server")]
+mod serve;
 mod settings;
 mod slots;
 mod stored;
@@ -80,6 +82,10 @@ async fn perform(cli: Cli, app: App) -> Result<Code, Stop> {
     let common = cli.common;
     match cli.noun {
         Noun::Run(verb) => run::run(&common, app, verb).await,
+        #[cfg(feature = "server")]
+        Noun::Dev(listen) => serve::dev(&common, app, listen).await,
+        #[cfg(feature = "server")]
+        Noun::Serve(listen) => serve::serve(&common, app, listen).await,
         Noun::Runs(verb) => runs::runs(&common, app, verb).await,
         Noun::Pipelines(verb) => pipelines::pipelines(&common, app, verb).await,
         Noun::Actors(verb) => actors::actors(&common, app, verb).await,

@@ -14,6 +14,11 @@ const FILE: &str = "selvedge.yaml";
 
 /// The configuration in force, or everything that is wrong with it.
 pub fn configured(common: &Common) -> Result<Configured, Stop> {
+    configured_at(common, None)
+}
+
+/// The same, with the address that a flag names.
+pub fn configured_at(common: &Common, listen: Option<&str>) -> Result<Configured, Stop> {
     let mut sources = Vec::new();
     let file = common.config.as_deref();
     if let Some(file) = file.or_else(|| Some(Path::new(FILE)).filter(|file| file.exists())) {
@@ -23,7 +28,8 @@ pub fn configured(common: &Common) -> Result<Configured, Stop> {
     }
     sources.push(Source::Environment(std::env::vars().collect()));
     let data = common.data.as_ref().map(|data| ("data".to_owned(), data.display().to_string()));
-    sources.push(Source::Flags(data.into_iter().collect()));
+    let listen = listen.map(|listen| ("listen".to_owned(), listen.to_owned()));
+    sources.push(Source::Flags(data.into_iter().chain(listen).collect()));
     Ok(parse_config(&sources)?)
 }
 

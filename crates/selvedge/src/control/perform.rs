@@ -82,7 +82,7 @@ pub async fn perform(desk: &Desk, request: Request) -> Result<Value, Problem> {
         Request::Pipeline { name } => Pipelines(asker).show(&name).await,
         Request::Pipelines => Pipelines(asker).list().await,
         Request::DiffPipeline { name, before, after } => Pipelines(asker).diff(&name, &before, &after).await,
-        Request::StartPipeline { name, version, input, key } => Pipelines(asker).start(&name, version.as_deref(), input, key).await,
+        Request::StartPipeline { name, version, input, key } => Pipelines(asker).start(&name, version.as_deref(), input, Some(key)).await,
         Request::Schedules { filter } => Schedules(asker).list(&filter).await,
         Request::Schedule { pipeline } => Schedules(asker).show(&pipeline).await,
         Request::SteerSchedule { pipeline, steer } => Schedules(asker).steer(&pipeline, steer).await,

@@ -33,6 +33,7 @@ mod filters;
 mod forks;
 mod gates;
 mod heads;
+mod http;
 mod init;
 mod kept;
 mod keys;

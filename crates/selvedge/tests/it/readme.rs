@@ -67,3 +67,22 @@ fn the_handler_on_the_first_screen_is_the_one_that_a_newcomer_runs() {
     let whole: Vec<String> = block(&page, "rust", "fn main").lines().map(|line| line.trim().to_owned()).collect();
     assert!(whole.windows(short.len()).any(|lines| lines == short), "{short:#?}");
 }
+
+#[test]
+fn the_curl_lines_of_the_readme_work_as_they_are_written() {
+    let page = page();
+    let folder = Folder::new();
+    folder.write("pipeline.yaml", &block(&page, "yaml", "name: lengths"));
+    // The step before this one has made the data directory.
+    folder.json(&["run", "pipeline.yaml", "--input", r#"{"words": ["selvedge"]}"#]);
+    // A port of its own: other tests run beside this one.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let lines = block(&page, "sh", "curl").replace("selvedge dev", &format!("selvedge dev --listen 127.0.0.1:{port}")).replace("7420", &port);
+    let binary = Path::new(env!("CARGO_BIN_EXE_selvedge")).parent().unwrap();
+    let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
+    let script = format!("set -eu\ntrap 'kill $(jobs -p)' EXIT\n{lines}");
+    let done = Command::new("bash").args(["-c", &script]).current_dir(folder.path()).env("PATH", path).output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert!(done.status.success(), "{out}\n{err}");
+    assert!(out.contains("\"status\":\"completed\"") && out.contains("event: ended"), "{out}\n{err}");
+}

@@ -117,6 +117,17 @@ impl Running {
         self.child.as_ref().unwrap().id()
     }
 
+    /// The next line of its standard output, while it goes on.
+    pub fn line(&mut self) -> String {
+        use std::io::Read;
+        let out = self.child.as_mut().unwrap().stdout.as_mut().unwrap();
+        let (mut line, mut byte) = (Vec::new(), [0]);
+        while out.read(&mut byte).unwrap() == 1 && byte[0] != b'\n' {
+            line.push(byte[0]);
+        }
+        String::from_utf8(line).unwrap()
+    }
+
     pub fn signal(&self, name: &str) {
         let done = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().unwrap();
         assert!(done.success());

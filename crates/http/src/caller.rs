@@ -1,0 +1,58 @@
+//! Who asks: every handler takes one, and there is no way to the engine but through it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::http::header;
+use axum::http::request::Parts;
+use selvedge_engine::desk::Asker;
+use selvedge_kernel::auth::{AuthorizationContext, RequestFacts};
+use selvedge_kernel::error::Consequence;
+
+use crate::door::Door;
+use crate::refusal::{Refusal, UNAUTHENTICATED};
+
+/// Whoever presented a credential that we know. The tenant is that of the credential, whatever a request says.
+pub struct Caller {
+    pub(crate) door: Arc<Door>,
+    pub(crate) context: AuthorizationContext,
+    credential: String,
+}
+
+impl Caller {
+    /// Asks as this caller; each verb takes its own permit.
+    pub(crate) fn asker(&self) -> Asker<'_> {
+        Asker { engine: &self.door.engine, context: &self.context, binary: &self.door.binary }
+    }
+
+    /// Looks again at the credential: of one that was revoked meanwhile nothing is left.
+    pub(crate) fn again(&mut self) -> Result<(), Refusal> {
+        let facts = RequestFacts { address: self.context.request.address.clone(), at: self.door.engine.now() };
+        self.context = self.door.engine.authenticate(&self.credential, facts).map_err(|error| unauthenticated(&error.to_string()))?;
+        Ok(())
+    }
+}
+
+fn unauthenticated(why: &str) -> Refusal {
+    let text = format!("the request has no valid credential: {why}; send `Authorization: Bearer KEY`");
+    Refusal::new(Consequence::NotPermitted, UNAUTHENTICATED, text)
+}
+
+impl FromRequestParts<Arc<Door>> for Caller {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, door: &Arc<Door>) -> Result<Caller, Refusal> {
+        let mut said = parts.headers.get_all(header::AUTHORIZATION).iter();
+        let (Some(value), None) = (said.next(), said.next()) else { return Err(unauthenticated("there is none, or more than one")) };
+        let text = value.to_str().map_err(|_| unauthenticated("it is no text"))?;
+        let credential = match text.split_once(' ') {
+            Some((scheme, credential)) if scheme.eq_ignore_ascii_case("bearer") => credential.trim(),
+            _ => return Err(unauthenticated("it is of another kind")),
+        };
+        let address = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip().to_string());
+        let facts = RequestFacts { address, at: door.engine.now() };
+        let context = door.engine.authenticate(credential, facts).map_err(|error| unauthenticated(&error.to_string()))?;
+        Ok(Caller { door: door.clone(), context, credential: credential.to_owned() })
+    }
+}

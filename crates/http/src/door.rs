@@ -1,0 +1,32 @@
+//! What all requests share.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use selvedge_engine::engine::Engine;
+use tokio::sync::watch;
+
+/// Says of each part that the server depends on, by name, why it is not ready; none: it is.
+pub type Ready = Arc<dyn Fn() -> Vec<(&'static str, Option<String>)> + Send + Sync>;
+
+/// What all requests share.
+#[derive(Clone)]
+pub struct Door {
+    /// The engine.
+    pub engine: Arc<Engine>,
+    /// Tells what is not ready.
+    pub ready: Ready,
+    /// How long the body of a request may take to be there.
+    pub body_within: Duration,
+    /// This program, in a sentence.
+    pub binary: String,
+    /// Becomes true when the server stops: streams end, and new ones are not begun.
+    pub closing: watch::Receiver<bool>,
+}
+
+impl fmt::Debug for Door {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Door")
+    }
+}

@@ -1,0 +1,18 @@
+//! Selvedge's HTTP API: routes, streams, problem documents, and the connections below them. Who asks is told by a credential,
+//! and what they may do by the policies of the engine: a handler has no other way to a verb.
+
+mod answer;
+mod caller;
+mod document;
+mod door;
+mod patient;
+mod refusal;
+mod routes;
+mod server;
+mod stream;
+mod take;
+
+pub use document::{document, router};
+pub use door::{Door, Ready};
+pub use refusal::{Document, PROBLEM, Refusal, status};
+pub use server::{Ended, Patience, bind, serve};

@@ -1,0 +1,30 @@
+//! What needs no credential: whether we live, whether we are ready, and what we can be asked.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use crate::door::Door;
+
+/// Whether the process lives.
+#[utoipa::path(get, path = "/healthz", tag = "health", security(()), responses((status = 200, description = "it does", body = Value)))]
+pub(crate) async fn alive() -> Response {
+    axum::Json(json!({ "status": "alive" })).into_response()
+}
+
+/// Whether it can work: each part that it depends on, by name.
+#[utoipa::path(get, path = "/readyz", tag = "health", security(()),
+    responses((status = 200, description = "it can", body = Value), (status = 503, description = "it cannot, with the reason", body = Value)))]
+pub(crate) async fn ready(State(door): State<Arc<Door>>) -> Response {
+    let parts = (door.ready)();
+    let well = parts.iter().all(|(_, reason)| reason.is_none()) && !*door.closing.borrow();
+    let parts: serde_json::Map<String, Value> = parts
+        .into_iter()
+        .map(|(name, reason)| (name.to_owned(), reason.map_or_else(|| json!({ "ready": true }), |why| json!({ "ready": false, "reason": why }))))
+        .collect();
+    let status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, axum::Json(json!({ "ready": well, "parts": parts }))).into_response()
+}

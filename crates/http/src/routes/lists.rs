@@ -1,0 +1,92 @@
+//! Lists, each with `where`.
+
+use selvedge_engine::desk::{Pipelines, Runs, Schedules};
+use selvedge_engine::listing::Listed;
+use selvedge_kernel::policy::Span;
+use serde::Deserialize;
+use std::time::Duration;
+use utoipa::IntoParams;
+
+use crate::answer::{Answer, Done};
+use crate::caller::Caller;
+use crate::take::Words;
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Keep {
+    /// What to keep, such as `status:failed age<1d`; all, if it is not there.
+    #[serde(rename = "where", default)]
+    filter: String,
+}
+
+/// Actors, by type and key.
+#[utoipa::path(get, path = "/v1/actors", tag = "actors", params(Keep), responses((status = 200, description = "a page at most", body = Vec<Value>)))]
+pub(crate) async fn actors(caller: Caller, Words(keep): Words<Keep>) -> Done {
+    Ok(Answer::of(caller.asker().actors(&keep.filter).await?))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct KeepOpen {
+    /// What to keep; all, if it is not there.
+    #[serde(rename = "where", default)]
+    filter: String,
+    /// Those that have ended as well.
+    #[serde(default)]
+    all: bool,
+}
+
+/// Invocations, the newest first.
+#[utoipa::path(get, path = "/v1/invocations", tag = "invocations", params(KeepOpen), responses((status = 200, description = "a page at most", body = Vec<Value>)))]
+pub(crate) async fn invocations(caller: Caller, Words(keep): Words<KeepOpen>) -> Done {
+    let listed = if keep.all { Listed::All } else { Listed::Open };
+    Ok(Answer::of(caller.asker().invocations(listed, &keep.filter).await?))
+}
+
+/// Runs, the newest first.
+#[utoipa::path(get, path = "/v1/runs", tag = "runs", params(Keep), responses((status = 200, description = "a page at most", body = Vec<Value>)))]
+pub(crate) async fn runs(caller: Caller, Words(keep): Words<Keep>) -> Done {
+    Ok(Answer::of(Runs(caller.asker()).list(&keep.filter).await?))
+}
+
+/// Approvals that are open, then those that were answered.
+#[utoipa::path(get, path = "/v1/approvals", tag = "approvals", params(Keep), responses((status = 200, description = "those of the newest runs", body = Vec<Value>)))]
+pub(crate) async fn approvals(caller: Caller, Words(keep): Words<Keep>) -> Done {
+    Ok(Answer::of(Runs(caller.asker()).approvals(&keep.filter).await?))
+}
+
+/// Pipelines, by name.
+#[utoipa::path(get, path = "/v1/pipelines", tag = "pipelines", responses((status = 200, description = "all of them", body = Vec<Value>)))]
+pub(crate) async fn pipelines(caller: Caller) -> Done {
+    Ok(Answer::of(Pipelines(caller.asker()).list().await?))
+}
+
+/// Schedules, by the names of their pipelines.
+#[utoipa::path(get, path = "/v1/schedules", tag = "schedules", params(Keep), responses((status = 200, description = "all of them", body = Vec<Value>)))]
+pub(crate) async fn schedules(caller: Caller, Words(keep): Words<Keep>) -> Done {
+    Ok(Answer::of(Schedules(caller.asker()).list(&keep.filter).await?))
+}
+
+/// Messages that could not be handled.
+#[utoipa::path(get, path = "/v1/dead-letters", tag = "dead letters", params(Keep), responses((status = 200, description = "a page at most", body = Vec<Value>)))]
+pub(crate) async fn dead_letters(caller: Caller, Words(keep): Words<Keep>) -> Done {
+    Ok(Answer::of(caller.asker().dead_letters(&keep.filter).await?))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct KeepLong {
+    /// What to keep; all, if it is not there.
+    #[serde(rename = "where", default)]
+    filter: String,
+    /// For how long, such as `1h`; each for as long as its type expects, if it is not there.
+    #[param(value_type = Option<String>)]
+    longer_than: Option<Span>,
+}
+
+/// What has waited for long, those that wait longest first, each with its sentence.
+#[utoipa::path(get, path = "/v1/stuck", tag = "why", params(KeepLong), responses((status = 200, description = "each with its sentence", body = Vec<Value>)))]
+pub(crate) async fn stuck(caller: Caller, Words(keep): Words<KeepLong>) -> Done {
+    let longer_than: Option<Duration> = keep.longer_than.map(|span| span.0);
+    Ok(Answer::of(caller.asker().stuck(longer_than, &keep.filter).await?))
+}

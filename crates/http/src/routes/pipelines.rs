@@ -1,0 +1,82 @@
+//! `/v1/pipelines`: stored pipelines, and their starts.
+
+use selvedge_engine::desk::Pipelines;
+use selvedge_kernel::diagnostic::listed;
+use selvedge_kernel::error::Consequence;
+use selvedge_kernel::pipeline::definition::{Definition, Executor};
+use selvedge_kernel::pipeline::parse::parse_pipeline;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::actors::KeyHeader;
+use super::state::MatchHeader;
+use crate::answer::{Answer, Done};
+use crate::caller::Caller;
+use crate::refusal::Refusal;
+use crate::take::{Names, Payload, Said, Text, Words};
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(crate) struct Name {
+    /// The name of the pipeline.
+    name: String,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Version {
+    /// The beginning of a version; the current one, if it is not there.
+    version: Option<String>,
+}
+
+/// A pipeline with its versions, or one version whole.
+#[utoipa::path(get, path = "/v1/pipelines/{name}", tag = "pipelines", params(Name, Version),
+    responses((status = 200, description = "it", body = Value, headers(("ETag" = String, description = "its version, for `If-Match`")))))]
+pub(crate) async fn show(caller: Caller, Names(at): Names<Name>, Words(of): Words<Version>) -> Done {
+    let asked = of.version.map_or_else(|| at.name.clone(), |version| format!("{}@{version}", at.name));
+    let shown = Pipelines(caller.asker()).show(&asked).await?;
+    let tag = shown["version"].as_str().unwrap_or_default().to_owned();
+    Ok(Answer::of(shown).etag(&tag))
+}
+
+/// Stores a pipeline under its name: the body is its file, YAML or JSON. `If-Match` names the version that it takes the place of.
+#[utoipa::path(put, path = "/v1/pipelines/{name}", tag = "pipelines", params(Name, MatchHeader),
+    request_body(content = String, content_type = "application/yaml", description = "the file of the pipeline"),
+    responses((status = 200, description = "what changed", body = Value), (status = 201, description = "it is new", body = Value)))]
+pub(crate) async fn put(caller: Caller, Names(at): Names<Name>, said: Said, Text(file): Text) -> Done {
+    // Asked first: who may not store it is told nothing of what it says.
+    let permit = Pipelines(caller.asker()).may_put(&at.name)?;
+    let definition = read(&at.name, &file)?;
+    let done = Pipelines(caller.asker()).store(permit, definition, said.if_match.as_deref()).await?;
+    let tag = done["version"].as_str().unwrap_or_default().to_owned();
+    let answer = if done["before"].is_null() { Answer::created(done).at(&format!("/v1/pipelines/{}", at.name)) } else { Answer::of(done) };
+    Ok(answer.etag(&tag))
+}
+
+/// The pipeline of a file that came from outside.
+fn read(name: &str, file: &str) -> Result<Definition, Refusal> {
+    let wrong = |text: String| Refusal::new(Consequence::FixInput, "definition", text);
+    let (definition, _) = parse_pipeline("body", file).map_err(|errors| wrong(listed(&errors)))?;
+    if definition.name != name {
+        return Err(wrong(format!("the file names its pipeline `{}`, the path names `{name}`: write the same in both", definition.name)));
+    }
+    // The right to store a pipeline is not the right to start any program on this machine.
+    match definition.activities.iter().find(|(_, declared)| matches!(declared.executor, Executor::Exec(_))) {
+        Some((activity, _)) => Err(wrong(format!(
+            "the activity `{activity}` is a program (`exec`), and programs are not taken over HTTP: declare it in app.yaml beside the server, and call it by its name"
+        ))),
+        None => Ok(definition),
+    }
+}
+
+/// Starts a run of a pipeline. The same `Idempotency-Key`, the same run.
+#[utoipa::path(post, path = "/v1/pipelines/{name}/runs", tag = "pipelines", params(Name, Version, KeyHeader),
+    request_body(content = Value, description = "the input of the run"),
+    responses((status = 201, description = "the run", body = Value)))]
+pub(crate) async fn start(caller: Caller, Names(at): Names<Name>, Words(of): Words<Version>, said: Said, Payload(input): Payload) -> Done {
+    // A run without an input has an empty one.
+    let input = if input == "null" { "{}".to_owned() } else { input };
+    let started = Pipelines(caller.asker()).start(&at.name, of.version.as_deref(), input, said.key).await?;
+    let place = format!("/v1/runs/{}", started["run"].as_str().unwrap_or_default());
+    Ok(Answer::created(started).at(&place))
+}

@@ -1,0 +1,204 @@
+//! Streams: what happens to a run, and what an invocation emits, as server-sent events or a JSON value a line.
+//!
+//! A stream is read from what is durable, a page at a time, when its client has taken the page before: nothing piles up for one
+//! that is slow. Before each page the credential is looked at again and a new permit is taken.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::stream;
+use selvedge_engine::Progress;
+use selvedge_engine::desk::{Problem, Runs, of_bytes, value};
+use selvedge_kernel::limit::HTTP_HEARTBEAT_MS;
+use selvedge_kernel::ports::Policies;
+use selvedge_kernel::record::message::Outcome;
+use serde_json::{Value, json};
+
+use crate::caller::Caller;
+use crate::refusal::Refusal;
+use crate::take::{Accept, Said};
+
+/// The shortest and the longest time between two looks at what an invocation has emitted.
+const GLANCES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
+/// Time between two looks at whether policies or keys have changed.
+const CHANGES: Duration = Duration::from_secs(1);
+/// Time between two heartbeats.
+const HEARTBEAT: Duration = Duration::from_millis(HTTP_HEARTBEAT_MS);
+
+/// How frames are written.
+#[derive(Clone, Copy)]
+enum Form {
+    Events,
+    Lines,
+}
+
+/// What a reader meets: its number, if a reader can go on behind it, what it is, and what it says.
+struct Frame {
+    id: Option<u64>,
+    event: &'static str,
+    data: Value,
+}
+
+impl Form {
+    fn of(said: &Said) -> Form {
+        if said.accept == Accept::Lines { Form::Lines } else { Form::Events }
+    }
+
+    fn media(self) -> &'static str {
+        match self {
+            Form::Events => "text/event-stream",
+            Form::Lines => "application/x-ndjson",
+        }
+    }
+
+    fn page(self, frames: &[Frame]) -> Bytes {
+        let mut text = String::new();
+        for Frame { id, event, data } in frames {
+            match self {
+                Form::Events => {
+                    let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
+                    // JSON has no line end in it.
+                    text.push_str(&format!("{id}event: {event}\ndata: {data}\n\n"));
+                }
+                Form::Lines => text.push_str(&format!("{}\n", json!({ "id": id, "event": event, "data": data }))),
+            }
+        }
+        Bytes::from(text)
+    }
+
+    fn heartbeat(self) -> Bytes {
+        Bytes::from_static(match self {
+            Form::Events => b": alive\n\n",
+            Form::Lines => b"\n",
+        })
+    }
+}
+
+/// What a reader is given next.
+enum Next {
+    Frames(Vec<Frame>),
+    /// Nothing new, and it still may be read.
+    Alive,
+    /// Nothing comes any more, but for these.
+    Last(Vec<Frame>),
+}
+
+/// Something that can be followed.
+enum Followed {
+    Run { id: String, next: u64 },
+    Invocation { id: String, next: u64, started: bool },
+}
+
+/// What happens to a run.
+pub(crate) fn run(caller: Caller, id: String, said: &Said) -> Response {
+    respond(caller, Followed::Run { id, next: said.after.map_or(0, |after| after + 1) }, Form::of(said))
+}
+
+/// What an invocation emits.
+pub(crate) fn invocation(caller: Caller, id: String, said: &Said) -> Response {
+    let next = said.after.map_or(0, |after| after + 1);
+    respond(caller, Followed::Invocation { id, next, started: said.after.is_some() }, Form::of(said))
+}
+
+fn respond(caller: Caller, followed: Followed, form: Form) -> Response {
+    let pages = stream::unfold(Some((caller, followed)), move |reader| async move {
+        let (mut caller, mut followed) = reader?;
+        let next = match caller.again() {
+            Ok(()) => followed.next(&caller).await.map_err(Refusal::from),
+            Err(refused) => Err(refused),
+        };
+        let (page, goes_on) = match next {
+            Ok(Next::Frames(frames)) => (form.page(&frames), true),
+            Ok(Next::Alive) => (form.heartbeat(), true),
+            Ok(Next::Last(frames)) => (form.page(&frames), false),
+            Err(Refusal(problem)) => {
+                let data = json!({ "code": problem.code, "message": problem.message });
+                (form.page(&[Frame { id: None, event: "refused", data }]), false)
+            }
+        };
+        Some((Ok::<_, Infallible>(page), goes_on.then_some((caller, followed))))
+    });
+    ([(header::CONTENT_TYPE, form.media()), (header::CACHE_CONTROL, "no-store")], Body::from_stream(pages)).into_response()
+}
+
+impl Followed {
+    async fn next(&mut self, caller: &Caller) -> Result<Next, Problem> {
+        let mut closing = caller.door.closing.clone();
+        tokio::select! {
+            biased;
+            _ = closing.wait_for(|closing| *closing) => Ok(Next::Last(vec![Frame { id: None, event: "closing", data: json!({ "message": "the server stops: go on behind the last event, with `Last-Event-ID`" }) }])),
+            next = self.page(caller) => next,
+            () = until_asked_again(caller) => Ok(Next::Alive),
+        }
+    }
+
+    async fn page(&mut self, caller: &Caller) -> Result<Next, Problem> {
+        match self {
+            Followed::Run { id, next } => happened(caller, id, next).await,
+            Followed::Invocation { id, next, started } => emitted(caller, id, next, started).await,
+        }
+    }
+}
+
+/// Comes to its end when it is time for a heartbeat, or when policies or keys have changed: who reads is asked again then.
+async fn until_asked_again(caller: &Caller) {
+    let version = caller.door.engine.policies().version();
+    for _ in 0..HEARTBEAT.as_millis() / CHANGES.as_millis() {
+        tokio::time::sleep(CHANGES).await;
+        if caller.door.engine.policies().version() != version {
+            return;
+        }
+    }
+}
+
+async fn happened(caller: &Caller, id: &str, next: &mut u64) -> Result<Next, Problem> {
+    let runs = Runs(caller.asker());
+    let events = runs.events(id, *next).await?;
+    let Some((last, _)) = events.last() else {
+        let status = runs.status(id).await?;
+        return Ok(Next::Last(vec![Frame { id: None, event: "ended", data: json!({ "status": status.state, "error": status.error }) }]));
+    };
+    *next = last + 1;
+    let frames: Result<Vec<Frame>, Problem> =
+        events.iter().map(|(number, event)| Ok(Frame { id: Some(*number), event: "happened", data: value(event)? })).collect();
+    Ok(Next::Frames(frames?))
+}
+
+async fn emitted(caller: &Caller, id: &str, next: &mut u64, started: &mut bool) -> Result<Next, Problem> {
+    let asker = caller.asker();
+    let mut pause = GLANCES.0;
+    loop {
+        // Asked before the chunks are read: what it emitted last is there once it has ended.
+        let progress = asker.progress(id).await?;
+        let chunks = asker.output(id, *next).await?;
+        let mut frames = Vec::new();
+        let ended = matches!(progress, Progress::Ended(_));
+        if !*started && (ended || !chunks.is_empty() || asker.has_started(id).await?) {
+            *started = true;
+            frames.push(Frame { id: None, event: "start", data: json!({ "type": "start", "id": id }) });
+        }
+        if let Some((last, _)) = chunks.last() {
+            *next = last + 1;
+        }
+        let data = |(position, chunk): &(u64, Bytes)| json!({ "type": "data", "position": position, "chunk": of_bytes(chunk) });
+        frames.extend(chunks.iter().map(|chunk| Frame { id: Some(chunk.0), event: "data", data: data(chunk) }));
+        match progress {
+            Progress::Ended(outcome) if chunks.is_empty() => {
+                frames.push(match outcome {
+                    Outcome::Value(result) => Frame { id: None, event: "complete", data: json!({ "type": "complete", "result": of_bytes(&result) }) },
+                    Outcome::Error(error) => Frame { id: None, event: "error", data: json!({ "type": "error", "code": error.code, "message": error.message }) },
+                });
+                return Ok(Next::Last(frames));
+            }
+            _ if !frames.is_empty() => return Ok(Next::Frames(frames)),
+            _ => {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(GLANCES.1);
+            }
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! `serve` and `dev`: the HTTP API on a data directory, until somebody ends it.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use selvedge_engine::desk::{Asker, KeyVerb, Keys};
+use selvedge_http::{Ended, Patience, bind};
+use selvedge_kernel::auth::{OWNER, RequestFacts, local};
+use selvedge_kernel::config::Configured;
+use tokio::net::TcpListener;
+
+use crate::app::App;
+use crate::bootstrap::Engine;
+use crate::serve::Server;
+
+use super::access::{config_of, hold, manifest_for};
+use super::actors::text;
+use super::args::{Common, Listen};
+use super::check::with_manifest;
+use super::exit::{Code, Stop};
+use super::settings::configured_at;
+use super::{print, run};
+
+/// The file in the data directory that holds the development key.
+const KEY: &str = "dev.key";
+
+/// `serve`: production, for those who have a key.
+pub async fn serve(common: &Common, app: App, listen: Listen) -> Result<Code, Stop> {
+    let (engine, listener) = opened(common, app, listen).await?;
+    if !engine.inner.opens_to_somebody() {
+        engine.close().await?;
+        let text = "nobody has a key, so that a server would answer nobody: make one with `selvedge keys create --role owner`, and start again".to_owned();
+        return Err(Stop::new(Code::Configuration, text));
+    }
+    until_the_end(engine, listener).await
+}
+
+/// `dev`: the same, with a key of the role that may do everything in its tenant, which is made once.
+pub async fn dev(common: &Common, app: App, listen: Listen) -> Result<Code, Stop> {
+    let (engine, listener) = opened(common, app, listen).await?;
+    if let Err(stop) = development_key(&engine).await {
+        engine.close().await?;
+        return Err(stop);
+    }
+    until_the_end(engine, listener).await
+}
+
+/// Everything is checked before the directory is taken, and the address before anything runs.
+async fn opened(common: &Common, app: App, listen: Listen) -> Result<(Engine, TcpListener), Stop> {
+    let configured = configured_at(common, listen.listen.as_deref())?;
+    let address = allowed(&configured)?;
+    let config = config_of(&configured)?;
+    let manifest = manifest_for(common, &config.data)?;
+    let app = with_manifest(app, manifest.as_deref())?;
+    let listener = bind(address).await.map_err(|error| {
+        let text = format!("{address} cannot be listened on ({error}): end what listens there, or name another address with --listen");
+        Stop::new(Code::Configuration, text)
+    })?;
+    Ok((hold(config, app).await?, listener))
+}
+
+/// The address, where nobody who is not meant to can overhear what goes there, or where somebody has said that this is so.
+fn allowed(configured: &Configured) -> Result<SocketAddr, Stop> {
+    let address = configured.config.listen;
+    if address.ip().is_loopback() || configured.config.tls.is_some() {
+        return Ok(address);
+    }
+    let text = format!(
+        "{address} can be reached from other machines, and keys would go there in the clear: listen on 127.0.0.1 behind something that speaks TLS, \
+         or write `tls: off` in selvedge.yaml if you know that nobody is on the way"
+    );
+    Err(Stop::new(Code::Configuration, text))
+}
+
+/// The development key: the one that is kept, if it still opens something, else a new one, which is printed this once.
+async fn development_key(engine: &Engine) -> Result<(), Stop> {
+    let file = engine.desk.data.join(KEY);
+    let unusable = |error: &std::io::Error| Stop::new(Code::Configuration, format!("the development key {} cannot be kept: {error}", file.display()));
+    let kept = match std::fs::read_to_string(&file) {
+        Ok(kept) => Some(kept),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(unusable(&error)),
+    };
+    if kept.is_some_and(|kept| engine.inner.authenticate(kept.trim(), RequestFacts::default()).is_ok()) {
+        print::note(&format!("the development key is in {}", file.display()));
+        return Ok(());
+    }
+    let context = local(&engine.tenant, engine.inner.now());
+    let asker = Asker { engine: &engine.inner, context: &context, binary: &engine.desk.binary };
+    let create = KeyVerb::Create { name: "development".to_owned(), roles: vec![OWNER.to_owned()], lasts_ms: None };
+    let key = text(&Keys(asker).perform(create).await?["key"]);
+    write(&file, &key).map_err(|error| unusable(&error))?;
+    print::note(&format!("the development key, printed this once and kept in {}:\n  {key}", file.display()));
+    Ok(())
+}
+
+/// A file that nobody else may read, also while it is written.
+fn write(file: &Path, key: &str) -> std::io::Result<()> {
+    let fresh: PathBuf = file.with_extension("new");
+    let _ = std::fs::remove_file(&fresh);
+    let mut out = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
+    writeln!(out, "{key}")?;
+    out.sync_all()?;
+    std::fs::rename(&fresh, file)
+}
+
+async fn until_the_end(engine: Engine, listener: TcpListener) -> Result<Code, Stop> {
+    let server = Server::start(engine.inner.clone(), listener, Patience::default())
+        .map_err(|error| Stop::new(Code::Failed, format!("the server cannot be started: {error}")))?;
+    print::say(&format!("serving {} on http://{}", engine.desk.data.display(), server.address()))?;
+    run::interrupted().await?;
+    print::note("stopping: what is accepted is on disk, and goes on at the next start");
+    let ended = tokio::select! {
+        ended = server.stop() => ended,
+        // Asked twice: what was accepted is on disk, a kill does no harm.
+        _ = run::interrupted() => Ended::Cut(0),
+    };
+    if let Ended::Cut(connections) = ended {
+        print::note(&format!("{connections} connections were cut: their requests took longer than a server that stops waits"));
+    }
+    engine.close().await?;
+    Ok(Code::Done)
+}

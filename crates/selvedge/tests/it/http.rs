@@ -1,0 +1,11 @@
+//! The HTTP API, over real connections.
+
+mod abuse;
+mod calls;
+mod client;
+mod document;
+mod everyone;
+mod rig;
+mod runs;
+mod served;
+mod streams;

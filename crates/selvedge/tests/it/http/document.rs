@@ -1,0 +1,42 @@
+//! The document that is served is the one that is committed.
+
+use std::path::Path;
+
+#[tokio::test]
+async fn the_openapi_document_is_what_is_served_and_what_is_committed() {
+    let rig = super::rig::Rig::new().await;
+    let served = rig.ask("").get("/openapi.json").await;
+    assert_eq!(served.status, 200);
+    let served: serde_json::Value = served.json();
+    assert_eq!(served["openapi"], "3.1.0");
+    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/openapi.json");
+    let written = format!("{}\n", serde_json::to_string_pretty(&served).unwrap());
+    if std::env::var_os("SELVEDGE_WRITE_REFERENCE").is_some() {
+        std::fs::write(&place, &written).unwrap();
+    }
+    let committed = std::fs::read_to_string(&place).unwrap_or_default();
+    assert!(
+        committed == written,
+        "docs/reference/openapi.json is not what is served: run this test with SELVEDGE_WRITE_REFERENCE=1 and look at the difference"
+    );
+}
+
+#[tokio::test]
+async fn whether_it_lives_and_is_ready_is_said_without_a_credential() {
+    let rig = super::rig::Rig::new().await;
+    let anybody = rig.ask("");
+    assert_eq!(anybody.get("/healthz").await.status, 200);
+    let ready = anybody.get("/readyz").await;
+    assert_eq!((ready.status, ready.json()["parts"]["engine"]["ready"].clone()), (200, true.into()));
+    // One whose disk is full, say.
+    let engine = rig.engine.engine().clone();
+    let ready: selvedge_http::Ready = std::sync::Arc::new(|| vec![("engine", Some("the disk is full".to_owned()))]);
+    let (_closing, closing) = tokio::sync::watch::channel(false);
+    let router = selvedge_http::router(selvedge_http::Door { engine, ready, body_within: std::time::Duration::from_secs(1), binary: String::new(), closing });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let ill = super::client::Ask::of(listener.local_addr().unwrap(), "");
+    tokio::spawn(selvedge_http::serve(listener, router, selvedge_http::Patience::default(), std::future::pending()));
+    let ready = ill.get("/readyz").await;
+    assert_eq!((ready.status, ready.json()["parts"]["engine"]["reason"].clone()), (503, "the disk is full".into()));
+    assert_eq!(ill.get("/healthz").await.status, 200);
+}
