@@ -52,6 +52,21 @@ fn page_names_every_action_with_what_it_is_asked_of() {
 }
 
 #[test]
+fn the_line_of_the_page_keeps_the_role_owner_what_the_built_in_rule_gave_it() {
+    let page = page();
+    let line = page.lines().find_map(|line| line.strip_prefix('`')?.split_once('`').map(|(line, _)| line).filter(|line| line.starts_with("permit("))).unwrap();
+    let (built_in, folder) = (Folder::new(), Folder::new());
+    std::fs::create_dir(folder.join("policies")).unwrap();
+    folder.write("policies/owner.cedar", line);
+    let asked = [["start", "pipeline:bill"], ["rewrite", "work:run_1"], ["administer", "tenant"], ["read", "store"], ["operate", "store"]];
+    for (role, words) in ["owner", "clerk"].into_iter().flat_map(|role| asked.map(|words| (role, words))) {
+        let codes = [&built_in, &folder].map(|folder| folder.selvedge(&[&["policy", "test", "--role", role], &words[..]].concat()).code);
+        let expected = if role == "owner" && words[0] != "operate" { 0 } else { 77 };
+        assert_eq!(codes, [expected, expected], "{role} {words:?}");
+    }
+}
+
+#[test]
 fn policies_are_asked_offline_and_their_faults_named_with_file_and_line() {
     let folder = Folder::new();
     let ask = ["policy", "test", "--role", "clerk", "start", "pipeline:bill"];
