@@ -7,6 +7,8 @@ use std::time::Duration;
 use selvedge_engine::engine::Engine;
 use tokio::sync::watch;
 
+use crate::rates::Rates;
+
 /// Says of each part that the server depends on, by name, why it is not ready; none: it is.
 pub type Ready = Arc<dyn Fn() -> Vec<(&'static str, Option<String>)> + Send + Sync>;
 
@@ -21,6 +23,8 @@ pub struct Door {
     pub body_within: Duration,
     /// This program, in a sentence.
     pub binary: String,
+    /// How often each tenant asks, and each address fails to say who it is.
+    pub rates: Arc<Rates>,
     /// Becomes true when the server stops: streams end, and new ones are not begun.
     pub closing: watch::Receiver<bool>,
 }

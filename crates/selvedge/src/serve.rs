@@ -27,7 +27,14 @@ impl Server {
         let (closing, closed) = watch::channel(false);
         let asked = engine.clone();
         let ready: Ready = Arc::new(move || vec![("engine", asked.stopped())]);
-        let router = selvedge_http::router(Door { engine, ready, body_within: patience.body, binary: crate::build::sentence(), closing: closed.clone() });
+        let router = selvedge_http::router(Door {
+            engine,
+            ready,
+            body_within: patience.body,
+            binary: crate::build::sentence(),
+            rates: Arc::default(),
+            closing: closed.clone(),
+        });
         let serving = tokio::spawn(selvedge_http::serve(listener, router, patience, stopped(closed)));
         Ok(Server { address, closing, serving })
     }
