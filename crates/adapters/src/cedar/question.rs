@@ -17,6 +17,7 @@ pub(super) struct Types {
     actor: EntityTypeName,
     handler: EntityTypeName,
     pipeline: EntityTypeName,
+    activity: EntityTypeName,
     work: EntityTypeName,
     store: EntityTypeName,
 }
@@ -49,6 +50,7 @@ impl Types {
             actor: type_name("Actor"),
             handler: type_name("Handler"),
             pipeline: type_name("Pipeline"),
+            activity: type_name("Activity"),
             work: type_name("Work"),
             store: type_name("Store"),
         }
@@ -77,6 +79,7 @@ impl Types {
             Resource::Tenant { tenant } => return in_tenant(tenant),
             Resource::Pipeline { tenant, name } if name.is_empty() => return in_tenant(tenant),
             Resource::Pipeline { tenant, name } => (Entity::new_no_attrs(uid(&self.pipeline, name), [uid(&self.tenant, tenant)].into()), None),
+            Resource::Activity { tenant, name } => (Entity::new_no_attrs(uid(&self.activity, name), [uid(&self.tenant, tenant)].into()), None),
             Resource::Work { tenant, id } => {
                 let kind = if id.starts_with(RunId::PREFIX) { "run" } else { "invocation" };
                 (Entity::new_with_tags(uid(&self.work, id), [attribute("kind", kind)], [uid(&self.tenant, tenant)], []).map_err(broken)?, None)

@@ -31,6 +31,7 @@ fn asked_of() -> Vec<(Action, &'static str, Resource)> {
         (Action::Rewrite, "Work", work("inv_1")),
         (Action::Define, "Pipeline", pipeline("bill")),
         (Action::Operate, "Store", Resource::Store),
+        (Action::Work, "Activity", Resource::Activity { tenant: "acme".to_owned(), name: "resize".to_owned() }),
         (Action::Administer, "Tenant", Resource::Tenant { tenant: "acme".to_owned() }),
     ]
 }
@@ -242,7 +243,7 @@ fn answers_that_are_kept_are_bounded() {
 fn a_question_is_answered_from_its_slice_and_then_from_memory() {
     let mut text = String::new();
     for n in 0..100 {
-        text.push_str(&format!("permit(principal in Role::\"role{n}\", action == Action::\"{}\", resource);\n", Action::ALL[n % 9]));
+        text.push_str(&format!("permit(principal in Role::\"role{n}\", action == Action::\"{}\", resource);\n", Action::ALL[n % Action::ALL.len()]));
     }
     let policies = Folder::of(&[("p.cedar", &text)]).open();
     let slice = |action| policies.in_force().slices.get("acme", action).unwrap().policies.num_of_policies();

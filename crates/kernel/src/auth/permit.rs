@@ -132,7 +132,7 @@ impl Resource {
         }
     }
 
-    /// Reads what a person writes: `pipeline:NAME`, `actor:TYPE/KEY`, `handler:TYPE/KEY.HANDLER`, `work:ID`, `tenant`, `store`.
+    /// Reads what a person writes: `pipeline:NAME`, `actor:TYPE/KEY`, `handler:TYPE/KEY.HANDLER`, `activity:NAME`, `work:ID`, `tenant`, `store`.
     ///
     /// # Errors
     /// What is none of these, with how they are written.
@@ -146,6 +146,7 @@ impl Resource {
             None if text == "tenant" => Some(Resource::Tenant { tenant: tenant() }),
             None if text == "store" => Some(Resource::Store),
             Some(("pipeline", name)) => Some(Resource::Pipeline { tenant: tenant(), name: name.to_owned() }),
+            Some(("activity", name)) => Some(Resource::Activity { tenant: tenant(), name: name.to_owned() }),
             Some(("work", id)) => Some(Resource::Work { tenant: tenant(), id: id.to_owned() }),
             Some(("actor", text)) => actor(text).map(|actor| Resource::Handler { actor, handler: String::new() }),
             Some(("handler", text)) => {
@@ -155,7 +156,7 @@ impl Resource {
             _ => None,
         };
         found.ok_or_else(|| {
-            format!("`{text}` is nothing that can be asked for: write pipeline:NAME, actor:TYPE/KEY, handler:TYPE/KEY.HANDLER, work:ID, tenant or store")
+            format!("`{text}` is nothing that can be asked for: write pipeline:NAME, actor:TYPE/KEY, handler:TYPE/KEY.HANDLER, activity:NAME, work:ID, tenant or store")
         })
     }
 

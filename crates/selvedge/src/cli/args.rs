@@ -310,10 +310,10 @@ pub enum Policy {
 #[cfg(feature = "cedar")]
 #[derive(Args, Debug)]
 pub struct Asked {
-    /// invoke, signal, start, read, control, rewrite, define, operate or administer
+    /// invoke, signal, start, read, control, rewrite, define, operate, administer or work
     #[arg(value_parser = selvedge_kernel::auth::Action::read)]
     pub action: selvedge_kernel::auth::Action,
-    /// pipeline:NAME, actor:TYPE/KEY, handler:TYPE/KEY.HANDLER, work:ID, tenant or store
+    /// pipeline:NAME, actor:TYPE/KEY, handler:TYPE/KEY.HANDLER, activity:NAME, work:ID, tenant or store
     pub resource: String,
     /// Who asks: the id of a key
     #[arg(long = "as", value_name = "ID", default_value = "somebody")]

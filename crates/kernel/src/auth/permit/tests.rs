@@ -106,6 +106,7 @@ fn what_is_written_names_the_resource_and_the_action() {
     let actor = || ActorId { tenant: "acme".to_owned(), kind: "order".to_owned(), key: "a.b/c".to_owned() };
     let cases = [
         ("pipeline:bill", pipeline("acme")),
+        ("activity:resize", Resource::Activity { tenant: "acme".to_owned(), name: "resize".to_owned() }),
         ("work:run_1", Resource::Work { tenant: "acme".to_owned(), id: "run_1".to_owned() }),
         ("actor:order/a.b/c", Resource::Handler { actor: actor(), handler: String::new() }),
         ("handler:order/a.b/c.pay", Resource::Handler { actor: actor(), handler: "pay".to_owned() }),
