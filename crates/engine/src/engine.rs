@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use selvedge_kernel::auth::{self, Action, AuthorizationContext, Denied, Permit, Resource};
+use selvedge_kernel::auth::{Action, AuthorizationContext, Denied, Permit, Resource};
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::id::{ActorId, InvocationId, RawId, ShardId};
 use selvedge_kernel::limit::Limits;
@@ -159,7 +159,7 @@ impl Engine {
 
     /// The permit of somebody for one action on one resource, if the policies in force allow it now.
     pub fn permit(&self, context: AuthorizationContext, action: Action, resource: Resource) -> Result<Permit, Denied> {
-        auth::permit(&self.policies(), context, action, resource, self.now())
+        self.wiring.permit(context, action, resource)
     }
 
     /// Why the engine has stopped, if it has.

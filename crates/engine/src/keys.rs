@@ -159,7 +159,7 @@ impl Engine {
     /// The policies in force, and what stands above them: a key that was revoked is denied everything, whenever it came in.
     #[must_use]
     pub fn policies(&self) -> Standing<'_> {
-        Standing { keys: &self.wiring.keys, policies: self.wiring.settings.policies.policies() }
+        self.wiring.policies()
     }
 
     /// Whether any key opens anything now, of whatever tenant.
@@ -181,19 +181,29 @@ pub struct Standing<'a> {
     policies: &'a dyn Policies,
 }
 
+impl<'a> Standing<'a> {
+    pub(crate) fn new(keys: &'a Keys, policies: &'a dyn Policies) -> Standing<'a> {
+        Standing { keys, policies }
+    }
+
+    /// Why somebody is nobody any more.
+    pub(crate) fn revoked(&self, context: &AuthorizationContext) -> Option<String> {
+        if context.principal.kind != PrincipalKind::ApiKey {
+            return None;
+        }
+        match self.keys.get(&context.principal.id) {
+            None => Some("its key is not here any more".to_owned()),
+            Some(key) => key.revoked.as_ref().map(|revoked| format!("its key was revoked at {} ({})", revoked.at, revoked.reason)),
+        }
+    }
+}
+
 impl Policies for Standing<'_> {
     fn decide(&self, context: &AuthorizationContext, action: Action, resource: &Resource, now: Millis) -> Verdict {
-        if context.principal.kind == PrincipalKind::ApiKey {
-            match self.keys.get(&context.principal.id) {
-                None => return Verdict::deny("its key is not here any more"),
-                Some(key) => {
-                    if let Some(revoked) = &key.revoked {
-                        return Verdict::deny(format!("its key was revoked at {} ({})", revoked.at, revoked.reason));
-                    }
-                }
-            }
+        match self.revoked(context) {
+            Some(reason) => Verdict::deny(reason),
+            None => self.policies.decide(context, action, resource, now),
         }
-        self.policies.decide(context, action, resource, now)
     }
 
     fn version(&self) -> u64 {

@@ -28,6 +28,7 @@ pub mod keys;
 mod known;
 mod lending;
 mod letters;
+mod permitted;
 mod runs;
 mod schedules;
 mod shard;

@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 
 use crate::id::ActorId;
 use crate::record::api_key::ApiKey;
+use crate::record::message::Message;
+use crate::record::schedule::ScheduleRecord;
 use crate::time::Millis;
 
 mod permit;
 mod verdict;
 
-pub use permit::{Action, Denied, Permit, Resource, authorize, permit};
+pub use permit::{Action, Denied, Permit, Resource, answer, authorize, permit};
 pub use verdict::{Effect, OWNER, Owners, Verdict};
 
 /// What kind of somebody a principal is.
@@ -124,6 +126,18 @@ pub fn from_api_key(key: &ApiKey, request: RequestFacts) -> AuthorizationContext
         request,
         until: None,
     }
+}
+
+/// The context in which a message is received. It crosses shards as what its sender wrote, never as a permit.
+#[must_use]
+pub fn from_message(message: &Message) -> &AuthorizationContext {
+    &message.context
+}
+
+/// The context of a fire: whoever stored the schedule last asks again, at the time of the fire and from nowhere.
+#[must_use]
+pub fn from_schedule(schedule: &ScheduleRecord, fire: Millis) -> AuthorizationContext {
+    AuthorizationContext { request: RequestFacts { address: None, at: fire }, ..schedule.context.clone() }
 }
 
 fn own(kind: PrincipalKind, id: &str, tenant: &str, at: Millis) -> AuthorizationContext {

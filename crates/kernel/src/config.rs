@@ -33,6 +33,8 @@ pub struct Config {
     pub limits: Limits,
     /// Whether programs are kept out of the data directory.
     pub landlock: Landlock,
+    /// Who may do what.
+    pub authorization: Authorization,
     /// Where the HTTP API is served.
     pub listen: SocketAddr,
     /// How the HTTP API is kept from being overheard; none: only this machine may reach it.
@@ -75,6 +77,14 @@ pub struct Retention {
     pub dead_letters: Span,
     /// Lines of the ledger.
     pub ledger: Span,
+}
+
+/// Who may do what.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Authorization {
+    /// The folder of the policies; none: the rule that is built in.
+    pub policies: Option<String>,
 }
 
 /// What is written to the log.
@@ -125,6 +135,7 @@ impl Default for Config {
             retention: Retention::default(),
             limits: Limits::default(),
             landlock: Landlock::default(),
+            authorization: Authorization::default(),
             listen: LISTEN,
             tls: None,
             log: Log::default(),
@@ -363,7 +374,7 @@ fn nested(report: &mut Report, path: &[String], text: &str) -> Option<Tree> {
         return None;
     }
     // A folder may be called 2026.
-    let is_text = path == ["data"] || path == ["listen"];
+    let is_text = matches!(path.iter().map(String::as_str).collect::<Vec<_>>()[..], ["data"] | ["listen"] | ["authorization", "policies"]);
     let kind = match scalar(if is_text && !text.is_empty() { "x" } else { text }) {
         Ok(Some(kind)) => kind,
         Ok(None) => Kind::Text(Text { value: text.to_owned(), origin: None }),
@@ -422,6 +433,16 @@ fn check(report: &mut Report, tree: &Tree) {
     }
     if let Some(tree) = said(&mut fields, "limits") {
         limits(report, tree);
+    }
+    if let Some(tree) = said(&mut fields, "authorization")
+        && let Some(mut inner) = Fields::of(report, tree, "`authorization`", "write authorization: {policies: ./policies}")
+    {
+        if let Some(tree) = said(&mut inner, "policies")
+            && string(report, "authorization.policies", tree).is_some_and(str::is_empty)
+        {
+            report.error(tree.place, "`authorization.policies` names no folder", "write authorization: {policies: ./policies}");
+        }
+        inner.end(report);
     }
     if let Some(tree) = said(&mut fields, "log")
         && let Some(mut inner) = Fields::of(report, tree, "`log`", "write log: {level: info}")

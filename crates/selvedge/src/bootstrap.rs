@@ -4,10 +4,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+#[cfg(feature = "cedar")]
+use selvedge_adapters::cedar::CedarPolicies;
 use selvedge_engine::ScheduleChange;
 use selvedge_engine::engine;
 use selvedge_engine::env::{Clock, Environment, Observation};
 use selvedge_engine::exec::{Shut, orphans_gone};
+#[cfg(feature = "cedar")]
+use selvedge_engine::wiring::Rules;
 use selvedge_engine::wiring::{Settings, Tasks};
 use selvedge_kernel::auth::{Action, AuthorizationContext, Resource, authorize, local};
 use selvedge_kernel::error::Consequence;
@@ -19,6 +23,8 @@ use crate::app::App;
 use crate::client::Client;
 use crate::config::{Config, Control};
 use crate::control::{Desk, Listener};
+#[cfg(feature = "cedar")]
+use crate::policies::{Watch, watch};
 
 pub use selvedge_engine::VerbError;
 
@@ -32,6 +38,10 @@ pub enum EngineError {
     /// The engine.
     #[error(transparent)]
     Engine(#[from] VerbError),
+    /// The policies have faults: nothing was opened.
+    #[cfg(feature = "cedar")]
+    #[error("the policies are refused:\n{0}")]
+    Policies(#[from] selvedge_adapters::cedar::Refused),
     /// Something beside the store in the data directory.
     #[error("{} cannot be used: check that the data directory is writable and has space", path.display())]
     Folder {
@@ -60,6 +70,9 @@ pub struct Engine {
     pub(crate) desk: Arc<Desk>,
     /// Held for as long as the directory is.
     control: Option<Listener>,
+    /// Looks at the folder of the policies meanwhile.
+    #[cfg(feature = "cedar")]
+    _policies: Option<Watch>,
 }
 
 impl Engine {
@@ -73,10 +86,17 @@ impl Engine {
     /// ```
     pub async fn open(config: impl Into<Config>, app: App) -> Result<Engine, EngineError> {
         let config = config.into();
+        #[cfg(feature = "cedar")]
+        let policies = config.policies.clone().map(CedarPolicies::open).transpose()?.map(Arc::new);
         let options = Options { command: config.command.clone(), ..Options::default() };
         let store = Arc::new(EmbeddedStore::open(&config.data, options)?);
         let build = config.settings.build.or_else(crate::build::of_this_binary);
         let settings = Settings { pressure: store.pressure(), shards: store.meta().shards, build, ..config.settings };
+        #[cfg(feature = "cedar")]
+        let settings = match &policies {
+            Some(policies) => Settings { policies: Rules::Given(policies.clone()), ..settings },
+            None => settings,
+        };
         let folder = |path: PathBuf| move |source| EngineError::Folder { path, source };
         std::fs::create_dir_all(&config.exec.scratch).map_err(folder(config.exec.scratch.clone()))?;
         if let Some(lock) = config.exec.shim.as_ref().and_then(|shim| shim.lock.clone())
@@ -113,6 +133,8 @@ impl Engine {
             #[cfg(feature = "cli")]
             desk,
             control,
+            #[cfg(feature = "cedar")]
+            _policies: policies.map(watch),
         })
     }
 

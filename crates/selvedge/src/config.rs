@@ -42,6 +42,10 @@ pub struct Config {
     pub orphans_within: Duration,
     /// Whether the command line is answered.
     pub control: Control,
+    /// The folder of the policies, which is read again when it changes; none: what `settings` say, the rule that is built in
+    /// unless somebody set others.
+    #[cfg(feature = "cedar")]
+    pub policies: Option<PathBuf>,
     /// Whether programs that are started through the shim are kept out of the data directory.
     pub landlock: Landlock,
 }
@@ -61,6 +65,8 @@ impl Config {
             command: std::env::args().collect::<Vec<_>>().join(" "),
             orphans_within: Duration::from_secs(30),
             control: Control::Listen,
+            #[cfg(feature = "cedar")]
+            policies: None,
             landlock: Landlock::Auto,
         }
     }
@@ -86,6 +92,10 @@ impl Config {
         config.landlock = said.landlock;
         let keep =
             Keep { finished: said.retention.finished.0, dead_letters: said.retention.dead_letters.0, ledger: said.retention.ledger.0, ..Keep::default() };
+        #[cfg(feature = "cedar")]
+        {
+            config.policies = said.authorization.policies.as_ref().map(|folder| std::path::absolute(folder).unwrap_or_else(|_| folder.into()));
+        }
         let cores = || std::thread::available_parallelism().map_or(2, usize::from);
         config.settings = Settings {
             limits: said.limits,

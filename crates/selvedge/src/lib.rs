@@ -16,6 +16,8 @@ mod failure;
 mod json;
 pub mod manifest;
 mod name;
+#[cfg(feature = "cedar")]
+mod policies;
 mod program;
 mod rehearse;
 pub mod run;

@@ -216,10 +216,13 @@ impl Shard {
     ) -> Result<(), VerbError> {
         let accepted = match serde_json::from_slice(definition) {
             Ok(definition) => match compiled(&self.wiring.registry, definition) {
-                Ok(compiled) => {
-                    let tenant = context.principal.tenant.clone();
-                    self.accept_run(NewRun { id: run, tenant, compiled, input, context, parent: None, deadline: None }).await
-                }
+                Ok(compiled) => match self.wiring.may_start(&context, &compiled.definition.name) {
+                    Ok(()) => {
+                        let tenant = context.principal.tenant.clone();
+                        self.accept_run(NewRun { id: run, tenant, compiled, input, context, parent: None, deadline: None }).await
+                    }
+                    Err(denied) => Err(denied),
+                },
                 Err(error) => Err(error),
             },
             Err(error) => Err(VerbError::new(Consequence::FixInput, "definition", error.to_string())),

@@ -67,7 +67,7 @@ impl Shard {
             }
         };
         let stage_name = active.run.compiled().plan.get(usize::from(stage)).map_or("", |stage| &stage.name);
-        let context = active.run.context().through(&run.actor(&tenant), stage_name);
+        let context = self.acting(&active.run, stage).through(&run.actor(&tenant), stage_name);
         let child = child_id(run, &tenant, task, round);
         self.runs.tasks.insert((run, stage, item), Task { attempt, alarm: None, work: Doing::Called });
         let definition = Bytes::from(serde_json::to_vec(&definition).unwrap_or_default());
@@ -96,10 +96,13 @@ impl Shard {
     ) -> Result<(), VerbError> {
         let definition = serde_json::from_slice(definition).map_err(|error| VerbError::new(Consequence::FixInput, "definition", error.to_string()));
         let accepted = match definition.and_then(|definition| compiled(&self.wiring.registry, definition)) {
-            Ok(compiled) => {
-                let tenant = context.principal.tenant.clone();
-                self.accept_run(NewRun { id: run, tenant, compiled, input, context, parent: Some(parent), deadline }).await
-            }
+            Ok(compiled) => match self.wiring.may_start(&context, &compiled.definition.name) {
+                Ok(()) => {
+                    let tenant = context.principal.tenant.clone();
+                    self.accept_run(NewRun { id: run, tenant, compiled, input, context, parent: Some(parent), deadline }).await
+                }
+                Err(denied) => Err(denied),
+            },
             Err(error) => Err(error),
         };
         match accepted {

@@ -1,12 +1,13 @@
 //! What a run lets out: attempts, calls, aborts, its end.
 
+use selvedge_kernel::auth::{AuthorizationContext, system};
 use selvedge_kernel::error::{AttemptError, WorkError};
 use selvedge_kernel::id::RunId;
 use selvedge_kernel::journal::Payload;
 use selvedge_kernel::lend::Ended;
 use selvedge_kernel::pipeline::compiled::Compiled;
 use selvedge_kernel::pipeline::definition::{Executor, Mode, Rest};
-use selvedge_kernel::pipeline::run::{Command, Dispatch, RunInput, Work, call_id};
+use selvedge_kernel::pipeline::run::{Command, Dispatch, Run, RunInput, Work, call_id};
 use selvedge_kernel::record::Writes;
 use selvedge_kernel::record::message::{Message, Peer};
 use selvedge_kernel::record::run::Stored;
@@ -87,6 +88,14 @@ impl Shard {
             // It was given up, or has answered, since this was decided.
             return Ok(());
         }
+        if matches!(work, Work::Activity { .. })
+            && let Some(error) = self.wiring.revoked(&self.acting(&active.run, stage))
+        {
+            self.limits.done(Asker::Task(run, stage, item));
+            let result = Err(AttemptError { error, retryable: false, retry_after_ms: None });
+            self.runs.tell(run, RunInput::TaskEnded { stage, item, attempt, result });
+            return Ok(());
+        }
         match work {
             Work::Activity { name } => {
                 let declared = compiled.definition.activities.get(&name).map(|activity| &activity.executor);
@@ -117,7 +126,7 @@ impl Shard {
             Work::Actor { target, handler } => {
                 let id = call_id(run, (stage, item, attempt), round, &target);
                 let name = compiled.plan.get(usize::from(stage)).map_or("", |stage| &stage.name);
-                let context = active.run.context().through(&run.actor(&active.run.header().tenant), name);
+                let context = self.acting(&active.run, stage).through(&run.actor(&active.run.header().tenant), name);
                 let reply_to = Some(Peer::Task { run, stage, item, attempt });
                 let message = Message { deadline, reply_to, ..Message::new(id, target, handler, input, context) };
                 self.runs.tasks.insert((run, stage, item), Task { attempt, alarm: None, work: Doing::Called });
@@ -130,6 +139,15 @@ impl Shard {
             }
         }
         Ok(())
+    }
+
+    /// As whom the tasks of a stage act: as whoever asked for the run. What undoes what was done goes on when that one is gone.
+    pub(super) fn acting(&self, run: &Run, stage: u16) -> AuthorizationContext {
+        let undoes = usize::from(stage) >= run.compiled().definition.stages.len();
+        if undoes && self.wiring.revoked(run.context()).is_some() {
+            return system(&run.header().tenant, self.head.time);
+        }
+        run.context().clone()
     }
 
     /// Whether the tasks of a stage run on, unread, when their run has ended: of one that takes the first output and lets the others run.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use selvedge_kernel::auth::{Action, Resource, authorize};
+use selvedge_kernel::auth::{Action, Resource, from_schedule};
 use selvedge_kernel::error::{Consequence, WorkError};
 use selvedge_kernel::id::RunId;
 use selvedge_kernel::limit::SCHEDULE_CATCH_UP;
@@ -215,8 +215,7 @@ async fn try_start(wiring: &Arc<Wiring>, record: &ScheduleRecord, fire: Millis) 
     let (tenant, name) = (record.tenant.clone(), record.pipeline.clone());
     // Whoever stored it is asked for again at each fire.
     let resource = Resource::Pipeline { tenant: tenant.clone(), name: name.clone() };
-    let permit = authorize(record.context.clone(), Action::Start, resource, wiring.env.clock.now())
-        .map_err(|denied| VerbError::new(Consequence::NotPermitted, "denied", denied.to_string()))?;
+    let permit = wiring.permit(from_schedule(record, fire), Action::Start, resource)?;
     let definition = in_force(wiring, &tenant, &name).await?;
     let schedule = schedule_of(record)?;
     let input = serde_json::to_vec(&schedule.spec().input).map_err(|error| VerbError::new(Consequence::FixInput, "input", error.to_string()))?;

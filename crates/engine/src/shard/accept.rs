@@ -3,6 +3,7 @@
 use std::task::Poll;
 
 use bytes::Bytes;
+use selvedge_kernel::auth::{Action, Resource, from_message};
 use selvedge_kernel::error::{AttemptError, Consequence, WorkError};
 use selvedge_kernel::id::InvocationId;
 use selvedge_kernel::journal::{Hash32, Payload, SealKey, seal};
@@ -158,6 +159,12 @@ impl Shard {
         late.then(|| WorkError::new("deadline", format!("{}.{} was not started: its deadline had passed when it came", message.target, message.handler)))
     }
 
+    /// Whoever sent it may have been allowed to when it set out, and may not be any more.
+    fn denied(&self, message: &Message) -> Option<WorkError> {
+        let handler = || Resource::Handler { actor: message.target.clone(), handler: message.handler.clone() };
+        self.wiring.denied(from_message(message), Action::Invoke, handler)
+    }
+
     /// Whether there is room for one more: in the actor's inbox, and among what its tenant has open.
     pub(super) async fn room(&mut self, message: &Message) -> Result<(), VerbError> {
         self.room_in_inbox(message).await?;
@@ -263,7 +270,10 @@ impl Shard {
         let refused = match &handler {
             None => Some(WorkError::new("refused", unknown_handler(&self.wiring, &message.target.kind, &message.handler).message)),
             Some(Handler::Shared(shared)) => {
-                let outcome = self.run_shared(shared, &message).await;
+                let outcome = match self.denied(&message) {
+                    Some(error) => Outcome::Error(error),
+                    None => self.run_shared(shared, &message).await,
+                };
                 if let Some(peer) = message.reply_to {
                     self.reply_by_envelope(peer, message.id, outcome, writes, effects).await?;
                 }
@@ -271,10 +281,12 @@ impl Shard {
             }
             Some(_) => None,
         };
+        let denied = self.denied(&message);
         let refused = match refused {
             Some(error) => Some(error),
             None if self.record(message.id).await?.is_some() => return Ok(()),
             None if self.too_late(&message).is_some() => self.too_late(&message),
+            None if denied.is_some() => denied,
             None => match self.known(&message).await {
                 // Its key may lead to itself: it was written with its delay.
                 Ok(known) if known.is_none_or(|known| known == message.id) => {

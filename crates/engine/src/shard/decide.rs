@@ -189,6 +189,11 @@ impl Shard {
                     return Ok(true);
                 }
             }
+            Request::Activity { .. } if self.wiring.revoked(&activation.record.message.context).is_some() => {
+                if let Some(error) = self.wiring.revoked(&activation.record.message.context) {
+                    self.decide(activation, number, Given::Error(error));
+                }
+            }
             Request::Blocking(_) | Request::Activity { .. } => {
                 let waits = row.as_ref().is_some_and(|row| row.timer.is_some());
                 if !waits && !self.tasks.contains_key(&(id, number)) {

@@ -48,6 +48,15 @@ impl Action {
         Action::Work,
     ];
 
+    /// The action of this name.
+    ///
+    /// # Errors
+    /// A name of none, with those that there are.
+    pub fn read(name: &str) -> Result<Action, String> {
+        let known = || Action::ALL.map(Action::name).join(", ");
+        Action::ALL.into_iter().find(|action| action.name() == name).ok_or_else(|| format!("`{name}` is no action: there are {}", known()))
+    }
+
     /// Its name in policies and in text.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -123,6 +132,34 @@ impl Resource {
         }
     }
 
+    /// Reads what a person writes: `pipeline:NAME`, `actor:TYPE/KEY`, `handler:TYPE/KEY.HANDLER`, `activity:NAME`, `work:ID`, `tenant`, `store`.
+    ///
+    /// # Errors
+    /// What is none of these, with how they are written.
+    pub fn read(text: &str, tenant: &str) -> Result<Resource, String> {
+        let tenant = || tenant.to_owned();
+        let actor = |text: &str| {
+            let (kind, key) = text.split_once('/')?;
+            Some(ActorId { tenant: tenant(), kind: kind.to_owned(), key: key.to_owned() })
+        };
+        let found = match text.split_once(':') {
+            None if text == "tenant" => Some(Resource::Tenant { tenant: tenant() }),
+            None if text == "store" => Some(Resource::Store),
+            Some(("pipeline", name)) => Some(Resource::Pipeline { tenant: tenant(), name: name.to_owned() }),
+            Some(("activity", name)) => Some(Resource::Activity { tenant: tenant(), name: name.to_owned() }),
+            Some(("work", id)) => Some(Resource::Work { tenant: tenant(), id: id.to_owned() }),
+            Some(("actor", text)) => actor(text).map(|actor| Resource::Handler { actor, handler: String::new() }),
+            Some(("handler", text)) => {
+                let parts = text.rsplit_once('.').filter(|(_, handler)| !handler.is_empty());
+                parts.and_then(|(text, handler)| Some(Resource::Handler { actor: actor(text)?, handler: handler.to_owned() }))
+            }
+            _ => None,
+        };
+        found.ok_or_else(|| {
+            format!("`{text}` is nothing that can be asked for: write pipeline:NAME, actor:TYPE/KEY, handler:TYPE/KEY.HANDLER, activity:NAME, work:ID, tenant or store")
+        })
+    }
+
     /// What policies know it by: its kind, and its name inside its kind and tenant.
     #[must_use]
     pub fn names(&self) -> (&'static str, String) {
@@ -141,6 +178,7 @@ impl Resource {
 impl fmt::Display for Resource {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.names() {
+            ("pipeline", name) if name.is_empty() => out.write_str("the pipelines"),
             (_, name) if name.is_empty() => out.write_str("the store"),
             ("work", name) => out.write_str(&name),
             (kind, name) => write!(out, "the {kind} {name}"),
@@ -215,26 +253,49 @@ fn by(policies: &[String]) -> String {
 /// Decides without policies: the system and the local owner are allowed everything in their own tenant, nobody else anything.
 /// An expired delegation is denied.
 pub fn authorize(context: AuthorizationContext, action: Action, resource: Resource, now: Millis) -> Result<Permit, Denied> {
-    let owner = matches!(context.principal.kind, PrincipalKind::System | PrincipalKind::Local);
-    let answer = match never(&context, &resource, now) {
-        Some(reason) => Verdict::deny(reason),
-        None if owner => Verdict::allow("the owner of this process may"),
-        None => Verdict::deny("no policy allows it"),
-    };
-    conclude(answer, context, action, resource, now)
+    permit(&Nobody, context, action, resource, now)
 }
 
-/// Decides for anybody: what [`authorize`] allows, and of everybody else what the policies allow. No policy opens another
-/// tenant or a delegation that has ended, and an answer with an error in it denies, whatever else it says.
-pub fn permit(policies: &dyn Policies, context: AuthorizationContext, action: Action, resource: Resource, now: Millis) -> Result<Permit, Denied> {
-    if matches!(context.principal.kind, PrincipalKind::System | PrincipalKind::Local) {
-        return authorize(context, action, resource, now);
+/// No policies.
+struct Nobody;
+
+impl Policies for Nobody {
+    fn decide(&self, _: &AuthorizationContext, _: Action, _: &Resource, _: Millis) -> Verdict {
+        Verdict::deny("no policy allows it")
     }
-    let answer = match never(&context, &resource, now) {
+
+    fn version(&self) -> u64 {
+        0
+    }
+}
+
+/// The answer for anybody: what [`authorize`] allows, and of everybody else what the policies allow. No policy opens another
+/// tenant or a delegation that has ended.
+#[must_use]
+pub fn answer(policies: &dyn Policies, context: &AuthorizationContext, action: Action, resource: &Resource, now: Millis) -> Verdict {
+    match never(context, resource, now) {
         Some(reason) => Verdict::deny(reason),
-        None => policies.decide(&context, action, &resource, now),
+        None if is_owner(context) => Verdict::allow("the owner of this process may"),
+        None => policies.decide(context, action, resource, now),
+    }
+}
+
+fn is_owner(context: &AuthorizationContext) -> bool {
+    matches!(context.principal.kind, PrincipalKind::System | PrincipalKind::Local)
+}
+
+/// Decides for anybody: a permit where the [`answer`] allows it. An answer with an error in it denies, whatever else it says.
+pub fn permit(policies: &dyn Policies, context: AuthorizationContext, action: Action, resource: Resource, now: Millis) -> Result<Permit, Denied> {
+    let answer = answer(policies, &context, action, &resource, now);
+    if answer.effect == Effect::Allow && answer.errors.is_empty() {
+        return Ok(Permit { context, action, resource });
+    }
+    let reason = match answer.errors.first() {
+        Some(error) => format!("a policy could not be evaluated ({error}), and what is not known to be allowed is denied"),
+        None => answer.reason,
     };
-    conclude(answer, context, action, resource, now)
+    let decision = decision(&context, action, &resource, now);
+    Err(Denied { decision, principal: context.principal.id, action, resource, reason, policies: answer.policies })
 }
 
 /// Why something is denied whatever policies say.
@@ -246,18 +307,6 @@ fn never(context: &AuthorizationContext, resource: &Resource, now: Millis) -> Op
     } else {
         None
     }
-}
-
-fn conclude(answer: Verdict, context: AuthorizationContext, action: Action, resource: Resource, now: Millis) -> Result<Permit, Denied> {
-    if answer.effect == Effect::Allow && answer.errors.is_empty() {
-        return Ok(Permit { context, action, resource });
-    }
-    let reason = match answer.errors.first() {
-        Some(error) => format!("a policy could not be evaluated ({error}), and what is not known to be allowed is denied"),
-        None => answer.reason,
-    };
-    let decision = decision(&context, action, &resource, now);
-    Err(Denied { decision, principal: context.principal.id, action, resource, reason, policies: answer.policies })
 }
 
 /// The id of a decision: its time, then BLAKE3 over who, what, on what and when.

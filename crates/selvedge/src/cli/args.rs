@@ -81,6 +81,10 @@ pub enum Noun {
     /// Make, list and revoke API keys
     #[command(subcommand)]
     Keys(Keys),
+    /// Ask policies who may do what
+    #[cfg(feature = "cedar")]
+    #[command(subcommand)]
+    Policy(Policy),
     /// Talk to actors
     #[command(subcommand)]
     Actors(Actors),
@@ -283,7 +287,7 @@ pub enum Keys {
     },
     /// The keys of a tenant, the newest first
     List(OfTenant),
-    /// Take a key back: it opens nothing any more
+    /// Take a key back: it opens nothing any more, and what was asked with it ends at its next call
     Revoke {
         /// slv_ and 16 digits
         id: String,
@@ -293,6 +297,54 @@ pub enum Keys {
         #[arg(long, value_name = "TEXT")]
         reason: String,
     },
+}
+
+#[cfg(feature = "cedar")]
+#[derive(Subcommand, Debug)]
+pub enum Policy {
+    /// Would this be allowed, and by which policies? Exit codes: 0 allowed, 77 denied, 78 the policies have faults
+    Test(Asked),
+}
+
+/// Who asks for what.
+#[cfg(feature = "cedar")]
+#[derive(Args, Debug)]
+pub struct Asked {
+    /// invoke, signal, start, read, control, rewrite, define, operate, administer or work
+    #[arg(value_parser = selvedge_kernel::auth::Action::read)]
+    pub action: selvedge_kernel::auth::Action,
+    /// pipeline:NAME, actor:TYPE/KEY, handler:TYPE/KEY.HANDLER, activity:NAME, work:ID, tenant or store
+    pub resource: String,
+    /// Who asks: the id of a key
+    #[arg(long = "as", value_name = "ID", default_value = "somebody")]
+    pub principal: String,
+    /// What it may act as
+    #[arg(long = "role", value_name = "ROLE")]
+    pub roles: Vec<String>,
+    /// Of which tenant, and of which tenant the resource is
+    #[arg(long, value_name = "TENANT", default_value = "default")]
+    pub tenant: String,
+    /// What its credential claims
+    #[arg(long = "claim", value_name = "NAME=VALUE")]
+    pub claims: Vec<String>,
+    /// From where it asks
+    #[arg(long, value_name = "IP")]
+    pub address: Option<std::net::IpAddr>,
+    /// The handlers that act for it, in order
+    #[arg(long, value_name = "TYPE.HANDLER")]
+    pub through: Vec<String>,
+    /// When, as in 2026-01-31T08:00:00Z [default: now]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub at: Option<selvedge_kernel::time::Millis>,
+    /// The folder of the policies [default: as configured, else ./policies, else the rule that is built in]
+    #[arg(long, value_name = "DIR")]
+    pub policies: Option<PathBuf>,
+}
+
+#[cfg(feature = "cedar")]
+fn time(text: &str) -> Result<selvedge_kernel::time::Millis, serde::de::value::Error> {
+    use serde::de::IntoDeserializer;
+    selvedge_kernel::time::text::deserialize(text.to_owned().into_deserializer())
 }
 
 /// Whose.

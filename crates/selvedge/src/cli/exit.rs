@@ -104,6 +104,8 @@ impl From<FileError> for Stop {
 impl From<EngineError> for Stop {
     fn from(error: EngineError) -> Stop {
         match error {
+            #[cfg(feature = "cedar")]
+            EngineError::Policies(_) => Stop::new(Code::Configuration, error.to_string()),
             EngineError::Store(error @ OpenError::Held { .. }) => Stop::new(Code::Unreachable, error.to_string()),
             EngineError::Store(error @ OpenError::Io { .. }) => unwritable(&error),
             EngineError::Store(error) => Stop::new(Code::Configuration, with_sources(&error)),

@@ -16,6 +16,8 @@ mod init;
 mod keys;
 mod letters;
 mod pipelines;
+#[cfg(feature = "cedar")]
+mod policy;
 mod print;
 mod progress;
 mod read_only;
@@ -89,6 +91,8 @@ async fn perform(cli: Cli, app: App) -> Result<Code, Stop> {
         Noun::Actors(verb) => actors::actors(&common, app, verb).await,
         Noun::Invocations(verb) => actors::invocations(&common, app, verb).await,
         Noun::Schedules(verb) => schedules::schedules(&common, app, verb).await,
+        #[cfg(feature = "cedar")]
+        Noun::Policy(verb) => policy::policy(&common, verb),
         Noun::Keys(verb) => keys::keys(&common, app, verb).await,
         Noun::Why { id } => actors::why(&common, app, id).await,
         Noun::Approvals(Approvals::List(keep)) => runs::approvals(&common, app, keep).await,

@@ -101,6 +101,28 @@ fn the_built_in_rule_lets_an_owner_do_everything_in_its_tenant_and_nobody_else_a
     }
 }
 
+#[test]
+fn what_is_written_names_the_resource_and_the_action() {
+    let actor = || ActorId { tenant: "acme".to_owned(), kind: "order".to_owned(), key: "a.b/c".to_owned() };
+    let cases = [
+        ("pipeline:bill", pipeline("acme")),
+        ("activity:resize", Resource::Activity { tenant: "acme".to_owned(), name: "resize".to_owned() }),
+        ("work:run_1", Resource::Work { tenant: "acme".to_owned(), id: "run_1".to_owned() }),
+        ("actor:order/a.b/c", Resource::Handler { actor: actor(), handler: String::new() }),
+        ("handler:order/a.b/c.pay", Resource::Handler { actor: actor(), handler: "pay".to_owned() }),
+        ("tenant", Resource::Tenant { tenant: "acme".to_owned() }),
+        ("store", Resource::Store),
+    ];
+    for (text, resource) in cases {
+        assert_eq!(Resource::read(text, "acme"), Ok(resource), "{text}");
+    }
+    for text in ["", "bill", "actor:order", "handler:order/1", "handler:order/1.", "stores", "pipe:x"] {
+        assert!(Resource::read(text, "acme").unwrap_err().contains("pipeline:NAME"), "{text}");
+    }
+    assert!(Action::ALL.into_iter().all(|action| Action::read(action.name()) == Ok(action)));
+    assert!(Action::read("strat").unwrap_err().contains("start, read"));
+}
+
 fn hop() -> impl Strategy<Value = Hop> {
     ("[a-c]", "[a-c]", "[a-c]").prop_map(|(kind, key, handler)| Hop { actor: ActorId { tenant: "acme".to_owned(), kind, key }, handler })
 }

@@ -1,0 +1,53 @@
+//! Whether what was accepted may still be done: asked at each live call, never in a replay.
+
+use selvedge_kernel::auth::{self, Action, AuthorizationContext, Denied, Permit, PrincipalKind, Resource};
+use selvedge_kernel::error::{Consequence, WorkError};
+
+use crate::keys::Standing;
+use crate::shard::VerbError;
+use crate::wiring::Wiring;
+
+impl Wiring {
+    /// The policies in force, and what stands above them.
+    pub(crate) fn policies(&self) -> Standing<'_> {
+        Standing::new(&self.keys, self.settings.policies.policies())
+    }
+
+    /// The permit of somebody, if the policies of now allow it.
+    pub(crate) fn permit(&self, context: AuthorizationContext, action: Action, resource: Resource) -> Result<Permit, Denied> {
+        auth::permit(&self.policies(), context, action, resource, self.env.clock.now())
+    }
+
+    /// The error of a call that is not allowed any more. The end of a credential stands at the door alone.
+    pub(crate) fn denied(&self, context: &AuthorizationContext, action: Action, resource: impl FnOnce() -> Resource) -> Option<WorkError> {
+        if matches!(context.principal.kind, PrincipalKind::System | PrincipalKind::Local) {
+            return None;
+        }
+        let context = AuthorizationContext { until: None, ..context.clone() };
+        self.permit(context, action, resource()).err().map(|denied| WorkError::new(DENIED, denied.to_string()))
+    }
+
+    /// Whether somebody may still start a pipeline.
+    pub(crate) fn may_start(&self, context: &AuthorizationContext, name: &str) -> Result<(), VerbError> {
+        let pipeline = || Resource::Pipeline { tenant: context.principal.tenant.clone(), name: name.to_owned() };
+        match self.denied(context, Action::Start, pipeline) {
+            None => Ok(()),
+            Some(error) => Err(VerbError::new(Consequence::NotPermitted, &error.code, error.message)),
+        }
+    }
+
+    /// The error of a call that no policy names, such as one to an activity, of somebody whose key was revoked.
+    pub(crate) fn revoked(&self, context: &AuthorizationContext) -> Option<WorkError> {
+        let reason = self.policies().revoked(context)?;
+        Some(WorkError::new(DENIED, format!("{} may not go on: {reason}", context.principal.id)))
+    }
+}
+
+/// The code of what is denied.
+const DENIED: &str = "denied";
+
+impl From<Denied> for VerbError {
+    fn from(denied: Denied) -> VerbError {
+        VerbError::new(Consequence::NotPermitted, DENIED, denied.to_string())
+    }
+}

@@ -1,0 +1,214 @@
+//! A key is revoked while what was asked with it goes on: the next call is denied, and whoever asks why is told.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use selvedge::{Activity, App, Attempt, Ctx, Handler, Outcome, test};
+use selvedge_engine::engine::Ask;
+use selvedge_engine::keys::{MadeKey, NewKey};
+use selvedge_kernel::auth::{Action, AuthorizationContext, OWNER, Permit, RequestFacts, Resource};
+use selvedge_kernel::id::{InvocationId, RunId};
+use selvedge_kernel::machine::RunState;
+
+use super::runs::{parse, sound, state};
+use crate::kit;
+
+const WORK: Activity<u64, u64> = Activity::new("work");
+const NAP: Handler<String, u64> = Handler::new("cat", "nap");
+const LOOK: Handler<u64, u64> = Handler::new("dog", "look");
+const DAY: Duration = Duration::from_secs(86_400);
+
+const CALLS: &str = "
+selvedge: 1
+name: calls
+stages:
+  - { name: nap, mode: sleep, for: 30d }
+  - { name: look, call: { actor: dog, key: \"'a'\", handler: look }, input: 2, depends_on: [nap] }
+output: ${stages.look.output}
+";
+
+const WORKS: &str = "
+selvedge: 1
+name: works
+stages:
+  - { name: before, call: work, input: 1, compensate: { call: work, input: 7 } }
+  - { name: nap, mode: sleep, for: 30d, depends_on: [before] }
+  - { name: work, call: work, input: 3, depends_on: [nap] }
+output: ${stages.work.output}
+";
+
+const PARENT: &str = "
+selvedge: 1
+name: parent
+stages:
+  - { name: nap, mode: sleep, for: 30d }
+  - { name: child, call: { pipeline: often }, depends_on: [nap] }
+output: ${stages.child.output}
+";
+
+const OFTEN: &str = "
+selvedge: 1
+name: often
+schedule: { every: 10m }
+stages:
+  - { name: work, call: work, input: 9 }
+";
+
+/// What the activity was given.
+type Done = Arc<Mutex<Vec<u64>>>;
+
+fn app() -> App {
+    app_with(&Done::default())
+}
+
+fn app_with(done: &Done) -> App {
+    let done = done.clone();
+    App::new()
+        .activity(WORK, move |_: Attempt, n: u64| {
+            done.lock().unwrap().push(n);
+            async move { Ok(n) }
+        })
+        .handler(LOOK, async |_: Ctx, n: u64| Ok(n))
+        .handler(NAP, async |ctx: Ctx, then: String| -> Outcome<u64> {
+            let first = ctx.call(LOOK.on("b"), 1).await?;
+            ctx.sleep(30 * DAY).await?;
+            match then.as_str() {
+                "call" => Ok(first + ctx.call(LOOK.on("b"), 2).await?),
+                "work" => Ok(first + ctx.activity(WORK, 3).await?),
+                "send" => {
+                    ctx.send(LOOK.on("c"), 4);
+                    Ok(first)
+                }
+                _ => Ok(first),
+            }
+        })
+        .pipeline(parse(CALLS))
+        .pipeline(parse(WORKS))
+        .pipeline(parse(PARENT))
+        .pipeline(parse(OFTEN))
+}
+
+struct Asker {
+    key: MadeKey,
+    context: AuthorizationContext,
+}
+
+async fn asker(engine: &test::Engine, lasts: Option<Duration>) -> Asker {
+    let administer = kit::permit(engine, Action::Administer, Resource::Tenant { tenant: "default".to_owned() });
+    let key = engine.engine().create_key(administer, NewKey { name: "ci".to_owned(), roles: vec![OWNER.to_owned()], lasts }).await.unwrap();
+    let context = engine.engine().authenticate(&key.presented.text(), RequestFacts::default()).unwrap();
+    Asker { key, context }
+}
+
+impl Asker {
+    fn permit(&self, engine: &test::Engine, action: Action, resource: Resource) -> Permit {
+        engine.engine().permit(self.context.clone(), action, resource).unwrap()
+    }
+
+    async fn start(&self, engine: &test::Engine, name: &str, text: &str) -> RunId {
+        let permit = self.permit(engine, Action::Start, pipeline(name));
+        engine.engine().start_run(permit, parse(text), Bytes::from_static(b"{}"), None).await.unwrap()
+    }
+
+    async fn nap(&self, engine: &test::Engine, then: &str, delay: Option<Duration>) -> InvocationId {
+        let resource = Resource::Handler { actor: kit::actor("cat", then), handler: "nap".to_owned() };
+        let input = Bytes::from(serde_json::to_vec(then).unwrap());
+        let ask = Ask { delay, ..Ask::default() };
+        engine.engine().invoke(self.permit(engine, Action::Invoke, resource), input, ask).await.unwrap().id.unwrap()
+    }
+
+    async fn revoke(&self, engine: &test::Engine) {
+        let administer = kit::permit(engine, Action::Administer, Resource::Tenant { tenant: "default".to_owned() });
+        engine.engine().revoke_key(administer, &self.key.key.id, "she has left").await.unwrap();
+    }
+}
+
+fn pipeline(name: &str) -> Resource {
+    Resource::Pipeline { tenant: "default".to_owned(), name: name.to_owned() }
+}
+
+fn says_why(text: &str) {
+    assert!(text.contains("denied") && text.contains("revoked") && text.contains("she has left"), "{text}");
+}
+
+async fn why_run(engine: &test::Engine, run: RunId) -> String {
+    let permit = kit::permit(engine, Action::Read, Resource::Work { tenant: "default".to_owned(), id: run.to_string() });
+    format!("{:?}", engine.engine().run_status(permit, run).await.unwrap())
+}
+
+#[tokio::test]
+async fn case_54_a_key_ends_while_a_run_and_a_handler_sleep_and_they_go_on() {
+    let mut engine = test::Engine::new(app()).await.unwrap();
+    let ada = asker(&engine, Some(10 * DAY)).await;
+    let run = ada.start(&engine, "calls", CALLS).await;
+    let id = ada.nap(&engine, "call", None).await;
+    engine.advance(20 * DAY).await;
+    assert!(engine.engine().authenticate(&ada.key.presented.text(), RequestFacts::default()).is_err(), "it opens nothing any more");
+    engine.kill_and_reopen().await.unwrap();
+    engine.advance(11 * DAY).await;
+    assert_eq!((state(&engine, run).await, engine.local().result::<u64>(id).await.unwrap()), (RunState::Completed, 3));
+    sound(&engine).await;
+}
+
+#[tokio::test]
+async fn case_54_the_next_call_of_a_run_whose_key_was_revoked_is_denied_and_why_says_so() {
+    let done = Done::default();
+    let mut engine = test::Engine::new(app_with(&done)).await.unwrap();
+    let ada = asker(&engine, None).await;
+    let mut runs = Vec::new();
+    for (name, text) in [("calls", CALLS), ("works", WORKS), ("parent", PARENT)] {
+        runs.push(ada.start(&engine, name, text).await);
+    }
+    engine.advance(DAY).await;
+    ada.revoke(&engine).await;
+    engine.kill_and_reopen().await.unwrap();
+    engine.advance(30 * DAY).await;
+    for run in runs {
+        assert_eq!(state(&engine, run).await, RunState::Failed);
+        says_why(&why_run(&engine, run).await);
+    }
+    // The owner's own schedule goes on.
+    let done: Vec<u64> = done.lock().unwrap().iter().copied().filter(|n| *n != 9).collect();
+    assert_eq!(done, [1, 7], "what was done before is undone, by the system, and nothing else is done");
+    sound(&engine).await;
+}
+
+#[tokio::test]
+async fn case_54_the_next_call_of_a_handler_whose_key_was_revoked_ends_with_denied_and_a_replay_asks_nobody() {
+    let mut engine = test::Engine::new(app()).await.unwrap();
+    let ada = asker(&engine, None).await;
+    let ids = [ada.nap(&engine, "call", None).await, ada.nap(&engine, "work", None).await];
+    let (quiet, sends) = (ada.nap(&engine, "quiet", None).await, ada.nap(&engine, "send", None).await);
+    let late = ada.nap(&engine, "late", Some(2 * DAY)).await;
+    engine.advance(DAY).await;
+    ada.revoke(&engine).await;
+    // Its handlers run again from the top, with the call that was answered before: it is in their journals.
+    engine.kill_and_reopen().await.unwrap();
+    engine.advance(31 * DAY).await;
+    assert_eq!(engine.local().result::<u64>(quiet).await.unwrap(), 1, "what calls nobody any more ends as it would have");
+    for id in ids {
+        says_why(&engine.local().result::<u64>(id).await.unwrap_err().to_string());
+    }
+    assert_eq!(engine.local().result::<u64>(sends).await.unwrap(), 1);
+    let letters = kit::dead_letters(&engine).await;
+    let to = |actor: &str| letters.iter().find(|letter| letter.message.target.to_string() == actor && letter.error.code == "denied").unwrap();
+    says_why(&to("dog/c").error.to_string());
+    assert_eq!(to("cat/late").message.id, late, "a delayed message is asked for again when it is due");
+    sound(&engine).await;
+}
+
+#[tokio::test]
+async fn case_54_a_schedule_of_a_key_fires_and_stops_when_it_is_revoked() {
+    let engine = test::Engine::with(app(), selvedge::Settings::default()).await.unwrap();
+    let ada = asker(&engine, None).await;
+    engine.engine().put_schedule(ada.permit(&engine, Action::Define, pipeline("often"))).await.unwrap();
+    engine.advance(Duration::from_secs(600)).await;
+    assert_eq!(engine.local().schedule("often").status().await.unwrap().counts.started, 1);
+    ada.revoke(&engine).await;
+    engine.advance(Duration::from_secs(600)).await;
+    let status = engine.local().schedule("often").status().await.unwrap();
+    assert_eq!((status.counts.started, status.counts.failed), (1, 1));
+    says_why(&status.sentence());
+    sound(&engine).await;
+}
