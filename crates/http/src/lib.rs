@@ -15,4 +15,5 @@ mod take;
 pub use document::{document, router};
 pub use door::{Door, Ready};
 pub use refusal::{Document, PROBLEM, Refusal, status};
+pub use routes::pipelines::DEFINITION;
 pub use server::{Ended, Patience, bind, serve};

@@ -153,14 +153,19 @@ impl FromRequest<Arc<Door>> for Payload {
     }
 }
 
-/// A body as text, whatever it is.
-pub(crate) struct Text(pub String);
+/// A body as text, whatever it is, and what its sender calls it.
+pub(crate) struct Text {
+    pub text: String,
+    pub media: Option<String>,
+}
 
 impl FromRequest<Arc<Door>> for Text {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, door: &Arc<Door>) -> Result<Text, Refusal> {
-        body(request, door).await.map(Text)
+        let media = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let media = media.map(|text| text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
+        Ok(Text { text: body(request, door).await?, media })
     }
 }
 

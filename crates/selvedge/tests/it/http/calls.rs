@@ -89,6 +89,8 @@ async fn the_state_of_an_actor_is_read_with_etags_and_edited_only_where_it_is_wh
     let late = edit(tag, "50").await;
     assert_eq!((late.status, late.code()), (412, "changed_since".to_owned()));
     assert_eq!(owner.get("/v1/actors/counter/a/state").await.json(), json!({ "count": 40 }));
+    let tagged = owner.get("/v1/actors/counter/a/state?etags=true").await.json();
+    assert_eq!((tagged["count"]["value"].clone(), tagged["count"]["etag"].as_str().map(str::len)), (json!(40), Some(32)), "{tagged}");
     let removed = owner.send("DELETE", &format!("{entry}?reason=gone"), &[], None).await;
     assert_eq!(removed.status, 200, "{removed:?}");
     let gone = owner.get(entry).await;

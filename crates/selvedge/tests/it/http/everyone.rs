@@ -84,6 +84,9 @@ impl Work {
         let handler = path.replace("{type}", "counter").replace("{key}", "a").replace("{handler}", "add").replace("{id}", id);
         let name = if path.starts_with("/v1/pipelines") { "asked" } else { "go" };
         let filled = handler.replace("{name}", name);
+        if path.ends_with("/diff") {
+            return format!("{filled}?before=a&after=b");
+        }
         if path.contains("/state/") { format!("{filled}?reason=r") } else { filled }
     }
 }
