@@ -36,6 +36,7 @@ mod tasks;
 mod worker;
 
 pub use crate::core::{BlockingFn, Given, Request};
+pub use crate::in_flight::Held;
 pub use crate::runs::{Again, ForkedRun, Retry, RunControl, RunEnd, RunEvent, RunFork, RunStatus, RunSummary, StageStatus, Undoes};
 pub use crate::schedules::ScheduleChange;
 pub use crate::shard::{Answer, Progress, Redriven, SignalTarget, VerbError};

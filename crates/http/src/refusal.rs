@@ -84,6 +84,9 @@ pub struct Document {
     /// What the caller can do, as one word of a closed list.
     #[schema(value_type = String, example = "FixInput")]
     pub consequence: Consequence,
+    /// The decision that denied it, where one did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decision_id: Option<String>,
 }
 
 impl Document {
@@ -106,6 +109,7 @@ impl Document {
             detail: problem.message,
             code: problem.code,
             consequence: problem.consequence,
+            decision_id: problem.decision,
         }
     }
 }

@@ -113,7 +113,7 @@ fn refused(status: u16, document: &Value) -> Problem {
     let consequence = serde_json::from_value(document["consequence"].clone()).unwrap_or(Consequence::Retry);
     let text = |name: &str| document[name].as_str().map(str::to_owned);
     let message = text("detail").unwrap_or_else(|| format!("the server answers {status}"));
-    Problem { consequence, code: text("code").unwrap_or_else(|| "not_reachable".to_owned()), message }
+    Problem { consequence, code: text("code").unwrap_or_else(|| "not_reachable".to_owned()), message, decision: text("decision_id") }
 }
 
 async fn whole(mut body: Incoming) -> Result<Vec<u8>, String> {

@@ -69,6 +69,7 @@ async fn failed_work_is_422_with_its_own_code_and_what_the_engine_refuses_has_a_
     ] {
         let answer = owner.send(method, path, &[], body).await;
         assert_eq!((answer.status, answer.code()), (status, code.to_owned()), "{method} {path}: {answer:?}");
+        assert_eq!(answer.header("allow").is_some(), status == 405, "{answer:?}");
     }
 }
 
@@ -123,6 +124,7 @@ async fn the_tenant_is_that_of_the_credential_and_a_denial_has_no_effect() {
     assert_eq!((foreign.status, foreign.code()), (404, "unknown_invocation".to_owned()));
     let denied = rig.nobody().post(&format!("/v1/invocations/{id}/cancel"), "{}").await;
     assert_eq!((denied.status, denied.code()), (403, "denied".to_owned()));
+    assert!(denied.json()["decision_id"].as_str().unwrap().starts_with("dec_"), "{denied:?}");
     rig.engine.settle().await;
     assert_eq!(rig.owner().get(&format!("/v1/why/{id}")).await.json()["waiting"][0]["for"], "signal");
 }

@@ -121,7 +121,7 @@ async fn asked(who: &Ask, work: &Work, method: &str, path: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn no_operation_of_the_document_answers_without_a_credential() {
+async fn case_37_no_operation_of_the_document_answers_without_a_credential() {
     let rig = Rig::new().await;
     let work = Work::of(&rig).await;
     let before = seen(&rig, &work).await;
@@ -135,7 +135,7 @@ async fn no_operation_of_the_document_answers_without_a_credential() {
 }
 
 #[tokio::test]
-async fn a_credential_that_no_policy_allows_anything_gets_403_from_every_operation_and_changes_nothing() {
+async fn case_37_a_credential_that_no_policy_allows_anything_gets_403_from_every_operation_and_changes_nothing() {
     let rig = Rig::new().await;
     let work = Work::of(&rig).await;
     let before = seen(&rig, &work).await;
@@ -147,7 +147,7 @@ async fn a_credential_that_no_policy_allows_anything_gets_403_from_every_operati
 }
 
 #[tokio::test]
-async fn the_credential_of_another_tenant_reaches_nothing_of_this_one_with_any_operation() {
+async fn case_37_the_credential_of_another_tenant_reaches_nothing_of_this_one_with_any_operation() {
     let rig = Rig::new().await;
     let work = Work::of(&rig).await;
     let before = seen(&rig, &work).await;

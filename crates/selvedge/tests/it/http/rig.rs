@@ -1,7 +1,7 @@
 //! A server on an engine of the reference model, with actors and pipelines to ask.
 
 use selvedge::serve::Server;
-use selvedge::{App, Ctx, Handler, Outcome, SharedHandler, Signal, test};
+use selvedge::{App, Ctx, Handler, Outcome, Settings, SharedHandler, Signal, test};
 use selvedge_engine::keys::{MadeKey, NewKey};
 use selvedge_http::Patience;
 use selvedge_kernel::auth::{Action, OWNER, Resource, authorize, local};
@@ -77,7 +77,11 @@ impl Rig {
     }
 
     pub async fn with(patience: Patience) -> Rig {
-        let engine = test::Engine::new(app()).await.unwrap();
+        Rig::of(patience, Settings::default()).await
+    }
+
+    pub async fn of(patience: Patience, settings: Settings) -> Rig {
+        let engine = test::Engine::with(app(), Settings { replay_always: true, ..settings }).await.unwrap();
         let (owner, other, nobody) =
             (key(&engine, "default", &[OWNER]).await, key(&engine, "other", &[OWNER]).await, key(&engine, "default", &["reader"]).await);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
