@@ -21,6 +21,8 @@ pub struct Door {
     pub body_within: Duration,
     /// This program, in a sentence.
     pub binary: String,
+    /// The version of policies and keys: when it changes, streams ask again who reads.
+    pub versions: watch::Receiver<u64>,
     /// Becomes true when the server stops: streams end, and new ones are not begun.
     pub closing: watch::Receiver<bool>,
 }
