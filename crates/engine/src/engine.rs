@@ -482,6 +482,7 @@ fn wire(
         busy: (0..count).map(|_| AtomicBool::new(false)).collect(),
         side,
         executors: Executors::new(exec, points, programs.into_iter()),
+        offers: Arc::default(),
         in_flight: AtomicU64::new(0),
         stopped: Mutex::new(None),
         skew: Mutex::new(None),

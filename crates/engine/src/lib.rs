@@ -33,6 +33,7 @@ mod schedules;
 mod shard;
 pub mod step;
 mod tasks;
+pub mod work;
 mod worker;
 
 pub use crate::core::{BlockingFn, Given, Request};

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use selvedge_kernel::egress::Allowed;
 use selvedge_kernel::error::AttemptError;
 use selvedge_kernel::pipeline::agree::{self, Declared};
-use selvedge_kernel::pipeline::definition::{Definition, Exec, Http};
+use selvedge_kernel::pipeline::definition::{Definition, Exec, Http, Worker};
 use selvedge_kernel::policy::{Breaker, Retry, Throttle, Timeout};
 use selvedge_kernel::record::build::Build;
 use selvedge_kernel::record::invocation::Blocked;
@@ -152,6 +152,8 @@ pub enum Executor {
     Exec(Exec),
     /// A request.
     Http(Http),
+    /// Workers of other processes.
+    Worker(Worker),
 }
 
 /// All that this binary can run.
@@ -178,7 +180,7 @@ impl Registry {
     pub fn programs(&self) -> BTreeMap<String, Exec> {
         let activities = self.activities.iter().filter_map(|(name, activity)| match &activity.run {
             Executor::Exec(exec) => Some((name.clone(), exec.clone())),
-            Executor::Native(_) | Executor::Http(_) => None,
+            Executor::Native(_) | Executor::Http(_) | Executor::Worker(_) => None,
         });
         let handlers = self.actors.values().flat_map(|actor| actor.handlers.values()).filter_map(|handler| match handler {
             Handler::Transition(transition) => Some((transition.activity.clone(), transition.exec.clone())),
@@ -192,7 +194,7 @@ impl Registry {
         let activities = self.activities.iter().flat_map(|(name, activity)| {
             let http = match &activity.run {
                 Executor::Http(http) => Some(http),
-                Executor::Native(_) | Executor::Exec(_) => None,
+                Executor::Native(_) | Executor::Exec(_) | Executor::Worker(_) => None,
             };
             agree::of_activity(name, activity.throttle.as_ref(), activity.breaker.as_ref(), http, "the activities of this program")
         });

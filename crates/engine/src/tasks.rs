@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use selvedge_kernel::egress::Allowed;
 use selvedge_kernel::error::{AttemptError, WorkError};
 use selvedge_kernel::id::{InvocationId, RunId};
-use selvedge_kernel::pipeline::definition::{Exec, Http};
+use selvedge_kernel::pipeline::definition::{Exec, Http, Worker};
 use selvedge_kernel::time::Millis;
+use tokio::sync::oneshot;
 
 use crate::core::BlockingFn;
 use crate::ctx::Attempt;
@@ -17,7 +19,11 @@ use crate::exec::{ExecPoint, ExecPool, ExecSpec, ExecTask, Points, Reason, Shim,
 use crate::registry::Executor;
 use crate::shard::Gate;
 use crate::wiring::Wiring;
+use crate::work::Offering;
 use crate::worker::{Event, Mailbox};
+
+/// Is told when the end of an attempt is written; dropped where it counts for nothing.
+pub(crate) type Told = oneshot::Sender<()>;
 
 /// Whose a task is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,14 +41,19 @@ pub(crate) enum Work {
     Exec(Exec, Bytes),
     /// A request, and what it may reach besides what the registry says.
     Http(Http, Vec<Allowed>, Bytes),
+    /// A task that a worker of another process takes.
+    Worker(Worker, Bytes),
 }
 
 /// One attempt of a task.
 pub(crate) struct Job {
     pub owner: Owner,
+    pub tenant: String,
     pub attempt: u32,
     pub key: String,
     pub deadline: Option<Millis>,
+    /// How long it may take from when somebody takes it, where it waits for that.
+    pub time: Option<Duration>,
     pub name: String,
     pub work: Work,
     pub handing: Handing,
@@ -187,12 +198,16 @@ pub(crate) fn start(wiring: &Arc<Wiring>, mailbox: Mailbox, job: Job) -> Abort {
     };
     let (owner, attempt) = (job.owner, job.attempt);
     let ready = ready(mailbox.clone(), job.handing, owner, attempt);
-    let done = move |result| {
+    let told = move |result, told| {
         let event = match owner {
-            Owner::Operation { invocation, number } => Event::TaskDone { invocation, number, attempt, result },
-            Owner::Run { run, stage, item } => Event::RunTaskDone { run, stage, item, attempt, result },
+            Owner::Operation { invocation, number } => Event::TaskDone { invocation, number, attempt, result, told },
+            Owner::Run { run, stage, item } => Event::RunTaskDone { run, stage, item, attempt, result, told },
         };
         mailbox.send(event);
+    };
+    let done = {
+        let told = told.clone();
+        move |result| told(result, None)
     };
     wiring.env.observe(&crate::env::Observation::AttemptStarted { name: &job.name, key: &job.key, attempt });
     let facts = Attempt::new(&job.key, attempt, job.deadline, progress.clone());
@@ -225,9 +240,17 @@ pub(crate) fn start(wiring: &Arc<Wiring>, mailbox: Mailbox, job: Job) -> Abort {
             }
             Some(Executor::Exec(exec)) => (exec, input),
             Some(Executor::Http(http)) => return call(wiring, http, Vec::new(), input, job.key, done),
+            Some(Executor::Worker(worker)) => {
+                let task = ExecTask { activity: job.name, attempt, key: job.key, deadline_ms: None, input };
+                return offer(wiring, Offering { owner, tenant: job.tenant, task, lease: worker.lease.0, time: job.time, progress }, told);
+            }
         },
         Work::Exec(exec, input) => (exec, input),
         Work::Http(http, egress, input) => return call(wiring, http, egress, input, job.key, done),
+        Work::Worker(worker, input) => {
+            let task = ExecTask { activity: job.name, attempt, key: job.key, deadline_ms: None, input };
+            return offer(wiring, Offering { owner, tenant: job.tenant, task, lease: worker.lease.0, time: job.time, progress }, told);
+        }
     };
     let wiring = wiring.clone();
     let runtime = wiring.side.clone();
@@ -269,6 +292,16 @@ async fn ready(mailbox: Mailbox, handing: Handing, owner: Owner, attempt: u32) -
     let (go, gone) = tokio::sync::oneshot::channel();
     mailbox.send(Event::HandOver { invocation, number, attempt, go });
     gone.await.is_ok()
+}
+
+/// Offers an attempt to workers, and hands its end on.
+fn offer(wiring: &Arc<Wiring>, offering: Offering, told: impl FnOnce(Result<Bytes, AttemptError>, Option<Told>) + Send + 'static) -> Abort {
+    let offers = wiring.offers.clone();
+    let handle = wiring.side.spawn(async move {
+        let (result, writes) = offers.run(offering).await;
+        told(result, writes);
+    });
+    Abort(Some(handle.abort_handle()))
 }
 
 /// Makes a request, and hands its end on.

@@ -117,6 +117,8 @@ pub(crate) struct Wiring {
     pub busy: Vec<AtomicBool>,
     pub side: tokio::runtime::Handle,
     pub executors: Executors,
+    /// What workers of other processes can take.
+    pub offers: Arc<crate::work::Offers>,
     pub in_flight: AtomicU64,
     pub stopped: Mutex<Option<String>>,
     /// The API keys.

@@ -59,6 +59,7 @@ pub(crate) enum Event {
         number: u32,
         attempt: u32,
         result: Result<Bytes, AttemptError>,
+        told: Option<crate::tasks::Told>,
     },
     /// A task of a run has ended.
     RunTaskDone {
@@ -67,6 +68,7 @@ pub(crate) enum Event {
         item: u32,
         attempt: u32,
         result: Result<Bytes, AttemptError>,
+        told: Option<crate::tasks::Told>,
     },
     Envelope {
         from: ShardId,
@@ -313,14 +315,14 @@ async fn handle(wiring: &Arc<Wiring>, shards: &mut IdMap<ShardId, Shard>, event:
                 shard.hand_over(invocation, number, attempt, go);
             }
         }
-        Event::TaskDone { invocation, number, attempt, result } => {
+        Event::TaskDone { invocation, number, attempt, result, told } => {
             if let Some(shard) = shards.get_mut(&of(&invocation)) {
-                shard.task_done(invocation, number, attempt, result).await;
+                shard.task_done(invocation, number, attempt, result, told).await;
             }
         }
-        Event::RunTaskDone { run, stage, item, attempt, result } => {
+        Event::RunTaskDone { run, stage, item, attempt, result, told } => {
             if let Some(shard) = shards.get_mut(&run.0.hash.shard(wiring.shards)) {
-                shard.run_task_done(run, stage, item, attempt, result);
+                shard.run_task_done(run, (stage, item, attempt), result, told);
             }
         }
         Event::Envelope { from, to, n, envelope } => {

@@ -17,7 +17,7 @@ use utoipa_axum::routes;
 
 use crate::door::Door;
 use crate::refusal::{Document, NO_METHOD, NO_ROUTE, PROBLEM, Refusal};
-use crate::routes::{actors, approvals, health, invocations, keys, letters, lists, pipelines, runs, schedules, state};
+use crate::routes::{actors, approvals, health, invocations, keys, letters, lists, pipelines, runs, schedules, state, work};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -75,6 +75,10 @@ fn routed() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(letters::redrive))
         .routes(routes!(letters::why_it_waits))
         .routes(routes!(lists::stuck))
+        .routes(routes!(work::lease))
+        .routes(routes!(work::heartbeat))
+        .routes(routes!(work::complete))
+        .routes(routes!(work::fail))
         .routes(routes!(keys::list, keys::create))
         .routes(routes!(keys::revoke))
         .routes(routes!(health::alive))

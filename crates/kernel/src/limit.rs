@@ -72,6 +72,14 @@ pub const DEFINITIONS: usize = 32;
 pub const KEYS: usize = 1_000;
 /// Roles of an API key.
 pub const ROLES: usize = 16;
+/// Tasks that a worker may take at once.
+pub const LEASED_AT_ONCE: usize = 100;
+/// How long a worker may wait for a task in one request.
+pub const LEASE_WAIT: std::time::Duration = std::time::Duration::from_secs(60);
+/// The shortest and the longest lease, in milliseconds.
+pub const LEASE_MS: std::ops::RangeInclusive<u64> = 1_000..=3_600_000;
+/// Reports of workers that are answered the same when they come again.
+pub const REPORTS_KEPT: usize = 10_000;
 /// Attributes of a pipeline.
 pub const ATTRIBUTES: usize = 16;
 /// Bytes of the value of an attribute, as text.

@@ -154,6 +154,7 @@ fn handlers(report: &mut Report, tree: &Tree) -> BTreeMap<String, Handler> {
 fn handler(report: &mut Report, entry: &Entry) -> Option<Handler> {
     let mut fields = Fields::of(report, &entry.value, format!("the handler `{}`", shown(&entry.key)), "write {exec: [program, argument]}")?;
     fields.later(report, &LATER_EXECUTORS);
+    fields.later(report, &["worker"]);
     fields.elsewhere(
         report,
         "native",
@@ -167,7 +168,7 @@ fn handler(report: &mut Report, entry: &Entry) -> Option<Handler> {
         "has no place here: it cannot answer with state and messages",
         "call an activity from a pipeline, or write exec: [program, argument]",
     );
-    let elsewhere = LATER_EXECUTORS.iter().chain(&["native", "http"]).any(|name| fields.peek(name).is_some());
+    let elsewhere = LATER_EXECUTORS.iter().chain(&["native", "http", "worker"]).any(|name| fields.peek(name).is_some());
     let exec = match fields.get("exec") {
         Some(command) => exec(report, &mut fields, &command.value),
         None => {

@@ -136,6 +136,7 @@ impl App {
                 Executor::Exec(exec) => origin.absolute(activity, exec, &mut wrong),
                 Executor::Http(http) => http.folder = folder.to_string_lossy().into_owned(),
                 Executor::Native => origin.registered(activity, &self.registry, &mut wrong),
+                Executor::Worker(_) => {}
             }
         }
         let declared = in_file(of_definition(&definition), &name, text);
@@ -156,7 +157,7 @@ fn of_manifest(manifest: &Manifest) -> Vec<Declared> {
     let of = manifest.activities.iter().flat_map(|(name, activity)| {
         let http = match &activity.executor {
             Executor::Http(http) => Some(http),
-            Executor::Exec(_) | Executor::Native => None,
+            Executor::Exec(_) | Executor::Native | Executor::Worker(_) => None,
         };
         of_activity(name, activity.throttle.as_ref(), activity.breaker.as_ref(), http, "the manifest")
     });
@@ -209,6 +210,7 @@ fn take(registry: &mut Registry, manifest: Manifest, origin: &Origin<'_>, wrong:
                 http.folder = origin.folder.to_string_lossy().into_owned();
                 registry::Executor::Http(http)
             }
+            Executor::Worker(worker) => registry::Executor::Worker(worker),
             Executor::Native => {
                 origin.registered(&name, registry, wrong);
                 if let Some(native) = registry.activities.get_mut(&name) {

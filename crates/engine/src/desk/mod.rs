@@ -17,6 +17,7 @@ mod started;
 mod stuck;
 mod why;
 mod words;
+mod worked;
 
 pub use asker::Asker;
 pub use hand::{EditState, Gives};
@@ -30,3 +31,4 @@ pub use scheduled::ScheduleStatus;
 pub use schedules::Schedules;
 pub use why::why;
 pub use words::{Decision, Invoke, KeyVerb, Steer, SteerSchedule};
+pub use worked::Failed;

@@ -64,7 +64,7 @@ pub(crate) fn compiled(registry: &Registry, definition: Definition) -> Result<Ar
 pub(crate) fn breaker_of(name: &str, own: &Activity, of_stage: Option<SharedBreaker>) -> Result<Option<SharedBreaker>, VerbError> {
     let http = match &own.run {
         Executor::Http(http) => Some(http),
-        Executor::Native(_) | Executor::Exec(_) => None,
+        Executor::Native(_) | Executor::Exec(_) | Executor::Worker(_) => None,
     };
     let shared = match (of_stage, &own.breaker) {
         (Some(shared), _) => any_host(http).map(|url| Some(SharedBreaker { url, ..shared })),

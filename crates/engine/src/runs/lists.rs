@@ -99,6 +99,8 @@ impl Shard {
             _ => None,
         });
         status.waiting.extend(open.take(CALLS_SHOWN));
+        let own = |owner| matches!(owner, crate::tasks::Owner::Run { run, .. } if run == id);
+        status.waiting.extend(self.wiring.offers.untaken(own).into_iter().map(|activity| Waiting::NoExecutor { activity }));
         self.keep(active);
         for waiting in &mut status.waiting {
             if let Waiting::Breaker { target, state, since, until } = waiting {

@@ -38,7 +38,7 @@ pub use selvedge_kernel::pipeline::run::{Again, Retry, RunStatus, StageStatus, U
 pub use selvedge_kernel::record::run::Event as RunEvent;
 
 use crate::shard::{Effect, Reply, VerbError};
-use crate::tasks::Abort;
+use crate::tasks::{Abort, Told};
 
 /// How a run has ended.
 #[derive(Clone, PartialEq, Debug)]
@@ -196,6 +196,8 @@ pub(crate) struct Runs {
     in_line: VecDeque<RunId>,
     /// Runs whose rows do not fit each other, and how.
     damaged: HashMap<RunId, VerbError>,
+    /// Who waits until it is written that an attempt ended: run, stage, item, attempt.
+    told: HashMap<(RunId, u16, u32, u32), Told>,
 }
 
 impl Runs {

@@ -15,8 +15,9 @@ use bytes::Bytes;
 use std::time::Duration;
 
 use super::{Doing, RunEffect, RunEnd, Task};
+use crate::registry::Activity;
 use crate::shard::{Alarm, Asker, Shard, VerbError};
-use crate::tasks::{self, Job, Owner};
+use crate::tasks::{self, Job, Owner, Told};
 
 impl Shard {
     /// A commit of a run is durable: what rests on it is done in this turn.
@@ -77,7 +78,7 @@ impl Shard {
 
     async fn dispatch(&mut self, run: RunId, dispatch: Dispatch, round: u32) -> Result<(), VerbError> {
         let Some(active) = self.runs.active.get(&run) else { return Ok(()) };
-        let Dispatch { stage, item, attempt, work, input, key, timeout_ms } = dispatch;
+        let Dispatch { stage, item, attempt, work, input, key, timeout_ms, total_ms } = dispatch;
         let compiled = active.run.compiled().clone();
         let now = self.head.time.max(self.tick.wall);
         self.limits.started(Asker::Task(run, stage, item));
@@ -92,6 +93,7 @@ impl Shard {
                 let work = match declared {
                     Some(Executor::Exec(exec)) => Some(tasks::Work::Exec(exec.clone(), input)),
                     Some(Executor::Http(http)) => Some(tasks::Work::Http(http.clone(), compiled.definition.egress.clone(), input)),
+                    Some(Executor::Worker(worker)) => Some(tasks::Work::Worker(worker.clone(), input)),
                     Some(Executor::Native) | None => self.wiring.registry.activities.contains_key(&name).then_some(tasks::Work::Activity(input)),
                 };
                 let Some(work) = work else {
@@ -100,13 +102,14 @@ impl Shard {
                     self.runs.tell(run, RunInput::NoExecutor { stage, item, attempt, reason });
                     return Ok(());
                 };
+                // What waits for a worker has time until it is taken; only that of all attempts runs.
+                let time = timeout_ms.map(Duration::from_millis);
+                let deadline = if self.is_offered(&name, &work) { total_ms.map(|ms| now.after(Duration::from_millis(ms))) } else { deadline };
+                let tenant = active.run.header().tenant.clone();
                 let wiring = self.wiring.clone();
                 let mailbox = wiring.mailbox(self.id).clone();
-                let abort = tasks::start(
-                    &wiring,
-                    mailbox,
-                    Job { owner: Owner::Run { run, stage, item }, attempt, key, deadline, name, work, handing: crate::tasks::Handing::AtOnce },
-                );
+                let (owner, handing) = (Owner::Run { run, stage, item }, crate::tasks::Handing::AtOnce);
+                let abort = tasks::start(&wiring, mailbox, Job { owner, tenant, attempt, key, deadline, time, name, work, handing });
                 let alarm = deadline.map(|at| self.set_alarm(at, Alarm::Task { run, stage, item, attempt }));
                 self.runs.tasks.insert((run, stage, item), Task { attempt, alarm, work: Doing::Here { _abort: abort } });
             }
@@ -174,15 +177,24 @@ impl Shard {
     }
 
     /// An attempt of a task of this process has ended.
-    pub(crate) fn run_task_done(&mut self, run: RunId, stage: u16, item: u32, attempt: u32, result: Result<Bytes, AttemptError>) {
+    pub(crate) fn run_task_done(&mut self, run: RunId, (stage, item, attempt): (u16, u32, u32), result: Result<Bytes, AttemptError>, told: Option<Told>) {
         if self.forget_task((run, stage, item), attempt, &result) {
+            if let Some(told) = told.filter(|_| self.runs.active.contains_key(&run)) {
+                self.runs.told.insert((run, stage, item, attempt), told);
+            }
             self.runs.tell(run, RunInput::TaskEnded { stage, item, attempt, result });
         }
+    }
+
+    /// Whether a task waits for a worker of another process.
+    fn is_offered(&self, name: &str, work: &tasks::Work) -> bool {
+        let registered = || matches!(self.wiring.registry.activities.get(name), Some(Activity { run: crate::registry::Executor::Worker(_), .. }));
+        matches!(work, tasks::Work::Worker(..)) || matches!(work, tasks::Work::Activity(_)) && registered()
     }
 
     /// The time of an attempt is up.
     pub(crate) fn run_task_late(&mut self, run: RunId, stage: u16, item: u32, attempt: u32) {
         let error = WorkError::new("timeout", format!("attempt {attempt} was given up when its time was up"));
-        self.run_task_done(run, stage, item, attempt, Err(AttemptError { error, retryable: true, retry_after_ms: None }));
+        self.run_task_done(run, (stage, item, attempt), Err(AttemptError { error, retryable: true, retry_after_ms: None }), None);
     }
 }

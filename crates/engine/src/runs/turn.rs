@@ -146,6 +146,7 @@ impl Shard {
         let mut effects = first;
         let mut taken = 0;
         let widest = active.run.most_ops_of_an_end() + 1;
+        let mut written = Vec::new();
         loop {
             let now = self.now();
             while effects.ops() + widest <= ROOM.ops
@@ -154,9 +155,15 @@ impl Shard {
                 && let Some(input) = active.inputs.pop_front()
             {
                 taken += 1;
+                let ended = match &input {
+                    RunInput::TaskEnded { stage, item, attempt, .. } => Some((*stage, *item, *attempt)),
+                    _ => None,
+                };
                 // Ends, answers and timers: a run that has ended drops them, none is refused.
+                let told = ended.and_then(|(stage, item, attempt)| self.runs.told.remove(&(active.run.id(), stage, item, attempt)));
                 if let Ok(more) = active.run.apply(input, now) {
                     effects.append(more);
+                    written.extend(told);
                 }
             }
             let room = Room { ops: ROOM.ops.saturating_sub(effects.ops()), bytes: ROOM.bytes.saturating_sub(effects.bytes()) };
@@ -165,6 +172,9 @@ impl Shard {
             let more = effects.more;
             if effects.ops() > 0 || !effects.commands.is_empty() || active.run.is_dirty() {
                 self.commit_run(active, std::mem::take(&mut effects), more, now).await?;
+            }
+            for told in written.drain(..) {
+                self.say_written(Some(told));
             }
             effects = Effects::default();
             if !requests.is_empty() {

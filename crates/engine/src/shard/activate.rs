@@ -42,7 +42,7 @@ pub(crate) enum Outside {
     /// The answer to a call, or of a child, lies in the row of the operation.
     Replied { number: u32 },
     /// An activity or a blocking step has ended.
-    TaskDone { number: u32, attempt: u32, result: Result<Bytes, AttemptError> },
+    TaskDone { number: u32, attempt: u32, result: Result<Bytes, AttemptError>, told: Option<crate::tasks::Told> },
     /// An attempt of a step is given up.
     TimedOut { number: u32, attempt: u32 },
     /// A signal was kept for it, or for its actor.

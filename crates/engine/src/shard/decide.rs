@@ -21,6 +21,7 @@ use super::calls::Call;
 use super::timers::Alarm;
 use super::{Effect, Shard, VerbError};
 use crate::core::{Given, Op, Request, StepState};
+use crate::tasks::Told;
 
 impl Shard {
     /// Begins what was awaited for the first time, and takes in what steps have come to. Gives true if the handler
@@ -280,10 +281,10 @@ impl Shard {
         }
     }
 
-    /// Takes in an attempt's end: its value, its final error, or the time of the next attempt.
-    pub(super) fn attempt_ended(&mut self, activation: &mut Activation, number: u32, attempt: u32, result: Result<Bytes, AttemptError>) {
+    /// Takes in an attempt's end: its value, its final error, or the time of the next attempt. False if it counts for nothing.
+    pub(super) fn attempt_ended(&mut self, activation: &mut Activation, number: u32, attempt: u32, result: Result<Bytes, AttemptError>) -> bool {
         if activation.cancelling {
-            return;
+            return false;
         }
         let now = self.now();
         let id = activation.id();
@@ -291,11 +292,11 @@ impl Shard {
             op.step = StepState::Idle;
             (op.signature.clone(), op.retry.clone(), op.timeout.clone(), op.row.clone(), op.since, op.alarm.take())
         });
-        let Some((sig, retry, timeout, row, since, alarm)) = found else { return };
+        let Some((sig, retry, timeout, row, since, alarm)) = found else { return false };
         self.clear_alarm(alarm);
         let current = row.as_ref().map_or(1, |row| row.attempts + 1);
         if attempt != current {
-            return;
+            return false;
         }
         self.drop_task(id, number);
         let failure = match result {
@@ -304,7 +305,8 @@ impl Shard {
                     Ok(()) => Given::Value(value),
                     Err(error) => Given::Error(error),
                 };
-                return self.decide(activation, number, given);
+                self.decide(activation, number, given);
+                return true;
             }
             Err(failure) => AttemptError { error: failure.error.bounded(), ..failure },
         };
@@ -329,6 +331,17 @@ impl Shard {
             }
             Verdict::GiveUp => self.decide(activation, number, Given::Error(failure.error)),
             Verdict::Again { .. } | Verdict::Exhausted => self.decide(activation, number, Given::Error(exhausted(attempt, &failure.error))),
+        }
+        true
+    }
+
+    /// Says that the end of an attempt is written, once it is.
+    pub(crate) fn say_written(&mut self, told: Option<Told>) {
+        if let Some(told) = told {
+            self.after_all(Effect::Answer(Box::new(move || {
+                // Whoever reported it may have gone.
+                let _ = told.send(());
+            })));
         }
     }
 
@@ -455,7 +468,7 @@ impl Shard {
     }
 
     /// A task has ended elsewhere.
-    pub(crate) async fn task_done(&mut self, id: InvocationId, number: u32, attempt: u32, result: Result<Bytes, AttemptError>) {
+    pub(crate) async fn task_done(&mut self, id: InvocationId, number: u32, attempt: u32, result: Result<Bytes, AttemptError>, told: Option<Told>) {
         if self.tasks.get(&(id, number)).is_none_or(|task| task.attempt != attempt) {
             return;
         }
@@ -464,7 +477,7 @@ impl Shard {
             self.transition_done(id, attempt, result).await;
             return;
         }
-        let done = Outside::TaskDone { number, attempt, result };
+        let done = Outside::TaskDone { number, attempt, result, told };
         if !self.activate_or_stop(id).await {
             // Between two attempts of its handler: the next one takes it.
             self.late.entry(id).or_default().push(done);

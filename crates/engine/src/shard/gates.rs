@@ -10,6 +10,7 @@ use selvedge_kernel::pipeline::shared::SharedBreaker;
 use selvedge_kernel::policy::{Breaker, Retry, Throttle, Timeout};
 use selvedge_kernel::time::Millis;
 use selvedge_kernel::waiting::Waiting;
+use std::time::Duration;
 
 use super::activate::Activation;
 use super::decide::attempt_time;
@@ -17,6 +18,7 @@ use super::limits::Asker;
 use super::timers::Alarm;
 use super::{Effect, Shard};
 use crate::core::Request;
+use crate::registry::Executor;
 use crate::runs::accept::{breaker_of, limit_of};
 use crate::tasks;
 use crate::worker::Event;
@@ -63,13 +65,16 @@ impl Shard {
         };
         // Who stands aside is not at work: its own time does not run, that of all attempts does.
         let limit = match &gate {
-            None => attempt_time(timeout.as_ref(), since, now),
-            Some(_) => timeout.as_ref().and_then(|timeout| timeout.total).map(|total| since.after(total.0).since(now)),
+            None => self.time_at_work(&sig.name, timeout.as_ref(), since, now),
+            Some(_) => all_attempts(timeout.as_ref(), since, now),
         };
+        let time = timeout.clone().unwrap_or_default().attempt.map(|span| span.0);
         let alarm = limit.map(|limit| self.set_alarm(now.after(limit), Alarm::Attempt { invocation: id, number, attempt }));
         let owner = tasks::Owner::Operation { invocation: id, number };
         let job = tasks::Job {
             owner,
+            tenant: activation.record.message.target.tenant.clone(),
+            time,
             attempt,
             key: activation.core.effect_key(&sig),
             deadline: limit.map(|limit| now.after(limit)),
@@ -83,7 +88,7 @@ impl Shard {
             None => self.after_all(Effect::Begin { id, number }),
             Some(error) => {
                 let result = Err(AttemptError { error, retryable: false, retry_after_ms: None });
-                self.wiring.mailbox(self.id).send(Event::TaskDone { invocation: id, number, attempt, result });
+                self.wiring.mailbox(self.id).send(Event::TaskDone { invocation: id, number, attempt, result, told: None });
             }
         }
     }
@@ -130,12 +135,20 @@ impl Shard {
         self.start_job(id, number);
     }
 
+    /// How long an attempt that starts has: what waits for a worker has time until it is taken, and only that of all attempts runs.
+    fn time_at_work(&self, name: &str, timeout: Option<&Timeout>, since: Millis, now: Millis) -> Option<Duration> {
+        match self.wiring.registry.activities.get(name).map(|activity| &activity.run) {
+            Some(Executor::Worker(_)) => all_attempts(timeout, since, now),
+            _ => attempt_time(timeout, since, now),
+        }
+    }
+
     fn start_job(&mut self, id: InvocationId, number: u32) {
         let now = self.now();
         let Some(mut running) = self.tasks.remove(&(id, number)) else { return };
         if let (Some(job), Some(gate)) = (&mut running.job, &running.gate) {
             self.clear_alarm(running.alarm.take());
-            let limit = attempt_time(gate.timeout.as_ref(), gate.since, now);
+            let limit = self.time_at_work(&job.name, gate.timeout.as_ref(), gate.since, now);
             running.alarm = limit.map(|limit| self.set_alarm(now.after(limit), Alarm::Attempt { invocation: id, number, attempt: running.attempt }));
             (job.deadline, running.since) = (limit.map(|limit| now.after(limit)), now);
             self.limits.started(Asker::Operation(id, number));
@@ -179,6 +192,10 @@ impl Shard {
 
     /// What an operation stands aside for.
     pub(super) fn aside(&self, id: InvocationId, number: u32) -> Option<Waiting> {
+        let own = |owner| owner == tasks::Owner::Operation { invocation: id, number };
+        if let Some(activity) = self.wiring.offers.untaken(own).pop_first() {
+            return Some(Waiting::NoExecutor { activity });
+        }
         let asker = Asker::Operation(id, number);
         let gate = self.tasks.get(&(id, number)).filter(|running| running.job.is_some())?.gate.as_ref()?;
         match (gate.passed, &gate.breaker, &gate.throttle) {
@@ -212,4 +229,9 @@ impl Shard {
         let gone: Vec<u32> = self.tasks.keys().filter(|(owner, _)| *owner == id).map(|(_, number)| *number).collect();
         gone.into_iter().for_each(|number| self.drop_task(id, number));
     }
+}
+
+/// What is left for all attempts together.
+fn all_attempts(timeout: Option<&Timeout>, since: Millis, now: Millis) -> Option<Duration> {
+    timeout.and_then(|timeout| timeout.total).map(|total| since.after(total.0).since(now))
 }

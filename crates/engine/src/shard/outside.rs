@@ -27,7 +27,11 @@ impl Shard {
             match outside {
                 Outside::Due { number, timer } => self.due(activation, number, timer),
                 Outside::Replied { number } => self.replied(activation, number).await?,
-                Outside::TaskDone { number, attempt, result } => self.attempt_ended(activation, number, attempt, result),
+                Outside::TaskDone { number, attempt, result, told } => {
+                    if self.attempt_ended(activation, number, attempt, result) {
+                        self.say_written(told);
+                    }
+                }
                 Outside::TimedOut { number, attempt } => {
                     // The next poll drops the step's future.
                     again |= self.timed_out(activation, number, attempt);

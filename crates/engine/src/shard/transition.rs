@@ -55,6 +55,8 @@ impl Shard {
         let alarm = deadline.map(|deadline| self.set_alarm(deadline, Alarm::Attempt { invocation: id, number: NUMBER, attempt }));
         let job = tasks::Job {
             owner: tasks::Owner::Operation { invocation: id, number: NUMBER },
+            tenant: activation.record.message.target.tenant.clone(),
+            time: None,
             attempt,
             key: effect_key(id.0, &[handler.activity.as_bytes()]),
             deadline,

@@ -11,3 +11,4 @@ pub(crate) mod pipelines;
 pub(crate) mod runs;
 pub(crate) mod schedules;
 pub(crate) mod state;
+pub(crate) mod work;

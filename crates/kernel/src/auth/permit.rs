@@ -29,12 +29,24 @@ pub enum Action {
     Operate,
     /// Make, list and revoke keys.
     Administer,
+    /// Take tasks of an activity, and report their ends.
+    Work,
 }
 
 impl Action {
     /// Every action.
-    pub const ALL: [Action; 9] =
-        [Action::Invoke, Action::Signal, Action::Start, Action::Read, Action::Control, Action::Rewrite, Action::Define, Action::Operate, Action::Administer];
+    pub const ALL: [Action; 10] = [
+        Action::Invoke,
+        Action::Signal,
+        Action::Start,
+        Action::Read,
+        Action::Control,
+        Action::Rewrite,
+        Action::Define,
+        Action::Operate,
+        Action::Administer,
+        Action::Work,
+    ];
 
     /// Its name in policies and in text.
     #[must_use]
@@ -49,6 +61,7 @@ impl Action {
             Action::Define => "define",
             Action::Operate => "operate",
             Action::Administer => "administer",
+            Action::Work => "work",
         }
     }
 }
@@ -76,6 +89,13 @@ pub enum Resource {
         /// Its name.
         name: String,
     },
+    /// An activity whose tasks workers take.
+    Activity {
+        /// Of which tenant.
+        tenant: String,
+        /// Its name.
+        name: String,
+    },
     /// Anything that an id names.
     Work {
         /// Of which tenant.
@@ -98,7 +118,7 @@ impl Resource {
     pub fn tenant(&self) -> Option<&str> {
         match self {
             Resource::Handler { actor, .. } => Some(&actor.tenant),
-            Resource::Pipeline { tenant, .. } | Resource::Work { tenant, .. } | Resource::Tenant { tenant } => Some(tenant),
+            Resource::Pipeline { tenant, .. } | Resource::Activity { tenant, .. } | Resource::Work { tenant, .. } | Resource::Tenant { tenant } => Some(tenant),
             Resource::Store => None,
         }
     }
@@ -110,6 +130,7 @@ impl Resource {
             Resource::Handler { actor, handler } if handler.is_empty() => ("actor", actor.to_string()),
             Resource::Handler { actor, handler } => ("handler", format!("{actor}.{handler}")),
             Resource::Pipeline { name, .. } => ("pipeline", name.clone()),
+            Resource::Activity { name, .. } => ("activity", name.clone()),
             Resource::Work { id, .. } => ("work", id.clone()),
             Resource::Tenant { tenant } => ("tenant", tenant.clone()),
             Resource::Store => ("store", String::new()),

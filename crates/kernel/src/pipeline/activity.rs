@@ -6,15 +6,18 @@ use super::policies::{breaker, retry, throttle, timeout};
 use super::scope::InScope;
 use crate::diagnostic::{Place, Report};
 use crate::egress::Allowed;
-use crate::fields::{Fields, boolean, shown, string, strings, whole};
-use crate::pipeline::definition::{Activity, Exec, Executor, Variable};
+use crate::fields::{Fields, boolean, shown, span, string, strings, whole};
+use crate::limit;
+use crate::pipeline::definition::{Activity, Exec, Executor, Variable, Worker};
 use crate::pipeline::document::{Kind, Tree};
 use crate::pipeline::expression::Expression;
 use crate::pipeline::http;
-use crate::policy::Throttle;
+use crate::policy::{Span, Throttle};
 
 /// Executors of the design that this version has not.
-pub(crate) const LATER: [&str; 6] = ["worker", "wasm", "queue", "llm", "redis", "logic_app"];
+pub(crate) const LATER: [&str; 5] = ["wasm", "queue", "llm", "redis", "logic_app"];
+/// How long a task is its worker's without a sign of life, if nothing else is written.
+const LEASE: Span = Span(std::time::Duration::from_secs(30));
 /// Fields that belong to `exec`.
 pub(crate) const OF_EXEC: [&str; 5] = ["processes", "persistent", "environment", "folder", "as_file"];
 
@@ -49,8 +52,12 @@ fn is_activity_name(text: &str) -> bool {
 }
 
 fn activity(report: &mut Report, name: &str, place: Place, tree: &Tree, egress: &Egress<'_>) -> Option<Activity> {
-    let mut fields =
-        Fields::of(report, tree, format!("the activity `{}`", shown(name)), "write {exec: [program, argument]}, {http: {url: …}} or {native: true}")?;
+    let mut fields = Fields::of(
+        report,
+        tree,
+        format!("the activity `{}`", shown(name)),
+        "write {exec: [program, argument]}, {http: {url: …}}, {worker: true} or {native: true}",
+    )?;
     fields.later(report, &LATER);
     let executor = executor(report, &mut fields, name, place, egress);
     let retry = fields.get("retry").and_then(|entry| retry(report, &entry.value)).unwrap_or_default();
@@ -89,18 +96,32 @@ pub(crate) struct Egress<'a> {
 /// What `exec`, `http` or `native` says, with the fields beside it.
 fn executor(report: &mut Report, fields: &mut Fields<'_>, name: &str, place: Place, egress: &Egress<'_>) -> Option<Executor> {
     let later = LATER.iter().any(|name| fields.peek(name).is_some());
-    let written: Vec<&str> = ["exec", "native", "http"].into_iter().filter(|executor| fields.peek(executor).is_some()).collect();
+    let written: Vec<&str> = ["exec", "native", "http", "worker"].into_iter().filter(|executor| fields.peek(executor).is_some()).collect();
     if let (Some(entry), ["http"]) = (fields.get("http"), written.as_slice()) {
         for field in OF_EXEC {
             fields.elsewhere(report, field, "belongs to `exec`, and this is `http`", "take it out");
         }
         return http::http(report, name, &entry.value, egress).map(Executor::Http);
     }
+    if let (Some(entry), ["worker"]) = (fields.get("worker"), written.as_slice()) {
+        for field in OF_EXEC {
+            fields.elsewhere(report, field, "belongs to `exec`, and this is `worker`", "take it out: whoever takes the task knows");
+        }
+        return worker(report, &entry.value).map(Executor::Worker);
+    }
     if let [first, .., last] = written.as_slice() {
         let at = fields.peek(last).map_or(place, |entry| entry.place);
         report.error(
             at,
-            format!("`{}` has {} executors: `{first}` and `{last}`", shown(name), if written.len() == 2 { "two" } else { "three" }),
+            format!(
+                "`{}` has {} executors: `{first}` and `{last}`",
+                shown(name),
+                match written.len() {
+                    2 => "two",
+                    3 => "three",
+                    _ => "four",
+                }
+            ),
             "take one out",
         );
         for field in written.iter().chain(&OF_EXEC) {
@@ -129,13 +150,33 @@ fn executor(report: &mut Report, fields: &mut Fields<'_>, name: &str, place: Pla
                 report.error(
                     place,
                     format!("`{}` does not say where it runs", shown(name)),
-                    "write exec: [program, argument] for a program, http: {url: …} for a request, native: true for a Rust function",
+                    "write exec: [program, argument] for a program, http: {url: …} for a request, worker: true for who asks for it, native: true for a Rust function",
                 );
             }
             OF_EXEC.iter().for_each(|field| fields.pass(field));
             None
         }
     }
+}
+
+/// Workers, from `true` or their fields.
+fn worker(report: &mut Report, tree: &Tree) -> Option<Worker> {
+    let mut lease = LEASE;
+    if let Kind::Map(_) = &tree.kind {
+        let mut fields = Fields::of(report, tree, "the executor `worker`", "write worker: true or worker: {lease: 30s}")?;
+        if let Some(entry) = fields.get("lease") {
+            lease = span(report, "lease", &entry.value)?;
+            if !limit::LEASE_MS.contains(&u64::try_from(lease.0.as_millis()).unwrap_or(u64::MAX)) {
+                report.error(entry.value.place, "a lease is 1 s to 1 h long", "write lease: 30s, and let workers of longer tasks send heartbeats");
+                return None;
+            }
+        }
+        fields.end(report);
+    } else if !boolean(report, "worker", tree)? {
+        report.error(tree.place, "`worker: false` says nowhere where it runs", "write worker: true, exec: [program] or native: true");
+        return None;
+    }
+    Some(Worker { lease })
 }
 
 /// A program from its command and the fields beside it. `folder` is where the program runs: relative to the file that declares it, the file's own folder if not written.

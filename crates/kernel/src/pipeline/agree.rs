@@ -93,7 +93,7 @@ pub fn of_definition(definition: &Definition) -> Vec<Declared> {
     let of = definition.activities.iter().flat_map(|(name, activity)| {
         let http = match &activity.executor {
             Executor::Http(http) => Some(http),
-            Executor::Exec(_) | Executor::Native => None,
+            Executor::Exec(_) | Executor::Native | Executor::Worker(_) => None,
         };
         of_activity(name, activity.throttle.as_ref(), activity.breaker.as_ref(), http, &by)
     });

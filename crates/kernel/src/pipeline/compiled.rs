@@ -357,7 +357,7 @@ impl Compiler<'_> {
         let CompiledCall::Activity(name) = call else { return None };
         match &self.definition.activities.get(name)?.executor {
             Executor::Http(http) => Some(http),
-            Executor::Exec(_) | Executor::Native => None,
+            Executor::Exec(_) | Executor::Native | Executor::Worker(_) => None,
         }
     }
 

@@ -94,6 +94,15 @@ pub enum Executor {
     Exec(Exec),
     /// A request: see the http executor.
     Http(Http),
+    /// Whoever asks for it: see the worker protocol.
+    Worker(Worker),
+}
+
+/// Workers of other processes, which take tasks under a lease.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Worker {
+    /// How long a task is its worker's without a sign of life.
+    pub lease: Span,
 }
 
 /// A request that is made for each attempt of a task.

@@ -88,7 +88,7 @@ fn definitions() -> Map<String, Value> {
         for policy in ["retry", "timeout", "throttle", "breaker"] {
             fields.insert(policy.to_owned(), json!({ "$ref": format!("#/$defs/{policy}") }));
         }
-        let one = ["exec", "http", "native"].map(|executor| json!({ "required": [executor] }));
+        let one = ["exec", "http", "worker", "native"].map(|executor| json!({ "required": [executor] }));
         json!({ "type": "object", "properties": fields, "additionalProperties": false, "oneOf": one })
     };
     let call = json!({ "oneOf": [
@@ -149,6 +149,8 @@ fn executor_fields(of_activity: bool) -> Map<String, Value> {
         let header = json!({ "oneOf": [{ "type": "string" }, secret(&[("prefix", text("what stands before it"))])] });
         fields.push(("as_file", boolean("the task gets a path to JSON Lines")));
         fields.push(("native", json!({ "const": true, "description": "a Rust function" })));
+        let lease = object(&[], [("lease", span("how long a task is its worker's without a sign of life"))]);
+        fields.push(("worker", json!({ "oneOf": [{ "const": true }, lease], "description": "whoever asks for it" })));
         fields.push((
             "http",
             object(

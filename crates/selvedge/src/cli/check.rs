@@ -64,7 +64,7 @@ pub async fn pipelines(common: &Common, app: App, mut files: Vec<PathBuf>) -> Re
                 warnings.extend(pipeline.warnings);
                 let own = pipeline.definition.activities.iter().filter_map(|(name, declared)| match &declared.executor {
                     Executor::Exec(exec) => Some((name.clone(), exec.clone())),
-                    Executor::Http(_) | Executor::Native => None,
+                    Executor::Http(_) | Executor::Native | Executor::Worker(_) => None,
                 });
                 warnings.extend(absent(file, own));
                 errors.extend(disagreements(&shared, &pipeline.declared).iter().map(|one| one.diagnostic("")));

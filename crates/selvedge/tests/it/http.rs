@@ -10,3 +10,4 @@ mod rig;
 mod runs;
 mod served;
 mod streams;
+mod work;

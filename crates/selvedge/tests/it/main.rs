@@ -38,6 +38,7 @@ mod init;
 mod kept;
 mod keys;
 mod kit;
+mod leases;
 mod letters;
 mod limits;
 mod line;

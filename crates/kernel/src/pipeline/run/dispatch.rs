@@ -419,7 +419,7 @@ impl Run {
             self.stages[stage].told_to_end = false;
             out.effects.more = true;
         }
-        out.effects.commands.push(Command::Dispatch(Dispatch { stage: stage as u16, item, attempt, work, input, key, timeout_ms }));
+        out.effects.commands.push(Command::Dispatch(Dispatch { stage: stage as u16, item, attempt, work, input, key, timeout_ms, total_ms: left }));
         self.dirty = true;
     }
 

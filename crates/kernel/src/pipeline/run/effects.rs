@@ -340,6 +340,8 @@ pub struct Dispatch {
     pub key: String,
     /// How long it may take.
     pub timeout_ms: Option<u64>,
+    /// What is left for all of its attempts together, in milliseconds: it goes on while an attempt waits for somebody to take it.
+    pub total_ms: Option<u64>,
 }
 
 /// What an attempt calls.

@@ -27,6 +27,10 @@ fn bodies() -> BTreeMap<&'static str, &'static str> {
         ("POST /v1/runs/{id}/signals/{name}", "1"),
         ("POST /v1/approvals/{id}", r#"{"answer":"approve"}"#),
         ("POST /v1/dead-letters/{id}/redrive", "{}"),
+        ("POST /v1/work/{activity}/lease", r#"{"wait":"1ms"}"#),
+        ("POST /v1/work/{task}/heartbeat", "{}"),
+        ("POST /v1/work/{task}/complete", r#"{"result":1}"#),
+        ("POST /v1/work/{task}/fail", r#"{"code":"broken"}"#),
         ("POST /v1/keys", r#"{"roles":["owner"]}"#),
         ("POST /v1/keys/{id}/revoke", r#"{"reason":"r"}"#),
     ])
@@ -82,6 +86,7 @@ impl Work {
             _ => &self.invocation,
         };
         let handler = path.replace("{type}", "counter").replace("{key}", "a").replace("{handler}", "add").replace("{id}", id);
+        let handler = handler.replace("{activity}", "resize").replace("{task}", "resize~00");
         let name = if path.starts_with("/v1/pipelines") { "asked" } else { "go" };
         let filled = handler.replace("{name}", name);
         if path.ends_with("/diff") {

@@ -1,0 +1,367 @@
+//! Tasks that workers of other processes take: offered here until one asks for them, then its own under a lease.
+//!
+//! An offer is an attempt that has begun: it is in memory only, since an attempt that a process did not live to see the end of
+//! begins again under the same key. So a lease of an earlier process is none, and who reports under it is told so.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use selvedge_kernel::auth::{Action, Permit, Resource};
+use selvedge_kernel::error::{AttemptError, Consequence, WorkError};
+use selvedge_kernel::limit;
+use selvedge_kernel::ports::Boxed;
+use tokio::sync::{Notify, oneshot};
+
+use crate::door::{check_body, check_part, expect_action, misused};
+use crate::engine::Engine;
+use crate::exec::ExecTask;
+use crate::shard::VerbError;
+use crate::tasks::{Owner, Told};
+
+/// Whose tasks: a tenant, and an activity.
+type Line = (String, String);
+
+/// What the attempts of this process that are a worker's work stand at.
+#[derive(Default)]
+pub(crate) struct Offers {
+    inner: Mutex<Inner>,
+    /// Something was offered.
+    offered: Notify,
+}
+
+#[derive(Default)]
+struct Inner {
+    next: u64,
+    /// What nobody has taken yet, in the order in which it was offered.
+    waiting: BTreeMap<Line, BTreeSet<u64>>,
+    offers: HashMap<u64, Offer>,
+    /// By the name under which a worker has it.
+    leased: HashMap<String, u64>,
+    /// Reports that were written, the latest ones: the same report again is answered the same.
+    reported: BTreeMap<u64, (String, [u8; 32])>,
+    reports: u64,
+}
+
+struct Offer {
+    owner: Owner,
+    line: Line,
+    task: ExecTask,
+    lease: Duration,
+    /// Under which name a worker has it; none while it waits.
+    name: Option<String>,
+    tell: tokio::sync::mpsc::UnboundedSender<Said>,
+    progress: Arc<dyn Fn(Bytes) + Send + Sync>,
+}
+
+/// What happens to an offer.
+enum Said {
+    Taken,
+    Lives,
+    Ended(Result<Bytes, AttemptError>, oneshot::Sender<()>),
+}
+
+/// What a worker is offered.
+pub(crate) struct Offering {
+    pub owner: Owner,
+    pub tenant: String,
+    pub task: ExecTask,
+    /// How long it is a worker's without a sign of life.
+    pub lease: Duration,
+    /// How long an attempt may take from when a worker has it.
+    pub time: Option<Duration>,
+    pub progress: Arc<dyn Fn(Bytes) + Send + Sync>,
+}
+
+/// Tasks that a worker asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Lease {
+    /// At most so many, 1 to [`limit::LEASED_AT_ONCE`].
+    pub most: usize,
+    /// How long to wait for the first one, at most [`limit::LEASE_WAIT`].
+    pub wait: Duration,
+}
+
+/// A task that a worker has.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Leased {
+    /// What it is called in every report: this lease of this attempt, and no other.
+    pub name: String,
+    /// The activity.
+    pub activity: String,
+    /// The number of the attempt, from 1.
+    pub attempt: u32,
+    /// The idempotency key of the effect: the same for each attempt.
+    pub key: String,
+    /// JSON.
+    pub input: Bytes,
+    /// A heartbeat is due within this time, each time.
+    pub lease: Duration,
+    /// How long the attempt may take altogether.
+    pub time: Option<Duration>,
+}
+
+impl Offers {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The activities of somebody's tasks that nobody has taken.
+    pub(crate) fn untaken(&self, whose: impl Fn(Owner) -> bool) -> BTreeSet<String> {
+        let inner = self.lock();
+        let waiting = inner.waiting.values().flatten().filter_map(|number| inner.offers.get(number));
+        waiting.filter(|offer| whose(offer.owner)).map(|offer| offer.line.1.clone()).collect()
+    }
+
+    /// Offers an attempt until a worker has ended it; dropped, it is taken back, and its worker is told with its next report.
+    pub(crate) async fn run(self: Arc<Offers>, offering: Offering) -> (Result<Bytes, AttemptError>, Option<Told>) {
+        let Offering { owner, tenant, task, lease, time, progress } = offering;
+        let (tell, mut said) = tokio::sync::mpsc::unbounded_channel();
+        let line = (tenant, task.activity.clone());
+        let number = {
+            let mut inner = self.lock();
+            inner.next += 1;
+            let number = inner.next;
+            inner.waiting.entry(line.clone()).or_default().insert(number);
+            let task = ExecTask { deadline_ms: time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)), ..task };
+            inner.offers.insert(number, Offer { owner, line, task, lease, name: None, tell, progress });
+            number
+        };
+        let _held = Held { offers: self.clone(), number };
+        self.offered.notify_waiters();
+        let mut taken = false;
+        let mut late: Boxed<'_, ()> = Box::pin(std::future::pending());
+        loop {
+            let silent = async { if taken { tokio::time::sleep(lease).await } else { std::future::pending().await } };
+            tokio::select! {
+                biased;
+                heard = said.recv() => match heard {
+                    Some(Said::Taken) => {
+                        taken = true;
+                        if let Some(time) = time {
+                            late = Box::pin(tokio::time::sleep(time));
+                        }
+                    }
+                    Some(Said::Lives) => {}
+                    Some(Said::Ended(result, told)) => return (result, Some(told)),
+                    None => return (Err(passing(WorkError::new("closed", "the engine is closing"))), None),
+                },
+                () = &mut late => return (Err(passing(WorkError::new("timeout", "the attempt was given up when its time was up"))), None),
+                () = silent => {
+                    let text = format!("its worker gave no sign of life for {} s: its lease is over, another worker can have it", lease.as_secs_f64());
+                    return (Err(passing(WorkError::new("lease_expired", text))), None);
+                }
+            }
+        }
+    }
+
+    /// Takes what waits in a line.
+    fn take(&self, line: &Line, most: usize, mut draw: impl FnMut() -> [u8; 16]) -> Vec<Leased> {
+        let mut inner = self.lock();
+        let mut leased = Vec::new();
+        while leased.len() < most {
+            let Some(number) = inner.waiting.get_mut(line).and_then(BTreeSet::pop_first) else { break };
+            let name = format!("{}~{}", line.1, data_encoding::HEXLOWER.encode(&draw()));
+            let Some(offer) = inner.offers.get_mut(&number) else { continue };
+            if offer.tell.send(Said::Taken).is_err() {
+                continue;
+            }
+            offer.name = Some(name.clone());
+            leased.push(Leased {
+                name: name.clone(),
+                activity: offer.task.activity.clone(),
+                attempt: offer.task.attempt,
+                key: offer.task.key.clone(),
+                input: offer.task.input.clone(),
+                lease: offer.lease,
+                time: offer.task.deadline_ms.map(Duration::from_millis),
+            });
+            inner.leased.insert(name, number);
+        }
+        if inner.waiting.get(line).is_some_and(BTreeSet::is_empty) {
+            inner.waiting.remove(line);
+        }
+        leased
+    }
+
+    /// A sign of life; false if the task is not the worker's any more.
+    fn lives(&self, line: &Line, name: &str, progress: Option<Bytes>) -> bool {
+        let inner = self.lock();
+        let Some(offer) = inner.leased.get(name).and_then(|number| inner.offers.get(number)).filter(|offer| offer.line == *line) else { return false };
+        if let Some(progress) = progress {
+            (offer.progress)(progress);
+        }
+        offer.tell.send(Said::Lives).is_ok()
+    }
+
+    /// The end of an attempt; none if the task is not the worker's any more, else what says that it is written.
+    fn end(&self, line: &Line, name: &str, result: Result<Bytes, AttemptError>) -> Option<oneshot::Receiver<()>> {
+        let mut inner = self.lock();
+        let number = *inner.leased.get(name)?;
+        if inner.offers.get(&number)?.line != *line {
+            return None;
+        }
+        inner.leased.remove(name);
+        let offer = inner.offers.remove(&number)?;
+        let (told, written) = oneshot::channel();
+        offer.tell.send(Said::Ended(result, told)).ok()?;
+        Some(written)
+    }
+
+    /// Keeps that a report was written.
+    fn keep(&self, name: &str, said: [u8; 32]) {
+        let mut inner = self.lock();
+        inner.reports += 1;
+        let number = inner.reports;
+        inner.reported.insert(number, (name.to_owned(), said));
+        while inner.reported.len() > limit::REPORTS_KEPT {
+            inner.reported.pop_first();
+        }
+    }
+
+    /// What was reported under a name, if it was.
+    fn kept(&self, name: &str) -> Option<[u8; 32]> {
+        self.lock().reported.values().rev().find(|(other, _)| other == name).map(|(_, said)| *said)
+    }
+}
+
+/// An offer, for as long as whoever made it waits.
+struct Held {
+    offers: Arc<Offers>,
+    number: u64,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut inner = self.offers.lock();
+        let Some(offer) = inner.offers.remove(&self.number) else { return };
+        if let Some(name) = &offer.name {
+            inner.leased.remove(name);
+        }
+        if let Some(waiting) = inner.waiting.get_mut(&offer.line) {
+            waiting.remove(&self.number);
+            if waiting.is_empty() {
+                inner.waiting.remove(&offer.line);
+            }
+        }
+    }
+}
+
+fn passing(error: WorkError) -> AttemptError {
+    AttemptError { error, retryable: true, retry_after_ms: None }
+}
+
+/// What the name of a leased task says it is: the activity that it was leased for.
+#[must_use]
+pub fn activity_of(name: &str) -> Option<&str> {
+    name.rsplit_once('~').map(|(activity, _)| activity)
+}
+
+fn lost(name: &str) -> VerbError {
+    let text = format!(
+        "`{name}` is not your task any more: its lease or its time was over, it was cancelled, or this process was started again. \
+         Drop what you did; whoever has it now has the same idempotency key"
+    );
+    VerbError::new(Consequence::Conflict, "lease_lost", text)
+}
+
+impl Engine {
+    /// Gives tasks of an activity to a worker, waiting for the first one if none is there. None in time is no error.
+    ///
+    /// # Errors
+    /// A permit for something else; numbers out of their bounds.
+    pub async fn lease(&self, permit: Permit, lease: Lease) -> Result<Vec<Leased>, VerbError> {
+        let line = worked(&permit)?;
+        check_part("the activity", &line.1)?;
+        if lease.most == 0 || lease.most > limit::LEASED_AT_ONCE {
+            let text = format!("`max` is {}, and a worker takes 1 to {} tasks at once", lease.most, limit::LEASED_AT_ONCE);
+            return Err(VerbError::new(Consequence::FixInput, "limit: leased", text));
+        }
+        if lease.wait > limit::LEASE_WAIT {
+            let text = format!("a worker waits {} s at most for a task, not {} s: ask again after that", limit::LEASE_WAIT.as_secs(), lease.wait.as_secs());
+            return Err(VerbError::new(Consequence::FixInput, "limit: lease_wait", text));
+        }
+        tokio::time::timeout(lease.wait, self.leased(&line, lease.most)).await.unwrap_or_else(|_| Ok(Vec::new()))
+    }
+
+    async fn leased(&self, line: &Line, most: usize) -> Result<Vec<Leased>, VerbError> {
+        let offers = &self.wiring.offers;
+        loop {
+            let offered = offers.offered.notified();
+            tokio::pin!(offered);
+            // Before the look: what is offered in between wakes it.
+            offered.as_mut().enable();
+            if let Some(reason) = self.stopped() {
+                return Err(VerbError::new(Consequence::Stop, "stopped", reason));
+            }
+            let leased = offers.take(line, most, || {
+                let mut drawn = [0; 16];
+                (self.wiring.env.random)(&mut drawn);
+                drawn
+            });
+            if !leased.is_empty() {
+                return Ok(leased);
+            }
+            offered.await;
+        }
+    }
+
+    /// Says that a worker is at its task: it has it for another lease's time.
+    ///
+    /// # Errors
+    /// `lease_lost`: it is not its task any more, and it should stop.
+    pub async fn lives(&self, permit: Permit, name: &str, progress: Option<Bytes>) -> Result<(), VerbError> {
+        let line = worked(&permit)?;
+        if progress.as_ref().is_some_and(|progress| progress.len() > limit::INLINE_BYTES) {
+            let text = format!("the progress is larger than {} bytes: say less", limit::INLINE_BYTES);
+            return Err(VerbError::new(Consequence::Limit, "limit: progress", text));
+        }
+        if self.wiring.offers.lives(&line, name, progress) { Ok(()) } else { Err(lost(name)) }
+    }
+
+    /// Ends a task with its JSON or its error. Written when this returns; the same report again is answered the same.
+    ///
+    /// # Errors
+    /// `lease_lost`: it is not its task any more, and nothing of the report counts; a value that is too large.
+    pub async fn report(&self, permit: Permit, name: &str, result: Result<Bytes, AttemptError>) -> Result<(), VerbError> {
+        let line = worked(&permit)?;
+        if let Ok(value) = &result {
+            check_body(self.limits(), value.len())?;
+        }
+        let said = digest(&result);
+        let offers = &self.wiring.offers;
+        let Some(written) = offers.end(&line, name, result) else {
+            return match offers.kept(name) {
+                Some(earlier) if earlier == said => Ok(()),
+                Some(_) => {
+                    let text = format!("`{name}` has ended with another report, which is written: this one counts for nothing");
+                    Err(VerbError::new(Consequence::Conflict, "reported", text))
+                }
+                None => Err(lost(name)),
+            };
+        };
+        // It waits as long as the store takes; whoever counts for nothing any more is told so at once.
+        written.await.map_err(|_| lost(name))?;
+        offers.keep(name, said);
+        Ok(())
+    }
+}
+
+/// The line that a permit to work is for.
+fn worked(permit: &Permit) -> Result<Line, VerbError> {
+    expect_action(permit, Action::Work)?;
+    match permit.resource() {
+        Resource::Activity { tenant, name } => Ok((tenant.clone(), name.clone())),
+        _ => Err(misused(permit)),
+    }
+}
+
+fn digest(result: &Result<Bytes, AttemptError>) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    match result {
+        Ok(value) => hasher.update(b"done").update(value),
+        Err(error) => hasher.update(b"failed").update(error.error.code.as_bytes()).update(&[0]).update(error.error.message.as_bytes()),
+    };
+    *hasher.finalize().as_bytes()
+}
