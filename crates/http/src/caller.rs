@@ -9,6 +9,7 @@ use axum::http::request::Parts;
 use selvedge_engine::desk::Asker;
 use selvedge_kernel::auth::{AuthorizationContext, RequestFacts};
 use selvedge_kernel::error::Consequence;
+use selvedge_kernel::limit::FAILED_CREDENTIALS;
 
 use crate::door::Door;
 use crate::refusal::{Refusal, UNAUTHENTICATED};
@@ -43,16 +44,34 @@ impl FromRequestParts<Arc<Door>> for Caller {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, door: &Arc<Door>) -> Result<Caller, Refusal> {
-        let mut said = parts.headers.get_all(header::AUTHORIZATION).iter();
-        let (Some(value), None) = (said.next(), said.next()) else { return Err(unauthenticated("there is none, or more than one")) };
-        let text = value.to_str().map_err(|_| unauthenticated("it is no text"))?;
-        let credential = match text.split_once(' ') {
-            Some((scheme, credential)) if scheme.eq_ignore_ascii_case("bearer") => credential.trim(),
-            _ => return Err(unauthenticated("it is of another kind")),
-        };
         let address = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip().to_string());
         let facts = RequestFacts { address, at: door.engine.now() };
-        let context = door.engine.authenticate(credential, facts).map_err(|error| unauthenticated(&error.to_string()))?;
-        Ok(Caller { door: door.clone(), context, credential: credential.to_owned() })
+        let caller = known(parts, door, &facts).map_err(|refused| match &facts.address {
+            // Whoever has a credential is let in from there all the same: many may share an address.
+            Some(address) if door.rates.failed(address, facts.at) > FAILED_CREDENTIALS => {
+                let text = format!("more than {FAILED_CREDENTIALS} requests without a valid credential came from {address} within a minute: wait a minute, and look at what sends them");
+                Refusal::new(Consequence::Limit, "limit: failed credentials", text)
+            }
+            _ => refused,
+        })?;
+        let (asked, limit) = (door.rates.asked(&caller.context.principal.tenant, facts.at), door.engine.limits().tenant_requests);
+        if asked > limit {
+            let text = format!("the tenant `{}` has asked more than {limit} times within a second: ask again in the next one", caller.context.principal.tenant);
+            return Err(Refusal::new(Consequence::Limit, "limit: requests", text));
+        }
+        Ok(caller)
     }
+}
+
+/// Who presented a credential that we know.
+fn known(parts: &Parts, door: &Arc<Door>, facts: &RequestFacts) -> Result<Caller, Refusal> {
+    let mut said = parts.headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (said.next(), said.next()) else { return Err(unauthenticated("there is none, or more than one")) };
+    let text = value.to_str().map_err(|_| unauthenticated("it is no text"))?;
+    let credential = match text.split_once(' ') {
+        Some((scheme, credential)) if scheme.eq_ignore_ascii_case("bearer") => credential.trim(),
+        _ => return Err(unauthenticated("it is of another kind")),
+    };
+    let context = door.engine.authenticate(credential, facts.clone()).map_err(|error| unauthenticated(&error.to_string()))?;
+    Ok(Caller { door: door.clone(), context, credential: credential.to_owned() })
 }

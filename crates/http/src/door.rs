@@ -7,6 +7,8 @@ use std::time::Duration;
 use selvedge_engine::engine::Engine;
 use tokio::sync::watch;
 
+use crate::rates::Rates;
+
 /// Says of each part that the server depends on, by name, why it is not ready; none: it is.
 pub type Ready = Arc<dyn Fn() -> Vec<(&'static str, Option<String>)> + Send + Sync>;
 
@@ -23,6 +25,8 @@ pub struct Door {
     pub binary: String,
     /// The version of policies and keys: when it changes, streams ask again who reads.
     pub versions: watch::Receiver<u64>,
+    /// How often each tenant asks, and each address fails to say who it is.
+    pub rates: Arc<Rates>,
     /// Becomes true when the server stops: streams end, and new ones are not begun.
     pub closing: watch::Receiver<bool>,
 }

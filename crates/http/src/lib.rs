@@ -6,6 +6,7 @@ mod caller;
 mod document;
 mod door;
 mod patient;
+mod rates;
 mod refusal;
 mod routes;
 mod server;
@@ -14,6 +15,7 @@ mod take;
 
 pub use document::{document, router};
 pub use door::{Door, Ready};
+pub use rates::Rates;
 pub use refusal::{Document, PROBLEM, Refusal, status};
 pub use routes::pipelines::DEFINITION;
 pub use server::{Ended, Patience, bind, serve};

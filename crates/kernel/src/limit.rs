@@ -90,6 +90,8 @@ pub const SCHEDULE_COUNTED: u64 = 10_000;
 pub const SCHEDULE_LATE_MS: u64 = 60_000;
 /// Nesting of a payload from outside: deeper JSON is refused at the door, since nobody could read it back.
 pub const JSON_DEPTH: usize = 100;
+/// HTTP: requests without a valid credential of one address within a minute, before it is told to wait.
+pub const FAILED_CREDENTIALS: u64 = 600;
 /// HTTP: connections at the same time; the next one waits until one of them ends.
 pub const HTTP_CONNECTIONS: usize = 10_000;
 /// HTTP: bytes of the head of a request, its first line and all its headers.
@@ -141,6 +143,8 @@ pub struct Limits {
     pub tenant_invocations: u64,
     /// Timers of a tenant.
     pub tenant_timers: u64,
+    /// Requests of a tenant within a second, over HTTP.
+    pub tenant_requests: u64,
     /// Bytes in flight of a process.
     pub process_bytes: u64,
     /// Actors kept in memory by a process.
@@ -163,6 +167,7 @@ impl Default for Limits {
             delay_ms: 3_653 * 86_400_000,
             tenant_invocations: 100_000,
             tenant_timers: 1_000_000,
+            tenant_requests: 1_000,
             process_bytes: 256 << 20,
             resident_actors: 10_000,
         }
@@ -185,6 +190,7 @@ impl Limits {
         delay_ms: 3_653 * 86_400_000,
         tenant_invocations: 100_000_000,
         tenant_timers: 100_000_000,
+        tenant_requests: 1_000_000,
         process_bytes: 64 << 30,
         resident_actors: 10_000_000,
     };

@@ -35,8 +35,15 @@ impl Server {
         let ready: Ready = Arc::new(move || vec![("engine", asked.stopped())]);
         let (told, versions) = watch::channel(engine.policies().version());
         let looking = look(engine.clone(), told);
-        let router =
-            selvedge_http::router(Door { engine, ready, versions, body_within: patience.body, binary: crate::build::sentence(), closing: closed.clone() });
+        let router = selvedge_http::router(Door {
+            engine,
+            ready,
+            body_within: patience.body,
+            binary: crate::build::sentence(),
+            versions,
+            rates: Arc::default(),
+            closing: closed.clone(),
+        });
         let serving = tokio::spawn(async move {
             tokio::select! {
                 ended = selvedge_http::serve(listener, router, patience, stopped(closed)) => ended,

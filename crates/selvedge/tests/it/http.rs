@@ -5,6 +5,7 @@ mod calls;
 mod client;
 mod document;
 mod everyone;
+mod rates;
 mod remote;
 mod rig;
 mod runs;

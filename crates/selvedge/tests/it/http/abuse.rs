@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use selvedge::Settings;
 use selvedge_http::Patience;
 use selvedge_kernel::limit::{HTTP_HEAD_BYTES, HTTP_HEADERS, Limits};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -112,7 +111,7 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
 #[tokio::test]
 async fn bodies_that_are_being_read_count_against_the_bytes_of_the_process() {
     let limits = Limits { process_bytes: 100_000, ..Limits::default() };
-    let rig = Rig::of(Patience::default(), Settings { limits, ..Settings::default() }).await;
+    let rig = Rig::within(Patience::default(), limits).await;
     let mut slow = TcpStream::connect(rig.server.address()).await.unwrap();
     slow.write_all((head(&rig, "Content-Length: 80000\r\n") + "1").as_bytes()).await.unwrap();
     // Once the first one is being read there is no room for a second, however it says its length.

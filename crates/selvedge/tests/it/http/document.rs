@@ -33,8 +33,15 @@ async fn whether_it_lives_and_is_ready_is_said_without_a_credential() {
     let ready: selvedge_http::Ready = std::sync::Arc::new(|| vec![("engine", Some("the disk is full".to_owned()))]);
     let (_closing, closing) = tokio::sync::watch::channel(false);
     let (_told, versions) = tokio::sync::watch::channel(0);
-    let router =
-        selvedge_http::router(selvedge_http::Door { engine, ready, versions, body_within: std::time::Duration::from_secs(1), binary: String::new(), closing });
+    let router = selvedge_http::router(selvedge_http::Door {
+        engine,
+        ready,
+        body_within: std::time::Duration::from_secs(1),
+        binary: String::new(),
+        versions,
+        rates: Default::default(),
+        closing,
+    });
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let ill = super::client::Ask::of(listener.local_addr().unwrap(), "");
     tokio::spawn(selvedge_http::serve(listener, router, selvedge_http::Patience::default(), std::future::pending()));

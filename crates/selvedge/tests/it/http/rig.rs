@@ -5,6 +5,7 @@ use selvedge::{App, Ctx, Handler, Outcome, Settings, SharedHandler, Signal, test
 use selvedge_engine::keys::{MadeKey, NewKey};
 use selvedge_http::Patience;
 use selvedge_kernel::auth::{Action, OWNER, Resource, authorize, local};
+use selvedge_kernel::limit::Limits;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -77,11 +78,11 @@ impl Rig {
     }
 
     pub async fn with(patience: Patience) -> Rig {
-        Rig::of(patience, Settings::default()).await
+        Rig::within(patience, Limits::default()).await
     }
 
-    pub async fn of(patience: Patience, settings: Settings) -> Rig {
-        let engine = test::Engine::with(app(), Settings { replay_always: true, ..settings }).await.unwrap();
+    pub async fn within(patience: Patience, limits: Limits) -> Rig {
+        let engine = test::Engine::with(app(), Settings { limits, ..Settings::default() }).await.unwrap();
         let (owner, other, nobody) =
             (key(&engine, "default", &[OWNER]).await, key(&engine, "other", &[OWNER]).await, key(&engine, "default", &["reader"]).await);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
