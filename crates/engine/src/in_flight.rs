@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use selvedge_kernel::error::Consequence;
 
+use crate::engine::Engine;
 use crate::shard::VerbError;
 use crate::wiring::Wiring;
 
@@ -51,6 +52,18 @@ impl InFlight {
             ));
         }
         Ok(taken)
+    }
+}
+
+/// Bytes of a request that a door is reading; they are given back when it is dropped.
+pub struct Held {
+    _bytes: Arc<InFlight>,
+}
+
+impl Engine {
+    /// Counts bytes that a door is about to read, before it reads them. Errors: `limit: bytes in flight`.
+    pub fn hold(&self, bytes: usize) -> Result<Held, VerbError> {
+        Ok(Held { _bytes: InFlight::take(&self.wiring, bytes)? })
     }
 }
 

@@ -38,6 +38,7 @@ pub mod work;
 mod worker;
 
 pub use crate::core::{BlockingFn, Given, Request};
+pub use crate::in_flight::Held;
 pub use crate::runs::{Again, ForkedRun, Retry, RunControl, RunEnd, RunEvent, RunFork, RunStatus, RunSummary, StageStatus, Undoes};
 pub use crate::schedules::ScheduleChange;
 pub use crate::shard::{Answer, Progress, Redriven, SignalTarget, VerbError};

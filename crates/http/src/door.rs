@@ -23,6 +23,8 @@ pub struct Door {
     pub body_within: Duration,
     /// This program, in a sentence.
     pub binary: String,
+    /// The version of policies and keys: when it changes, streams ask again who reads.
+    pub versions: watch::Receiver<u64>,
     /// How often each tenant asks, and each address fails to say who it is.
     pub rates: Arc<Rates>,
     /// Becomes true when the server stops: streams end, and new ones are not begun.

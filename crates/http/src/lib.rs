@@ -17,4 +17,5 @@ pub use document::{document, router};
 pub use door::{Door, Ready};
 pub use rates::Rates;
 pub use refusal::{Document, PROBLEM, Refusal, status};
+pub use routes::pipelines::DEFINITION;
 pub use server::{Ended, Patience, bind, serve};

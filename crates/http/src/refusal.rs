@@ -81,6 +81,12 @@ pub struct Document {
     pub detail: String,
     /// Stable: `selvedge explain CODE` has its page. The codes of failed work are its own.
     pub code: String,
+    /// What the caller can do, as one word of a closed list.
+    #[schema(value_type = String, example = "FixInput")]
+    pub consequence: Consequence,
+    /// The decision that denied it, where one did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decision_id: Option<String>,
 }
 
 impl Document {
@@ -96,7 +102,15 @@ impl Document {
             Consequence::WorkFailed => "the work failed",
             Consequence::Stop => "the server needs to be looked at",
         };
-        Document { kind: format!("urn:selvedge:error:{}", problem.code.replace([' ', ':'], "_")), title, status, detail: problem.message, code: problem.code }
+        Document {
+            kind: format!("urn:selvedge:error:{}", problem.code.replace([' ', ':'], "_")),
+            title,
+            status,
+            detail: problem.message,
+            code: problem.code,
+            consequence: problem.consequence,
+            decision_id: problem.decision,
+        }
     }
 }
 

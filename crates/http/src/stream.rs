@@ -14,7 +14,6 @@ use futures_util::stream;
 use selvedge_engine::Progress;
 use selvedge_engine::desk::{Problem, Runs, of_bytes, value};
 use selvedge_kernel::limit::HTTP_HEARTBEAT_MS;
-use selvedge_kernel::ports::Policies;
 use selvedge_kernel::record::message::Outcome;
 use serde_json::{Value, json};
 
@@ -24,8 +23,6 @@ use crate::take::{Accept, Said};
 
 /// The shortest and the longest time between two looks at what an invocation has emitted.
 const GLANCES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
-/// Time between two looks at whether policies or keys have changed.
-const CHANGES: Duration = Duration::from_secs(1);
 /// Time between two heartbeats.
 const HEARTBEAT: Duration = Duration::from_millis(HTTP_HEARTBEAT_MS);
 
@@ -127,12 +124,16 @@ fn respond(caller: Caller, followed: Followed, form: Form) -> Response {
 
 impl Followed {
     async fn next(&mut self, caller: &Caller) -> Result<Next, Problem> {
-        let mut closing = caller.door.closing.clone();
+        let (mut closing, mut versions) = (caller.door.closing.clone(), caller.door.versions.clone());
+        // The permit of the page is taken after this: no change falls between the two.
+        versions.borrow_and_update();
         tokio::select! {
             biased;
             _ = closing.wait_for(|closing| *closing) => Ok(Next::Last(vec![Frame { id: None, event: "closing", data: json!({ "message": "the server stops: go on behind the last event, with `Last-Event-ID`" }) }])),
             next = self.page(caller) => next,
-            () = until_asked_again(caller) => Ok(Next::Alive),
+            // Policies or keys have changed: who reads is asked again.
+            Ok(()) = versions.changed() => Ok(Next::Alive),
+            () = tokio::time::sleep(HEARTBEAT) => Ok(Next::Alive),
         }
     }
 
@@ -140,17 +141,6 @@ impl Followed {
         match self {
             Followed::Run { id, next } => happened(caller, id, next).await,
             Followed::Invocation { id, next, started } => emitted(caller, id, next, started).await,
-        }
-    }
-}
-
-/// Comes to its end when it is time for a heartbeat, or when policies or keys have changed: who reads is asked again then.
-async fn until_asked_again(caller: &Caller) {
-    let version = caller.door.engine.policies().version();
-    for _ in 0..HEARTBEAT.as_millis() / CHANGES.as_millis() {
-        tokio::time::sleep(CHANGES).await;
-        if caller.door.engine.policies().version() != version {
-            return;
         }
     }
 }

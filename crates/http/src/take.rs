@@ -8,6 +8,8 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
+use selvedge_engine::Held;
+use selvedge_engine::desk::Problem;
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::limit::HTTP_WAIT_S;
 use serde::de::DeserializeOwned;
@@ -153,14 +155,19 @@ impl FromRequest<Arc<Door>> for Payload {
     }
 }
 
-/// A body as text, whatever it is.
-pub(crate) struct Text(pub String);
+/// A body as text, whatever it is, and what its sender calls it.
+pub(crate) struct Text {
+    pub text: String,
+    pub media: Option<String>,
+}
 
 impl FromRequest<Arc<Door>> for Text {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, door: &Arc<Door>) -> Result<Text, Refusal> {
-        body(request, door).await.map(Text)
+        let media = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let media = media.map(|text| text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
+        Ok(Text { text: body(request, door).await?, media })
     }
 }
 
@@ -184,7 +191,9 @@ async fn body(request: Request, door: &Arc<Door>) -> Result<String, Refusal> {
     if said.is_some_and(|said| said > bound) {
         return Err(too_long(bound));
     }
-    let read = read(request.into_body(), bound);
+    // Counted before they are read: a length that was said as a whole, else what comes as it comes.
+    let whole = said.map(|said| door.engine.hold(usize::try_from(said).unwrap_or(usize::MAX))).transpose().map_err(Problem::from)?;
+    let read = read(request.into_body(), bound, whole, door);
     let bytes = tokio::time::timeout(door.body_within, read).await.map_err(|_| {
         let text = format!("the body was not there within {} ms, and nothing was done: send it faster, or in parts", door.body_within.as_millis());
         Refusal::new(Consequence::Retry, SLOW_BODY, text)
@@ -192,13 +201,18 @@ async fn body(request: Request, door: &Arc<Door>) -> Result<String, Refusal> {
     String::from_utf8(bytes.into()).map_err(|error| Refusal::new(Consequence::FixInput, "not_json", format!("the body is no UTF-8: {error}")))
 }
 
-async fn read(body: Body, bound: u64) -> Result<Bytes, Refusal> {
+async fn read(body: Body, bound: u64, said: Option<Held>, door: &Door) -> Result<Bytes, Refusal> {
+    let counts = said.is_none();
+    let mut held: Vec<Held> = said.into_iter().collect();
     let mut parts = body.into_data_stream();
     let mut whole = BytesMut::new();
     while let Some(part) = parts.next().await {
         let part = part.map_err(|error| Refusal::bad(format!("the body broke off, and nothing was done: {error}")))?;
         if whole.len() as u64 + part.len() as u64 > bound {
             return Err(too_long(bound));
+        }
+        if counts {
+            held.push(door.engine.hold(part.len()).map_err(Problem::from)?);
         }
         whole.extend_from_slice(&part);
     }

@@ -1,14 +1,20 @@
 //! The HTTP API of a running engine.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use selvedge_engine::engine;
 use selvedge_http::{Door, Ended, Patience, Ready};
+use selvedge_kernel::ports::Policies;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+/// Time between two looks at whether policies or keys have changed.
+const CHANGES: Duration = Duration::from_secs(1);
 
 /// A server that answers until it is stopped. Dropped, it stops as well, and nobody waits for it.
 pub struct Server {
@@ -27,15 +33,23 @@ impl Server {
         let (closing, closed) = watch::channel(false);
         let asked = engine.clone();
         let ready: Ready = Arc::new(move || vec![("engine", asked.stopped())]);
+        let (told, versions) = watch::channel(engine.policies().version());
+        let looking = look(engine.clone(), told);
         let router = selvedge_http::router(Door {
             engine,
             ready,
             body_within: patience.body,
             binary: crate::build::sentence(),
+            versions,
             rates: Arc::default(),
             closing: closed.clone(),
         });
-        let serving = tokio::spawn(selvedge_http::serve(listener, router, patience, stopped(closed)));
+        let serving = tokio::spawn(async move {
+            tokio::select! {
+                ended = selvedge_http::serve(listener, router, patience, stopped(closed)) => ended,
+                never = looking => match never {},
+            }
+        });
         Ok(Server { address, closing, serving })
     }
 
@@ -50,6 +64,15 @@ impl Server {
         // Nobody listens any more only when it has ended by itself.
         let _ = self.closing.send(true);
         self.serving.await.unwrap_or(Ended::Cut(0))
+    }
+}
+
+/// Tells streams when policies or keys have changed.
+async fn look(engine: Arc<engine::Engine>, told: watch::Sender<u64>) -> Infallible {
+    loop {
+        tokio::time::sleep(CHANGES).await;
+        let version = engine.policies().version();
+        told.send_if_modified(|known| std::mem::replace(known, version) != version);
     }
 }
 

@@ -16,24 +16,28 @@ pub struct Problem {
     pub code: String,
     /// For people.
     pub message: String,
+    /// The decision that denied it, where one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<String>,
 }
 
 impl Problem {
     /// A problem from its parts.
     #[must_use]
     pub fn new(consequence: Consequence, code: &str, message: impl Into<String>) -> Problem {
-        Problem { consequence, code: code.to_owned(), message: message.into() }
+        Problem { consequence, code: code.to_owned(), message: message.into(), decision: None }
     }
 }
 
 impl From<VerbError> for Problem {
     fn from(error: VerbError) -> Problem {
-        Problem { consequence: error.consequence, code: error.code, message: error.message }
+        Problem { consequence: error.consequence, code: error.code, message: error.message, decision: None }
     }
 }
 
 impl From<Denied> for Problem {
     fn from(denied: Denied) -> Problem {
-        Problem::new(Consequence::NotPermitted, "denied", denied.to_string())
+        let decision = Some(denied.decision.to_string());
+        Problem { decision, ..Problem::new(Consequence::NotPermitted, "denied", denied.to_string()) }
     }
 }

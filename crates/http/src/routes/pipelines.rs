@@ -15,6 +15,9 @@ use crate::caller::Caller;
 use crate::refusal::Refusal;
 use crate::take::{Names, Payload, Said, Text, Words};
 
+/// The media type of a definition as programs have it, beside the file that people write.
+pub const DEFINITION: &str = "application/vnd.selvedge.definition+json";
+
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
 pub(crate) struct Name {
@@ -43,20 +46,26 @@ pub(crate) async fn show(caller: Caller, Names(at): Names<Name>, Words(of): Word
 #[utoipa::path(put, path = "/v1/pipelines/{name}", tag = "pipelines", params(Name, MatchHeader),
     request_body(content = String, content_type = "application/yaml", description = "the file of the pipeline"),
     responses((status = 200, description = "what changed", body = Value), (status = 201, description = "it is new", body = Value)))]
-pub(crate) async fn put(caller: Caller, Names(at): Names<Name>, said: Said, Text(file): Text) -> Done {
+pub(crate) async fn put(caller: Caller, Names(at): Names<Name>, said: Said, Text { text, media }: Text) -> Done {
     // Asked first: who may not store it is told nothing of what it says.
     let permit = Pipelines(caller.asker()).may_put(&at.name)?;
-    let definition = read(&at.name, &file)?;
+    let definition = match media.as_deref() {
+        Some(DEFINITION) => serde_json::from_str(&text).map_err(|error| wrong(format!("this is no definition of this version: {error}")))?,
+        _ => parse_pipeline("body", &text).map_err(|errors| wrong(listed(&errors)))?.0,
+    };
+    let definition = taken(&at.name, definition)?;
     let done = Pipelines(caller.asker()).store(permit, definition, said.if_match.as_deref()).await?;
     let tag = done["version"].as_str().unwrap_or_default().to_owned();
     let answer = if done["before"].is_null() { Answer::created(done).at(&format!("/v1/pipelines/{}", at.name)) } else { Answer::of(done) };
     Ok(answer.etag(&tag))
 }
 
-/// The pipeline of a file that came from outside.
-fn read(name: &str, file: &str) -> Result<Definition, Refusal> {
-    let wrong = |text: String| Refusal::new(Consequence::FixInput, "definition", text);
-    let (definition, _) = parse_pipeline("body", file).map_err(|errors| wrong(listed(&errors)))?;
+fn wrong(text: String) -> Refusal {
+    Refusal::new(Consequence::FixInput, "definition", text)
+}
+
+/// A pipeline that came from outside, if it may be taken.
+fn taken(name: &str, definition: Definition) -> Result<Definition, Refusal> {
     if definition.name != name {
         return Err(wrong(format!("the file names its pipeline `{}`, the path names `{name}`: write the same in both", definition.name)));
     }
@@ -67,6 +76,22 @@ fn read(name: &str, file: &str) -> Result<Definition, Refusal> {
         ))),
         None => Ok(definition),
     }
+}
+
+/// Two versions.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Two {
+    /// The beginning of a version.
+    before: String,
+    /// The beginning of another one.
+    after: String,
+}
+
+/// What differs between two versions of a stored pipeline.
+#[utoipa::path(get, path = "/v1/pipelines/{name}/diff", tag = "pipelines", params(Name, Two), responses((status = 200, description = "what changed", body = Value)))]
+pub(crate) async fn diff(caller: Caller, Names(at): Names<Name>, Words(two): Words<Two>) -> Done {
+    Ok(Answer::of(Pipelines(caller.asker()).diff(&at.name, &two.before, &two.after).await?))
 }
 
 /// Starts a run of a pipeline. The same `Idempotency-Key`, the same run.

@@ -34,10 +34,16 @@ pub(crate) struct Since {
     from: u64,
 }
 
-/// What happened to a run, a page of it: pairs of a number and what happened.
-#[utoipa::path(get, path = "/v1/runs/{id}/journal", tag = "runs", params(Id, Since), responses((status = 200, description = "a page", body = Value)))]
-pub(crate) async fn journal(caller: Caller, Names(at): Names<Id>, Words(page): Words<Since>) -> Done {
-    Ok(Answer::of(value(&Runs(caller.asker()).engine_events(&at.id, page.from, false).await?)?))
+/// What happened to a run, a page of it: pairs of a number and what happened. `Prefer: wait=N` waits so long for the first.
+#[utoipa::path(get, path = "/v1/runs/{id}/journal", tag = "runs", params(Id, Since, PreferHeader), responses((status = 200, description = "a page", body = Value)))]
+pub(crate) async fn journal(caller: Caller, Names(at): Names<Id>, Words(page): Words<Since>, said: Said) -> Done {
+    let runs = Runs(caller.asker());
+    if let Some(span) = span(&said)
+        && let Some(events) = within(&caller, span, runs.events(&at.id, page.from)).await
+    {
+        return Ok(Answer::of(value(&events?)?));
+    }
+    Ok(Answer::of(value(&runs.engine_events(&at.id, page.from, false).await?)?))
 }
 
 /// What happens to a run, until it ends. Server-sent events, or with `Accept: application/x-ndjson` a JSON value a line.

@@ -34,3 +34,9 @@ pub(crate) async fn resume(caller: Caller, Names(at): Names<Id>) -> Done {
 pub(crate) async fn fire(caller: Caller, Names(at): Names<Id>) -> Done {
     steer(&caller, &at.id, SteerSchedule::Fire).await
 }
+
+/// Takes it away, until its pipeline is stored again or an engine opens with it.
+#[utoipa::path(delete, path = "/v1/schedules/{id}", tag = "schedules", params(Id), responses((status = 200, description = "as it was", body = Value)))]
+pub(crate) async fn remove(caller: Caller, Names(at): Names<Id>) -> Done {
+    steer(&caller, &at.id, SteerSchedule::Remove).await
+}

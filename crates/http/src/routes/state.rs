@@ -21,10 +21,21 @@ pub(crate) struct Actor {
     key: String,
 }
 
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Tags {
+    /// Whether each entry is shown with its `ETag`, as `etag` and `value`.
+    #[serde(default)]
+    etags: bool,
+}
+
 /// The state of an actor, by name.
-#[utoipa::path(get, path = "/v1/actors/{type}/{key}/state", tag = "actors", params(Actor),
+#[utoipa::path(get, path = "/v1/actors/{type}/{key}/state", tag = "actors", params(Actor, Tags),
     responses((status = 200, description = "its entries", body = Value)))]
-pub(crate) async fn all(caller: Caller, Names(actor): Names<Actor>) -> Done {
+pub(crate) async fn all(caller: Caller, Names(actor): Names<Actor>, Words(tags): Words<Tags>) -> Done {
+    if tags.etags {
+        return Ok(Answer::of(caller.asker().etags(actor.kind, actor.key).await?));
+    }
     Ok(Answer::of(caller.asker().state(actor.kind, actor.key).await?))
 }
 

@@ -18,6 +18,10 @@ use crate::control::{Control, Desk, GONE, Problem, Request, Steer, perform};
 use super::args::Common;
 use super::check::{manifest_of, with_manifest};
 use super::exit::{Code, Stop};
+#[cfg(feature = "server")]
+use super::remote::Remote;
+#[cfg(feature = "server")]
+use super::route::route;
 use super::settings::configured;
 use super::slots::Slots;
 
@@ -30,6 +34,9 @@ pub enum Access {
     Holder(Control),
     /// We do.
     Own(Box<Engine>),
+    /// A server.
+    #[cfg(feature = "server")]
+    Server(Remote),
 }
 
 /// The configuration of a command, with the shim that keeps programs from outliving it.
@@ -112,7 +119,7 @@ pub async fn ask_whoever(common: &Common, app: App, tasks: Tasks, request: Reque
     let mut again = false;
     loop {
         let mut access = Access::open(common, app.clone(), tasks).await?;
-        let held = matches!(access, Access::Holder(_));
+        let held = access.is_held();
         let mut answer = access.ask(request.clone()).await;
         if again && matches!(&answer, Err(problem) if problem.code == "wrong_state") && was_cancelled(&mut access, &request).await {
             // It ended the run, and with it the holder, before its answer was here.
@@ -172,6 +179,10 @@ fn above() -> Option<PathBuf> {
 impl Access {
     /// Reaches a data directory that exists. If nobody holds it, this process does, with or without doing its work.
     pub async fn open(common: &Common, app: App, tasks: Tasks) -> Result<Access, Stop> {
+        #[cfg(feature = "server")]
+        if let Some(remote) = Remote::of(common)? {
+            return Ok(Access::Server(remote));
+        }
         let mut config = config(common)?;
         config.settings.tasks = tasks;
         if tasks == Tasks::Leave {
@@ -209,6 +220,8 @@ impl Access {
         match self {
             Access::Holder(control) => control.ask(&request).await,
             Access::Own(engine) => perform(&engine.desk, request).await,
+            #[cfg(feature = "server")]
+            Access::Server(remote) => remote.ask(route(request)?).await,
         }
     }
 
@@ -216,6 +229,8 @@ impl Access {
     pub async fn second(&self, common: &Common) -> Result<Second, Stop> {
         match self {
             Access::Own(engine) => Ok(Second::Own(engine.desk.clone())),
+            #[cfg(feature = "server")]
+            Access::Server(remote) => Ok(Second::Server(remote.clone())),
             Access::Holder(_) => match connect(&config(common)?.data).await? {
                 Some(control) => Ok(Second::Holder(control)),
                 None => Err(Stop::new(Code::Unreachable, "the process that holds the data directory has gone: try again")),
@@ -225,7 +240,7 @@ impl Access {
 
     /// Whether somebody else holds the directory.
     pub fn is_held(&self) -> bool {
-        matches!(self, Access::Holder(_))
+        !matches!(self, Access::Own(_))
     }
 
     pub async fn close(self) -> Result<(), Stop> {
@@ -242,6 +257,9 @@ pub enum Second {
     Holder(Control),
     /// What we work with.
     Own(Arc<Desk>),
+    /// A server.
+    #[cfg(feature = "server")]
+    Server(Remote),
 }
 
 impl Second {
@@ -250,6 +268,8 @@ impl Second {
         match self {
             Second::Holder(control) => control.ask(&request).await,
             Second::Own(desk) => perform(desk, request).await,
+            #[cfg(feature = "server")]
+            Second::Server(remote) => remote.ask(route(request)?).await,
         }
     }
 }

@@ -24,6 +24,10 @@ pub struct Common {
     /// The data directory [default: ./.selvedge]
     #[arg(long, global = true, value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// A server instead of a data directory, as in http://127.0.0.1:7420; its key is read from SELVEDGE_KEY
+    #[cfg(feature = "server")]
+    #[arg(long, global = true, value_name = "URL", env = "SELVEDGE_SERVER", hide_env_values = true)]
+    pub server: Option<String>,
     /// The configuration [default: ./selvedge.yaml, if it is there]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -33,6 +37,16 @@ pub struct Common {
     /// How results are printed
     #[arg(short = 'o', long = "output", global = true, value_name = "FORMAT", default_value = "text")]
     pub output: Output,
+}
+
+impl Common {
+    /// Whether a server is asked, and no data directory.
+    pub fn is_remote(&self) -> bool {
+        #[cfg(feature = "server")]
+        return self.server.is_some();
+        #[cfg(not(feature = "server"))]
+        return false;
+    }
 }
 
 /// How results are printed.

@@ -68,7 +68,7 @@ pub fn code_of(consequence: Consequence) -> Code {
 
 impl From<Problem> for Stop {
     fn from(problem: Problem) -> Stop {
-        let Problem { consequence, code, message } = problem;
+        let Problem { consequence, code, message, .. } = problem;
         // An error of the input says all there is to say; the others have a page that says what to look at next.
         let more =
             matches!(consequence, Consequence::WorkFailed | Consequence::Conflict | Consequence::Limit | Consequence::Stop).then(|| pointer(&code)).flatten();

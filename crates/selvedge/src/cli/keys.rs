@@ -39,7 +39,7 @@ fn asked(of: OfTenant, ask: KeyVerb) -> Request {
 /// standard output is the key alone. It is asked for once: a second key would be one that nobody has.
 async fn create(common: &Common, app: App, request: Request) -> Result<(), Stop> {
     let mut config = config(common)?;
-    if !config.data.join("meta").exists() {
+    if !common.is_remote() && !config.data.join("meta").exists() {
         config.settings.tasks = Tasks::Leave;
         config.control = crate::config::Control::Silent;
         print::note(&format!("making the data directory {}", config.data.display()));

@@ -21,7 +21,11 @@ mod policy;
 mod print;
 mod progress;
 mod read_only;
+#[cfg(feature = "server")]
+mod remote;
 mod replay;
+#[cfg(feature = "server")]
+mod route;
 mod run;
 mod runs;
 mod said;

@@ -16,6 +16,8 @@ use super::{happened, print};
 pub async fn replay(common: &Common, app: App, kind: Option<String>, since: Duration) -> Result<Code, Stop> {
     let engine = match Access::open(common, app, Tasks::Leave).await? {
         Access::Own(engine) => engine,
+        #[cfg(feature = "server")]
+        Access::Server(_) => return Err(Stop::usage("a replay runs the code at hand where the journals are: leave out --server, and unset SELVEDGE_SERVER")),
         Access::Holder(_) => {
             return Err(Stop::usage(
                 "another process holds the data directory, and would replay with its own code: stop it first, or name a copy of the directory with --data",

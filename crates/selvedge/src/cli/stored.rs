@@ -23,7 +23,7 @@ pub async fn load(common: &Common, app: &App, file: &Path) -> Result<LoadedPipel
 
 /// The names of the pipelines that are stored; none if nobody can say.
 async fn names(common: &Common, app: &App) -> BTreeSet<String> {
-    if !config(common).is_ok_and(|config| config.data.join("meta").exists()) {
+    if !common.is_remote() && !config(common).is_ok_and(|config| config.data.join("meta").exists()) {
         return BTreeSet::new();
     }
     // What keeps the directory from being read is said by the verb that needs it.

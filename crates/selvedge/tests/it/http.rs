@@ -6,6 +6,7 @@ mod client;
 mod document;
 mod everyone;
 mod rates;
+mod remote;
 mod rig;
 mod runs;
 mod served;

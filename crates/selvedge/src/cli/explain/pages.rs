@@ -91,6 +91,7 @@ pub const PAGES: &[(&str, &str)] = &[
     ("not_empty", include_str!("../../../../../docs/errors/not_empty.md")),
     ("not_forkable", include_str!("../../../../../docs/errors/not_forkable.md")),
     ("not_json", include_str!("../../../../../docs/errors/not_json.md")),
+    ("not_over_http", include_str!("../../../../../docs/errors/not_over_http.md")),
     ("not_reachable", include_str!("../../../../../docs/errors/not_reachable.md")),
     ("not_resolvable", include_str!("../../../../../docs/errors/not_resolvable.md")),
     ("not_started", include_str!("../../../../../docs/errors/not_started.md")),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use selvedge_http::Patience;
-use selvedge_kernel::limit::{HTTP_HEAD_BYTES, HTTP_HEADERS};
+use selvedge_kernel::limit::{HTTP_HEAD_BYTES, HTTP_HEADERS, Limits};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -106,6 +106,31 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
     let refused = answer(text);
     assert_eq!((refused.status, refused.code()), (408, "slow_body".to_owned()));
     assert_eq!(rig.owner().get("/v1/actors/counter/a/state").await.text, "{}");
+}
+
+#[tokio::test]
+async fn bodies_that_are_being_read_count_against_the_bytes_of_the_process() {
+    let limits = Limits { process_bytes: 100_000, ..Limits::default() };
+    let rig = Rig::within(Patience::default(), limits).await;
+    let mut slow = TcpStream::connect(rig.server.address()).await.unwrap();
+    slow.write_all((head(&rig, "Content-Length: 80000\r\n") + "1").as_bytes()).await.unwrap();
+    // Once the first one is being read there is no room for a second, however it says its length.
+    let big = format!("\"{}\"", "x".repeat(60_000));
+    let refused = loop {
+        let answer = rig.owner().post("/v1/actors/counter/a/call/greet", &big).await;
+        if answer.status != 200 {
+            break answer;
+        }
+    };
+    assert_eq!((refused.status, refused.code()), (503, "limit: bytes in flight".to_owned()));
+    assert!(refused.header("retry-after").is_some(), "{refused:?}");
+    let pieces = head(&rig, "Connection: close\r\nTransfer-Encoding: chunked\r\n") + &format!("{:x}\r\n{big}\r\n0\r\n\r\n", big.len());
+    let refused = answer(raw(rig.server.address(), pieces.as_bytes()).await);
+    assert_eq!((refused.status, refused.code()), (503, "limit: bytes in flight".to_owned()));
+    // What is small goes on.
+    assert_eq!(rig.owner().post("/v1/actors/counter/a/call/add", "1").await.status, 200);
+    drop(slow);
+    while rig.owner().post("/v1/actors/counter/a/call/greet", &big).await.status != 200 {}
 }
 
 #[tokio::test]

@@ -69,6 +69,7 @@ async fn failed_work_is_422_with_its_own_code_and_what_the_engine_refuses_has_a_
     ] {
         let answer = owner.send(method, path, &[], body).await;
         assert_eq!((answer.status, answer.code()), (status, code.to_owned()), "{method} {path}: {answer:?}");
+        assert_eq!(answer.header("allow").is_some(), status == 405, "{answer:?}");
     }
 }
 
@@ -89,6 +90,8 @@ async fn the_state_of_an_actor_is_read_with_etags_and_edited_only_where_it_is_wh
     let late = edit(tag, "50").await;
     assert_eq!((late.status, late.code()), (412, "changed_since".to_owned()));
     assert_eq!(owner.get("/v1/actors/counter/a/state").await.json(), json!({ "count": 40 }));
+    let tagged = owner.get("/v1/actors/counter/a/state?etags=true").await.json();
+    assert_eq!((tagged["count"]["value"].clone(), tagged["count"]["etag"].as_str().map(str::len)), (json!(40), Some(32)), "{tagged}");
     let removed = owner.send("DELETE", &format!("{entry}?reason=gone"), &[], None).await;
     assert_eq!(removed.status, 200, "{removed:?}");
     let gone = owner.get(entry).await;
@@ -121,6 +124,7 @@ async fn the_tenant_is_that_of_the_credential_and_a_denial_has_no_effect() {
     assert_eq!((foreign.status, foreign.code()), (404, "unknown_invocation".to_owned()));
     let denied = rig.nobody().post(&format!("/v1/invocations/{id}/cancel"), "{}").await;
     assert_eq!((denied.status, denied.code()), (403, "denied".to_owned()));
+    assert!(denied.json()["decision_id"].as_str().unwrap().starts_with("dec_"), "{denied:?}");
     rig.engine.settle().await;
     assert_eq!(rig.owner().get(&format!("/v1/why/{id}")).await.json()["waiting"][0]["for"], "signal");
 }

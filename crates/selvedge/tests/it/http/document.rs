@@ -32,11 +32,13 @@ async fn whether_it_lives_and_is_ready_is_said_without_a_credential() {
     let engine = rig.engine.engine().clone();
     let ready: selvedge_http::Ready = std::sync::Arc::new(|| vec![("engine", Some("the disk is full".to_owned()))]);
     let (_closing, closing) = tokio::sync::watch::channel(false);
+    let (_told, versions) = tokio::sync::watch::channel(0);
     let router = selvedge_http::router(selvedge_http::Door {
         engine,
         ready,
         body_within: std::time::Duration::from_secs(1),
         binary: String::new(),
+        versions,
         rates: Default::default(),
         closing,
     });
@@ -46,4 +48,25 @@ async fn whether_it_lives_and_is_ready_is_said_without_a_credential() {
     let ready = ill.get("/readyz").await;
     assert_eq!((ready.status, ready.json()["parts"]["engine"]["reason"].clone()), (503, "the disk is full".into()));
     assert_eq!(ill.get("/healthz").await.status, 200);
+}
+
+/// What is served beside the document would be asked by no test: there is one such route, the document itself.
+#[test]
+fn no_route_is_served_that_the_document_does_not_have() {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../http/src")];
+    let mut found = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            for maker in [".route(", ".route_service(", ".nest(", ".nest_service(", ".merge(", ".fallback_service("] {
+                found.extend(text.lines().filter(|line| line.contains(maker)).map(|line| line.trim().to_owned()));
+            }
+        }
+    }
+    assert_eq!(found, [r#".route("/openapi.json", served)"#]);
 }

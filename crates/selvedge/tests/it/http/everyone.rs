@@ -89,6 +89,9 @@ impl Work {
         let handler = handler.replace("{activity}", "resize").replace("{task}", "resize~00");
         let name = if path.starts_with("/v1/pipelines") { "asked" } else { "go" };
         let filled = handler.replace("{name}", name);
+        if path.ends_with("/diff") {
+            return format!("{filled}?before=a&after=b");
+        }
         if path.contains("/state/") { format!("{filled}?reason=r") } else { filled }
     }
 }
@@ -123,7 +126,7 @@ async fn asked(who: &Ask, work: &Work, method: &str, path: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn no_operation_of_the_document_answers_without_a_credential() {
+async fn case_37_no_operation_of_the_document_answers_without_a_credential() {
     let rig = Rig::new().await;
     let work = Work::of(&rig).await;
     let before = seen(&rig, &work).await;
@@ -137,7 +140,7 @@ async fn no_operation_of_the_document_answers_without_a_credential() {
 }
 
 #[tokio::test]
-async fn a_credential_that_no_policy_allows_anything_gets_403_from_every_operation_and_changes_nothing() {
+async fn case_37_a_credential_that_no_policy_allows_anything_gets_403_from_every_operation_and_changes_nothing() {
     let rig = Rig::new().await;
     let work = Work::of(&rig).await;
     let before = seen(&rig, &work).await;
@@ -149,7 +152,7 @@ async fn a_credential_that_no_policy_allows_anything_gets_403_from_every_operati
 }
 
 #[tokio::test]
-async fn the_credential_of_another_tenant_reaches_nothing_of_this_one_with_any_operation() {
+async fn case_37_the_credential_of_another_tenant_reaches_nothing_of_this_one_with_any_operation() {
     let rig = Rig::new().await;
     let work = Work::of(&rig).await;
     let before = seen(&rig, &work).await;
