@@ -67,7 +67,7 @@ impl Shard {
             }
         };
         let stage_name = active.run.compiled().plan.get(usize::from(stage)).map_or("", |stage| &stage.name);
-        let context = self.acting(&active.run, stage).through(&run.actor(&tenant), stage_name);
+        let context = active.run.context().through(&run.actor(&tenant), stage_name);
         let child = child_id(run, &tenant, task, round);
         self.runs.tasks.insert((run, stage, item), Task { attempt, alarm: None, work: Doing::Called });
         let definition = Bytes::from(serde_json::to_vec(&definition).unwrap_or_default());

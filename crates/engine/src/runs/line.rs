@@ -13,6 +13,8 @@ use selvedge_kernel::wire;
 
 use crate::shard::{Effect, Shard, VerbError};
 
+/// Lines that a run leaves in one transition.
+const LEFT_AT_ONCE: usize = 32;
 /// Runs that one of `when_full: replace` cancels; those behind them are cancelled by the next one.
 const REPLACED: usize = 20;
 
@@ -29,11 +31,22 @@ impl Shard {
         Ok(())
     }
 
-    /// Gives the place of a run that ends back, wherever it may have one.
+    /// Gives the place of a run that ends back.
     pub(super) async fn give_place_back(&mut self, run: &Run, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
-        for leaving in run.leaving() {
-            let to = leaving.line.hash16().shard(self.wiring.shards);
-            self.send(to, leaving.run.0, Envelope::LeaveLine(leaving), writes, effects).await?;
+        let Some(leaving) = run.entering() else { return Ok(()) };
+        let to = leaving.line.hash16().shard(self.wiring.shards);
+        self.send(to, leaving.run.0, Envelope::LeaveLine(leaving), writes, effects).await
+    }
+
+    /// Leaves lines for good, in transitions of their own.
+    pub(super) async fn leave_lines(&mut self, lines: Vec<Entering>) -> Result<(), VerbError> {
+        for some in lines.chunks(LEFT_AT_ONCE) {
+            let (mut writes, mut effects) = (Writes::default(), Vec::new());
+            for line in some {
+                let to = line.line.hash16().shard(self.wiring.shards);
+                self.send(to, line.run.0, Envelope::LeaveLine(line.clone()), &mut writes, &mut effects).await?;
+            }
+            self.write(writes, effects);
         }
         Ok(())
     }

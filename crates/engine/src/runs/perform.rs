@@ -1,13 +1,12 @@
 //! What a run lets out: attempts, calls, aborts, its end.
 
-use selvedge_kernel::auth::{AuthorizationContext, system};
 use selvedge_kernel::error::{AttemptError, WorkError};
 use selvedge_kernel::id::RunId;
 use selvedge_kernel::journal::Payload;
 use selvedge_kernel::lend::Ended;
 use selvedge_kernel::pipeline::compiled::Compiled;
 use selvedge_kernel::pipeline::definition::{Executor, Mode, Rest};
-use selvedge_kernel::pipeline::run::{Command, Dispatch, Run, RunInput, Work, call_id};
+use selvedge_kernel::pipeline::run::{Command, Dispatch, RunInput, Work, call_id};
 use selvedge_kernel::record::Writes;
 use selvedge_kernel::record::message::{Message, Peer};
 use selvedge_kernel::record::run::Stored;
@@ -18,7 +17,8 @@ use std::time::Duration;
 use super::{Doing, RunEffect, RunEnd, Task};
 use crate::registry::Activity;
 use crate::shard::{Alarm, Asker, Shard, VerbError};
-use crate::tasks::{self, Job, Owner, Told};
+use crate::tasks::{self, Job, Owner};
+use crate::work::Told;
 
 impl Shard {
     /// A commit of a run is durable: what rests on it is done in this turn.
@@ -45,7 +45,10 @@ impl Shard {
                     }
                 }
                 Command::AbortStage { stage } => self.abort_tasks(run, Some(stage)),
-                Command::EnterLine { entering, above } => self.ask_line(entering, above).await?,
+                Command::EnterLine { entering, above, left } => {
+                    self.leave_lines(left).await?;
+                    self.ask_line(entering, above).await?;
+                }
                 // Its timer stands in the commit that decided it.
                 Command::CancelCalls { .. } => {}
                 Command::EndCalls { stage } => self.end_calls(run, stage).await?,
@@ -89,7 +92,8 @@ impl Shard {
             return Ok(());
         }
         if matches!(work, Work::Activity { .. })
-            && let Some(error) = self.wiring.revoked(&self.acting(&active.run, stage))
+            && !undoes(&compiled, stage)
+            && let Some(error) = self.wiring.revoked(active.run.context())
         {
             self.limits.done(Asker::Task(run, stage, item));
             let result = Err(AttemptError { error, retryable: false, retry_after_ms: None });
@@ -126,7 +130,7 @@ impl Shard {
             Work::Actor { target, handler } => {
                 let id = call_id(run, (stage, item, attempt), round, &target);
                 let name = compiled.plan.get(usize::from(stage)).map_or("", |stage| &stage.name);
-                let context = self.acting(&active.run, stage).through(&run.actor(&active.run.header().tenant), name);
+                let context = active.run.context().through(&run.actor(&active.run.header().tenant), name);
                 let reply_to = Some(Peer::Task { run, stage, item, attempt });
                 let message = Message { deadline, reply_to, ..Message::new(id, target, handler, input, context) };
                 self.runs.tasks.insert((run, stage, item), Task { attempt, alarm: None, work: Doing::Called });
@@ -139,15 +143,6 @@ impl Shard {
             }
         }
         Ok(())
-    }
-
-    /// As whom the tasks of a stage act: as whoever asked for the run. What undoes what was done goes on when that one is gone.
-    pub(super) fn acting(&self, run: &Run, stage: u16) -> AuthorizationContext {
-        let undoes = usize::from(stage) >= run.compiled().definition.stages.len();
-        if undoes && self.wiring.revoked(run.context()).is_some() {
-            return system(&run.header().tenant, self.head.time);
-        }
-        run.context().clone()
     }
 
     /// Whether the tasks of a stage run on, unread, when their run has ended: of one that takes the first output and lets the others run.
@@ -215,4 +210,9 @@ impl Shard {
         let error = WorkError::new("timeout", format!("attempt {attempt} was given up when its time was up"));
         self.run_task_done(run, (stage, item, attempt), Err(AttemptError { error, retryable: true, retry_after_ms: None }), None);
     }
+}
+
+/// Whether a stage undoes what another one did: that goes on when whoever asked for the run is gone.
+fn undoes(compiled: &Compiled, stage: u16) -> bool {
+    usize::from(stage) >= compiled.definition.stages.len()
 }

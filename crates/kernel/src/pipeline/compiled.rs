@@ -232,10 +232,13 @@ pub fn is_plain_gather(stage: &Stage) -> bool {
     matches!(stage.mode, Mode::Gather { .. }) && stage.call.is_none()
 }
 
+/// How the name of a stage ends that undoes another one; no stage of a file has a name with a dot.
+pub const UNDOES: &str = ".compensate";
+
 /// The stage that undoes another one: its tasks are the finished tasks of that stage, the last one first.
 fn undo(of: u16, stage: &Stage, compensate: &Compensate) -> Stage {
     Stage {
-        name: format!("{}.compensate", stage.name),
+        name: format!("{}{UNDOES}", stage.name),
         mode: Mode::Undo { of },
         call: Some(compensate.call.clone()),
         depends_on: Vec::new(),

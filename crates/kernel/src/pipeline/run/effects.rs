@@ -299,6 +299,8 @@ pub enum Command {
         entering: Entering,
         /// Who waits for its end, the nearest first.
         above: Vec<RunId>,
+        /// Lines that it leaves before.
+        left: Vec<Entering>,
     },
     /// Cancel calls that an earlier process may have made and this one did not make again.
     CancelCalls {

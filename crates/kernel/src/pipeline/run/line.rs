@@ -33,7 +33,7 @@ impl Run {
             && let Some(entering) = self.entering()
         {
             self.asked_line = true;
-            out.effects.commands.push(Command::EnterLine { entering, above: self.above() });
+            out.effects.commands.push(Command::EnterLine { entering, above: self.above(), left: self.left_behind() });
         }
         false
     }
@@ -72,18 +72,13 @@ impl Run {
         self.place_in(self.annex.line.as_ref()?.key.clone())
     }
 
-    /// The lines that it leaves when it ends: its own, and those that sent it further down. One of these may have been asked a
-    /// second time by an earlier process, and may have had room then.
-    #[must_use]
-    pub fn leaving(&self) -> Vec<Entering> {
-        let Some(own) = self.annex.line.as_ref().map(|line| line.key.clone()) else { return Vec::new() };
-        let mut keys = Vec::new();
-        if LineId::above(&own).is_some() {
-            let value = LineId::value(&own);
-            keys.push(value.to_owned());
-            keys.extend(self.above().into_iter().map(|holder| LineId::key_below(holder, value)).filter(|key| *key != own));
-        }
-        keys.push(own);
+    /// The lines that sent it further down. An earlier process may have asked one of them a second time, which may have had
+    /// room then: it is left for good when the run asks where it was sent.
+    fn left_behind(&self) -> Vec<Entering> {
+        let Some(own) = self.annex.line.as_ref().map(|line| &line.key).filter(|key| LineId::above(key).is_some()) else { return Vec::new() };
+        let value = LineId::value(own);
+        let mut keys = vec![value.to_owned()];
+        keys.extend(self.above().into_iter().map(|holder| LineId::key_below(holder, value)).filter(|key| key != own));
         keys.into_iter().filter_map(|key| self.place_in(key)).collect()
     }
 

@@ -122,6 +122,8 @@ pub struct World {
     /// Calls whose end was asked for although this process had not made them.
     /// Places in line that were asked for.
     pub entering: Vec<Entering>,
+    /// The keys of the lines that were left at the last of these.
+    pub left: Vec<String>,
     pub cancelled: Vec<(u16, u32, u32, Work)>,
     pub told_to_end: Vec<Dispatch>,
     /// The run's timer row.
@@ -168,6 +170,7 @@ impl World {
             approvals: Vec::new(),
             borrows: Vec::new(),
             entering: Vec::new(),
+            left: Vec::new(),
             cancelled: Vec::new(),
             told_to_end: Vec::new(),
             timer: None,
@@ -265,7 +268,10 @@ impl World {
                 Command::Borrow { .. } | Command::AskBreaker { .. } | Command::GiveBack { .. } => self.borrows.push(command),
                 Command::AbortStage { stage } => self.running.retain(|dispatch| dispatch.stage != stage),
                 Command::EndCalls { stage } => self.told_to_end.extend(self.running.iter().filter(|dispatch| dispatch.stage == stage).cloned()),
-                Command::EnterLine { entering, .. } => self.entering.push(entering),
+                Command::EnterLine { entering, left, .. } => {
+                    self.left = left.into_iter().map(|left| left.line.key).collect();
+                    self.entering.push(entering);
+                }
                 Command::CancelCalls { stage, calls } => self.cancelled.extend(calls.into_iter().map(|(item, attempt, work)| (stage, item, attempt, work))),
                 Command::RunEnded { state, output, error } => {
                     assert!(state.ended());
