@@ -11,7 +11,6 @@ use selvedge_kernel::error::{AttemptError, WorkError};
 use selvedge_kernel::id::{InvocationId, RunId};
 use selvedge_kernel::pipeline::definition::{Exec, Http, Worker};
 use selvedge_kernel::time::Millis;
-use tokio::sync::oneshot;
 
 use crate::core::BlockingFn;
 use crate::ctx::Attempt;
@@ -19,11 +18,8 @@ use crate::exec::{ExecPoint, ExecPool, ExecSpec, ExecTask, Points, Reason, Shim,
 use crate::registry::Executor;
 use crate::shard::Gate;
 use crate::wiring::Wiring;
-use crate::work::Offering;
+use crate::work::{Offering, Told};
 use crate::worker::{Event, Mailbox};
-
-/// Is told when the end of an attempt is written; dropped where it counts for nothing.
-pub(crate) type Told = oneshot::Sender<()>;
 
 /// Whose a task is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

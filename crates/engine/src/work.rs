@@ -3,7 +3,7 @@
 //! An offer is an attempt that has begun: it is in memory only, since an attempt that a process did not live to see the end of
 //! begins again under the same key. So a lease of an earlier process is none, and who reports under it is told so.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use selvedge_kernel::auth::{Action, Permit, Resource};
 use selvedge_kernel::error::{AttemptError, Consequence, WorkError};
 use selvedge_kernel::limit;
 use selvedge_kernel::ports::Boxed;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 use crate::door::{check_body, check_part, expect_action, misused};
 use crate::engine::Engine;
 use crate::exec::ExecTask;
 use crate::shard::VerbError;
-use crate::tasks::{Owner, Told};
+use crate::tasks::Owner;
 
 /// Whose tasks: a tenant, and an activity.
 type Line = (String, String);
@@ -29,6 +29,8 @@ pub(crate) struct Offers {
     inner: Mutex<Inner>,
     /// Something was offered.
     offered: Notify,
+    /// The end of a report is known.
+    reported: Notify,
 }
 
 #[derive(Default)]
@@ -39,9 +41,45 @@ struct Inner {
     offers: HashMap<u64, Offer>,
     /// By the name under which a worker has it.
     leased: HashMap<String, u64>,
-    /// Reports that were written, the latest ones: the same report again is answered the same.
-    reported: BTreeMap<u64, (String, [u8; 32])>,
-    reports: u64,
+    /// Reports under their names, the latest ones: the same report again is answered the same.
+    reports: HashMap<String, Report>,
+    /// Their names, in the order in which they came.
+    order: VecDeque<String>,
+}
+
+/// What a worker said the end of its task was.
+#[derive(Clone, Debug)]
+struct Report {
+    line: Line,
+    said: [u8; 32],
+    written: bool,
+}
+
+/// Is told when the end of an attempt is written; dropped before, that end counts for nothing. It needs nobody who waits for it.
+pub(crate) struct Told {
+    offers: Arc<Offers>,
+    name: String,
+    written: bool,
+}
+
+impl Told {
+    /// The end of the attempt is durable.
+    pub(crate) fn written(mut self) {
+        self.written = true;
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        let mut inner = self.offers.lock();
+        if let Some(report) = inner.reports.get_mut(&self.name).filter(|_| self.written) {
+            report.written = true;
+        } else {
+            inner.reports.remove(&self.name);
+        }
+        drop(inner);
+        self.offers.reported.notify_waiters();
+    }
 }
 
 struct Offer {
@@ -59,7 +97,7 @@ struct Offer {
 enum Said {
     Taken,
     Lives,
-    Ended(Result<Bytes, AttemptError>, oneshot::Sender<()>),
+    Ended(Result<Bytes, AttemptError>, Told),
 }
 
 /// What a worker is offered.
@@ -195,34 +233,32 @@ impl Offers {
         offer.tell.send(Said::Lives).is_ok()
     }
 
-    /// The end of an attempt; none if the task is not the worker's any more, else what says that it is written.
-    fn end(&self, line: &Line, name: &str, result: Result<Bytes, AttemptError>) -> Option<oneshot::Receiver<()>> {
+    /// Takes the end of an attempt, if the task is the worker's.
+    fn end(self: &Arc<Offers>, line: &Line, name: &str, said: [u8; 32], result: Result<Bytes, AttemptError>) {
         let mut inner = self.lock();
-        let number = *inner.leased.get(name)?;
-        if inner.offers.get(&number)?.line != *line {
-            return None;
+        let Some(number) = inner.leased.get(name).copied() else { return };
+        if inner.offers.get(&number).is_none_or(|offer| offer.line != *line) {
+            return;
         }
         inner.leased.remove(name);
-        let offer = inner.offers.remove(&number)?;
-        let (told, written) = oneshot::channel();
-        offer.tell.send(Said::Ended(result, told)).ok()?;
-        Some(written)
-    }
-
-    /// Keeps that a report was written.
-    fn keep(&self, name: &str, said: [u8; 32]) {
-        let mut inner = self.lock();
-        inner.reports += 1;
-        let number = inner.reports;
-        inner.reported.insert(number, (name.to_owned(), said));
-        while inner.reported.len() > limit::REPORTS_KEPT {
-            inner.reported.pop_first();
+        let Some(offer) = inner.offers.remove(&number) else { return };
+        inner.reports.insert(name.to_owned(), Report { line: line.clone(), said, written: false });
+        inner.order.push_back(name.to_owned());
+        while inner.order.len() > limit::REPORTS_KEPT {
+            if let Some(oldest) = inner.order.pop_front() {
+                inner.reports.remove(&oldest);
+            }
         }
+        // What is told takes the lock.
+        drop(inner);
+        let told = Told { offers: self.clone(), name: name.to_owned(), written: false };
+        // An attempt that has been given up drops it: then the report counts for nothing.
+        let _ = offer.tell.send(Said::Ended(result, told));
     }
 
-    /// What was reported under a name, if it was.
-    fn kept(&self, name: &str) -> Option<[u8; 32]> {
-        self.lock().reported.values().rev().find(|(other, _)| other == name).map(|(_, said)| *said)
+    /// What was reported under a name, if it counts.
+    fn report(&self, line: &Line, name: &str) -> Option<Report> {
+        self.lock().reports.get(name).filter(|report| report.line == *line).cloned()
     }
 }
 
@@ -331,20 +367,27 @@ impl Engine {
         }
         let said = digest(&result);
         let offers = &self.wiring.offers;
-        let Some(written) = offers.end(&line, name, result) else {
-            return match offers.kept(name) {
-                Some(earlier) if earlier == said => Ok(()),
-                Some(_) => {
+        offers.end(&line, name, said, result);
+        loop {
+            let reported = offers.reported.notified();
+            tokio::pin!(reported);
+            // Before the look: what is written in between wakes it.
+            reported.as_mut().enable();
+            match offers.report(&line, name) {
+                None => match self.stopped() {
+                    Some(reason) => return Err(VerbError::new(Consequence::Stop, "stopped", reason)),
+                    None => return Err(lost(name)),
+                },
+                Some(earlier) if earlier.said != said => {
                     let text = format!("`{name}` has ended with another report, which is written: this one counts for nothing");
-                    Err(VerbError::new(Consequence::Conflict, "reported", text))
+                    return Err(VerbError::new(Consequence::Conflict, "reported", text));
                 }
-                None => Err(lost(name)),
-            };
-        };
-        // It waits as long as the store takes; whoever counts for nothing any more is told so at once.
-        written.await.map_err(|_| lost(name))?;
-        offers.keep(name, said);
-        Ok(())
+                Some(earlier) if earlier.written => return Ok(()),
+                Some(_) => {}
+            }
+            // It waits as long as the store takes; whoever counts for nothing any more is told so at once.
+            reported.await;
+        }
     }
 }
 
@@ -361,7 +404,10 @@ fn digest(result: &Result<Bytes, AttemptError>) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     match result {
         Ok(value) => hasher.update(b"done").update(value),
-        Err(error) => hasher.update(b"failed").update(error.error.code.as_bytes()).update(&[0]).update(error.error.message.as_bytes()),
+        Err(AttemptError { error, retryable, retry_after_ms }) => {
+            let after = retry_after_ms.unwrap_or(u64::MAX).to_be_bytes();
+            hasher.update(b"failed").update(&[u8::from(*retryable)]).update(&after).update(error.code.as_bytes()).update(&[0]).update(error.message.as_bytes())
+        }
     };
     *hasher.finalize().as_bytes()
 }

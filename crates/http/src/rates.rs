@@ -24,7 +24,8 @@ struct Window {
 impl Window {
     /// Counts one more; how many there were in this window, this one included.
     fn count(&mut self, who: &str, number: u64) -> u64 {
-        if self.number != number {
+        // One that comes late counts in the window that is now.
+        if self.number < number {
             *self = Window { number, counts: HashMap::new() };
         }
         if let Some(count) = self.counts.get_mut(who) {

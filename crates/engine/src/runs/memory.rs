@@ -164,6 +164,8 @@ impl Shard {
         if let Some(wake) = active.wake {
             self.runs.wakes.remove(&(wake, id));
         }
+        // Whoever reported an end that is not written yet is told that it counts for nothing.
+        self.runs.told.retain(|(run, ..), _| *run != id);
         // The row stays in the store: who brings the run back must know it.
         if let Some(ready) = active.ready {
             self.runs.left_ready.insert(id, ready);

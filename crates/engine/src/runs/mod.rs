@@ -39,7 +39,8 @@ pub use selvedge_kernel::pipeline::run::{Again, Retry, RunStatus, StageStatus, U
 pub use selvedge_kernel::record::run::Event as RunEvent;
 
 use crate::shard::{Effect, Reply, VerbError};
-use crate::tasks::{Abort, Told};
+use crate::tasks::Abort;
+use crate::work::Told;
 
 /// How a run has ended.
 #[derive(Clone, PartialEq, Debug)]

@@ -162,8 +162,9 @@ impl Shard {
                 // Ends, answers and timers: a run that has ended drops them, none is refused.
                 let told = ended.and_then(|(stage, item, attempt)| self.runs.told.remove(&(active.run.id(), stage, item, attempt)));
                 if let Ok(more) = active.run.apply(input, now) {
+                    // What counts for nothing writes nothing.
+                    written.extend(told.filter(|_| more.ops() > 0));
                     effects.append(more);
-                    written.extend(told);
                 }
             }
             let room = Room { ops: ROOM.ops.saturating_sub(effects.ops()), bytes: ROOM.bytes.saturating_sub(effects.bytes()) };

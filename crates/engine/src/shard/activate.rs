@@ -42,7 +42,7 @@ pub(crate) enum Outside {
     /// The answer to a call, or of a child, lies in the row of the operation.
     Replied { number: u32 },
     /// An activity or a blocking step has ended.
-    TaskDone { number: u32, attempt: u32, result: Result<Bytes, AttemptError>, told: Option<crate::tasks::Told> },
+    TaskDone { number: u32, attempt: u32, result: Result<Bytes, AttemptError>, told: Option<crate::work::Told> },
     /// An attempt of a step is given up.
     TimedOut { number: u32, attempt: u32 },
     /// A signal was kept for it, or for its actor.
@@ -77,6 +77,8 @@ pub(crate) struct Activation {
     /// Results decided and not delivered.
     pub ahead: usize,
     pub undecided: VecDeque<(u32, Given, Writes)>,
+    /// Who reported the end of what is among these.
+    pub told: Vec<(u32, crate::work::Told)>,
     /// Rows of the journal not loaded yet start here.
     pub next_row: Option<selvedge_kernel::id::Key>,
     pub begun_any: bool,
@@ -321,6 +323,7 @@ impl Shard {
             outside: VecDeque::new(),
             ahead: 0,
             undecided: VecDeque::new(),
+            told: Vec::new(),
             next_row: None,
             begun_any: false,
             idle_since,

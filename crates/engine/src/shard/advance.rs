@@ -249,6 +249,7 @@ impl Shard {
             Delivery::Cancel { reason, at } => {
                 activation.cancelling = false;
                 activation.undecided.clear();
+                activation.told.clear();
                 let gone = activation.core.state.borrow_mut().deliver_cancel(&reason, at);
                 Box::pin(self.give_up(activation, gone)).await?;
             }

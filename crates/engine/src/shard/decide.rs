@@ -21,7 +21,7 @@ use super::calls::Call;
 use super::timers::Alarm;
 use super::{Effect, Shard, VerbError};
 use crate::core::{Given, Op, Request, StepState};
-use crate::tasks::Told;
+use crate::work::Told;
 
 impl Shard {
     /// Begins what was awaited for the first time, and takes in what steps have come to. Gives true if the handler
@@ -343,10 +343,7 @@ impl Shard {
     /// Says that the end of an attempt is written, once it is.
     pub(crate) fn say_written(&mut self, told: Option<Told>) {
         if let Some(told) = told {
-            self.after_all(Effect::Answer(Box::new(move || {
-                // Whoever reported it may have gone.
-                let _ = told.send(());
-            })));
+            self.after_all(Effect::Answer(Box::new(move || told.written())));
         }
     }
 
@@ -427,6 +424,10 @@ impl Shard {
                 op.decided = false;
             }
             self.decide_with(activation, number, given, writes);
+            if let Some(place) = activation.told.iter().position(|(other, _)| *other == number) {
+                let (_, told) = activation.told.swap_remove(place);
+                self.say_written(Some(told));
+            }
         }
     }
 

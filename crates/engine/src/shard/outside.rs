@@ -28,7 +28,11 @@ impl Shard {
                 Outside::Due { number, timer } => self.due(activation, number, timer),
                 Outside::Replied { number } => self.replied(activation, number).await?,
                 Outside::TaskDone { number, attempt, result, told } => {
-                    if self.attempt_ended(activation, number, attempt, result) {
+                    if !self.attempt_ended(activation, number, attempt, result) {
+                        // Dropped, it says so.
+                    } else if activation.undecided.iter().any(|(other, ..)| *other == number) {
+                        activation.told.extend(told.map(|told| (number, told)));
+                    } else {
                         self.say_written(told);
                     }
                 }

@@ -1,10 +1,12 @@
 //! `/v1/work`: tasks that workers of other processes take under a lease, and report about. See `docs/worker-protocol.md`.
 
 use selvedge_engine::desk::Failed;
+use selvedge_kernel::limit::LEASE_WAIT;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
+use super::actors::within;
 use crate::answer::{Answer, Done};
 use crate::caller::Caller;
 use crate::take::{Fields, Names};
@@ -39,14 +41,25 @@ pub(crate) struct Wanted {
 #[utoipa::path(post, path = "/v1/work/{activity}/lease", tag = "work", params(Kind), request_body = Wanted,
     responses((status = 200, description = "the tasks", body = Value)))]
 pub(crate) async fn lease(caller: Caller, Names(at): Names<Kind>, Fields(wanted): Fields<Wanted>) -> Done {
-    Ok(Answer::of(caller.asker().lease(&at.activity, wanted.max, wanted.wait.as_deref()).await?))
+    let mut versions = caller.door.versions.clone();
+    versions.borrow_and_update();
+    // A worker that waits gives nothing up when it is sent away: it asks again, and whoever it is then is looked at.
+    let asker = caller.asker();
+    tokio::select! {
+        biased;
+        given = within(&caller, LEASE_WAIT, asker.lease(&at.activity, wanted.max, wanted.wait.as_deref())) => match given {
+            Some(given) => Ok(Answer::of(given?)),
+            None => Ok(Answer::of(serde_json::json!({ "tasks": [] }))),
+        },
+        Ok(()) = versions.changed() => Ok(Answer::of(serde_json::json!({ "tasks": [] }))),
+    }
 }
 
 /// How far a worker is.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Beat {
-    /// What `why` shows.
+    /// What `why` shows of an activity that a handler called.
     #[schema(value_type = Option<Value>)]
     progress: Option<Box<RawValue>>,
 }

@@ -72,6 +72,8 @@ async fn what_a_worker_was_told_is_written_survives_a_kill_and_the_same_report_i
     report(&engine, &leased.name, Ok("49")).await.unwrap();
     let other = report(&engine, &leased.name, Ok("50")).await.unwrap_err();
     assert_eq!(other.code, "reported", "{other}");
+    let retryable = Err(AttemptError { error: WorkError::new("busy", ""), retryable: true, retry_after_ms: None });
+    assert_eq!(report(&engine, &leased.name, retryable).await.unwrap_err().code, "reported");
     engine.kill_and_reopen().await.unwrap();
     assert_eq!(end(&engine, run.id()).await.unwrap(), json!(49));
     assert!(ask(&engine, "default", 1, Duration::ZERO).await.is_empty(), "a finished task is offered to nobody");
@@ -197,4 +199,48 @@ async fn an_activity_that_a_handler_calls_is_a_workers_too_and_who_waits_is_woke
     let (answer, ()) = tokio::join!(answer, second);
     assert_eq!(answer.unwrap(), 2);
     sound(&engine).await;
+}
+
+#[tokio::test]
+async fn a_report_that_nobody_waits_for_any_more_is_written_and_answered_the_same_when_it_comes_again() {
+    let engine = test::Engine::new(pictures("30s", "")).await.unwrap();
+    let run = start(&engine, "pictures", json!({ "n": 7 })).await;
+    let leased = task(&engine).await;
+    // Whoever sent it hangs up while it is written.
+    let mut first = Box::pin(report(&engine, &leased.name, Ok("49")));
+    std::future::poll_fn(|context| {
+        let _ = first.as_mut().poll(context);
+        std::task::Poll::Ready(())
+    })
+    .await;
+    drop(first);
+    let (second, third) = tokio::join!(report(&engine, &leased.name, Ok("49")), report(&engine, &leased.name, Ok("49")));
+    second.unwrap();
+    third.unwrap();
+    assert_eq!(end(&engine, run.id()).await.unwrap(), json!(49));
+}
+
+#[tokio::test]
+async fn of_hundreds_of_reports_to_one_handler_none_is_answered_before_it_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("app.yaml"), "activities:\n  resize: { worker: true }\n").unwrap();
+    let app = App::new().manifest(folder.path().join("app.yaml")).unwrap().handler(SHRINK, async |ctx: Ctx, n: u64| {
+        let all: Vec<u64> = ctx.join_all((0..n).map(|item| ctx.activity(RESIZE, item))).await?;
+        Ok(all.iter().sum())
+    });
+    let mut engine = test::Engine::new(app).await.unwrap();
+    let sent = engine.local().send(SHRINK.on("a"), 400).await.unwrap();
+    let mut tasks = Vec::new();
+    while tasks.len() < 400 {
+        tasks.extend(ask(&engine, "default", 100, Duration::from_secs(10)).await);
+    }
+    let done = tokio::task::JoinSet::from_iter(tasks.into_iter().map(|task| {
+        let (engine, permit) = (engine.engine().clone(), permit(&engine, "default", "resize"));
+        async move { engine.report(permit, &task.name, Ok(Bytes::from_static(b"1"))).await.is_ok() }
+    }));
+    assert!(done.join_all().await.into_iter().all(|written| written));
+    engine.kill_and_reopen().await.unwrap();
+    engine.settle().await;
+    assert!(ask(&engine, "default", 100, Duration::from_millis(300)).await.is_empty(), "what was answered is written");
+    assert_eq!(engine.local().result::<u64>(sent).await.unwrap(), 400);
 }
