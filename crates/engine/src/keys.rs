@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use selvedge_kernel::auth::{Action, AuthorizationContext, Permit, PrincipalKind, RequestFacts, Resource, Verdict, from_api_key};
+use selvedge_kernel::auth::{Action, AuthorizationContext, OWNER, Permit, PrincipalKind, RequestFacts, Resource, Verdict, from_api_key};
 use selvedge_kernel::error::Consequence;
+use selvedge_kernel::id::{PIPELINE_TYPE, ShardId};
 use selvedge_kernel::limit;
+use selvedge_kernel::pipeline::compiled::UNDOES;
 use selvedge_kernel::ports::{Policies, under};
 use selvedge_kernel::record::Writes;
 use selvedge_kernel::record::api_key::{self, ApiKey, Presented, Revoked, home, keys_of};
@@ -19,6 +21,7 @@ use selvedge_kernel::wire;
 use crate::door::{check_part, check_reason, expect_action, misused};
 use crate::engine::Engine;
 use crate::shard::{Command, Effect, Reply, Shard, VerbError};
+use crate::wiring::Wiring;
 
 /// The keys of all tenants, as they are durable.
 #[derive(Default)]
@@ -34,6 +37,12 @@ impl Keys {
 
     fn put(&self, key: ApiKey) {
         self.held.write().unwrap_or_else(PoisonError::into_inner).insert(key.id.clone(), Arc::new(key));
+        self.version.fetch_add(1, Ordering::Release);
+    }
+
+    /// Takes in a key that was read before its shard was open: what that says stands.
+    fn learn(&self, key: ApiKey) {
+        self.held.write().unwrap_or_else(PoisonError::into_inner).entry(key.id.clone()).or_insert_with(|| Arc::new(key));
         self.version.fetch_add(1, Ordering::Release);
     }
 
@@ -109,6 +118,7 @@ impl Engine {
         if !new.name.is_empty() {
             check_part("the name of the key", &new.name)?;
         }
+        let ends = self.no_more_than(permit.context(), &new)?;
         let (mut name, mut secret, mut salt) = ([0; 8], [0; 32], [0; 32]);
         [&mut name[..], &mut secret[..], &mut salt[..]].into_iter().for_each(|part| (self.wiring.env.random)(part));
         let presented = Presented::fresh(name, secret);
@@ -120,7 +130,7 @@ impl Engine {
             roles: new.roles,
             created,
             by: permit.into_context().principal.id,
-            expires: new.lasts.map(|span| created.after(span)),
+            expires: new.lasts.map(|span| created.after(span)).into_iter().chain(ends).min(),
             revoked: None,
             salt,
             hash: api_key::hash(&salt, &secret),
@@ -128,6 +138,18 @@ impl Engine {
         let put = Box::new(key.clone());
         self.ask_keys(&tenant, |reply| KeyCommand::Put { key: put, reply }).await?;
         Ok(MadeKey { key, presented })
+    }
+
+    /// Refuses a key that may more than its maker: a role that the maker has not got. When the maker's own key ends; the new one
+    /// ends then too.
+    fn no_more_than(&self, maker: &AuthorizationContext, new: &NewKey) -> Result<Option<Millis>, VerbError> {
+        let (id, has) = (&maker.principal.id, &maker.principal.roles);
+        let owner = matches!(maker.principal.kind, PrincipalKind::Local | PrincipalKind::System) || has.iter().any(|role| role == OWNER);
+        if let Some(role) = new.roles.iter().find(|role| !owner && !has.contains(role)) {
+            let text = format!("{id} has not got the role `{role}`, and cannot give it to a key: ask somebody who has it, or who is `{OWNER}`");
+            return Err(VerbError::new(Consequence::NotPermitted, "denied", text));
+        }
+        Ok(self.wiring.keys.get(id).and_then(|key| key.expires))
     }
 
     /// The keys of the permit's tenant, those that were revoked included, the newest first.
@@ -188,7 +210,7 @@ impl<'a> Standing<'a> {
 
     /// Why somebody is nobody any more.
     pub(crate) fn revoked(&self, context: &AuthorizationContext) -> Option<String> {
-        if context.principal.kind != PrincipalKind::ApiKey {
+        if context.principal.kind != PrincipalKind::ApiKey || undoes(context) {
             return None;
         }
         match self.keys.get(&context.principal.id) {
@@ -196,6 +218,12 @@ impl<'a> Standing<'a> {
             Some(key) => key.revoked.as_ref().map(|revoked| format!("its key was revoked at {} ({})", revoked.at, revoked.reason)),
         }
     }
+}
+
+/// Whether somebody acts through a stage that undoes what was done: that goes on after its key was revoked, as far as the
+/// policies let it. Only the engine makes hops, and no stage of a file has such a name.
+fn undoes(context: &AuthorizationContext) -> bool {
+    context.chain.iter().any(|hop| hop.actor.kind == PIPELINE_TYPE && hop.handler.ends_with(UNDOES))
 }
 
 impl Policies for Standing<'_> {
@@ -209,6 +237,22 @@ impl Policies for Standing<'_> {
     fn version(&self) -> u64 {
         self.policies.version() + self.keys.version.load(Ordering::Acquire)
     }
+}
+
+/// Reads the keys of all shards: whoever goes on with accepted work asks them, whichever shards are open yet.
+pub(crate) async fn learn_keys(wiring: &Wiring) -> Result<(), VerbError> {
+    for shard in (0..wiring.shards).map(ShardId) {
+        let mut range = under(&key::all(Kind::ApiKey));
+        loop {
+            let page = wiring.store.scan(shard, range.clone(), limit::PAGE).await?;
+            for (_, value) in &page {
+                wiring.keys.learn(wire::decode("API key", value)?);
+            }
+            let Some((last, _)) = page.last().filter(|_| page.len() == limit::PAGE) else { break };
+            range.start = [last, &[0][..]].concat().into();
+        }
+    }
+    Ok(())
 }
 
 impl Shard {
@@ -238,7 +282,7 @@ impl Shard {
         }
     }
 
-    /// Writes a new key. When a tenant has too many, the one that has opened nothing for longest makes room.
+    /// Writes a new key. When a tenant has too many, the oldest one that was revoked makes room.
     async fn put_key(&mut self, key: ApiKey, reply: Reply<()>) -> Result<(), (VerbError, Reply<()>)> {
         let mut rows = match self.keys_here(&key.tenant).await {
             Ok(rows) => rows,
@@ -247,10 +291,11 @@ impl Shard {
         let mut writes = Writes::default();
         let mut gone = None;
         if rows.len() >= limit::KEYS {
-            rows.retain(|held| !held.opens(key.created));
+            // What was accepted with a key that has ended goes on: only one that was taken back may go.
+            rows.retain(|held| held.revoked.is_some());
             let Some(oldest) = rows.into_iter().min_by_key(|held| held.created) else {
                 let text = format!(
-                    "the tenant `{}` has {} keys that open something, the limit is {}: revoke some with `selvedge keys revoke`",
+                    "the tenant `{}` has {} keys that were not revoked, the limit is {}: revoke some with `selvedge keys revoke`",
                     key.tenant,
                     limit::KEYS,
                     limit::KEYS

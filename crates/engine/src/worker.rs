@@ -59,7 +59,7 @@ pub(crate) enum Event {
         number: u32,
         attempt: u32,
         result: Result<Bytes, AttemptError>,
-        told: Option<crate::tasks::Told>,
+        told: Option<crate::work::Told>,
     },
     /// A task of a run has ended.
     RunTaskDone {
@@ -68,7 +68,7 @@ pub(crate) enum Event {
         item: u32,
         attempt: u32,
         result: Result<Bytes, AttemptError>,
-        told: Option<crate::tasks::Told>,
+        told: Option<crate::work::Told>,
     },
     Envelope {
         from: ShardId,
@@ -151,6 +151,10 @@ enum Woken {
 /// Runs a worker until it is closed or its store has stopped.
 pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::UnboundedReceiver<Event>, opened: oneshot::Sender<Result<(), String>>) {
     let mut shards: IdMap<ShardId, Shard> = IdMap::default();
+    if let Err(error) = crate::keys::learn_keys(&wiring).await {
+        let _ = opened.send(Err(error.to_string()));
+        return;
+    }
     for id in (0..wiring.shards).filter(|id| usize::from(*id) % wiring.workers.len() == index).map(ShardId) {
         match Shard::open(wiring.clone(), id).await {
             Ok(shard) => {

@@ -177,6 +177,10 @@ pub(crate) async fn store_schedules(engine: &engine::Engine, tenant: &str) -> Re
                 message: denied.to_string(),
             })
         };
+        if !engine.stored_versions(permit(Action::Read)?).await?.is_empty() {
+            // Its schedule came with its version, and is of whoever stored that.
+            continue;
+        }
         let done = match engine.put_schedule(permit(Action::Define)?).await {
             Err(error) if error.code == "no_schedule" => engine.change_schedule(permit(Action::Control)?, ScheduleChange::Remove).await.map(|_| ()),
             done => done,

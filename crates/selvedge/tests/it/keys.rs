@@ -1,14 +1,17 @@
 //! API keys: who presents one is somebody, for as long as it opens something.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use selvedge::{App, test};
+use selvedge::{App, Settings, test};
 use selvedge_engine::keys::{MadeKey, NewKey, Unauthenticated};
-use selvedge_kernel::auth::{Action, AuthorizationContext, OWNER, Permit, PrincipalKind, RequestFacts, Resource, authorize, local};
+use selvedge_engine::wiring::Rules;
+use selvedge_kernel::auth::{Action, AuthorizationContext, OWNER, Permit, PrincipalKind, RequestFacts, Resource, Verdict, authorize, local};
 use selvedge_kernel::id::ShardId;
 use selvedge_kernel::limit;
 use selvedge_kernel::ports::Policies;
 use selvedge_kernel::record::api_key::Presented;
+use selvedge_kernel::time::Millis;
 
 use crate::rig::Folder;
 
@@ -200,4 +203,34 @@ fn a_key_opens_what_it_opened_after_a_backup_and_an_export_have_been_brought_bac
         assert_eq!(said.code, 0, "{said:?}");
         assert_eq!(folder.json(&["--data", data, "keys", "list"]), before, "{data}");
     }
+}
+
+/// A policy that lets everybody do everything in their tenant: keys too.
+struct Everybody;
+
+impl Policies for Everybody {
+    fn decide(&self, _: &AuthorizationContext, _: Action, _: &Resource, _: Millis) -> Verdict {
+        Verdict::allow("everybody may")
+    }
+
+    fn version(&self) -> u64 {
+        1
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_makes_keys_gives_none_of_them_more_than_it_has() {
+    let settings = Settings { policies: Rules::Given(Arc::new(Everybody)), ..Settings::default() };
+    let engine = test::Engine::with(App::new(), settings).await.unwrap();
+    let new = |roles: &[&str], lasts| NewKey { name: "more".to_owned(), roles: roles.iter().map(|role| (*role).to_owned()).collect(), lasts };
+    let clerk = engine.engine().create_key(administer(&engine, "acme"), new(&["clerk"], Some(HOUR))).await.unwrap();
+    let clerk_may = || {
+        let resource = Resource::Tenant { tenant: "acme".to_owned() };
+        engine.engine().permit(presents(&engine, &clerk).unwrap(), Action::Administer, resource).unwrap()
+    };
+    let later = engine.engine().create_key(clerk_may(), new(&["clerk"], Some(10 * HOUR))).await.unwrap();
+    assert_eq!(later.key.expires, clerk.key.expires, "it ends when its maker's key ends");
+    let denied = engine.engine().create_key(clerk_may(), new(&["clerk", OWNER], None)).await.unwrap_err();
+    assert!(denied.code == "denied" && denied.message.contains("has not got the role `owner`"), "{denied}");
+    assert_eq!(engine.engine().keys(administer(&engine, "acme")).unwrap().len(), 2);
 }

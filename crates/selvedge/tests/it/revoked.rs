@@ -4,12 +4,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use selvedge::{Activity, App, Attempt, Ctx, Handler, Outcome, test};
+use selvedge::{Activity, App, Attempt, Ctx, Handler, Outcome, Settings, test};
 use selvedge_engine::engine::Ask;
 use selvedge_engine::keys::{MadeKey, NewKey};
-use selvedge_kernel::auth::{Action, AuthorizationContext, OWNER, Permit, RequestFacts, Resource};
+use selvedge_engine::wiring::Rules;
+use selvedge_kernel::auth::{Action, AuthorizationContext, OWNER, Permit, RequestFacts, Resource, Verdict};
 use selvedge_kernel::id::{InvocationId, RunId};
 use selvedge_kernel::machine::RunState;
+use selvedge_kernel::ports::Policies;
+use selvedge_kernel::time::Millis;
 
 use super::runs::{parse, sound, state};
 use crate::kit;
@@ -170,7 +173,7 @@ async fn case_54_the_next_call_of_a_run_whose_key_was_revoked_is_denied_and_why_
     }
     // The owner's own schedule goes on.
     let done: Vec<u64> = done.lock().unwrap().iter().copied().filter(|n| *n != 9).collect();
-    assert_eq!(done, [1, 7], "what was done before is undone, by the system, and nothing else is done");
+    assert_eq!(done, [1, 7], "what was done before is undone, and nothing else is done");
     sound(&engine).await;
 }
 
@@ -211,4 +214,53 @@ async fn case_54_a_schedule_of_a_key_fires_and_stops_when_it_is_revoked() {
     assert_eq!((status.counts.started, status.counts.failed), (1, 1));
     says_why(&status.sentence());
     sound(&engine).await;
+}
+
+const TELLS: &str = "
+selvedge: 1
+name: tells
+stages:
+  - { name: before, call: work, input: 1, compensate: { call: { actor: dog, key: \"'a'\", handler: look }, input: 7 } }
+  - { name: nap, mode: sleep, for: 30d, depends_on: [before] }
+  - { name: work, call: work, input: 3, depends_on: [nap] }
+";
+
+/// Everybody may do everything, but call dogs where that is forbidden.
+struct Dogs {
+    forbidden: bool,
+}
+
+impl Policies for Dogs {
+    fn decide(&self, _: &AuthorizationContext, action: Action, resource: &Resource, _: Millis) -> Verdict {
+        match (action, resource) {
+            (Action::Invoke, Resource::Handler { actor, .. }) if self.forbidden && actor.kind == "dog" => Verdict::deny("no dogs"),
+            _ => Verdict::allow("everybody may"),
+        }
+    }
+
+    fn version(&self) -> u64 {
+        1
+    }
+}
+
+#[tokio::test]
+async fn what_a_revoked_key_did_is_undone_as_far_as_policies_let_it_and_no_further() {
+    for forbidden in [false, true] {
+        let settings = Settings { policies: Rules::Given(Arc::new(Dogs { forbidden })), ..Settings::default() };
+        let mut engine = test::Engine::with(app(), settings).await.unwrap();
+        let ada = asker(&engine, None).await;
+        let run = ada.start(&engine, "tells", TELLS).await;
+        engine.advance(DAY).await;
+        ada.revoke(&engine).await;
+        engine.kill_and_reopen().await.unwrap();
+        engine.advance(30 * DAY).await;
+        assert_eq!(state(&engine, run).await, RunState::Failed);
+        let why = why_run(&engine, run).await;
+        says_why(&why);
+        assert_eq!(why.contains("no dogs"), forbidden, "{why}");
+        let dogs = kit::permit(&engine, Action::Read, Resource::Store);
+        let handled = engine.engine().list_invocations(dogs, selvedge_engine::listing::Listed::All).await.unwrap();
+        assert_eq!(handled.iter().any(|line| line.actor.starts_with("dog/")), !forbidden, "{handled:?}");
+        sound(&engine).await;
+    }
 }
