@@ -69,13 +69,21 @@ fn taken(name: &str, definition: Definition) -> Result<Definition, Refusal> {
     if definition.name != name {
         return Err(wrong(format!("the file names its pipeline `{}`, the path names `{name}`: write the same in both", definition.name)));
     }
-    // The right to store a pipeline is not the right to start any program on this machine.
-    match definition.activities.iter().find(|(_, declared)| matches!(declared.executor, Executor::Exec(_))) {
-        Some((activity, _)) => Err(wrong(format!(
-            "the activity `{activity}` is a program (`exec`), and programs are not taken over HTTP: declare it in app.yaml beside the server, and call it by its name"
-        ))),
-        None => Ok(definition),
+    // The right to store a pipeline is not the right to start programs on this machine, to reach what it reaches, or to read its secrets.
+    let own = definition.activities.iter().find_map(|(activity, declared)| match declared.executor {
+        Executor::Exec(_) => Some((activity, "a program (`exec`), and programs are")),
+        Executor::Http(_) => Some((activity, "a request of this machine (`http`), and those are")),
+        Executor::Native | Executor::Worker(_) => None,
+    });
+    if let Some((activity, what)) = own {
+        return Err(wrong(format!(
+            "the activity `{activity}` is {what} not taken over HTTP: declare it in app.yaml beside the server, and call it by its name"
+        )));
     }
+    if !definition.egress.is_empty() {
+        return Err(wrong("`egress` is not taken over HTTP: name what may be reached in app.yaml beside the server".to_owned()));
+    }
+    Ok(definition)
 }
 
 /// Two versions.

