@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use selvedge_adapters::cedar::{CedarPolicies, Refused};
+use selvedge_adapters::cedar::{CedarPolicies, Mark, Refused};
 use tokio::task::{JoinHandle, spawn_blocking};
 
-/// How long after a change it is noticed at the latest.
-const LOOK: Duration = Duration::from_secs(2);
+/// Between two looks; a change is in force after two of them that see the same.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Looks at a folder for as long as it lives.
 pub(crate) struct Watch(JoinHandle<()>);
@@ -22,14 +22,23 @@ impl Drop for Watch {
 /// A set with a fault is told once, and what was in force stays in force.
 pub(crate) fn watch(policies: Arc<CedarPolicies>) -> Watch {
     Watch(tokio::spawn(async move {
-        let mut seen = policies.mark();
+        // Nothing was seen yet: what changed while the engine opened is read too.
+        let (mut seen, mut before, mut first) = (None, None, true);
         loop {
             tokio::time::sleep(LOOK).await;
             let looked = policies.clone();
-            let Ok((mark, read)) = spawn_blocking(move || look(&looked, seen)).await else { return };
-            seen = mark;
+            let Ok(Looked { mark, read, whole }) = spawn_blocking(move || look(&looked, seen, before)).await else {
+                eprintln!("selvedge: {} is not looked at any more: what is in force stays in force, start again to change it", policies.folder().display());
+                return;
+            };
+            before = mark;
+            if whole {
+                seen = mark;
+            }
+            let quiet = read.is_some() && std::mem::take(&mut first);
             match read {
                 None => {}
+                Some(Ok(())) if quiet => {}
                 Some(Ok(())) => eprintln!("selvedge: {} policies of {} are in force from now on", policies.count(), policies.folder().display()),
                 Some(Err(refused)) => eprintln!("selvedge: the changed policies are refused, and those before them stay in force\n{refused}"),
             }
@@ -37,7 +46,20 @@ pub(crate) fn watch(policies: Arc<CedarPolicies>) -> Watch {
     }))
 }
 
-fn look(policies: &CedarPolicies, seen: Option<selvedge_adapters::cedar::Mark>) -> (Option<selvedge_adapters::cedar::Mark>, Option<Result<(), Refused>>) {
+struct Looked {
+    mark: Option<Mark>,
+    /// What came of reading it.
+    read: Option<Result<(), Refused>>,
+    /// It was read, and did not change meanwhile.
+    whole: bool,
+}
+
+/// Reads what differs from what was seen and is as it was a look before: a file that is being written is not half read.
+fn look(policies: &CedarPolicies, seen: Option<Mark>, before: Option<Mark>) -> Looked {
     let mark = policies.mark();
-    (mark, (mark != seen).then(|| policies.reload()))
+    if mark == seen || mark != before {
+        return Looked { mark, read: None, whole: false };
+    }
+    let read = policies.reload();
+    Looked { mark, read: Some(read), whole: policies.mark() == mark }
 }

@@ -70,9 +70,17 @@ fn files(folder: &Path, faults: &mut Vec<Fault>) -> Vec<File> {
     let mut found = Vec::new();
     for path in entries(folder, faults) {
         if path.is_dir() {
-            let Some(tenant) = path.file_name().and_then(|name| name.to_str()).map(str::to_owned) else { continue };
-            let inner = entries(&path, faults);
-            found.extend(inner.into_iter().filter(|path| path.is_file()).filter_map(|path| file(path, Some(tenant.clone()), faults)));
+            let Some(tenant) = path.file_name().and_then(|name| name.to_str()).map(str::to_owned) else {
+                faults.push(Fault::whole(&path, "the name of the folder is no text, and no tenant has it: rename it".to_owned()));
+                continue;
+            };
+            for path in entries(&path, faults) {
+                if path.is_dir() {
+                    faults.push(Fault::whole(&path, "a folder in the folder of a tenant is not read: put its policies into files beside it".to_owned()));
+                } else {
+                    found.extend(file(path, Some(tenant.clone()), faults));
+                }
+            }
         } else {
             found.extend(file(path, None, faults));
         }
@@ -97,7 +105,9 @@ fn entries(folder: &Path, faults: &mut Vec<Fault>) -> Vec<PathBuf> {
 }
 
 fn file(path: PathBuf, tenant: Option<String>, faults: &mut Vec<Fault>) -> Option<File> {
-    if path.extension().is_none_or(|extension| extension != "cedar") {
+    let extension = path.extension().filter(|extension| extension.eq_ignore_ascii_case("cedar"))?;
+    if extension != "cedar" {
+        faults.push(Fault::whole(&path, "policies are in files named *.cedar, in lower case: rename it".to_owned()));
         return None;
     }
     let size = std::fs::metadata(&path).map(|of| of.len());

@@ -23,7 +23,10 @@ pub fn policy(common: &Common, verb: Policy) -> Result<Code, Stop> {
 
 /// Asks a set of policies, without a server and without a data directory. Exit codes: 0 allowed, 77 denied, 78 the set has faults.
 fn test(common: &Common, asked: Asked) -> Result<Code, Stop> {
-    let named = asked.policies.clone().or_else(|| configured(common).ok()?.config.authorization.policies.map(PathBuf::from));
+    let named = match asked.policies.clone() {
+        Some(folder) => Some(folder),
+        None => configured(common)?.config.authorization.policies.map(PathBuf::from),
+    };
     let folder = named.or_else(|| Some(PathBuf::from("policies")).filter(|folder| folder.is_dir()));
     let given = folder.as_deref().map(opened).transpose()?;
     let policies: &dyn Policies = match &given {
