@@ -191,9 +191,7 @@ async fn body(request: Request, door: &Arc<Door>) -> Result<String, Refusal> {
     if said.is_some_and(|said| said > bound) {
         return Err(too_long(bound));
     }
-    // Counted before they are read: a length that was said as a whole, else what comes as it comes.
-    let whole = said.map(|said| door.engine.hold(usize::try_from(said).unwrap_or(usize::MAX))).transpose().map_err(Problem::from)?;
-    let read = read(request.into_body(), bound, whole, door);
+    let read = read(request.into_body(), bound, door);
     let bytes = tokio::time::timeout(door.body_within, read).await.map_err(|_| {
         let text = format!("the body was not there within {} ms, and nothing was done: send it faster, or in parts", door.body_within.as_millis());
         Refusal::new(Consequence::Retry, SLOW_BODY, text)
@@ -201,9 +199,9 @@ async fn body(request: Request, door: &Arc<Door>) -> Result<String, Refusal> {
     String::from_utf8(bytes.into()).map_err(|error| Refusal::new(Consequence::FixInput, "not_json", format!("the body is no UTF-8: {error}")))
 }
 
-async fn read(body: Body, bound: u64, said: Option<Held>, door: &Door) -> Result<Bytes, Refusal> {
-    let counts = said.is_none();
-    let mut held: Vec<Held> = said.into_iter().collect();
+/// What comes is counted against the bytes of the process as it comes: one that says a length and sends nothing takes nothing.
+async fn read(body: Body, bound: u64, door: &Door) -> Result<Bytes, Refusal> {
+    let mut held: Vec<Held> = Vec::new();
     let mut parts = body.into_data_stream();
     let mut whole = BytesMut::new();
     while let Some(part) = parts.next().await {
@@ -211,9 +209,7 @@ async fn read(body: Body, bound: u64, said: Option<Held>, door: &Door) -> Result
         if whole.len() as u64 + part.len() as u64 > bound {
             return Err(too_long(bound));
         }
-        if counts {
-            held.push(door.engine.hold(part.len()).map_err(Problem::from)?);
-        }
+        held.push(door.engine.hold(part.len()).map_err(Problem::from)?);
         whole.extend_from_slice(&part);
     }
     Ok(whole.freeze())

@@ -3,6 +3,7 @@
 use selvedge_engine::desk::Pipelines;
 use selvedge_kernel::diagnostic::listed;
 use selvedge_kernel::error::Consequence;
+use selvedge_kernel::limit::LEASE_MS;
 use selvedge_kernel::pipeline::definition::{Definition, Executor};
 use selvedge_kernel::pipeline::parse::parse_pipeline;
 use serde::Deserialize;
@@ -75,6 +76,13 @@ fn taken(name: &str, definition: Definition) -> Result<Definition, Refusal> {
         Executor::Http(_) => Some((activity, "a request of this machine (`http`), and those are")),
         Executor::Native | Executor::Worker(_) => None,
     });
+    for (activity, declared) in &definition.activities {
+        if let Executor::Worker(worker) = &declared.executor
+            && !LEASE_MS.contains(&u64::try_from(worker.lease.0.as_millis()).unwrap_or(u64::MAX))
+        {
+            return Err(wrong(format!("the lease of the activity `{activity}` is not 1 s to 1 h long")));
+        }
+    }
     if let Some((activity, what)) = own {
         return Err(wrong(format!(
             "the activity `{activity}` is {what} not taken over HTTP: declare it in app.yaml beside the server, and call it by its name"

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use selvedge_engine::desk::{Asker, KeyVerb, Keys};
 use selvedge_http::{Ended, Patience, bind};
 use selvedge_kernel::auth::{OWNER, RequestFacts, local};
@@ -47,8 +48,20 @@ pub async fn dev(common: &Common, app: App, listen: Listen) -> Result<Code, Stop
     until_the_end(engine, listener).await
 }
 
+/// Takes as many file descriptors as this user may have: each connection is one.
+fn room_for_connections() {
+    let limit = getrlimit(Resource::Nofile);
+    if let (Some(soft), Some(hard)) = (limit.current, limit.maximum)
+        && soft < hard
+    {
+        // What cannot be raised stays: connections that do not fit wait until others end.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(hard), maximum: Some(hard) });
+    }
+}
+
 /// Everything is checked before the directory is taken, and the address before anything runs.
 async fn opened(common: &Common, app: App, listen: Listen) -> Result<(Engine, TcpListener), Stop> {
+    room_for_connections();
     let configured = configured_at(common, listen.listen.as_deref())?;
     let address = allowed(&configured)?;
     let config = config_of(&configured)?;

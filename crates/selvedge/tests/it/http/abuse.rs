@@ -113,7 +113,10 @@ async fn bodies_that_are_being_read_count_against_the_bytes_of_the_process() {
     let limits = Limits { process_bytes: 100_000, ..Limits::default() };
     let rig = Rig::within(Patience::default(), limits).await;
     let mut slow = TcpStream::connect(rig.server.address()).await.unwrap();
-    slow.write_all((head(&rig, "Content-Length: 80000\r\n") + "1").as_bytes()).await.unwrap();
+    slow.write_all((head(&rig, "Content-Length: 80000\r\n") + &"1".repeat(60_000)).as_bytes()).await.unwrap();
+    // One that says a length and sends nothing takes no room.
+    let mut silent = TcpStream::connect(rig.server.address()).await.unwrap();
+    silent.write_all(head(&rig, "Content-Length: 8000000\r\n").as_bytes()).await.unwrap();
     // Once the first one is being read there is no room for a second, however it says its length.
     let big = format!("\"{}\"", "x".repeat(60_000));
     let refused = loop {
