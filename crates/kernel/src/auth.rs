@@ -60,8 +60,8 @@ pub struct RequestFacts {
     pub at: Millis,
 }
 
-/// How many hops of a delegation are kept.
-pub const DELEGATION: usize = 16;
+/// How many hops of a delegation are kept: all of those who can wait for one another, and the first caller's own.
+pub const DELEGATION: usize = crate::limit::CALL_DEPTH + 2;
 
 /// Who asks, for whom, with which claims. It travels in every message and stands in every record.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]

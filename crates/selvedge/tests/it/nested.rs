@@ -157,3 +157,22 @@ async fn a_second_run_below_one_that_waits_is_refused_where_a_full_line_refuses(
     assert!(error.contains("1 runs of `folder` go for `ada` already") && error.contains("when_full: reject"), "{error}");
     sound(&engine).await;
 }
+
+#[tokio::test]
+async fn case_24_thirty_runs_below_one_another_share_one_place() {
+    let deep = r#"
+selvedge: 1
+name: deep
+input: { depth: { type: integer } }
+concurrency: { limit: 1 }
+stages:
+  - { name: below, when: "input.depth > `0`", call: { pipeline: deep }, input: { depth: "${add(input.depth, `-1`)}" } }
+output: "${input.depth}"
+"#;
+    let engine = test::Engine::new(App::new().pipeline(parse(deep))).await.unwrap();
+    let first = start(&engine, "deep", json!({ "depth": 30 })).await;
+    let behind = start(&engine, "deep", json!({ "depth": 0 })).await;
+    assert_eq!(end(&engine, first.id()).await.unwrap(), json!(30));
+    assert_eq!(end(&engine, behind.id()).await.unwrap(), json!(0), "the place is free again");
+    sound(&engine).await;
+}
