@@ -47,6 +47,11 @@ pub fn config(common: &Common) -> Result<Config, Stop> {
 /// The same, of one that was read.
 pub fn config_of(configured: &Configured) -> Result<Config, Stop> {
     let program = std::env::current_exe().map_err(|error| Stop::new(Code::Configuration, format!("this binary does not find itself: {error}")))?;
+    // Closed where it cannot be kept: without them the built-in rule would be in force instead.
+    if !cfg!(feature = "cedar") && configured.config.authorization.policies.is_some() {
+        let text = "`authorization.policies` is written, and this binary was built without the feature `cedar`: build it with it".to_owned();
+        return Err(Stop::new(Code::Configuration, text));
+    }
     let mut config = Config::of(configured).shim(program);
     config.command = command();
     Ok(config)
