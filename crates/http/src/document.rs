@@ -114,7 +114,7 @@ fn refusals(operation: &mut Operation) {
         ("412", "it is not what `If-Match` names"),
         ("413", "the body is too long"),
         ("422", "the same key with another body, a definition with errors, or the work itself failed"),
-        ("429", "a limit is met for now"),
+        ("429", "a limit is met: try again later"),
         ("500", "the server needs to be looked at"),
         ("503", "try again later"),
     ];

@@ -1,14 +1,17 @@
 //! A key is revoked while what was asked with it goes on: the next call is denied, and whoever asks why is told.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use selvedge::test::ByHand;
 use selvedge::{Activity, App, Attempt, Ctx, Handler, Outcome, Settings, test};
 use selvedge_engine::engine::Ask;
+use selvedge_engine::env::{Clock, Environment};
 use selvedge_engine::keys::{MadeKey, NewKey};
 use selvedge_engine::wiring::Rules;
-use selvedge_kernel::auth::{Action, AuthorizationContext, OWNER, Permit, RequestFacts, Resource, Verdict};
+use selvedge_kernel::auth::{Action, AuthorizationContext, OWNER, Permit, RequestFacts, Resource, Verdict, authorize, local};
 use selvedge_kernel::id::{InvocationId, RunId};
 use selvedge_kernel::machine::RunState;
 use selvedge_kernel::ports::Policies;
@@ -263,4 +266,59 @@ async fn what_a_revoked_key_did_is_undone_as_far_as_policies_let_it_and_no_furth
         assert_eq!(handled.iter().any(|line| line.actor.starts_with("dog/")), !forbidden, "{handled:?}");
         sound(&engine).await;
     }
+}
+
+#[tokio::test]
+async fn keys_of_every_shard_are_known_before_anything_goes_on_after_a_restart() {
+    let settings = Settings { policies: Rules::Given(Arc::new(Dogs { forbidden: false })), ..Settings::default() };
+    let engine = test::Engine::with(app(), settings).await.unwrap();
+    let mut runs = Vec::new();
+    for number in 0..60 {
+        let tenant = format!("t{number}");
+        let administer =
+            authorize(local(&tenant, engine.engine().now()), Action::Administer, Resource::Tenant { tenant: tenant.clone() }, engine.engine().now());
+        let new = NewKey { name: "ci".to_owned(), roles: vec!["clerk".to_owned()], lasts: None };
+        let key = engine.engine().create_key(administer.unwrap(), new).await.unwrap();
+        let context = engine.engine().authenticate(&key.presented.text(), RequestFacts::default()).unwrap();
+        let start = Resource::Pipeline { tenant: tenant.clone(), name: "works".to_owned() };
+        let permit = engine.engine().permit(context, Action::Start, start).unwrap();
+        let run = engine.engine().start_run(permit, parse(WORKS), Bytes::from_static(b"{}"), None).await.unwrap();
+        runs.push((tenant, run));
+    }
+    engine.settle().await;
+    // All of them are due when it opens, and one worker is there long before the other.
+    let (wall, draws) = (Arc::new(AtomicU64::new(engine.engine().now().after(31 * DAY).0)), AtomicU64::new(1 << 40));
+    let env = Environment {
+        clock: Clock::Hands { wall: wall.clone(), monotonic: Arc::new(AtomicU64::new(0)) },
+        random: Arc::new(move |buffer| {
+            let draw = draws.fetch_add(1, Ordering::SeqCst).to_be_bytes();
+            buffer.chunks_mut(8).for_each(|bytes| bytes.copy_from_slice(&draw[..bytes.len()]));
+        }),
+        observer: None,
+    };
+    let settings = Settings { workers: 2, policies: Rules::Given(Arc::new(Dogs { forbidden: false })), ..Settings::default() };
+    let ByHand { engine: opened, workers } = ByHand::open(&app(), Arc::new(engine.model().clone()), env, settings, tokio::runtime::Handle::current());
+    let mut workers = workers.into_iter();
+    let (first, second) = (workers.next().unwrap(), workers.next().unwrap());
+    let here = tokio::task::LocalSet::new();
+    here.spawn_local(first);
+    here.run_until(tokio::time::sleep(Duration::from_millis(300))).await;
+    here.spawn_local(second);
+    here.run_until(async {
+        for (tenant, run) in runs {
+            let now = opened.now();
+            let ended = loop {
+                let read = authorize(local(&tenant, now), Action::Read, Resource::Work { tenant: tenant.clone(), id: run.to_string() }, now).unwrap();
+                let status = opened.run_status(read, run).await.unwrap();
+                if status.state.ended() {
+                    break status;
+                }
+                wall.fetch_add(1_000, Ordering::SeqCst);
+                opened.tick();
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            };
+            assert_eq!(ended.state, RunState::Completed, "{tenant}: {:?}", ended.error);
+        }
+    })
+    .await;
 }
