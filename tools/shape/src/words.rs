@@ -16,6 +16,8 @@ const FIELDS: [&str; 2] = ["crates/kernel/src/pipeline/", "crates/kernel/src/man
 const CODES: &str = "docs/errors";
 /// Where verbs are declared.
 const VERBS: &str = "crates/selvedge/src/cli/args.rs";
+/// Where else.
+const MORE_VERBS: [&str; 1] = ["crates/selvedge/src/cli/args/rights.rs"];
 
 /// How many words the table has.
 #[must_use]
@@ -44,7 +46,12 @@ pub fn check(root: &Path, sources: &[Source]) -> Result<Vec<Finding>, String> {
     }
     let mut known = fields(root, sources)?;
     if root.join(VERBS).exists() {
-        known.extend(verbs(&read(root, VERBS)?));
+        let mut text = read(root, VERBS)?;
+        for more in MORE_VERBS.iter().filter(|more| root.join(more).exists()) {
+            // One text: what a noun is made of may stand in either. A module's own comment stands at the top of its file only.
+            text.extend(read(root, more)?.lines().filter(|line| !line.starts_with("//!")).flat_map(|line| [line, "\n"]));
+        }
+        known.extend(verbs(&text));
     }
     known.extend(codes(root)?);
     rows.extend(text.lines().filter_map(excused).map(str::to_owned));
