@@ -1,5 +1,7 @@
 //! The verbs on dead letters.
 
+use std::cmp::Reverse;
+
 use bytes::Bytes;
 use selvedge_kernel::auth::{Action, Permit, Resource};
 use selvedge_kernel::filter::{Filter, matches};
@@ -12,35 +14,32 @@ use selvedge_kernel::wire;
 use crate::door::{check_body, expect_action, misused};
 use crate::engine::Engine;
 use crate::in_flight::InFlight;
-use crate::listing::row;
+use crate::listing::{Kept, Newest, Page, row};
 use crate::shard::{Command, Redriven, VerbError};
 
 impl Engine {
     /// The dead letters of a tenant.
     pub async fn dead_letters(&self, permit: Permit) -> Result<Vec<DeadLetter>, VerbError> {
-        self.find_dead_letters(permit, &Filter::default()).await
+        self.find_dead_letters(permit, &Filter::default(), &Page { after: None, size: limit::PAGE * self.wiring.shards as usize }).await
     }
 
-    /// Those for which a filter holds, a page of each shard at most.
-    pub async fn find_dead_letters(&self, permit: Permit, filter: &Filter) -> Result<Vec<DeadLetter>, VerbError> {
+    /// A page of those for which a filter holds, the newest first.
+    pub async fn find_dead_letters(&self, permit: Permit, filter: &Filter, page: &Page<Newest<InvocationId>>) -> Result<Vec<DeadLetter>, VerbError> {
         expect_action(&permit, Action::Read)?;
         let tenant = permit.context().principal.tenant.clone();
-        let mut letters = Vec::new();
+        let mut kept = Kept::new(page, |letter: &DeadLetter| (Reverse(letter.at), letter.message.id));
         let now = self.now();
         for shard in (0..self.wiring.shards).map(ShardId) {
             // What its worker does meanwhile is not held up: letters that are durable are read beside it.
             let mut walk = self.walk(shard, &[Kind::DeadLetter]);
-            let most = letters.len() + limit::PAGE;
-            while letters.len() < most
-                && let Some((_, value)) = walk.next().await?
-            {
+            while let Some((_, value)) = walk.next().await? {
                 let letter: DeadLetter = wire::decode("dead letter", &value)?;
                 if letter.message.target.tenant == tenant && matches(filter, &row::dead_letter(&letter, now)) {
-                    letters.push(letter);
+                    kept.push(letter);
                 }
             }
         }
-        Ok(letters)
+        Ok(kept.done())
     }
 
     /// A dead letter with its whole input.

@@ -1,16 +1,17 @@
 //! Lists, read from the rows that are durable: no shard is asked for them.
 
 mod actors;
+mod page;
 pub mod row;
 mod runs;
 mod walk;
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use selvedge_kernel::auth::{Action, Permit, Resource};
 use selvedge_kernel::filter::{Filter, matches};
 use selvedge_kernel::id::{InvocationId, ShardId};
-use selvedge_kernel::limit::PAGE;
 use selvedge_kernel::policy::look_after;
 use selvedge_kernel::record::invocation::{Invocation, Status};
 use selvedge_kernel::record::kind::Kind;
@@ -18,6 +19,8 @@ use selvedge_kernel::time::Millis;
 use serde::Serialize;
 
 pub use actors::{ActorSummary, Busy};
+pub(crate) use page::Kept;
+pub use page::{Newest, Page};
 
 use crate::door::{expect_action, misused};
 use crate::engine::Engine;
@@ -62,14 +65,20 @@ impl InvocationSummary {
 impl Engine {
     /// The invocations of a tenant, the newest first, a page at most.
     pub async fn list_invocations(&self, permit: Permit, listed: Listed) -> Result<Vec<InvocationSummary>, VerbError> {
-        self.find_invocations(permit, listed, &Filter::default()).await
+        self.find_invocations(permit, listed, &Filter::default(), &Page::default()).await
     }
 
-    /// Those for which a filter holds.
-    pub async fn find_invocations(&self, permit: Permit, listed: Listed, filter: &Filter) -> Result<Vec<InvocationSummary>, VerbError> {
+    /// A page of those for which a filter holds.
+    pub async fn find_invocations(
+        &self,
+        permit: Permit,
+        listed: Listed,
+        filter: &Filter,
+        page: &Page<Newest<InvocationId>>,
+    ) -> Result<Vec<InvocationSummary>, VerbError> {
         let now = self.now();
         let wanted = |line: &InvocationSummary| matches(filter, &row::invocation(line, now));
-        self.page_of(permit, listed, wanted, |line| (std::cmp::Reverse(line.accepted_at), line.id)).await
+        self.page_of(permit, listed, wanted, |line| (Reverse(line.accepted_at), line.id), page).await
     }
 
     /// Invocations of a tenant that are open, were accepted longer ago than a span that depends on their type, and for which a
@@ -82,7 +91,7 @@ impl Engine {
     ) -> Result<Vec<InvocationSummary>, VerbError> {
         let now = self.now();
         let wanted = |line: &InvocationSummary| now.since(line.accepted_at) >= longer_than(line.kind()) && matches(filter, &row::invocation(line, now));
-        self.page_of(permit, Listed::Open, wanted, |line| (line.accepted_at, line.id)).await
+        self.page_of(permit, Listed::Open, wanted, |line| (line.accepted_at, line.id), &Page::default()).await
     }
 
     /// Invocations of a tenant of which so many attempts have failed that somebody is to look, those with the most first, a
@@ -93,36 +102,31 @@ impl Engine {
             let kind = line.actor.split('/').next().unwrap_or_default();
             line.attempt > 1 && look_after(&registry.retry_of(kind, &line.handler)).is_some_and(|failed| line.attempt > failed)
         };
-        self.page_of(permit, Listed::Open, fails, |line| (std::cmp::Reverse(line.attempt), line.id)).await
+        self.page_of(permit, Listed::Open, fails, |line| (Reverse(line.attempt), line.id), &Page::default()).await
     }
 
-    /// The first page of those that are wanted, in an order. At most two pages are in memory.
+    /// A page of those that are wanted, in an order.
     async fn page_of<K: Ord>(
         &self,
         permit: Permit,
         listed: Listed,
         wanted: impl Fn(&InvocationSummary) -> bool,
         order: impl Fn(&InvocationSummary) -> K,
+        page: &Page<K>,
     ) -> Result<Vec<InvocationSummary>, VerbError> {
         expect_action(&permit, Action::Read)?;
         if *permit.resource() != Resource::Store {
             return Err(misused(&permit));
         }
         let tenant = &permit.context().principal.tenant;
-        let mut lines = Vec::new();
+        let mut kept = Kept::new(page, order);
         for shard in (0..self.wiring.shards).map(ShardId) {
             let mut walk = self.walk(shard, &[Kind::Invocation]);
             while let Some((_, value)) = walk.next().await? {
-                lines.extend(line_of(&value, tenant, listed)?.filter(&wanted));
-                if lines.len() == 2 * PAGE {
-                    lines.sort_by_key(&order);
-                    lines.truncate(PAGE);
-                }
+                line_of(&value, tenant, listed)?.filter(&wanted).into_iter().for_each(|line| kept.push(line));
             }
         }
-        lines.sort_by_key(&order);
-        lines.truncate(PAGE);
-        Ok(lines)
+        Ok(kept.done())
     }
 
     /// All invocations of a tenant that are kept, or those that are open, in no order.

@@ -47,6 +47,14 @@ impl Answer {
         self.with(header::ETAG, &format!("\"{tag}\""))
     }
 
+    /// What leads to the next page, as RFC 8288 writes it: the same list with another query.
+    pub(crate) fn next(self, query: Option<&str>) -> Answer {
+        match query {
+            Some(query) => self.with(header::LINK, &format!("<?{query}>; rel=\"next\"")),
+            None => self,
+        }
+    }
+
     fn with(mut self, name: HeaderName, value: &str) -> Answer {
         // Ids, names that came in a path, and hashes: one that is no header value is left out.
         self.headers.extend(HeaderValue::from_str(value).ok().map(|value| (name, value)));

@@ -1,7 +1,7 @@
 //! What is done by hand: journals read, state edited, operations decided, invocations forked, many of them tried again.
 
 use crate::hand::{Fork, JournalLine, Resolve, StateEdit};
-use crate::listing::{Listed, row};
+use crate::listing::{Listed, Page, row};
 use bytes::Bytes;
 use selvedge_kernel::auth::{Action, Resource};
 use selvedge_kernel::error::WorkError;
@@ -111,7 +111,7 @@ impl Asker<'_> {
         // Once by itself, so that an error names its columns.
         row::filter(List::Invocations, text)?;
         let filter = row::filter(List::Invocations, &format!("status:blocked {text}"))?;
-        let found = self.engine.find_invocations(self.permit(Action::Read, Resource::Store)?, Listed::Open, &filter).await?;
+        let found = self.engine.find_invocations(self.permit(Action::Read, Resource::Store)?, Listed::Open, &filter, &Page::default()).await?;
         let mut retried = Vec::new();
         let mut left = Vec::new();
         for line in &found {

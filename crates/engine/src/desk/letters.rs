@@ -12,13 +12,15 @@ use super::Problem;
 use super::asker::Asker;
 use super::invocations::invocation_id;
 use super::json::{of_bytes, text_of};
+use super::paged::{Paged, Pages, at, newest};
 
 impl Asker<'_> {
     /// The dead letters for which a filter holds.
-    pub async fn dead_letters(&self, filter: &str) -> Result<Value, Problem> {
+    pub async fn dead_letters(&self, filter: &str, pages: &Pages) -> Result<Paged, Problem> {
         let filter = row::filter(List::DeadLetters, filter)?;
-        let letters = self.engine.find_dead_letters(self.permit(Action::Read, Resource::Store)?, &filter).await?;
-        Ok(Value::Array(letters.iter().map(shown).collect()))
+        let found = self.engine.find_dead_letters(self.permit(Action::Read, Resource::Store)?, &filter, &pages.page(newest)?).await?;
+        let (letters, next) = pages.shown(found, |letter| at(letter.at, letter.message.id))?;
+        Ok(Paged { lines: Value::Array(letters.iter().map(shown).collect()), next })
     }
 
     /// One of them, whole.

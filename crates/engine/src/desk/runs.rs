@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::asker::Asker;
 use super::json::{of_bytes, text_of, value};
+use super::paged::{Paged, Pages, at, newest};
 use super::why::Place;
 use super::{Decision, Problem, Steer};
 
@@ -50,15 +51,16 @@ impl Runs<'_> {
     }
 
     /// Runs, the newest first.
-    pub async fn list(&self, filter: &str) -> Result<Value, Problem> {
+    pub async fn list(&self, filter: &str, pages: &Pages) -> Result<Paged, Problem> {
         let filter = row::filter(List::Runs, filter)?;
-        let runs = self.0.engine.find_runs(self.0.permit(Action::Read, Resource::Store)?, &filter).await?;
+        let found = self.0.engine.find_runs(self.0.permit(Action::Read, Resource::Store)?, &filter, &pages.page(newest)?).await?;
+        let (runs, next) = pages.shown(found, |run| at(run.started_at, run.id))?;
         let mut lines = Vec::with_capacity(runs.len());
         for run in runs {
             let attributes = self.0.engine.run_attributes(self.0.permit(Action::Read, Resource::Store)?, &run).await?;
             lines.push(with(line(&run), &json!({ "attributes": attributes })));
         }
-        Ok(Value::Array(lines))
+        Ok(Paged { lines: Value::Array(lines), next })
     }
 
     /// One run, stage by stage.

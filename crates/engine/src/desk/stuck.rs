@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::listing::row;
+use crate::listing::{Page, row};
 use selvedge_kernel::auth::{Action, Resource};
 use selvedge_kernel::filter::{Filter, List, Operator, Says, Term, Value as Worth};
 use selvedge_kernel::id::PIPELINE_TYPE;
@@ -69,7 +69,7 @@ impl Asker<'_> {
             }
         }
         let longer_than = expected(PIPELINE_TYPE);
-        for run in self.engine.find_runs(self.permit(Action::Read, Resource::Store)?, &open_for(filter, longer_than)).await? {
+        for run in self.engine.find_runs(self.permit(Action::Read, Resource::Store)?, &open_for(filter, longer_than), &Page::default()).await? {
             if run.state.ended() || now.since(run.started_at) < longer_than {
                 continue;
             }

@@ -5,14 +5,13 @@ use std::collections::BTreeMap;
 use selvedge_kernel::auth::{Action, Permit, Resource};
 use selvedge_kernel::filter::{Filter, matches};
 use selvedge_kernel::id::{InvocationId, ShardId};
-use selvedge_kernel::limit::PAGE;
 use selvedge_kernel::record::invocation::{Invocation, Status};
 use selvedge_kernel::record::key;
 use selvedge_kernel::record::kind::Kind;
 use selvedge_kernel::wire;
 use serde::Serialize;
 
-use super::row;
+use super::{Page, row};
 use crate::door::{expect_action, misused};
 use crate::engine::Engine;
 use crate::shard::VerbError;
@@ -52,8 +51,8 @@ struct Seen {
 }
 
 impl Engine {
-    /// The actors of a tenant for which a filter holds, by type and key, a page at most.
-    pub async fn find_actors(&self, permit: Permit, filter: &Filter) -> Result<Vec<ActorSummary>, VerbError> {
+    /// A page of the actors of a tenant for which a filter holds, by type and key.
+    pub async fn find_actors(&self, permit: Permit, filter: &Filter, page: &Page<(String, String)>) -> Result<Vec<ActorSummary>, VerbError> {
         expect_action(&permit, Action::Read)?;
         if *permit.resource() != Resource::Store {
             return Err(misused(&permit));
@@ -76,16 +75,17 @@ impl Engine {
                             found.insert((line.kind.clone(), line.key.clone()), line);
                         }
                     }
-                    while found.len() > PAGE {
+                    while found.len() > page.size {
                         found.pop_last();
                     }
                 }
                 let Some((key, value)) = row else { break };
                 let Some((owner, kind, name)) = key::actor_of(&key) else { continue };
-                if owner != tenant {
+                let place = (kind.to_owned(), name.to_owned());
+                if owner != tenant || page.after.as_ref().is_some_and(|after| place <= *after) {
                     continue;
                 }
-                let seen = seen.entry((kind.to_owned(), name.to_owned())).or_default();
+                let seen = seen.entry(place).or_default();
                 if key[2] == Kind::Inbox as u8 {
                     seen.messages += 1;
                     if seen.first.is_none() {

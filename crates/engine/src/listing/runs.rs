@@ -1,5 +1,6 @@
 //! The list of runs.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -8,15 +9,16 @@ use selvedge_kernel::auth::{Action, Permit};
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::filter::{Filter, List, matches};
 use selvedge_kernel::id::{Key, RunId, ShardId};
-use selvedge_kernel::limit::PAGE;
 use selvedge_kernel::pipeline::definition::Definition;
 use selvedge_kernel::ports::under;
-use selvedge_kernel::record::attribute::{Place, decode, with_value};
+use selvedge_kernel::record::attribute::{Place, behind, decode, with_value};
 use selvedge_kernel::record::key::index_of;
 use selvedge_kernel::record::run::{Pinned, definition_key};
 use selvedge_kernel::wire;
 
+use super::page::Kept;
 use super::row::{self, Beside, equal_attribute, names};
+use super::{Newest, Page};
 use crate::door::tenant_for;
 use crate::engine::Engine;
 use crate::runs::RunSummary;
@@ -29,26 +31,28 @@ const ROWS: usize = 256;
 impl Engine {
     /// The runs of a tenant, the newest first, a page at most.
     pub async fn list_runs(&self, permit: Permit) -> Result<Vec<RunSummary>, VerbError> {
-        self.find_runs(permit, &Filter::default()).await
+        self.find_runs(permit, &Filter::default(), &Page::default()).await
     }
 
-    /// The runs of a tenant for which a filter holds, the newest first, a page at most. A filter that asks for the value of an
+    /// A page of the runs of a tenant for which a filter holds, the newest first. A filter that asks for the value of an
     /// attribute reads the runs that have it, every other one all lines, page by page.
-    pub async fn find_runs(&self, permit: Permit, filter: &Filter) -> Result<Vec<RunSummary>, VerbError> {
+    pub async fn find_runs(&self, permit: Permit, filter: &Filter, page: &Page<Newest<RunId>>) -> Result<Vec<RunSummary>, VerbError> {
         let tenant = tenant_for(&permit, Action::Read)?;
-        let mut lines: Vec<RunSummary> = Vec::new();
+        let mut kept = Kept::new(page, |line: &RunSummary| (Reverse(line.started_at), line.id));
         for shard in (0..self.wiring.shards).map(ShardId) {
-            lines.extend(self.runs_of_shard(shard, &tenant, filter).await?);
-            lines.sort_by_key(|line| (std::cmp::Reverse(line.started_at), line.id));
-            lines.truncate(PAGE);
+            self.runs_of_shard(shard, &tenant, filter, page).await?.into_iter().for_each(|line| kept.push(line));
         }
-        Ok(lines)
+        Ok(kept.done())
     }
 
-    async fn runs_of_shard(&self, shard: ShardId, tenant: &str, filter: &Filter) -> Result<Vec<RunSummary>, VerbError> {
+    async fn runs_of_shard(&self, shard: ShardId, tenant: &str, filter: &Filter, page: &Page<Newest<RunId>>) -> Result<Vec<RunSummary>, VerbError> {
         let all = index_of(tenant, LIST);
         let by_value = equal_attribute(filter).map(|(name, value)| with_value(tenant, name, value));
         let mut range: Range<Key> = under(by_value.as_ref().unwrap_or(&all));
+        if let Some((Reverse(started_at), run)) = page.after {
+            // Both lists are in the order of time and run.
+            range.start = behind(by_value.as_ref().unwrap_or(&all), started_at, run);
+        }
         let mut found = Vec::new();
         loop {
             let rows = self.wiring.store.scan(shard, range.clone(), ROWS).await?;
@@ -70,7 +74,7 @@ impl Engine {
                 if self.holds(shard, tenant, filter, &line).await? {
                     found.push(line);
                 }
-                if found.len() == PAGE {
+                if found.len() == page.size {
                     return Ok(found);
                 }
             }
@@ -92,7 +96,7 @@ impl Engine {
     pub async fn open_by_version(&self, permit: Permit, pipeline: &str) -> Result<BTreeMap<String, usize>, VerbError> {
         let text = format!("pipeline:{pipeline} -status:completed -status:failed -status:cancelled");
         let mut counts = BTreeMap::new();
-        for line in self.find_runs(permit, &row::filter(List::Runs, &text)?).await? {
+        for line in self.find_runs(permit, &row::filter(List::Runs, &text)?, &Page::default()).await? {
             let version = self.version_of(line.id.0.hash.shard(self.wiring.shards), line.id).await?;
             *counts.entry(version.unwrap_or_default()).or_default() += 1;
         }
@@ -102,7 +106,7 @@ impl Engine {
     /// The definitions that open runs are pinned to, one for each version; of the newest page of them.
     pub async fn open_definitions(&self, permit: Permit) -> Result<Vec<Definition>, VerbError> {
         let mut found = BTreeMap::new();
-        for line in self.find_runs(permit, &row::filter(List::Runs, "-status:completed -status:failed -status:cancelled")?).await? {
+        for line in self.find_runs(permit, &row::filter(List::Runs, "-status:completed -status:failed -status:cancelled")?, &Page::default()).await? {
             let Some(row) = self.wiring.store.get(line.id.0.hash.shard(self.wiring.shards), definition_key(line.id)).await? else { continue };
             let pinned: Pinned = wire::decode("pinned definition", &row)?;
             found.entry((line.pipeline, pinned.version)).or_insert(pinned.definition);

@@ -27,20 +27,18 @@ pub struct Place<'a> {
 }
 
 impl Place<'_> {
-    fn behind(&self, mut key: Vec<u8>) -> Key {
-        key.extend_from_slice(&(u64::MAX - self.started_at.0).to_be_bytes());
-        key.extend_from_slice(&self.run.0.to_bytes());
-        Key::from(key)
+    fn behind(&self, list: &Key) -> Key {
+        behind(list, self.started_at, self.run)
     }
 
     /// Where all of its attributes stand.
     #[must_use]
     pub fn row(&self) -> Key {
-        self.behind(index_of(self.tenant, OF_RUN).to_vec())
+        self.behind(&index_of(self.tenant, OF_RUN))
     }
 
     fn by_value(&self, name: &str, value: &str) -> Key {
-        self.behind(with_value(self.tenant, name, value).to_vec())
+        self.behind(&with_value(self.tenant, name, value))
     }
 
     /// The rows of these attributes.
@@ -63,6 +61,15 @@ impl Place<'_> {
         attributes.iter().for_each(|(name, value)| writes.delete(self.by_value(name, &text(value))));
         writes.delete(self.row());
     }
+}
+
+/// Where a run stands in a list of runs, the newest first.
+#[must_use]
+pub fn behind(list: &Key, started_at: Millis, run: RunId) -> Key {
+    let mut key = list.to_vec();
+    key.extend_from_slice(&(u64::MAX - started_at.0).to_be_bytes());
+    key.extend_from_slice(&run.0.to_bytes());
+    Key::from(key)
 }
 
 /// The prefix of the runs of a tenant whose attribute has this value as text. Behind it: time counted down, run.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use selvedge_engine::desk::{Asker, Keys, Pipelines, Problem, Runs, Schedules, no_work, value, why};
+use selvedge_engine::desk::{Asker, Keys, Pages, Pipelines, Problem, Runs, Schedules, no_work, value, why};
 use selvedge_engine::engine::Engine;
 use selvedge_engine::listing::Listed;
 use selvedge_engine::verify::Extent;
@@ -66,13 +66,13 @@ pub async fn perform(desk: &Desk, request: Request) -> Result<Value, Problem> {
         Request::Why { id } if id.starts_with(RunId::PREFIX) || id.starts_with(InvocationId::PREFIX) => why(asker, &id).await,
         Request::Why { id } => Err(no_work(&id)),
         Request::Await { id } => asker.ended(&id).await,
-        Request::Invocations { all, filter } => asker.invocations(if all { Listed::All } else { Listed::Open }, &filter).await,
+        Request::Invocations { all, filter } => Ok(asker.invocations(if all { Listed::All } else { Listed::Open }, &filter, &Pages::default()).await?.lines),
         Request::Stuck { longer_than_ms, filter } => asker.stuck(longer_than_ms.map(Duration::from_millis), &filter).await,
         Request::Health => health(asker).await,
         Request::Approvals { filter } => Runs(asker).approvals(&filter).await,
         Request::Approval { id, stage } => Runs(asker).approval(&id, stage).await,
-        Request::Runs { filter } => Runs(asker).list(&filter).await,
-        Request::Actors { filter } => asker.actors(&filter).await,
+        Request::Runs { filter } => Ok(Runs(asker).list(&filter, &Pages::default()).await?.lines),
+        Request::Actors { filter } => Ok(asker.actors(&filter, &Pages::default()).await?.lines),
         Request::Run { id } => Runs(asker).show(&id).await,
         Request::RunEvents { id, from } => value(&Runs(asker).events(&id, from).await?),
         Request::SteerRun { id, steer } => Runs(asker).steer(&id, steer).await,
@@ -91,7 +91,7 @@ pub async fn perform(desk: &Desk, request: Request) -> Result<Value, Problem> {
             let context = tenant.map_or_else(|| context.clone(), |tenant| local(&tenant, engine.now()));
             Keys(Asker { context: &context, ..asker }).perform(ask).await
         }
-        Request::DeadLetters { filter } => asker.dead_letters(&filter).await,
+        Request::DeadLetters { filter } => Ok(asker.dead_letters(&filter, &Pages::default()).await?.lines),
         Request::DeadLetter { id } => asker.dead_letter(&id).await,
         Request::Redrive { id, input } => asker.redrive(&id, input).await,
         Request::Backup { to } => desk.backup(to).await,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use selvedge::{App, RunId, test};
-use selvedge_engine::listing::row;
+use selvedge_engine::listing::{Page, row};
 use selvedge_kernel::auth::{Action, Resource, authorize, local};
 use selvedge_kernel::filter::List;
 use selvedge_kernel::record::kind::Kind;
@@ -296,7 +296,7 @@ async fn attributes_are_found_at_once_and_leave_with_the_run() {
         ids.push(engine.local().start("p", serde_json::json!({ "c": customer })).await.unwrap().id());
         engine.advance(Duration::from_millis(1)).await;
     }
-    let found: Vec<RunId> = engine.engine().find_runs(permit(), &filter).await.unwrap().iter().map(|line| line.id).collect();
+    let found: Vec<RunId> = engine.engine().find_runs(permit(), &filter, &Page::default()).await.unwrap().iter().map(|line| line.id).collect();
     assert_eq!(found, [ids[2], ids[0]], "the newest first");
     let rows = |id: RunId| {
         engine.model().rows(id.0.hash.shard(64)).into_iter().filter(|(key, _)| key.ends_with(&id.0.to_bytes()) && key[2] == Kind::Index as u8).count()
@@ -305,7 +305,7 @@ async fn attributes_are_found_at_once_and_leave_with_the_run() {
     for span in [5, 2 * 86_400, 2 * 86_400] {
         engine.advance(Duration::from_secs(span)).await;
     }
-    assert_eq!(engine.engine().find_runs(permit(), &filter).await.unwrap(), []);
+    assert_eq!(engine.engine().find_runs(permit(), &filter, &Page::default()).await.unwrap(), []);
     // The line itself may vanish on a day, and readers pass it over from then on.
     assert!(ids.iter().all(|id| rows(*id) <= 1), "{:?}", ids.iter().map(|id| rows(*id)).collect::<Vec<_>>());
 }
