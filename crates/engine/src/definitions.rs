@@ -144,10 +144,13 @@ impl Shard {
         let newest =
             rows.first().map(|(key, value)| Ok::<_, VerbError>((number_of(key).unwrap_or_default(), wire::decode::<StoredVersion>("stored pipeline", value)?)));
         let newest = newest.transpose()?;
+        // What is shown is what is compared: the newest stored version, else the one that this process was given.
+        let given = || self.wiring.registry.pipelines.get(&stored.name).map(version);
+        let there = newest.as_ref().map(|(_, newest)| newest.version.clone()).or_else(given);
         if let Some(wanted) = &if_match
-            && newest.as_ref().is_none_or(|(_, newest)| newest.version != *wanted)
+            && there.as_ref().is_none_or(|there| wanted != "*" && there != wanted)
         {
-            let current = newest.map_or_else(|| "nothing is stored".to_owned(), |(_, newest)| format!("its version is {}", newest.version));
+            let current = there.map_or_else(|| "there is none".to_owned(), |there| format!("its version is {there}"));
             let text = format!("`{}` is not what you looked at: {current}, not {wanted}; look again, and store it with the version that is there", stored.name);
             return Err(VerbError::new(Consequence::Conflict, "changed_since", text));
         }

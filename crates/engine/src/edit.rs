@@ -45,7 +45,7 @@ async fn run(ctx: &Ctx, input: &Bytes) -> Result<Bytes, WorkError> {
     let asked: Asked = serde_json::from_slice(input).map_err(|error| WorkError::new("json", format!("the edit does not read: {error}")))?;
     let before = untag(&ctx.state_get(&asked.name).await?).map(|value| etag(&value));
     let found = before.as_deref().unwrap_or(ABSENT);
-    if let Some(wanted) = asked.if_match.filter(|wanted| wanted != found) {
+    if let Some(wanted) = asked.if_match.filter(|wanted| if wanted == "*" { before.is_none() } else { wanted != found }) {
         let text = format!(
             "the entry `{}` has the etag {found}, not {wanted}: it was changed since it was read, and nothing was written; look at it again and edit what is there now",
             asked.name

@@ -138,6 +138,9 @@ impl FromRequestParts<Arc<Door>> for Said {
         let after =
             after.map(|text| text.parse().map_err(|_| Refusal::bad(format!("`Last-Event-ID: {text}` is no number of an event of ours")))).transpose()?;
         let if_match = text(headers, "if-match")?.map(|text| text.trim().trim_start_matches("W/").trim_matches('"').to_owned());
+        if if_match.as_ref().is_some_and(|tag| tag.contains(',')) {
+            return Err(Refusal::bad("`If-Match` names more than one: write the `ETag` of what you looked at, or `*` for whatever is there".to_owned()));
+        }
         let key = text(headers, "idempotency-key")?.map(|text| text.trim_matches('"').to_owned());
         Ok(Said { key, wait: wait(headers)?, if_match, after, trace: trace(headers), accept: accept(headers) })
     }

@@ -92,8 +92,14 @@ async fn the_state_of_an_actor_is_read_with_etags_and_edited_only_where_it_is_wh
     assert_eq!(owner.get("/v1/actors/counter/a/state").await.json(), json!({ "count": 40 }));
     let tagged = owner.get("/v1/actors/counter/a/state?etags=true").await.json();
     assert_eq!((tagged["count"]["value"].clone(), tagged["count"]["etag"].as_str().map(str::len)), (json!(40), Some(32)), "{tagged}");
+    // Whatever is there, as long as something is.
+    assert_eq!(edit("*".to_owned(), "41").await.status, 200);
+    let two = edit("\"a\", \"b\"".to_owned(), "42").await;
+    assert_eq!((two.status, two.code()), (400, "bad_request".to_owned()));
     let removed = owner.send("DELETE", &format!("{entry}?reason=gone"), &[], None).await;
     assert_eq!(removed.status, 200, "{removed:?}");
+    let nothing = edit("*".to_owned(), "43").await;
+    assert_eq!((nothing.status, nothing.code()), (412, "changed_since".to_owned()));
     let gone = owner.get(entry).await;
     assert_eq!((gone.status, gone.code()), (404, "unknown_entry".to_owned()));
     let silent = owner.send("DELETE", &format!("{entry}?reason="), &[], None).await;

@@ -1,8 +1,11 @@
 //! Pipelines, runs, approvals.
 
+use selvedge::pipeline as parse_pipeline;
+use selvedge_http::Patience;
+use selvedge_kernel::limit::Limits;
 use serde_json::json;
 
-use super::rig::{PIPELINE, Rig};
+use super::rig::{PIPELINE, Rig, app};
 
 #[tokio::test]
 async fn a_pipeline_is_stored_started_and_answered_over_http() {
@@ -38,8 +41,10 @@ async fn a_pipeline_is_replaced_only_where_it_is_the_one_that_was_looked_at() {
     let rig = Rig::new().await;
     let owner = rig.owner();
     let put = async |tag: &str, file: &str| owner.send("PUT", "/v1/pipelines/asked", &[("If-Match", tag)], Some(file)).await;
-    let none = put("\"0000\"", PIPELINE).await;
-    assert_eq!((none.status, none.code()), (412, "changed_since".to_owned()));
+    for tag in ["\"0000\"", "*"] {
+        let none = put(tag, PIPELINE).await;
+        assert_eq!((none.status, none.code()), (412, "changed_since".to_owned()));
+    }
     let first = owner.send("PUT", "/v1/pipelines/asked", &[], Some(PIPELINE)).await;
     let tag = first.header("etag").unwrap();
     let changed = PIPELINE.replace("default: 1", "default: 2");
@@ -47,6 +52,20 @@ async fn a_pipeline_is_replaced_only_where_it_is_the_one_that_was_looked_at() {
     assert_eq!((second.status, second.json()["status"].clone()), (200, json!("changed")), "{second:?}");
     let late = put(tag, PIPELINE).await;
     assert_eq!((late.status, late.code()), (412, "changed_since".to_owned()));
+    assert_eq!(put("*", PIPELINE).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_pipeline_that_the_server_was_given_is_replaced_by_what_its_etag_names() {
+    let (given, _) = parse_pipeline("asked", PIPELINE).unwrap();
+    let rig = Rig::of(app().pipeline(given), Patience::default(), Limits::default()).await;
+    let owner = rig.owner();
+    let tag = owner.get("/v1/pipelines/asked").await.header("etag").unwrap().to_owned();
+    let changed = PIPELINE.replace("default: 1", "default: 2");
+    let other = owner.send("PUT", "/v1/pipelines/asked", &[("If-Match", "\"0000\"")], Some(&changed)).await;
+    assert_eq!((other.status, other.code()), (412, "changed_since".to_owned()));
+    let put = owner.send("PUT", "/v1/pipelines/asked", &[("If-Match", &tag)], Some(&changed)).await;
+    assert!(put.status < 300, "{put:?}");
 }
 
 #[tokio::test]
