@@ -29,9 +29,14 @@ impl Caller {
 
     /// Looks again at the credential: of one that was revoked meanwhile nothing is left.
     pub(crate) fn again(&mut self) -> Result<(), Refusal> {
-        let facts = RequestFacts { address: self.context.request.address.clone(), at: self.door.engine.now() };
-        self.context = self.door.engine.authenticate(&self.credential, facts).map_err(|error| unauthenticated(&error.to_string()))?;
+        self.context = self.still()?;
         Ok(())
+    }
+
+    /// Who the credential names now, if it is still one.
+    pub(crate) fn still(&self) -> Result<AuthorizationContext, Refusal> {
+        let facts = RequestFacts { address: self.context.request.address.clone(), at: self.door.engine.now() };
+        self.door.engine.authenticate(&self.credential, facts).map_err(|error| unauthenticated(&error.to_string()))
     }
 }
 

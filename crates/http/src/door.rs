@@ -21,6 +21,8 @@ pub struct Door {
     pub ready: Ready,
     /// How long the body of a request may take to be there.
     pub body_within: Duration,
+    /// How long the reader of a stream may leave a page untaken.
+    pub slow_after: Duration,
     /// This program, in a sentence.
     pub binary: String,
     /// The version of policies and keys: when it changes, streams ask again who reads.

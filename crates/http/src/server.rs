@@ -11,7 +11,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use selvedge_kernel::limit::{HTTP_BODY_MS, HTTP_CONNECTIONS, HTTP_DRAIN_MS, HTTP_HEAD_BYTES, HTTP_HEAD_MS, HTTP_HEADERS, HTTP_STALL_MS};
+use selvedge_kernel::limit::{HTTP_BODY_MS, HTTP_CONNECTIONS, HTTP_DRAIN_MS, HTTP_HEAD_BYTES, HTTP_HEAD_MS, HTTP_HEADERS, HTTP_SLOW_MS, HTTP_STALL_MS};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -29,6 +29,8 @@ pub struct Patience {
     pub body: Duration,
     /// For a client that takes nothing.
     pub stall: Duration,
+    /// For a page of a stream to be taken.
+    pub slow: Duration,
     /// For what is under way when the server stops.
     pub drain: Duration,
 }
@@ -40,6 +42,7 @@ impl Default for Patience {
             head: Duration::from_millis(HTTP_HEAD_MS),
             body: Duration::from_millis(HTTP_BODY_MS),
             stall: Duration::from_millis(HTTP_STALL_MS),
+            slow: Duration::from_millis(HTTP_SLOW_MS),
             drain: Duration::from_millis(HTTP_DRAIN_MS),
         }
     }

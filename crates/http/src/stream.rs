@@ -1,10 +1,11 @@
 //! Streams: what happens to a run, and what an invocation emits, as server-sent events or a JSON value a line.
 //!
 //! A stream is read from what is durable, a page at a time, when its client has taken the page before: nothing piles up for one
-//! that is slow. Before each page the credential is looked at again and a new permit is taken.
+//! that is slow. One that leaves a page untaken for too long is told where to go on, and let go: its connection serves somebody
+//! else. Before each page the credential is looked at again and a new permit is taken.
 
 use std::convert::Infallible;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::header;
@@ -101,10 +102,20 @@ pub(crate) fn invocation(caller: Caller, id: String, said: &Said) -> Response {
     respond(caller, Followed::Invocation { id, next, started: said.after.is_some() }, Form::of(said))
 }
 
+/// Who follows what, and since when the page before waits to be taken.
+struct Reader {
+    caller: Caller,
+    followed: Followed,
+    given: Instant,
+}
+
 fn respond(caller: Caller, followed: Followed, form: Form) -> Response {
-    let pages = stream::unfold(Some((caller, followed)), move |reader| async move {
-        let (mut caller, mut followed) = reader?;
+    let first = Reader { caller, followed, given: Instant::now() };
+    let pages = stream::unfold(Some(first), move |reader| async move {
+        let Reader { mut caller, mut followed, given } = reader?;
+        let late = given.elapsed() > caller.door.slow_after;
         let next = match caller.again() {
+            Ok(()) if late => Ok(Next::Last(vec![followed.slow()])),
             Ok(()) => followed.next(&caller).await.map_err(Refusal::from),
             Err(refused) => Err(refused),
         };
@@ -117,12 +128,19 @@ fn respond(caller: Caller, followed: Followed, form: Form) -> Response {
                 (form.page(&[Frame { id: None, event: "refused", data }]), false)
             }
         };
-        Some((Ok::<_, Infallible>(page), goes_on.then_some((caller, followed))))
+        Some((Ok::<_, Infallible>(page), goes_on.then(|| Reader { caller, followed, given: Instant::now() })))
     });
     ([(header::CONTENT_TYPE, form.media()), (header::CACHE_CONTROL, "no-store")], Body::from_stream(pages)).into_response()
 }
 
 impl Followed {
+    /// What a client is told that has taken its page too slowly: where to go on, when it can.
+    fn slow(&self) -> Frame {
+        let (Followed::Run { next, .. } | Followed::Invocation { next, .. }) = self;
+        let message = "this client takes its events too slowly and is let go: go on behind the last one, with `Last-Event-ID`";
+        Frame { id: None, event: "slow", data: json!({ "message": message, "last_event_id": next.checked_sub(1) }) }
+    }
+
     async fn next(&mut self, caller: &Caller) -> Result<Next, Problem> {
         let (mut closing, mut versions) = (caller.door.closing.clone(), caller.door.versions.clone());
         // The permit of the page is taken after this: no change falls between the two.

@@ -104,6 +104,8 @@ pub const HTTP_HEAD_MS: u64 = 10_000;
 pub const HTTP_BODY_MS: u64 = 60_000;
 /// HTTP: a client that takes nothing for this long is dropped, in milliseconds.
 pub const HTTP_STALL_MS: u64 = 30_000;
+/// HTTP: the reader of a stream that takes a page more slowly than this is told where to go on, and let go, in milliseconds.
+pub const HTTP_SLOW_MS: u64 = 20_000;
 /// HTTP: the longest wait that a request may ask for, in seconds.
 pub const HTTP_WAIT_S: u64 = 300;
 /// HTTP: how long a call waits that says nothing of it, in seconds.

@@ -39,6 +39,7 @@ impl Server {
             engine,
             ready,
             body_within: patience.body,
+            slow_after: patience.slow,
             binary: crate::build::sentence(),
             versions,
             rates: Arc::default(),

@@ -67,12 +67,18 @@ pub(crate) async fn call(caller: Caller, Names(message): Names<Message>, said: S
     }
 }
 
-/// What comes within a span, and before the server stops.
+/// What comes within a span, before the server stops, and for as long as the caller's credential is one.
 pub(crate) async fn within<T>(caller: &Caller, span: Duration, future: impl Future<Output = T>) -> Option<T> {
-    let mut closing = caller.door.closing.clone();
+    let (mut closing, mut versions) = (caller.door.closing.clone(), caller.door.versions.clone());
+    versions.borrow_and_update();
+    let gone = async {
+        // An error: nobody tells of changes any more.
+        while caller.still().is_ok() && versions.changed().await.is_ok() {}
+    };
     tokio::select! {
         biased;
         given = future => Some(given),
+        () = gone => None,
         () = tokio::time::sleep(span) => None,
         _ = closing.wait_for(|closing| *closing) => None,
     }

@@ -3,8 +3,10 @@
 mod abuse;
 mod calls;
 mod client;
+mod crowd;
 mod document;
 mod everyone;
+mod pages;
 mod rates;
 mod remote;
 mod rig;

@@ -37,6 +37,7 @@ async fn whether_it_lives_and_is_ready_is_said_without_a_credential() {
         engine,
         ready,
         body_within: std::time::Duration::from_secs(1),
+        slow_after: std::time::Duration::from_secs(1),
         binary: String::new(),
         versions,
         rates: Default::default(),

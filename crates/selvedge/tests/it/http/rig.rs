@@ -15,6 +15,7 @@ const ADD: Handler<u64, u64> = Handler::new("counter", "add");
 const GREET: Handler<String, String> = Handler::new("counter", "greet");
 const WAIT: Handler<Value, Value> = Handler::new("counter", "wait");
 const TELL: Handler<u64, u64> = Handler::new("counter", "tell");
+const TELL_MUCH: Handler<u64, u64> = Handler::new("counter", "tell_much");
 const FAIL: Handler<Value, Value> = Handler::new("counter", "fail");
 const COUNT: SharedHandler<Value, u64> = SharedHandler::new("counter", "count");
 const GO: Signal<Value> = Signal::new("go");
@@ -33,7 +34,7 @@ stages:
 output: ${input.n}
 ";
 
-fn app() -> App {
+pub fn app() -> App {
     App::new()
         .handler(ADD, async |ctx: Ctx, by: u64| {
             let count = ctx.state().get::<u64>("count").await?.unwrap_or(0) + by;
@@ -51,6 +52,14 @@ fn app() -> App {
             }
             ctx.signal(GO).await?;
             ctx.emit(&"last")?;
+            Ok(chunks)
+        })
+        .handler(TELL_MUCH, async |ctx: Ctx, chunks: u64| {
+            for chunk in 0..chunks {
+                ctx.emit(&json!({ "chunk": chunk, "much": "x".repeat(60_000) }))?;
+                // A transition holds no more than a few of them.
+                ctx.step("on", async |_| Ok(())).await?;
+            }
             Ok(chunks)
         })
         .handler(FAIL, async |_: Ctx, _: Value| -> Outcome<Value> { Err(selvedge::Failure::terminal("card_declined", "the card was declined")) })
@@ -82,7 +91,11 @@ impl Rig {
     }
 
     pub async fn within(patience: Patience, limits: Limits) -> Rig {
-        let engine = test::Engine::with(app(), Settings { limits, ..Settings::default() }).await.unwrap();
+        Rig::of(app(), patience, limits).await
+    }
+
+    pub async fn of(app: App, patience: Patience, limits: Limits) -> Rig {
+        let engine = test::Engine::with(app, Settings { limits, ..Settings::default() }).await.unwrap();
         let (owner, other, nobody) =
             (key(&engine, "default", &[OWNER]).await, key(&engine, "other", &[OWNER]).await, key(&engine, "default", &["reader"]).await);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

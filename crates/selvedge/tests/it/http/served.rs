@@ -7,12 +7,12 @@ use super::client::Ask;
 use crate::rig::{Folder, Running};
 
 /// Where a server says that it answers.
-fn address(server: &mut Running) -> SocketAddr {
+pub fn address(server: &mut Running) -> SocketAddr {
     let line = server.line();
     line.rsplit("http://").next().and_then(|address| address.parse().ok()).unwrap_or_else(|| panic!("no address in {line:?}"))
 }
 
-fn key(folder: &Folder) -> String {
+pub fn key(folder: &Folder) -> String {
     std::fs::read_to_string(folder.join(".selvedge/dev.key")).unwrap().trim().to_owned()
 }
 

@@ -1,5 +1,9 @@
 //! Streams of runs and of invocations.
 
+use std::time::Duration;
+
+use selvedge_http::Patience;
+
 use super::rig::{PIPELINE, Rig};
 
 #[tokio::test]
@@ -82,6 +86,23 @@ async fn a_revoked_credential_ends_a_stream_in_which_nothing_happens() {
 }
 
 #[tokio::test]
+async fn a_revoked_credential_is_not_told_what_it_waits_for() {
+    let rig = Rig::new().await;
+    let owner = rig.owner();
+    let mut called = owner.open("POST", "/v1/actors/counter/a/call/wait", &[("Prefer", "wait=60")], Some("1")).await;
+    let id = loop {
+        let open = owner.get("/v1/invocations").await.json();
+        if let Some(id) = open[0]["id"].as_str() {
+            break id.to_owned();
+        }
+    };
+    rig.revoke().await;
+    // It is sent away long before its time, with the id and without what comes.
+    let text = called.until("202 Accepted").await.to_owned();
+    assert!(called.end().await.contains(&id) && !text.contains("given"));
+}
+
+#[tokio::test]
 async fn a_server_that_stops_ends_streams_lets_calls_end_and_says_where_to_go_on() {
     let rig = Rig::new().await;
     let owner = rig.owner();
@@ -96,4 +117,36 @@ async fn a_server_that_stops_ends_streams_lets_calls_end_and_says_where_to_go_on
     assert!(stream.end().await.contains("event: closing"));
     // It waits behind the one that waits for its signal: accepted, and it goes on.
     assert!(called.until("202 Accepted").await.contains("inv_"));
+}
+
+#[tokio::test]
+async fn a_reader_that_is_too_slow_is_told_where_to_go_on_and_goes_on_there() {
+    // Much more than connections hold by themselves.
+    const CHUNKS: usize = 400;
+    let rig = Rig::with(Patience { slow: Duration::from_millis(100), ..Patience::default() }).await;
+    let owner = rig.owner();
+    let called = owner.post("/v1/actors/counter/a/call/tell_much", &CHUNKS.to_string()).await.json();
+    let path = format!("/v1/invocations/{}/stream", called["id"].as_str().unwrap());
+    let mut slow = owner.open("GET", &path, &[], None).await;
+    slow.until("\"chunk\":0").await;
+    // It takes nothing for longer than it may.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let text = slow.end().await;
+    assert!(!text.contains("event: complete"), "it was let go before its end");
+    let told = text.split_once("event: slow\ndata: ").map(|(_, rest)| rest.lines().next().unwrap().to_owned());
+    let told: serde_json::Value = serde_json::from_str(&told.unwrap_or_else(|| panic!("it was not told: {} bytes", text.len()))).unwrap();
+    let last = text.lines().filter_map(|line| line.strip_prefix("id: ")).next_back().unwrap().to_owned();
+    assert_eq!(told["last_event_id"].to_string(), last);
+    assert!(told["message"].as_str().unwrap().contains("Last-Event-ID"), "{told}");
+    // Behind it comes exactly what it has not seen, however often it is slow again.
+    let (mut met, mut last) = (text.matches("\"chunk\":").count(), last);
+    loop {
+        let text = owner.open("GET", &path, &[("Last-Event-ID", &last)], None).await.end().await;
+        met += text.matches("\"chunk\":").count();
+        if text.contains("event: complete") {
+            break;
+        }
+        last = text.lines().filter_map(|line| line.strip_prefix("id: ")).next_back().map_or(last, str::to_owned);
+    }
+    assert_eq!(met, CHUNKS);
 }
