@@ -136,6 +136,9 @@ pub enum Noun {
         #[arg(long, value_name = "SPAN", default_value = "7d")]
         since: Span,
     },
+    /// Whether a server is ready, and what it lacks if it is not: the one that --server names, else the one of this configuration
+    #[cfg(feature = "server")]
+    Health,
     /// Store, log, disk, clock, limits, executors, dead letters: what is right, and what to do about the rest
     Doctor,
     /// Messages that could not be handled
@@ -184,7 +187,11 @@ pub enum Noun {
         shell: clap_complete::Shell,
     },
     /// Print the manual page
-    Man,
+    Man {
+        /// Write it and a page for each verb into this folder instead
+        #[arg(long, value_name = "DIR")]
+        to: Option<PathBuf>,
+    },
 }
 
 /// What a list keeps.

@@ -12,9 +12,14 @@ mod explain;
 mod export;
 mod hand;
 mod happened;
+#[cfg(feature = "server")]
+mod health;
 mod init;
 mod keys;
 mod letters;
+mod man;
+#[cfg(feature = "server")]
+mod notify;
 mod pipelines;
 #[cfg(feature = "cedar")]
 mod policy;
@@ -105,6 +110,8 @@ async fn perform(cli: Cli, app: App) -> Result<Code, Stop> {
         Noun::Approvals(Approvals::Reject(decision)) => runs::runs(&common, app, Runs::Reject(decision)).await,
         Noun::Stuck { longer_than, keep } => stuck::stuck(&common, app, longer_than.map(|span| span.0), keep).await,
         Noun::Replay { kind, since } => replay::replay(&common, app, kind, since.0).await,
+        #[cfg(feature = "server")]
+        Noun::Health => health::health(&common).await,
         Noun::Doctor => doctor::doctor(&common, app).await,
         Noun::DeadLetters(verb) => letters::dead_letters(&common, app, verb).await,
         Noun::Verify(verb) => verify::verify(&common, app, verb).await,
@@ -121,11 +128,6 @@ async fn perform(cli: Cli, app: App) -> Result<Code, Stop> {
             print::raw(&script)?;
             Ok(Code::Done)
         }
-        Noun::Man => {
-            let mut page = Vec::new();
-            clap_mangen::Man::new(Cli::command()).render(&mut page).map_err(|error| Stop::new(Code::Failed, error.to_string()))?;
-            print::raw(&page)?;
-            Ok(Code::Done)
-        }
+        Noun::Man { to } => man::man(to.as_deref()),
     }
 }

@@ -33,16 +33,7 @@ impl Remote {
     /// The server that a command names, if it names one.
     pub fn of(common: &Common) -> Result<Option<Remote>, Stop> {
         let Some(server) = &common.server else { return Ok(None) };
-        let wrong = |why: &str| Stop::usage(format!("--server {server}: {why}, write http://HOST:PORT"));
-        let rest = server.strip_prefix("http://").ok_or_else(|| match server.starts_with("https://") {
-            true => wrong("this command line does not speak TLS: ask on the machine of the server, or through a tunnel (`ssh -L 7420:127.0.0.1:7420 HOST`)"),
-            false => wrong("it is no address of a server"),
-        })?;
-        let host = rest.strip_suffix('/').unwrap_or(rest);
-        if host.is_empty() || host.contains(['/', '@', '?', '#']) || host.contains(char::is_whitespace) {
-            return Err(wrong("it is more or less than a host and a port"));
-        }
-        let address = if host.rsplit(':').next().is_some_and(|port| port.parse::<u16>().is_ok()) { host.to_owned() } else { format!("{host}:80") };
+        let address = address_of(server)?;
         let key = std::env::var(KEY).ok().filter(|key| !key.trim().is_empty()).ok_or_else(|| {
             Stop::new(
                 Code::NotPermitted,
@@ -50,6 +41,16 @@ impl Remote {
             )
         })?;
         Ok(Some(Remote { address, key: key.trim().to_owned() }))
+    }
+
+    /// A server that is asked for what it tells anybody.
+    pub fn for_anybody(server: &str) -> Result<Remote, Stop> {
+        Ok(Remote { address: address_of(server)?, key: String::new() })
+    }
+
+    /// What it answers, whether that is good or bad.
+    pub async fn look(&self, path: &str) -> Result<(u16, Value), Problem> {
+        self.answered(&Asked::get(path.to_owned())).await
     }
 
     /// Asks, and waits for the answer.
@@ -79,6 +80,11 @@ impl Remote {
     }
 
     async fn once(&self, asked: &Asked) -> Result<(u16, Value), Problem> {
+        let (status, value) = self.answered(asked).await?;
+        if (200..300).contains(&status) { Ok((status, value)) } else { Err(refused(status, &value)) }
+    }
+
+    async fn answered(&self, asked: &Asked) -> Result<(u16, Value), Problem> {
         let gone = |why: String| {
             let text = format!("the server {} does not answer ({why}): look whether it runs, `selvedge serve` starts one", self.address);
             Problem::new(Consequence::Retry, "not_reachable", text)
@@ -87,7 +93,9 @@ impl Remote {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| gone(error.to_string()))?;
         let driven = tokio::spawn(connection);
         let mut request = hyper::Request::builder().method(asked.method).uri(&asked.path).header("host", &self.address);
-        request = request.header("authorization", format!("Bearer {}", self.key));
+        if !self.key.is_empty() {
+            request = request.header("authorization", format!("Bearer {}", self.key));
+        }
         for (name, value) in &asked.headers {
             request = request.header(*name, value);
         }
@@ -104,8 +112,22 @@ impl Remote {
             return Ok((status, Value::Null));
         }
         let value: Value = serde_json::from_slice(&bytes).map_err(|_| gone(format!("it answers {status}, and no JSON: is it a Selvedge?")))?;
-        if (200..300).contains(&status) { Ok((status, value)) } else { Err(refused(status, &value)) }
+        Ok((status, value))
     }
+}
+
+/// Host and port of `--server`.
+fn address_of(server: &str) -> Result<String, Stop> {
+    let wrong = |why: &str| Stop::usage(format!("--server {server}: {why}, write http://HOST:PORT"));
+    let rest = server.strip_prefix("http://").ok_or_else(|| match server.starts_with("https://") {
+        true => wrong("this command line does not speak TLS: ask on the machine of the server, or through a tunnel (`ssh -L 7420:127.0.0.1:7420 HOST`)"),
+        false => wrong("it is no address of a server"),
+    })?;
+    let host = rest.strip_suffix('/').unwrap_or(rest);
+    if host.is_empty() || host.contains(['/', '@', '?', '#']) || host.contains(char::is_whitespace) {
+        return Err(wrong("it is more or less than a host and a port"));
+    }
+    Ok(if host.rsplit(':').next().is_some_and(|port| port.parse::<u16>().is_ok()) { host.to_owned() } else { format!("{host}:80") })
 }
 
 /// The problem of a problem document.

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use selvedge_engine::desk::{Asker, KeyVerb, Keys};
@@ -21,11 +22,14 @@ use super::actors::text;
 use super::args::{Common, Listen};
 use super::check::with_manifest;
 use super::exit::{Code, Stop};
+use super::notify::Notify;
 use super::settings::configured_at;
 use super::{print, run};
 
 /// The file in the data directory that holds the development key.
 const KEY: &str = "dev.key";
+/// Time between two looks at whether the engine has stopped by itself.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// `serve`: production, for those who have a key.
 pub async fn serve(common: &Common, app: App, listen: Listen) -> Result<Code, Stop> {
@@ -119,12 +123,34 @@ fn write(file: &Path, key: &str) -> std::io::Result<()> {
     std::fs::rename(&fresh, file)
 }
 
+/// Comes to its end when the engine has stopped by itself: whoever started this process is to see that it ended, and why.
+async fn broken(engine: &Engine) -> String {
+    loop {
+        if let Some(reason) = engine.inner.stopped() {
+            return reason;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
 async fn until_the_end(engine: Engine, listener: TcpListener) -> Result<Code, Stop> {
     let server = Server::start(engine.inner.clone(), listener, Patience::default())
         .map_err(|error| Stop::new(Code::Failed, format!("the server cannot be started: {error}")))?;
-    print::say(&format!("serving {} on http://{}", engine.desk.data.display(), server.address()))?;
-    run::interrupted().await?;
-    print::note("stopping: what is accepted is on disk, and goes on at the next start");
+    let manager = Notify::of_environment();
+    let serving = format!("serving {} on http://{}", engine.desk.data.display(), server.address());
+    print::say(&serving)?;
+    manager.ready(&serving);
+    tokio::select! {
+        asked = run::interrupted() => {
+            asked?;
+            manager.stopping("what is accepted is on disk, and goes on at the next start");
+            print::note("stopping: what is accepted is on disk, and goes on at the next start");
+        }
+        reason = broken(&engine) => {
+            manager.stopping(&reason);
+            print::note("stopping: the engine cannot go on; why, is said at the end");
+        }
+    }
     let ended = tokio::select! {
         ended = server.stop() => ended,
         // Asked twice: what was accepted is on disk, a kill does no harm.

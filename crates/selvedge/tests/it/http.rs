@@ -7,6 +7,7 @@ mod crowd;
 mod document;
 mod everyone;
 mod pages;
+mod notified;
 mod rates;
 mod remote;
 mod rig;

@@ -64,7 +64,7 @@ impl Folder {
 
     /// Starts it, to be watched.
     pub fn start(&self, words: &[&str]) -> Running {
-        Running { child: Some(self.command(words).spawn().unwrap()) }
+        Running::of(self.command(words).spawn().unwrap())
     }
 
     /// What it said, with this folder as `DIR`.
@@ -113,6 +113,10 @@ pub struct Running {
 }
 
 impl Running {
+    pub fn of(child: Child) -> Running {
+        Running { child: Some(child) }
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.as_ref().unwrap().id()
     }
