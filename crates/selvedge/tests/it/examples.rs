@@ -46,3 +46,9 @@ fn the_document_intake_is_the_one_of_the_kernels_whole_programs_word_for_word() 
     let whole = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernel/tests/data/whole/document_intake.yaml")).unwrap();
     assert_eq!(pipeline_of("document-intake"), whole);
 }
+
+#[test]
+fn workers_of_the_example_are_killed_stalled_left_alone_and_sent_away_and_each_task_is_done_once() {
+    let out = tried("workers");
+    assert!(!out.contains('✗') && out.contains("comes too late, is refused, and it says so") && out.contains("revoked"), "{out}");
+}
