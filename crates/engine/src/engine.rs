@@ -478,6 +478,7 @@ fn wire(
         sums: crate::shard::Sums::default(),
         declared: registry.declared(),
         life,
+        since: env.clock.now(),
         store,
         env,
         registry,

@@ -28,6 +28,7 @@ pub mod keys;
 mod known;
 mod lending;
 mod letters;
+pub mod node;
 mod permitted;
 mod runs;
 mod schedules;
@@ -39,6 +40,8 @@ mod worker;
 
 pub use crate::core::{BlockingFn, Given, Request};
 pub use crate::in_flight::Held;
-pub use crate::runs::{Again, ForkedRun, Retry, RunControl, RunEnd, RunEvent, RunFork, RunStatus, RunSummary, StageStatus, Undoes};
+pub use crate::runs::{
+    Again, ForkedRun, Retry, RunControl, RunEnd, RunEvent, RunFork, RunStatus, RunSummary, StageStatus, TaskNumber, TaskPage, TaskStatus, TasksAsked, Undoes,
+};
 pub use crate::schedules::ScheduleChange;
 pub use crate::shard::{Answer, Progress, Redriven, SignalTarget, VerbError};

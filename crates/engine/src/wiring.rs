@@ -127,6 +127,8 @@ pub(crate) struct Wiring {
     pub sums: crate::shard::Sums,
     /// Whose permits of limits count.
     pub life: Life,
+    /// When that began.
+    pub since: selvedge_kernel::time::Millis,
     /// Where the wall clock stood against the monotonic one when a jump was reported last.
     pub skew: Mutex<Option<i128>>,
 }

@@ -145,11 +145,11 @@ impl Offers {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The activities of somebody's tasks that nobody has taken.
-    pub(crate) fn untaken(&self, whose: impl Fn(Owner) -> bool) -> BTreeSet<String> {
+    /// Somebody's tasks that nobody has taken, and the activity of each.
+    pub(crate) fn untaken(&self, whose: impl Fn(Owner) -> bool) -> Vec<(Owner, String)> {
         let inner = self.lock();
         let waiting = inner.waiting.values().flatten().filter_map(|number| inner.offers.get(number));
-        waiting.filter(|offer| whose(offer.owner)).map(|offer| offer.line.1.clone()).collect()
+        waiting.filter(|offer| whose(offer.owner)).map(|offer| (offer.owner, offer.line.1.clone())).collect()
     }
 
     /// Offers an attempt until a worker has ended it; dropped, it is taken back, and its worker is told with its next report.

@@ -17,7 +17,7 @@ use utoipa_axum::routes;
 
 use crate::door::Door;
 use crate::refusal::{Document, NO_METHOD, NO_ROUTE, PROBLEM, Refusal};
-use crate::routes::{actors, approvals, health, invocations, keys, letters, lists, pipelines, runs, schedules, state, work};
+use crate::routes::{actors, approvals, health, invocations, keys, letters, lists, nodes, pipelines, runs, schedules, state, work};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -55,6 +55,7 @@ fn routed() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(pipelines::start))
         .routes(routes!(lists::runs))
         .routes(routes!(runs::show))
+        .routes(routes!(runs::tasks))
         .routes(routes!(runs::journal))
         .routes(routes!(runs::events))
         .routes(routes!(runs::cancel))
@@ -75,6 +76,7 @@ fn routed() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(letters::redrive))
         .routes(routes!(letters::why_it_waits))
         .routes(routes!(lists::stuck))
+        .routes(routes!(nodes::nodes))
         .routes(routes!(work::lease))
         .routes(routes!(work::heartbeat))
         .routes(routes!(work::complete))

@@ -20,6 +20,8 @@ use selvedge_kernel::record::shard::Called;
 use selvedge_kernel::waiting::Waiting;
 use selvedge_kernel::wire;
 
+use std::collections::BTreeSet;
+
 use super::memory::unknown;
 use super::{Active, RunCommand, RunEnd, RunEvent, Watcher};
 use crate::shard::{Reply, Shard, VerbError};
@@ -47,6 +49,10 @@ impl Shard {
             }
             RunCommand::Shown { id, tenant, stage, reply } => {
                 let result = self.run_shown(id, &tenant, &stage).await;
+                self.answer(reply, result);
+            }
+            RunCommand::Tasks { id, tenant, asked, reply } => {
+                let result = self.run_tasks(id, &tenant, asked).await;
                 self.answer(reply, result);
             }
             RunCommand::Holder { line, reply } => {
@@ -103,9 +109,16 @@ impl Shard {
         });
         status.waiting.extend(open.take(CALLS_SHOWN));
         let own = |owner| matches!(owner, crate::tasks::Owner::Run { run, .. } if run == id);
-        status.waiting.extend(self.wiring.offers.untaken(own).into_iter().map(|activity| Waiting::NoExecutor { activity }));
+        let activities: BTreeSet<String> = self.wiring.offers.untaken(own).into_iter().map(|(_, activity)| activity).collect();
+        status.waiting.extend(activities.into_iter().map(|activity| Waiting::NoExecutor { activity }));
         self.keep(active);
-        for waiting in &mut status.waiting {
+        self.placed(id, tenant, &mut status.waiting);
+        Ok(status)
+    }
+
+    /// Says how the limits and breakers stand that something of a run waits for.
+    pub(super) fn placed(&self, id: RunId, tenant: &str, waits: &mut [Waiting]) {
+        for waiting in waits {
             if let Waiting::Breaker { target, state, since, until } = waiting {
                 let limit = ActorId { tenant: tenant.to_owned(), kind: lend::KIND.to_owned(), key: format!("{}{target}", SharedBreaker::OF) };
                 if let Some(word) = self.limits.breakers.passes.word(&limit) {
@@ -119,7 +132,6 @@ impl Shard {
                 *position = before;
             }
         }
-        Ok(status)
     }
 
     async fn run_end(&mut self, id: RunId, tenant: &str) -> Result<Option<RunEnd>, VerbError> {

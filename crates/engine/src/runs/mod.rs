@@ -12,6 +12,7 @@ mod memory;
 mod perform;
 mod retention;
 mod shown;
+mod tasks;
 pub(crate) mod turn;
 mod verbs;
 mod verify;
@@ -35,8 +36,9 @@ use selvedge_kernel::time::Millis;
 use serde::{Deserialize, Serialize};
 
 pub use fork::{ForkedRun, RunFork};
-pub use selvedge_kernel::pipeline::run::{Again, Retry, RunStatus, StageStatus, Undoes};
+pub use selvedge_kernel::pipeline::run::{Again, Retry, RunStatus, StageStatus, TaskStatus, Undoes};
 pub use selvedge_kernel::record::run::Event as RunEvent;
+pub use tasks::{TaskNumber, TaskPage, TasksAsked};
 
 use crate::shard::{Effect, Reply, VerbError};
 use crate::tasks::Abort;
@@ -109,6 +111,7 @@ pub(crate) enum RunCommand {
     Tell { id: RunId, tenant: String, input: RunInput, reply: Reply<()> },
     Signal { id: RunId, tenant: String, name: String, payload: Bytes, key: Option<String>, reply: Reply<()> },
     Shown { id: RunId, tenant: String, stage: String, reply: Reply<Option<Bytes>> },
+    Tasks { id: RunId, tenant: String, asked: TasksAsked, reply: Reply<TaskPage> },
     Holder { line: LineId, reply: Reply<Option<RunId>> },
     Decide { id: RunId, stage: String, approve: bool, by: String, comment: Option<String>, context: AuthorizationContext, reply: Reply<()> },
 }

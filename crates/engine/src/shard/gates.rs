@@ -193,7 +193,7 @@ impl Shard {
     /// What an operation stands aside for.
     pub(super) fn aside(&self, id: InvocationId, number: u32) -> Option<Waiting> {
         let own = |owner| owner == tasks::Owner::Operation { invocation: id, number };
-        if let Some(activity) = self.wiring.offers.untaken(own).pop_first() {
+        if let Some(activity) = self.wiring.offers.untaken(own).pop().map(|(_, activity)| activity) {
             return Some(Waiting::NoExecutor { activity });
         }
         let asker = Asker::Operation(id, number);

@@ -28,6 +28,24 @@ pub(crate) async fn show(caller: Caller, Names(at): Names<Id>, said: Said) -> Do
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
+pub(crate) struct Tasks {
+    /// Those of this stage alone.
+    stage: Option<String>,
+    /// What the page before gave as `next`.
+    cursor: Option<String>,
+    /// At most so many; a page, if it is not there.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<usize>,
+}
+
+/// The tasks of a run, one by one, in the order of its stages: where each is, and what it waits for. `next` is the cursor of the page behind this one.
+#[utoipa::path(get, path = "/v1/runs/{id}/tasks", tag = "runs", params(Id, Tasks), responses((status = 200, description = "a page", body = Value)))]
+pub(crate) async fn tasks(caller: Caller, Names(at): Names<Id>, Words(page): Words<Tasks>) -> Done {
+    Ok(Answer::of(Runs(caller.asker()).tasks(&at.id, page.stage, page.cursor.as_deref(), page.limit).await?))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Since {
     /// The first number that is wanted: one more than the last of the page before.
     #[serde(default)]

@@ -32,6 +32,7 @@ mod read;
 mod reduce;
 mod retry;
 mod status;
+mod tasks;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -48,6 +49,7 @@ pub use effects::{
 };
 pub use fork::Taken;
 pub use status::{Decision, RunStatus, StageStatus, Undoes, task_name};
+pub use tasks::{TaskPlace, TaskStatus};
 pub use verify::{ChainDamage, ChainVerifier};
 
 use super::compiled::Compiled;

@@ -14,4 +14,5 @@ mod rig;
 mod runs;
 mod served;
 mod streams;
+mod tasks;
 mod work;
