@@ -9,13 +9,16 @@ mod patient;
 mod rates;
 mod refusal;
 mod routes;
+mod secure;
 mod server;
 mod stream;
 mod take;
+mod tls;
 
 pub use document::{document, router};
 pub use door::{Door, Ready};
 pub use rates::Rates;
 pub use refusal::{Document, PROBLEM, Refusal, status};
 pub use routes::pipelines::DEFINITION;
-pub use server::{Ended, Patience, bind, serve};
+pub use server::{Ended, Patience, bind, serve, serve_tls};
+pub use tls::{Certificates, Half, Mark, Unusable};

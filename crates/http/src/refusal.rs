@@ -134,12 +134,19 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// The status and the document, for where there is no response to make.
+    pub(crate) fn plain(self) -> (StatusCode, Vec<u8>) {
+        let status = status(&self.0);
+        // A struct of texts and a number is always JSON.
+        (status, serde_json::to_vec(&Document::of(self.0)).unwrap_or_default())
+    }
+}
+
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let status = status(&self.0);
-        let document = Document::of(self.0);
-        // A struct of texts and a number is always JSON.
-        let mut response = (status, serde_json::to_vec(&document).unwrap_or_default()).into_response();
+        let (status, document) = self.plain();
+        let mut response = (status, document).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
         if status == StatusCode::UNAUTHORIZED {

@@ -9,20 +9,28 @@ use axum::Router;
 use axum::extract::ConnectInfo;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
-use selvedge_kernel::limit::{HTTP_BODY_MS, HTTP_CONNECTIONS, HTTP_DRAIN_MS, HTTP_HEAD_BYTES, HTTP_HEAD_MS, HTTP_HEADERS, HTTP_SLOW_MS, HTTP_STALL_MS};
+use selvedge_kernel::limit::{
+    HTTP_BODY_MS, HTTP_CONNECTIONS, HTTP_DRAIN_MS, HTTP_HANDSHAKE_MS, HTTP_HEAD_BYTES, HTTP_HEAD_MS, HTTP_HEADERS, HTTP_SLOW_MS, HTTP_STALL_MS,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 use crate::patient::Patient;
+use crate::secure::secured;
+use crate::tls::Certificates;
 
 /// What a server allows its clients, each with a default of `kernel::limit`.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
     /// Connections at the same time.
     pub connections: usize,
+    /// For the handshake of TLS.
+    pub handshake: Duration,
     /// For the head of a request.
     pub head: Duration,
     /// For the body of a request.
@@ -39,6 +47,7 @@ impl Default for Patience {
     fn default() -> Patience {
         Patience {
             connections: HTTP_CONNECTIONS,
+            handshake: Duration::from_millis(HTTP_HANDSHAKE_MS),
             head: Duration::from_millis(HTTP_HEAD_MS),
             body: Duration::from_millis(HTTP_BODY_MS),
             stall: Duration::from_millis(HTTP_STALL_MS),
@@ -57,10 +66,31 @@ pub enum Ended {
     Cut(usize),
 }
 
-/// Serves until `stop` comes to its end, then lets what is under way end, within its time.
+/// Serves in the clear until `stop` comes to its end, then lets what is under way end, within its time.
 pub async fn serve(listener: TcpListener, router: Router, patience: Patience, stop: impl Future<Output = ()>) -> Ended {
+    accepted(listener, router, patience, None, stop).await
+}
+
+/// The same over TLS.
+///
+/// # Errors
+/// This build lacks what TLS needs.
+pub async fn serve_tls(
+    listener: TcpListener,
+    router: Router,
+    patience: Patience,
+    certificates: &Arc<Certificates>,
+    stop: impl Future<Output = ()>,
+) -> Result<Ended, rustls::Error> {
+    let acceptor = TlsAcceptor::from(certificates.server()?);
+    Ok(accepted(listener, router, patience, Some(acceptor), stop).await)
+}
+
+async fn accepted(listener: TcpListener, router: Router, patience: Patience, tls: Option<TlsAcceptor>, stop: impl Future<Output = ()>) -> Ended {
     let room = Arc::new(Semaphore::new(patience.connections));
     let graceful = GracefulShutdown::new();
+    // Its end ends the handshakes.
+    let (open, opening) = watch::channel(());
     let mut connections = JoinSet::new();
     tokio::pin!(stop);
     loop {
@@ -77,10 +107,11 @@ pub async fn serve(listener: TcpListener, router: Router, patience: Patience, st
         };
         match accepted {
             Ok((stream, peer)) => {
-                let connection = connection(stream, peer, &router, patience, &graceful);
+                let begun = Begun { stream, peer, router: router.clone(), patience, watcher: graceful.watcher() };
+                let (tls, opening) = (tls.clone(), opening.clone());
                 connections.spawn(async move {
                     // A client that breaks off, or is too slow, has nobody to tell.
-                    connection.await;
+                    begun.served(tls, opening).await;
                     drop(held);
                 });
             }
@@ -88,7 +119,7 @@ pub async fn serve(listener: TcpListener, router: Router, patience: Patience, st
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     }
-    drop(listener);
+    drop((listener, open));
     if tokio::time::timeout(patience.drain, graceful.shutdown()).await.is_ok() {
         return Ended::Drained;
     }
@@ -98,10 +129,33 @@ pub async fn serve(listener: TcpListener, router: Router, patience: Patience, st
     Ended::Cut(left)
 }
 
-fn connection(stream: TcpStream, peer: SocketAddr, router: &Router, patience: Patience, graceful: &GracefulShutdown) -> impl Future<Output = ()> + use<> {
-    // Answers are small: none of them waits for more to come.
-    let _ = stream.set_nodelay(true);
-    let router = router.clone();
+/// A connection that was accepted.
+struct Begun {
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    patience: Patience,
+    watcher: Watcher,
+}
+
+impl Begun {
+    async fn served(self, tls: Option<TlsAcceptor>, mut opening: watch::Receiver<()>) {
+        // Answers are small: none of them waits for more to come.
+        let _ = self.stream.set_nodelay(true);
+        let Begun { stream, peer, router, patience, watcher } = self;
+        let Some(tls) = tls else { return spoken(Patient::new(stream, patience.stall), peer, router, patience, watcher).await };
+        let shaken = tokio::select! {
+            shaken = secured(stream, &tls, patience.handshake, patience.stall) => shaken,
+            // Nothing is ever sent: the server stops.
+            _ = opening.changed() => return,
+        };
+        if let Ok(stream) = shaken {
+            spoken(stream, peer, router, patience, watcher).await;
+        }
+    }
+}
+
+async fn spoken(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: SocketAddr, router: Router, patience: Patience, watcher: Watcher) {
     let service = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
         let router = TowerToHyperService::new(router.clone());
@@ -109,10 +163,7 @@ fn connection(stream: TcpStream, peer: SocketAddr, router: &Router, patience: Pa
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(patience.head).max_buf_size(HTTP_HEAD_BYTES).max_headers(HTTP_HEADERS);
-    let watched = graceful.watch(builder.serve_connection(TokioIo::new(Patient::new(stream, patience.stall)), service));
-    async move {
-        let _: Result<(), hyper::Error> = watched.await;
-    }
+    let _: Result<(), hyper::Error> = watcher.watch(builder.serve_connection(TokioIo::new(stream), service)).await;
 }
 
 /// Binds where the configuration says.

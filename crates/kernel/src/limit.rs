@@ -94,6 +94,8 @@ pub const JSON_DEPTH: usize = 100;
 pub const FAILED_CREDENTIALS: u64 = 600;
 /// HTTP: connections at the same time; the next one waits until one of them ends.
 pub const HTTP_CONNECTIONS: usize = 10_000;
+/// HTTP: the handshake of TLS is done within this time, in milliseconds.
+pub const HTTP_HANDSHAKE_MS: u64 = 10_000;
 /// HTTP: bytes of the head of a request, its first line and all its headers.
 pub const HTTP_HEAD_BYTES: usize = 64 * 1024;
 /// HTTP: headers of a request.
@@ -200,4 +202,25 @@ impl Limits {
         process_bytes: 64 << 30,
         resident_actors: 10_000_000,
     };
+
+    /// What each of them bounds, for the reference.
+    pub const MEANINGS: [(&str, &str); 17] = [
+        ("body_bytes", "bytes of a request's body, and of any payload"),
+        ("state_names", "names in an actor's state"),
+        ("journal_entries", "journal entries of one invocation"),
+        ("inbox", "messages waiting in one actor's inbox"),
+        ("signals", "signals kept for one actor or invocation"),
+        ("scatter_items", "items of a scatter"),
+        ("scatter_window", "items of a scatter between the first unfinished and the last started one"),
+        ("stages", "stages of a pipeline"),
+        ("run_tasks", "tasks of a run at the same time"),
+        ("attempts", "attempts of anything"),
+        ("delay_ms", "the longest delay, in milliseconds"),
+        ("tenant_invocations", "open invocations of a tenant"),
+        ("tenant_timers", "timers of a tenant"),
+        ("tenant_bytes", "bytes that a tenant keeps"),
+        ("tenant_requests", "requests of a tenant within a second, over HTTP"),
+        ("process_bytes", "bytes in flight of a process"),
+        ("resident_actors", "actors kept in memory by a process"),
+    ];
 }

@@ -6,6 +6,8 @@
 mod app;
 pub mod bootstrap;
 mod build;
+#[cfg(feature = "server")]
+mod certificates;
 #[cfg(feature = "cli")]
 mod cli;
 pub mod client;

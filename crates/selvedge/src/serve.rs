@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use selvedge_engine::engine;
-use selvedge_http::{Door, Ended, Patience, Ready};
+use selvedge_http::{Certificates, Door, Ended, Patience, Ready};
 use selvedge_kernel::ports::Policies;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+use crate::certificates::watch as watch_files;
 
 /// Time between two looks at whether policies or keys have changed.
 const CHANGES: Duration = Duration::from_secs(1);
@@ -24,11 +26,19 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves an engine to whoever has a key of it, as far as its policies allow.
+    /// Serves an engine in the clear to whoever has a key of it, as far as its policies allow.
     ///
     /// # Errors
     /// The address of the listener cannot be told.
     pub fn start(engine: Arc<engine::Engine>, listener: TcpListener, patience: Patience) -> io::Result<Server> {
+        Server::with(engine, listener, patience, None)
+    }
+
+    /// The same over TLS, where there are certificates; they are read again when their files change.
+    ///
+    /// # Errors
+    /// The address of the listener cannot be told.
+    pub fn with(engine: Arc<engine::Engine>, listener: TcpListener, patience: Patience, certificates: Option<Arc<Certificates>>) -> io::Result<Server> {
         let address = listener.local_addr()?;
         let (closing, closed) = watch::channel(false);
         let asked = engine.clone();
@@ -46,8 +56,14 @@ impl Server {
             closing: closed.clone(),
         });
         let serving = tokio::spawn(async move {
+            let served = async {
+                let Some(certificates) = certificates else { return selvedge_http::serve(listener, router, patience, stopped(closed)).await };
+                let _watch = watch_files(certificates.clone());
+                // This build has what TLS needs: the certificates were read with it.
+                selvedge_http::serve_tls(listener, router, patience, &certificates, stopped(closed)).await.unwrap_or(Ended::Cut(0))
+            };
             tokio::select! {
-                ended = selvedge_http::serve(listener, router, patience, stopped(closed)) => ended,
+                ended = served => ended,
                 never = looking => match never {},
             }
         });
