@@ -3,8 +3,11 @@
 //! `selvedge.yaml` < environment (`SELVEDGE__SECTION__KEY`) < flags. Every layer is checked whole, so that all errors
 //! come at once, each with the file and line, the variable or the flag that it stands in.
 
+mod merge;
+mod reference;
+
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -15,10 +18,15 @@ use crate::limit::Limits;
 use crate::pipeline::document::{Entry, Kind, Text, Tree, one_document, scalar};
 use crate::policy::{Span, defaults};
 
+pub use merge::{Layer, Merged, merge_config};
+pub use reference::{KEYS, Key, reference};
+
 /// What the runtime is configured with.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
+    /// What it is run for; none: what the verb is for, `serve` for production and `dev` for development.
+    pub profile: Option<Profile>,
     /// The folder of the store.
     pub data: String,
     /// Threads that own shards; none: one per core.
@@ -43,15 +51,45 @@ pub struct Config {
     pub log: Log,
 }
 
+/// What it is run for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Profile {
+    /// For others: no key makes itself, nothing is reloaded on save, no test double is borne.
+    Production,
+    /// For whoever writes it.
+    Development,
+}
+
 /// Where the HTTP API is served, unless somebody says otherwise.
 pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7420);
 
 /// How the HTTP API is kept from being overheard.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
 pub enum Tls {
     /// Not by us: something in front of it does, or nobody else is on the way.
+    Off(Off),
+    /// By TLS, with what these files hold.
+    Files(TlsFiles),
+}
+
+/// The word `off`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Off {
+    /// `off`.
     Off,
+}
+
+/// Where a certificate and its key are.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsFiles {
+    /// The chain in PEM, our own certificate first.
+    pub certificate: String,
+    /// The private key of the first of them, in PEM.
+    pub key: String,
 }
 
 /// Whether programs are kept out of the data directory, by Landlock.
@@ -118,8 +156,8 @@ pub enum Level {
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
     /// For people.
-    Text,
-    /// For programs.
+    Human,
+    /// For programs: one JSON object a line.
     Json,
 }
 
@@ -128,6 +166,7 @@ const DAY: u64 = 86_400;
 impl Default for Config {
     fn default() -> Config {
         Config {
+            profile: None,
             data: "./.selvedge".to_owned(),
             workers: None,
             suspend_after: Span(Duration::from_secs(1)),
@@ -155,110 +194,7 @@ impl Default for Retention {
 
 impl Default for Log {
     fn default() -> Log {
-        Log { level: Level::Info, format: LogFormat::Text }
-    }
-}
-
-/// One layer of configuration.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Layer {
-    /// Where it comes from, for people.
-    pub origin: String,
-    /// Higher ones win.
-    pub priority: i32,
-    /// What it says.
-    pub value: Value,
-}
-
-/// What layers come to.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Merged {
-    /// The result.
-    pub value: Value,
-    /// Per leaf, by JSON Pointer: the layer that it came from. A leaf is whatever is no object, or an empty one.
-    pub origins: BTreeMap<String, String>,
-}
-
-/// Merges layers, lowest to highest priority, ties in the order given. Objects merge deeply, arrays and scalars
-/// replace, an explicit null removes, an absent key keeps.
-#[must_use]
-pub fn merge_config(layers: &[Layer]) -> Merged {
-    let mut order: Vec<&Layer> = layers.iter().collect();
-    // The sort is stable: ties stay in the order given.
-    order.sort_by_key(|layer| layer.priority);
-    let mut root = Node::Object(Map::new(), BTreeMap::new(), None);
-    for layer in order {
-        root.take(&layer.value, &layer.origin);
-    }
-    let mut origins = BTreeMap::new();
-    let value = root.finish("", &mut origins);
-    Merged { value, origins }
-}
-
-/// A value that remembers who said it. An object keeps its keys' order in the map of the first part.
-enum Node {
-    Leaf(Value, String),
-    Object(Map<String, Value>, BTreeMap<String, Node>, Option<String>),
-}
-
-impl Node {
-    fn of(value: &Value, origin: &str) -> Node {
-        match value {
-            Value::Object(_) => {
-                let mut node = Node::Object(Map::new(), BTreeMap::new(), Some(origin.to_owned()));
-                node.take(value, origin);
-                node
-            }
-            leaf => Node::Leaf(leaf.clone(), origin.to_owned()),
-        }
-    }
-
-    fn take(&mut self, value: &Value, origin: &str) {
-        match (&mut *self, value) {
-            (Node::Object(order, parts, said), Value::Object(entries)) => {
-                *said = Some(origin.to_owned());
-                for (key, value) in entries {
-                    if value.is_null() {
-                        order.shift_remove(key);
-                        parts.remove(key);
-                        continue;
-                    }
-                    match parts.get_mut(key) {
-                        Some(part) => part.take(value, origin),
-                        None => {
-                            order.insert(key.clone(), Value::Null);
-                            parts.insert(key.clone(), Node::of(value, origin));
-                        }
-                    }
-                }
-            }
-            (_, Value::Null) => *self = Node::Object(Map::new(), BTreeMap::new(), Some(origin.to_owned())),
-            (_, value) => *self = Node::of(value, origin),
-        }
-    }
-
-    fn finish(self, pointer: &str, origins: &mut BTreeMap<String, String>) -> Value {
-        match self {
-            Node::Leaf(value, origin) => {
-                origins.insert(pointer.to_owned(), origin);
-                value
-            }
-            Node::Object(order, mut parts, said) => {
-                if order.is_empty()
-                    && let Some(origin) = said
-                {
-                    origins.insert(pointer.to_owned(), origin);
-                }
-                let mut whole = Map::new();
-                for key in order.keys() {
-                    if let Some(part) = parts.remove(key) {
-                        let pointer = format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1"));
-                        whole.insert(key.clone(), part.finish(&pointer, origins));
-                    }
-                }
-                Value::Object(whole)
-            }
-        }
+        Log { level: Level::Info, format: LogFormat::Human }
     }
 }
 
@@ -285,9 +221,19 @@ pub struct Configured {
     pub config: Config,
     /// By JSON Pointer; what is not here is a default.
     pub origins: BTreeMap<String, String>,
+    /// By JSON Pointer: where it stands in a file.
+    pub places: BTreeMap<String, Place>,
 }
 
 impl Configured {
+    /// What is wrong with a value, said where it was written; of a default without a place.
+    #[must_use]
+    pub fn wrong(&self, pointer: &str, message: impl Into<String>, hint: impl Into<String>) -> Diagnostic {
+        let file = self.origins.get(pointer).map_or("the configuration", String::as_str).to_owned();
+        let Place { line, column } = self.places.get(pointer).copied().unwrap_or_default();
+        Diagnostic { file, line, column, message: message.into(), hint: Some(hint.into()) }
+    }
+
     /// Every leaf with its path, its value and where it came from, for `config show`.
     #[must_use]
     pub fn explain(&self) -> Vec<(String, Value, String)> {
@@ -296,9 +242,28 @@ impl Configured {
         let mut out = Vec::new();
         leaves(&value, String::new(), &mut |pointer, value| {
             let origin = self.origins.get(pointer).map_or("default", String::as_str).to_owned();
-            out.push((dotted(pointer), value, origin));
+            out.push((dotted(pointer), redacted(pointer, value), origin));
         });
         out
+    }
+}
+
+/// A value as it may be shown: whatever lets somebody in is left out. A reference to a secret (`env:`, `file:`) is none.
+fn redacted(pointer: &str, value: Value) -> Value {
+    const LEFT_OUT: &str = "[redacted]";
+    let Value::String(text) = &value else { return value };
+    let name = pointer.rsplit('/').next().unwrap_or_default();
+    if text.starts_with("env:") || text.starts_with("file:") {
+        return value;
+    }
+    if ["password", "secret", "token"].iter().any(|word| name.contains(word)) {
+        return LEFT_OUT.into();
+    }
+    // The name and the password in an address.
+    let Some((scheme, rest)) = text.split_once("://") else { return value };
+    match rest.split(['/', '?', '#']).next().and_then(|host| host.rfind('@')) {
+        Some(at) => format!("{scheme}://{LEFT_OUT}{}", &rest[at..]).into(),
+        None => value,
     }
 }
 
@@ -325,6 +290,7 @@ fn leaves(value: &Value, pointer: String, out: &mut impl FnMut(&str, Value)) {
 pub fn parse_config(sources: &[Source]) -> Result<Configured, Vec<Diagnostic>> {
     let mut layers = Vec::new();
     let mut errors = Vec::new();
+    let mut places = BTreeMap::new();
     let mut take = |origin: String, priority: usize, read: &dyn Fn(&mut Report) -> Option<Tree>| {
         let mut report = Report::new(&origin);
         let tree = read(&mut report);
@@ -332,7 +298,10 @@ pub fn parse_config(sources: &[Source]) -> Result<Configured, Vec<Diagnostic>> {
             check(&mut report, tree);
         }
         match report.end(tree) {
-            Ok((tree, _)) => layers.push(Layer { origin, priority: priority as i32, value: tree.to_value() }),
+            Ok((tree, _)) => {
+                placed(&tree, String::new(), &origin, &mut places);
+                layers.push(Layer { origin, priority: priority as i32, value: tree.to_value() });
+            }
             Err(mut found) => errors.append(&mut found),
         }
     };
@@ -359,11 +328,94 @@ pub fn parse_config(sources: &[Source]) -> Result<Configured, Vec<Diagnostic>> {
         return Err(errors);
     }
     let merged = merge_config(&layers);
+    let found = |pointer: &str, origin: &String| Some((pointer.to_owned(), *places.get(&(origin.clone(), pointer.to_owned()))?));
+    let places: BTreeMap<String, Place> = merged.origins.iter().filter_map(|(pointer, origin)| found(pointer, origin)).collect();
+    if let Some(wrong) = half(&merged.value, &merged.origins, &places) {
+        return Err(vec![wrong]);
+    }
     match serde_json::from_value(merged.value) {
-        Ok(config) => Ok(Configured { config, origins: merged.origins }),
+        Ok(config) => Ok(Configured { config, origins: merged.origins, places }),
         // Invariant: each layer was checked for exactly what the type takes. Said anyway, should the two ever differ.
         Err(error) => Err(vec![Diagnostic { file: "configuration".to_owned(), line: 0, column: 0, message: error.to_string(), hint: None }]),
     }
+}
+
+/// Where each value of a layer stands, by the layer and the pointer.
+fn placed(tree: &Tree, pointer: String, origin: &str, out: &mut BTreeMap<(String, String), Place>) {
+    if let Kind::Map(entries) = &tree.kind {
+        entries.iter().for_each(|entry| placed(&entry.value, format!("{pointer}/{}", entry.key), origin, out));
+    }
+    out.insert((origin.to_owned(), pointer), tree.place);
+}
+
+/// TLS with one of its two files: each layer may name one, all of them together name both.
+fn half(value: &Value, origins: &BTreeMap<String, String>, places: &BTreeMap<String, Place>) -> Option<Diagnostic> {
+    let tls = value.get("tls")?.as_object()?;
+    let (there, missing) = match (tls.get("certificate"), tls.get("key")) {
+        (Some(_), Some(_)) => return None,
+        (Some(_), None) => ("/tls/certificate", "key"),
+        (None, Some(_)) => ("/tls/key", "certificate"),
+        (None, None) => ("/tls", "certificate` and no `key"),
+    };
+    let Place { line, column } = places.get(there).copied().unwrap_or_default();
+    let file = origins.get(there).map_or("the configuration", String::as_str).to_owned();
+    Some(Diagnostic { file, line, column, message: format!("`tls` has no `{missing}`"), hint: Some(TLS.to_owned()) })
+}
+
+const TLS: &str = "write tls: {certificate: ./cert.pem, key: ./key.pem}, or tls: off";
+
+/// A text that names something outside, as the highest layer has it that does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Mention {
+    /// The text.
+    pub text: String,
+    /// Where it stands, with nothing said of it yet.
+    pub place: Diagnostic,
+}
+
+/// What layers name in the world outside, by the path of the key: also where they are wrong in something else, so that what is
+/// wrong there can be said at the same time.
+#[must_use]
+pub fn mentions(sources: &[Source]) -> BTreeMap<&'static str, Mention> {
+    const NAMED: [&str; 4] = ["data", "authorization.policies", "tls.certificate", "tls.key"];
+    let mut found = BTreeMap::new();
+    let mut take = |origin: &str, tree: Option<Tree>| {
+        for path in NAMED {
+            let named = path.split('.').try_fold(tree.as_ref()?, |tree, part| match &tree.kind {
+                Kind::Map(entries) => entries.iter().find(|entry| entry.key == part).map(|entry| &entry.value),
+                _ => None,
+            });
+            match named.map(|tree| (&tree.kind, tree.place)) {
+                Some((Kind::Text(text), Place { line, column })) if !text.value.is_empty() => {
+                    let place = Diagnostic { file: origin.to_owned(), line, column, message: String::new(), hint: None };
+                    found.insert(path, Mention { text: text.value.clone(), place });
+                }
+                Some(_) => drop(found.remove(path)),
+                None => {}
+            }
+        }
+        Some(())
+    };
+    for source in sources {
+        match source {
+            Source::File { name, text } => {
+                take(name, one_document(&mut Report::new(name), text));
+            }
+            Source::Environment(variables) => {
+                for (name, value) in variables.iter().filter(|(name, _)| name.starts_with("SELVEDGE__")) {
+                    let path: Vec<String> = name.trim_start_matches("SELVEDGE__").split("__").map(str::to_lowercase).collect();
+                    take(name, nested(&mut Report::new(name), &path, value));
+                }
+            }
+            Source::Flags(flags) => {
+                for (name, value) in flags {
+                    let path: Vec<String> = name.split('.').map(str::to_owned).collect();
+                    take(&format!("--{name}"), nested(&mut Report::new(name), &path, value));
+                }
+            }
+        }
+    }
+    found
 }
 
 /// `a.b` = `text` as a tree.
@@ -374,7 +426,10 @@ fn nested(report: &mut Report, path: &[String], text: &str) -> Option<Tree> {
         return None;
     }
     // A folder may be called 2026.
-    let is_text = matches!(path.iter().map(String::as_str).collect::<Vec<_>>()[..], ["data"] | ["listen"] | ["authorization", "policies"]);
+    let is_text = matches!(
+        path.iter().map(String::as_str).collect::<Vec<_>>()[..],
+        ["data"] | ["listen"] | ["authorization", "policies"] | ["tls", "certificate" | "key"]
+    );
     let kind = match scalar(if is_text && !text.is_empty() { "x" } else { text }) {
         Ok(Some(kind)) => kind,
         Ok(None) => Kind::Text(Text { value: text.to_owned(), origin: None }),
@@ -399,8 +454,10 @@ fn check(report: &mut Report, tree: &Tree) {
     {
         report.error(tree.place, "`data` names no folder", "write data: ./.selvedge");
     }
-    // There are no test doubles yet that a profile could refuse.
-    fields.later(report, &["profile"]);
+    if let Some(tree) = said(&mut fields, "profile") {
+        word(report, "profile", tree, &["production", "development"]);
+    }
+    doubles(report, &mut fields);
     if let Some(tree) = said(&mut fields, "workers") {
         whole(report, "workers", tree, 1..=1_024);
     }
@@ -419,7 +476,7 @@ fn check(report: &mut Report, tree: &Tree) {
         report.error(tree.place, "`listen` is no address with a port", "write listen: 127.0.0.1:7420, or 0.0.0.0:7420 for every address of this machine");
     }
     if let Some(tree) = said(&mut fields, "tls") {
-        word(report, "tls", tree, &["off"]);
+        tls(report, tree);
     }
     if let Some(tree) = said(&mut fields, "retention")
         && let Some(mut inner) = Fields::of(report, tree, "`retention`", "write retention: {finished: 7d}")
@@ -451,11 +508,53 @@ fn check(report: &mut Report, tree: &Tree) {
             word(report, "log.level", tree, &["error", "warn", "info", "debug", "trace"]);
         }
         if let Some(tree) = said(&mut inner, "format") {
-            word(report, "log.format", tree, &["text", "json"]);
+            word(report, "log.format", tree, &["human", "json"]);
         }
         inner.end(report);
     }
     fields.end(report);
+}
+
+/// `off`, or the files.
+fn tls(report: &mut Report, tree: &Tree) {
+    match &tree.kind {
+        Kind::Map(_) => {}
+        Kind::Text(text) if text.value == "off" => return,
+        // YAML 1.1 reads `off` as this one, and many a tool writes it so.
+        Kind::Bool(false) => return report.error(tree.place, "`tls` must be `off` or a mapping, it is a boolean", "write tls: off"),
+        _ => return report.error(tree.place, format!("`tls` must be `off` or a mapping, it is {}", tree.type_name()), TLS),
+    }
+    let Some(mut fields) = Fields::of(report, tree, "`tls`", TLS) else { return };
+    for name in ["certificate", "key"] {
+        if let Some(tree) = said(&mut fields, name)
+            && string(report, &format!("tls.{name}"), tree).is_some_and(str::is_empty)
+        {
+            report.error(tree.place, format!("`tls.{name}` names no file"), TLS);
+        }
+    }
+    fields.end(report);
+}
+
+/// What stands in for something real in tests: no binary has it that serves anybody, whatever its profile.
+fn doubles(report: &mut Report, fields: &mut Fields<'_>) {
+    const DOUBLES: [&str; 6] = ["canned", "accept_all", "accept-all", "double", "fake", "mock"];
+    for name in ["authorization", "authorizer", "llm", "verifier"] {
+        let Some(entry) = fields.peek(name) else { continue };
+        let is_double = |tree: &Tree| matches!(&tree.kind, Kind::Text(text) if DOUBLES.contains(&text.value.as_str()));
+        let key = match &entry.value.kind {
+            // A folder may be called as it likes.
+            Kind::Map(_) if name == "authorization" => None,
+            Kind::Map(entries) => entries.iter().find(|entry| is_double(&entry.value)).map(|inner| format!("{name}.{}", inner.key)),
+            _ => is_double(&entry.value).then(|| name.to_owned()),
+        };
+        if let Some(key) = key {
+            let hint = "take it out: a test double exists in builds with the feature `doubles` alone, and the profile production refuses it";
+            report.error(entry.place, format!("`{key}` names a test double, and this binary has none"), hint);
+            // It is all that there is to say of it.
+            fields.pass(name);
+            report.settle(entry.value.place);
+        }
+    }
 }
 
 /// Each limit from 1 up to its hard maximum.
@@ -476,4 +575,24 @@ fn limits(report: &mut Report, tree: &Tree) {
         }
     }
     fields.end(report);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lets_somebody_in_is_not_shown_and_a_reference_to_it_is() {
+        for (pointer, value, shown) in [
+            ("/jwt/url", "https://ada:hunter2@keys.example/jwks?x=a@b", "https://[redacted]@keys.example/jwks?x=a@b"),
+            ("/jwt/url", "https://keys.example/@me", "https://keys.example/@me"),
+            ("/store/password", "hunter2", "[redacted]"),
+            ("/store/password", "env:STORE", "env:STORE"),
+            ("/token_of_it", "hunter2", "[redacted]"),
+            ("/tls/key", "./key.pem", "./key.pem"),
+        ] {
+            assert_eq!(redacted(pointer, value.into()), shown, "{pointer}");
+        }
+        assert_eq!(redacted("/secret_count", 3.into()), 3);
+    }
 }

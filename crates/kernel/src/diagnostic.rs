@@ -22,7 +22,7 @@ pub struct Diagnostic {
     pub file: String,
     /// Line, from 1; 0 where there is no text.
     pub line: usize,
-    /// Column in characters, from 1; 0 where there is no text.
+    /// Column in characters, from 1; 0 where it is not known.
     pub column: usize,
     /// What is wrong.
     pub message: String,
@@ -35,7 +35,10 @@ impl fmt::Display for Diagnostic {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&self.file)?;
         if self.line > 0 {
-            write!(out, ":{}:{}", self.line, self.column)?;
+            write!(out, ":{}", self.line)?;
+        }
+        if self.column > 0 {
+            write!(out, ":{}", self.column)?;
         }
         write!(out, ": {}", self.message)?;
         match &self.hint {

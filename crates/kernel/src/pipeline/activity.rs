@@ -17,7 +17,7 @@ use crate::policy::{Span, Throttle};
 /// Executors of the design that this version has not.
 pub(crate) const LATER: [&str; 5] = ["wasm", "queue", "llm", "redis", "logic_app"];
 /// How long a task is its worker's without a sign of life, if nothing else is written.
-const LEASE: Span = Span(std::time::Duration::from_secs(30));
+pub(crate) const LEASE: Span = Span(std::time::Duration::from_secs(30));
 /// Fields that belong to `exec`.
 pub(crate) const OF_EXEC: [&str; 5] = ["processes", "persistent", "environment", "folder", "as_file"];
 

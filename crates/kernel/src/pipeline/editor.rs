@@ -1,13 +1,19 @@
 //! JSON Schemas of a pipeline and of `app.yaml`, for editors: what may stand where. What only a whole file shows (names of
 //! stages, expressions) is for `check`.
 
+mod reference;
+
 use serde_json::{Map, Value, json};
 
+use super::activity::LEASE;
 use super::definition::METHODS;
 use super::policies::BREAKER_COUNT;
 use super::stage::{MODES, OF_MODE};
 use crate::limit::{ATTRIBUTES, Limits, RUNS_AT_ONCE};
+use crate::policy::{Breaker, Retry, Timeout};
 use crate::schedule::{Dst, Misfire, Overlap};
+
+pub use reference::app_reference;
 
 /// Fields of a stage that this version refuses by name.
 const LATER: [&str; 1] = ["notify"];
@@ -53,15 +59,19 @@ pub fn pipeline_schema() -> Value {
 #[must_use]
 pub fn app_schema() -> Value {
     let mut handler = executor_fields(false);
-    handler.extend([("retry".to_owned(), json!({ "$ref": "#/$defs/retry" })), ("timeout".to_owned(), json!({ "$ref": "#/$defs/timeout" }))]);
+    let retry = about("when it is tried again; not written: 1000 times within about a week", json!({ "$ref": "#/$defs/retry" }));
+    handler.extend([("retry".to_owned(), retry), ("timeout".to_owned(), about("how long it may take", json!({ "$ref": "#/$defs/timeout" })))]);
     let handler = json!({ "type": "object", "properties": handler, "required": ["exec"], "additionalProperties": false });
-    let handlers = json!({ "type": "object", "minProperties": 1, "additionalProperties": handler });
-    let of_type = [("handlers", handlers), ("expected_within", span("how long its work waits before `stuck` lists it"))];
+    let handlers = about(
+        "transition handlers by name: programs that get message and state",
+        json!({ "type": "object", "minProperties": 1, "additionalProperties": handler }),
+    );
+    let of_type = [("handlers", handlers), ("expected_within", or("1h", span("how long its work waits before `stuck` lists it")))];
     let fields = [
-        ("activities", json!({ "$ref": "#/$defs/activities" })),
-        ("actors", json!({ "type": "object", "additionalProperties": object(&["handlers"], of_type) })),
-        ("pipelines", json!({ "type": "array", "uniqueItems": true, "items": text("a file, relative to this one") })),
-        ("egress", json!({ "$ref": "#/$defs/egress" })),
+        ("activities", about("what pipelines and handlers may call, by name", json!({ "$ref": "#/$defs/activities" }))),
+        ("actors", about("actor types by name", json!({ "type": "object", "additionalProperties": object(&["handlers"], of_type) }))),
+        ("pipelines", about("files of pipelines", json!({ "type": "array", "uniqueItems": true, "items": text("a file, relative to this one") }))),
+        ("egress", about("what requests of `http` activities may reach, here and in the pipelines", json!({ "$ref": "#/$defs/egress" }))),
     ];
     whole_file("An application of Selvedge", object(&[], fields), false)
 }
@@ -85,8 +95,13 @@ fn whole_file(title: &str, file: Value, of_stages: bool) -> Value {
 fn definitions() -> Map<String, Value> {
     let activity = {
         let mut fields = executor_fields(true);
-        for policy in ["retry", "timeout", "throttle", "breaker"] {
-            fields.insert(policy.to_owned(), json!({ "$ref": format!("#/$defs/{policy}") }));
+        for (policy, what) in [
+            ("retry", "when a failed attempt is followed by another"),
+            ("timeout", "how long it may take"),
+            ("throttle", "how many go at once and how often, of all its tasks"),
+            ("breaker", "when its attempts stop for a while"),
+        ] {
+            fields.insert(policy.to_owned(), about(what, json!({ "$ref": format!("#/$defs/{policy}") })));
         }
         let one = ["exec", "http", "worker", "native"].map(|executor| json!({ "required": [executor] }));
         json!({ "type": "object", "properties": fields, "additionalProperties": false, "oneOf": one })
@@ -97,34 +112,49 @@ fn definitions() -> Map<String, Value> {
         object(&["pipeline"], [("pipeline", text("another pipeline"))]),
     ] });
     let task = object(&["call"], [("call", json!({ "$ref": "#/$defs/call" })), ("input", json!({ "description": "a template" }))]);
-    let rate = object(&["count", "per"], [("count", whole(1, 1_000_000)), ("per", span("within this time"))]);
+    let rate = object(&["count", "per"], [("count", about("so many starts", whole(1, 1_000_000))), ("per", span("within this time"))]);
+    // The defaults are those of the types.
+    let of = |policy: Value, name: &str, field: Value| or(policy[name].clone(), field);
+    let retry = |name: &str, field: Value| of(json!(Retry::default()), name, field);
+    let breaker = |name: &str, field: Value| of(json!(Breaker::default()), name, field);
+    let timeout = |name: &str, field: Value| of(json!(Timeout::default()), name, field);
     let parts = [
         ("activities", json!({ "type": "object", "additionalProperties": activity })),
         ("egress", json!({ "type": "array", "items": text("a host, host:port, an address or a network") })),
         (
             "retry",
             json!({ "oneOf": [{ "const": "none" }, object(&[], [
-            ("max_attempts", whole(1, Limits::MAX.attempts)),
-            ("backoff", words(&["fixed", "linear", "exponential"])),
-            ("initial", span("the first wait")),
-            ("max", span("the longest wait")),
-            ("multiplier", json!({ "type": "number", "minimum": 1, "maximum": 100 })),
-            ("jitter", json!({ "type": "number", "minimum": 0, "maximum": 1 })),
+            ("max_attempts", retry("max_attempts", about("attempts in all", whole(1, Limits::MAX.attempts)))),
+            ("backoff", retry("backoff", about("how waits grow", words(&["fixed", "linear", "exponential"])))),
+            ("initial", retry("initial", span("the first wait"))),
+            ("max", retry("max", span("the longest wait"))),
+            ("multiplier", retry("multiplier", json!({ "type": "number", "minimum": 1, "maximum": 100, "description": "of each wait to the one before, if exponential" }))),
+            ("jitter", retry("jitter", json!({ "type": "number", "minimum": 0, "maximum": 1, "description": "the part of a wait that is drawn by lot" }))),
             ("retry_on", texts("codes that are tried again, no others")),
             ("give_up_on", texts("codes that are final")),
         ])] }),
         ),
-        ("timeout", object(&[], [("attempt", span("each attempt's time")), ("total", span("the time of all of them"))])),
-        ("throttle", object(&[], [("concurrency", whole(1, Limits::MAX.run_tasks)), ("rate", rate), ("key", expression("a limit for each of its values"))])),
+        ("timeout", object(&[], [("attempt", timeout("attempt", span("each attempt's time"))), ("total", timeout("total", span("the time of all of them")))])),
+        (
+            "throttle",
+            object(
+                &[],
+                [
+                    ("concurrency", about("at once", whole(1, Limits::MAX.run_tasks))),
+                    ("rate", about("how often one starts", rate)),
+                    ("key", expression("a limit for each of its values")),
+                ],
+            ),
+        ),
         (
             "breaker",
             object(
                 &[],
                 [
-                    ("failures", whole(1, BREAKER_COUNT)),
-                    ("window", span("the failures are counted in")),
-                    ("open_for", span("how long nobody tries")),
-                    ("probes", whole(1, BREAKER_COUNT)),
+                    ("failures", breaker("failures", about("so many open it", whole(1, BREAKER_COUNT)))),
+                    ("window", breaker("window", span("the failures are counted in"))),
+                    ("open_for", breaker("open_for", span("how long nobody tries"))),
+                    ("probes", breaker("probes", about("attempts that must go well before it closes", whole(1, BREAKER_COUNT)))),
                 ],
             ),
         ),
@@ -140,27 +170,33 @@ fn executor_fields(of_activity: bool) -> Map<String, Value> {
     let command = json!({ "type": "array", "minItems": 1, "items": { "type": "string" }, "description": "program and arguments; no shell" });
     let mut fields = vec![
         ("exec", command),
-        ("processes", whole(1, 1_000)),
-        ("persistent", boolean("a JSON Lines worker; false: once per task")),
-        ("environment", json!({ "type": "object", "additionalProperties": { "oneOf": [{ "type": "string" }, secret(&[])] } })),
-        ("folder", text("where it runs, relative to this file")),
+        ("processes", or(1, about("at most so many", whole(1, 1_000)))),
+        ("persistent", or(true, boolean("a JSON Lines worker; false: once per task"))),
+        (
+            "environment",
+            about(
+                "variables that it is given beside a small environment",
+                json!({ "type": "object", "additionalProperties": { "oneOf": [{ "type": "string" }, secret(&[])] } }),
+            ),
+        ),
+        ("folder", or(".", text("where it runs, relative to this file"))),
     ];
     if of_activity {
         let header = json!({ "oneOf": [{ "type": "string" }, secret(&[("prefix", text("what stands before it"))])] });
-        fields.push(("as_file", boolean("the task gets a path to JSON Lines")));
+        fields.push(("as_file", or(false, boolean("the task gets a path to JSON Lines"))));
         fields.push(("native", json!({ "const": true, "description": "a Rust function" })));
-        let lease = object(&[], [("lease", span("how long a task is its worker's without a sign of life"))]);
+        let lease = object(&[], [("lease", or(json!(LEASE), span("how long a task is its worker's without a sign of life")))]);
         fields.push(("worker", json!({ "oneOf": [{ "const": true }, lease], "description": "whoever asks for it" })));
         fields.push((
             "http",
             object(
                 &["url"],
                 [
-                    ("method", words(&METHODS)),
+                    ("method", or("GET", about("of the request", words(&METHODS)))),
                     ("url", text("a template over `input`")),
-                    ("headers", json!({ "type": "object", "additionalProperties": header })),
-                    ("body", json!({ "description": "a template over `input`" })),
-                    ("redirects", whole(0, 10)),
+                    ("headers", about("by name", json!({ "type": "object", "additionalProperties": header }))),
+                    ("body", json!({ "description": "a template over `input`; not written: the input itself, where the method takes a body" })),
+                    ("redirects", or(0, about("so many are followed, each within `egress`", whole(0, 10)))),
                 ],
             ),
         ));
@@ -300,6 +336,21 @@ fn span(about: &str) -> Value {
 
 fn boolean(about: &str) -> Value {
     json!({ "type": "boolean", "description": about })
+}
+
+/// With what it is for.
+fn about(what: &str, mut field: Value) -> Value {
+    field["description"] = what.into();
+    field
+}
+
+/// With what holds where it is not written; none: nothing does.
+fn or(default: impl Into<Value>, mut field: Value) -> Value {
+    let default = default.into();
+    if !default.is_null() {
+        field["default"] = default;
+    }
+    field
 }
 
 fn whole(least: u64, most: u64) -> Value {

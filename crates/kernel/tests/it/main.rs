@@ -6,6 +6,7 @@ mod broken;
 mod compliance;
 mod expressions;
 mod pipelines;
+mod reference;
 mod schedules;
 mod settings;
 mod vocabulary;

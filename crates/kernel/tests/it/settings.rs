@@ -1,7 +1,7 @@
 //! The manifest and the configuration.
 
 use proptest::prelude::*;
-use selvedge_kernel::config::{Config, Layer, Source, merge_config, parse_config};
+use selvedge_kernel::config::{Config, Layer, Source, mentions, merge_config, parse_config};
 use selvedge_kernel::diagnostic::listed;
 use selvedge_kernel::limit::Limits;
 use selvedge_kernel::manifest::parse_manifest;
@@ -71,6 +71,38 @@ fn errors_of_all_layers_come_at_once_and_name_variable_and_flag() {
         Source::Flags(pairs(&[("replay_always", "maybe"), ("log", "debug")])),
     ];
     insta::assert_snapshot!(listed(&parse_config(&sources).unwrap_err()));
+}
+
+#[test]
+fn what_is_wrong_between_layers_is_said_where_it_was_written() {
+    let configured = parse_config(&[file("workers: 2\nretention:\n  finished: 3d\n"), Source::Environment(pairs(&[("SELVEDGE__WORKERS", "3")]))]).unwrap();
+    let of_file = configured.wrong("/retention/finished", "too long", "write less");
+    assert_eq!(of_file.to_string(), "selvedge.yaml:3:13: too long\n  hint: write less");
+    assert_eq!(configured.wrong("/workers", "too many", "write less").to_string(), "SELVEDGE__WORKERS: too many\n  hint: write less");
+    let half = |text: &str, key: &str| parse_config(&[file(text), Source::Environment(pairs(&[("SELVEDGE__TLS__KEY", key)]))]);
+    let errors = half("tls: { certificate: a.pem }\n", "").unwrap_err();
+    assert!(errors[0].to_string().starts_with("selvedge.yaml:1:21: `tls` has no `key`"), "{}", listed(&errors));
+    assert!(half("tls: { certificate: a.pem }\n", "2026").is_ok(), "each layer may name one of them");
+    assert!(half("tls: off\n", "k.pem").unwrap_err()[0].to_string().starts_with("SELVEDGE__TLS__KEY: `tls` has no `certificate`"));
+}
+
+#[test]
+fn what_a_broken_configuration_names_outside_is_known_all_the_same() {
+    let layers = [
+        file("data: ./a\nworkers: many\nauthorization: { policies: ./rules }\ntls: { certificate: a.pem, key: 5 }\n"),
+        Source::Environment(pairs(&[("SELVEDGE__TLS__CERTIFICATE", "b.pem")])),
+    ];
+    let found: Vec<String> = mentions(&layers).into_iter().map(|(path, mention)| format!("{path} = {} at {}", mention.text, mention.place)).collect();
+    assert_eq!(
+        found,
+        [
+            "authorization.policies = ./rules at selvedge.yaml:3:28: ",
+            "data = ./a at selvedge.yaml:1:7: ",
+            "tls.certificate = b.pem at SELVEDGE__TLS__CERTIFICATE: "
+        ]
+    );
+    let broken = Source::File { name: "selvedge.yaml".to_owned(), text: "data: [".to_owned() };
+    assert!(mentions(&[broken]).is_empty());
 }
 
 #[test]

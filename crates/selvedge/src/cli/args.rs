@@ -34,6 +34,10 @@ pub struct Common {
     #[cfg(feature = "server")]
     #[arg(long, global = true, value_name = "URL", env = "SELVEDGE_SERVER", hide_env_values = true)]
     pub server: Option<String>,
+    /// Certificates in PEM that a server with https:// is trusted by [default: those of this system]
+    #[cfg(feature = "server")]
+    #[arg(long, global = true, value_name = "FILE", env = "SELVEDGE_CACERT", hide_env_values = true)]
+    pub cacert: Option<PathBuf>,
     /// The configuration [default: ./selvedge.yaml, if it is there]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -650,7 +654,7 @@ pub struct Verify {
 
 #[derive(Subcommand, Debug)]
 pub enum ConfigVerb {
-    /// Every error at once, with where it stands
+    /// Every error at once, with where it stands: of the configuration, and of the policies, manifest, pipelines, certificates and secrets that it refers to
     Check,
     /// Every value, with where it came from
     Show,

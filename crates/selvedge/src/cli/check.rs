@@ -9,6 +9,7 @@ use selvedge_kernel::schedule::{Schedule, next, shown};
 use serde_json::json;
 
 use crate::app::App;
+use crate::manifest::FileError;
 use crate::program::not_on_path;
 
 use super::args::{Common, Output};
@@ -25,7 +26,7 @@ pub fn manifest_of(common: &Common, pipeline: Option<&Path>) -> Option<PathBuf> 
 }
 
 /// The application with what its manifest declares.
-pub fn with_manifest(app: App, manifest: Option<&Path>) -> Result<App, Stop> {
+pub fn with_manifest(app: App, manifest: Option<&Path>) -> Result<App, FileError> {
     Ok(match manifest {
         Some(file) => app.manifest(file)?,
         None => app,
@@ -107,7 +108,7 @@ pub async fn pipelines(common: &Common, app: App, mut files: Vec<PathBuf>) -> Re
 }
 
 /// Programs that a file declares and that are not on PATH here.
-fn absent(file: &Path, programs: impl IntoIterator<Item = (String, Exec)>) -> Vec<Diagnostic> {
+pub fn absent(file: &Path, programs: impl IntoIterator<Item = (String, Exec)>) -> Vec<Diagnostic> {
     let of = |(activity, exec): (String, Exec)| {
         let (what, hint) = not_on_path(&exec)?;
         Some(Diagnostic { file: file.display().to_string(), line: 0, column: 0, message: format!("`{activity}`: {what}"), hint: Some(hint) })

@@ -33,7 +33,7 @@ struct Finding {
 pub async fn doctor(common: &Common, app: App) -> Result<Code, Stop> {
     let config = config(common)?;
     let (data, landlock) = (config.data, config.landlock);
-    let declared = manifest_for(common, &data).and_then(|manifest| with_manifest(app.clone(), manifest.as_deref()));
+    let declared = manifest_for(common, &data).and_then(|manifest| Ok(with_manifest(app.clone(), manifest.as_deref())?));
     let (health, held) = ask_whoever(common, app, Tasks::Leave, Request::Health).await?;
     let findings = [
         store(&health, held),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::args::Common;
+use super::checked::scheme;
 use super::exit::{Code, Stop};
 use super::print;
 use super::remote::Remote;
@@ -18,9 +19,12 @@ const WITHIN: Duration = Duration::from_secs(5);
 pub async fn health(common: &Common) -> Result<Code, Stop> {
     let server = match &common.server {
         Some(server) => server.clone(),
-        None => format!("http://{}", reached(configured(common)?.config.listen)),
+        None => {
+            let configured = configured(common)?;
+            format!("{}://{}", scheme(&configured), reached(configured.config.listen))
+        }
     };
-    let remote = Remote::for_anybody(&server)?;
+    let remote = Remote::for_anybody(&server, common.cacert.as_deref())?;
     let Ok(looked) = tokio::time::timeout(WITHIN, remote.look("/readyz")).await else {
         let text = format!("the server {server} has not answered for {} s: look whether its process is stopped or overloaded", WITHIN.as_secs());
         return Err(Stop::new(Code::Unreachable, text));

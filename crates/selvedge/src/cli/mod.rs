@@ -6,6 +6,7 @@ mod args;
 mod backup;
 mod call;
 mod check;
+mod checked;
 mod doctor;
 mod exit;
 mod explain;
@@ -30,11 +31,14 @@ mod read_only;
 mod remote;
 mod replay;
 #[cfg(feature = "server")]
+mod roots;
+#[cfg(feature = "server")]
 mod route;
 mod run;
 mod runs;
 mod said;
 mod schedules;
+mod secrets;
 #[cfg(feature = "server")]
 mod serve;
 mod settings;
@@ -119,7 +123,7 @@ async fn perform(cli: Cli, app: App) -> Result<Code, Stop> {
         Noun::Restore { from } => backup::restored(&common, from).await,
         Noun::Export { to } => export::export(&common, app, to).await,
         Noun::Import { file, shards } => export::imported(&common, file, shards).await,
-        Noun::Config(verb) => settings::config(&common, verb),
+        Noun::Config(verb) => settings::config(&common, app, verb),
         Noun::Init { name } => init::init(&common, name),
         Noun::Explain { code } => explain::explain(&common, code.as_deref()),
         Noun::Completions { shell } => {

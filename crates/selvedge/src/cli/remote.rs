@@ -1,19 +1,24 @@
 //! The way to a server: requests of the command line over HTTP, with the answers that the control socket gives.
 
 use std::future::poll_fn;
+use std::path::Path;
 use std::pin::Pin;
 
 use hyper::body::{Body, Incoming};
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::limit::HTTP_WAIT_S;
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use crate::control::Problem;
 
 use super::args::Common;
 use super::exit::{Code, Stop};
+use super::roots;
 use super::route::{Asked, Kind};
 
 /// The variable with the key: an argument could be read by everybody on this machine.
@@ -26,6 +31,8 @@ const ANSWER_BYTES: usize = 256 << 20;
 pub struct Remote {
     /// Host and port.
     address: String,
+    /// None: it speaks no TLS.
+    tls: Option<Judged>,
     key: String,
 }
 
@@ -33,19 +40,20 @@ impl Remote {
     /// The server that a command names, if it names one.
     pub fn of(common: &Common) -> Result<Option<Remote>, Stop> {
         let Some(server) = &common.server else { return Ok(None) };
-        let address = address_of(server)?;
+        let (address, tls) = reached(server, common.cacert.as_deref())?;
         let key = std::env::var(KEY).ok().filter(|key| !key.trim().is_empty()).ok_or_else(|| {
             Stop::new(
                 Code::NotPermitted,
                 format!("a server answers nobody without a key: set {KEY} (`selvedge keys create` makes one where the data directory is)"),
             )
         })?;
-        Ok(Some(Remote { address, key: key.trim().to_owned() }))
+        Ok(Some(Remote { address, tls, key: key.trim().to_owned() }))
     }
 
     /// A server that is asked for what it tells anybody.
-    pub fn for_anybody(server: &str) -> Result<Remote, Stop> {
-        Ok(Remote { address: address_of(server)?, key: String::new() })
+    pub fn for_anybody(server: &str, cacert: Option<&Path>) -> Result<Remote, Stop> {
+        let (address, tls) = reached(server, cacert)?;
+        Ok(Remote { address, tls, key: String::new() })
     }
 
     /// What it answers, whether that is good or bad.
@@ -79,6 +87,24 @@ impl Remote {
         }
     }
 
+    async fn connected(&self) -> std::io::Result<Box<dyn Stream>> {
+        let stream = TcpStream::connect(&self.address).await?;
+        match &self.tls {
+            None => Ok(Box::new(stream)),
+            Some((connector, name)) => Ok(Box::new(connector.connect(name.clone(), stream).await?)),
+        }
+    }
+
+    /// What answers there is not who it should be, or speaks no TLS.
+    fn untrusted(&self, why: &std::io::Error) -> Problem {
+        let text = format!(
+            "what answers on {} is not trusted ({why}): name the certificate that signed its own with --cacert FILE, look at the name in the URL, \
+             and write http:// if it speaks no TLS",
+            self.address
+        );
+        Problem::new(Consequence::Retry, "not_reachable", text)
+    }
+
     async fn once(&self, asked: &Asked) -> Result<(u16, Value), Problem> {
         let (status, value) = self.answered(asked).await?;
         if (200..300).contains(&status) { Ok((status, value)) } else { Err(refused(status, &value)) }
@@ -89,7 +115,10 @@ impl Remote {
             let text = format!("the server {} does not answer ({why}): look whether it runs, `selvedge serve` starts one", self.address);
             Problem::new(Consequence::Retry, "not_reachable", text)
         };
-        let stream = TcpStream::connect(&self.address).await.map_err(|error| gone(error.to_string()))?;
+        let stream = self.connected().await.map_err(|error| match error.kind() {
+            std::io::ErrorKind::InvalidData => self.untrusted(&error),
+            _ => gone(error.to_string()),
+        })?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| gone(error.to_string()))?;
         let driven = tokio::spawn(connection);
         let mut request = hyper::Request::builder().method(asked.method).uri(&asked.path).header("host", &self.address);
@@ -116,19 +145,36 @@ impl Remote {
     }
 }
 
-/// Host and port of `--server`.
-fn address_of(server: &str) -> Result<String, Stop> {
-    let wrong = |why: &str| Stop::usage(format!("--server {server}: {why}, write http://HOST:PORT"));
-    let rest = server.strip_prefix("http://").ok_or_else(|| match server.starts_with("https://") {
-        true => wrong("this command line does not speak TLS: ask on the machine of the server, or through a tunnel (`ssh -L 7420:127.0.0.1:7420 HOST`)"),
-        false => wrong("it is no address of a server"),
-    })?;
+/// How the certificate of a server is judged, and the name that it must have.
+type Judged = (TlsConnector, ServerName<'static>);
+
+/// Host and port of `--server`, and how its certificate is judged if it speaks TLS.
+fn reached(server: &str, cacert: Option<&Path>) -> Result<(String, Option<Judged>), Stop> {
+    let wrong = |why: &str| Stop::usage(format!("--server {server}: {why}, write https://HOST:PORT, or http://HOST:PORT where nobody is on the way"));
+    let (rest, usual) = match (server.strip_prefix("https://"), server.strip_prefix("http://")) {
+        (Some(rest), _) => (rest, 443),
+        (None, Some(rest)) => (rest, 80),
+        (None, None) => return Err(wrong("it is no address of a server")),
+    };
     let host = rest.strip_suffix('/').unwrap_or(rest);
     if host.is_empty() || host.contains(['/', '@', '?', '#']) || host.contains(char::is_whitespace) {
         return Err(wrong("it is more or less than a host and a port"));
     }
-    Ok(if host.rsplit(':').next().is_some_and(|port| port.parse::<u16>().is_ok()) { host.to_owned() } else { format!("{host}:80") })
+    let (name, address) = match host.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()) {
+        Some((name, _)) => (name, host.to_owned()),
+        None => (host, format!("{host}:{usual}")),
+    };
+    if usual == 80 {
+        return Ok((address, None));
+    }
+    let name = name.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let name = ServerName::try_from(name).map_err(|_| wrong("no certificate can be for such a name"))?;
+    Ok((address, Some((TlsConnector::from(roots::trusted(cacert)?), name))))
 }
+
+/// A connection, with or without TLS.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 /// The problem of a problem document.
 fn refused(status: u16, document: &Value) -> Problem {

@@ -67,7 +67,7 @@ pub async fn run(common: &Common, app: App, run: Run) -> Result<Code, Stop> {
 /// Everything that is read before anything is opened, with everything that is wrong with it.
 async fn prepared(common: &Common, app: App, declared: Option<&Path>, file: &Path) -> Result<(crate::config::Config, App, LoadedPipeline), Stop> {
     let config = access::config(common);
-    let app = with_manifest(app, declared);
+    let app = with_manifest(app, declared).map_err(Stop::from);
     let pipeline = match &app {
         Ok(app) => stored::load(common, app, file).await.map_err(Stop::from),
         // Calls cannot be judged without it, the rest can.
@@ -89,7 +89,7 @@ fn log(common: &Common, lines: &Lines) -> Result<LogLine, Stop> {
     Ok(LogLine(Arc::new(move |activity, line| {
         if log.level >= Level::Info {
             lines.line(&match log.format {
-                LogFormat::Text => format!("  {activity} | {line}"),
+                LogFormat::Human => format!("  {activity} | {line}"),
                 LogFormat::Json => json!({ "level": "info", "activity": activity, "line": line }).to_string(),
             });
         }

@@ -1,29 +1,30 @@
 //! `serve` and `dev`: the HTTP API on a data directory, until somebody ends it.
 
 use std::io::Write;
-use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use selvedge_engine::desk::{Asker, KeyVerb, Keys};
-use selvedge_http::{Ended, Patience, bind};
+use selvedge_engine::wiring::Tasks;
+use selvedge_http::{Certificates, Ended, Patience, bind};
 use selvedge_kernel::auth::{OWNER, RequestFacts, local};
-use selvedge_kernel::config::Configured;
+use selvedge_kernel::config::Profile;
 use tokio::net::TcpListener;
 
 use crate::app::App;
 use crate::bootstrap::Engine;
+use crate::config::Control;
 use crate::serve::Server;
 
-use super::access::{config_of, hold, manifest_for};
+use super::access::hold;
 use super::actors::text;
 use super::args::{Common, Listen};
-use super::check::with_manifest;
+use super::checked::{Checked, Extent, checked, scheme};
 use super::exit::{Code, Stop};
 use super::notify::Notify;
-use super::settings::configured_at;
 use super::{print, run};
 
 /// The file in the data directory that holds the development key.
@@ -33,23 +34,36 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// `serve`: production, for those who have a key.
 pub async fn serve(common: &Common, app: App, listen: Listen) -> Result<Code, Stop> {
-    let (engine, listener) = opened(common, app, listen).await?;
-    if !engine.inner.opens_to_somebody() {
-        engine.close().await?;
-        let text = "nobody has a key, so that a server would answer nobody: make one with `selvedge keys create --role owner`, and start again".to_owned();
-        return Err(Stop::new(Code::Configuration, text));
+    let ready = checked(common, app, &Extent { listen: listen.listen.as_deref(), profile: Profile::Production, dev: false })?;
+    opens_to_somebody(&ready).await?;
+    let (engine, served) = opened(ready).await?;
+    until_the_end(engine, served).await
+}
+
+/// Looks into the data directory whether anybody can come in, and leaves it: no work is done, and no port is bound.
+async fn opens_to_somebody(ready: &Checked) -> Result<(), Stop> {
+    let mut config = ready.config.clone();
+    config.settings.tasks = Tasks::Leave;
+    config.control = Control::Silent;
+    let engine = hold(config, ready.app.clone()).await?;
+    let opens = engine.inner.opens_to_somebody();
+    engine.close().await?;
+    if opens {
+        return Ok(());
     }
-    until_the_end(engine, listener).await
+    let text = "nobody has a key, so that a server would answer nobody: make one with `selvedge keys create --role owner`, and start again";
+    Err(Stop::new(Code::Configuration, text))
 }
 
 /// `dev`: the same, with a key of the role that may do everything in its tenant, which is made once.
 pub async fn dev(common: &Common, app: App, listen: Listen) -> Result<Code, Stop> {
-    let (engine, listener) = opened(common, app, listen).await?;
+    let ready = checked(common, app, &Extent { listen: listen.listen.as_deref(), profile: Profile::Development, dev: true })?;
+    let (engine, served) = opened(ready).await?;
     if let Err(stop) = development_key(&engine).await {
         engine.close().await?;
         return Err(stop);
     }
-    until_the_end(engine, listener).await
+    until_the_end(engine, served).await
 }
 
 /// Takes as many file descriptors as this user may have: each connection is one.
@@ -63,32 +77,26 @@ fn room_for_connections() {
     }
 }
 
-/// Everything is checked before the directory is taken, and the address before anything runs.
-async fn opened(common: &Common, app: App, listen: Listen) -> Result<(Engine, TcpListener), Stop> {
+/// What is answered, and how.
+struct Served {
+    listener: TcpListener,
+    scheme: &'static str,
+    certificates: Option<Arc<Certificates>>,
+}
+
+/// Binds, and then takes the directory: everything that can be checked before was.
+async fn opened(ready: Checked) -> Result<(Engine, Served), Stop> {
     room_for_connections();
-    let configured = configured_at(common, listen.listen.as_deref())?;
-    let address = allowed(&configured)?;
-    let config = config_of(&configured)?;
-    let manifest = manifest_for(common, &config.data)?;
-    let app = with_manifest(app, manifest.as_deref())?;
+    for warning in &ready.warnings {
+        print::note(&format!("warning: {warning}"));
+    }
+    let address = ready.configured.config.listen;
     let listener = bind(address).await.map_err(|error| {
         let text = format!("{address} cannot be listened on ({error}): end what listens there, or name another address with --listen");
         Stop::new(Code::Configuration, text)
     })?;
-    Ok((hold(config, app).await?, listener))
-}
-
-/// The address, where nobody who is not meant to can overhear what goes there, or where somebody has said that this is so.
-fn allowed(configured: &Configured) -> Result<SocketAddr, Stop> {
-    let address = configured.config.listen;
-    if address.ip().is_loopback() || configured.config.tls.is_some() {
-        return Ok(address);
-    }
-    let text = format!(
-        "{address} can be reached from other machines, and keys would go there in the clear: listen on 127.0.0.1 behind something that speaks TLS, \
-         or write `tls: off` in selvedge.yaml if you know that nobody is on the way"
-    );
-    Err(Stop::new(Code::Configuration, text))
+    let served = Served { listener, scheme: scheme(&ready.configured), certificates: ready.certificates };
+    Ok((hold(ready.config, ready.app).await?, served))
 }
 
 /// The development key: the one that is kept, if it still opens something, else a new one, which is printed this once.
@@ -133,11 +141,12 @@ async fn broken(engine: &Engine) -> String {
     }
 }
 
-async fn until_the_end(engine: Engine, listener: TcpListener) -> Result<Code, Stop> {
-    let server = Server::start(engine.inner.clone(), listener, Patience::default())
+async fn until_the_end(engine: Engine, served: Served) -> Result<Code, Stop> {
+    let Served { listener, scheme, certificates } = served;
+    let server = Server::with(engine.inner.clone(), listener, Patience::default(), certificates)
         .map_err(|error| Stop::new(Code::Failed, format!("the server cannot be started: {error}")))?;
     let manager = Notify::of_environment();
-    let serving = format!("serving {} on http://{}", engine.desk.data.display(), server.address());
+    let serving = format!("serving {} on {scheme}://{}", engine.desk.data.display(), server.address());
     print::say(&serving)?;
     manager.ready(&serving);
     tokio::select! {

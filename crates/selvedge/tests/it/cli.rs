@@ -478,12 +478,12 @@ fn what_a_stage_went_on_without_and_the_reason_of_a_cancel_are_shown() {
 }
 
 #[test]
-fn a_profile_that_nothing_would_honour_is_refused_and_not_shown() {
+fn a_profile_is_shown_with_where_it_was_written() {
     let folder = Folder::new();
-    assert!(folder.json(&["config", "show"]).as_array().unwrap().iter().all(|line| line["path"] != "profile"));
+    let profile = |folder: &Folder| folder.json(&["config", "show"]).as_array().unwrap().iter().find(|line| line["path"] == "profile").unwrap().clone();
+    assert_eq!(profile(&folder), json!({"path": "profile", "value": null, "origin": "default"}));
     folder.write("selvedge.yaml", "profile: production\n");
-    let said = folder.selvedge(&["config", "show"]);
-    assert!(said.code == 78 && said.err.contains("selvedge.yaml:1:1: `profile` is not in this version of the format"), "{said:?}");
+    assert_eq!(profile(&folder), json!({"path": "profile", "value": "production", "origin": "selvedge.yaml"}));
 }
 
 /// A folder with a finished run, and an actor type that is a script.

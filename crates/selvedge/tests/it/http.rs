@@ -15,4 +15,5 @@ mod runs;
 mod served;
 mod streams;
 mod tasks;
+mod tls;
 mod work;

@@ -68,7 +68,7 @@ impl Folder {
     }
 
     /// What it said, with this folder as `DIR`.
-    fn said(&self, output: Output) -> Said {
+    pub fn said(&self, output: Output) -> Said {
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().replace(&self.path().display().to_string(), "DIR");
         Said { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
     }

@@ -63,6 +63,12 @@ fn fits(schema: &Value, whole: &Value, value: &Value) -> Result<(), String> {
     for (word, says) in words {
         let right = match word.as_str() {
             "$schema" | "title" | "description" | "$defs" | "then" => true,
+            "default" => {
+                let mut bare = words.clone();
+                bare.remove("default");
+                ok(&Value::Object(bare), says)?;
+                true
+            }
             "$ref" => {
                 ok(&whole["$defs"][says.as_str().unwrap().trim_start_matches("#/$defs/")], value)?;
                 true
