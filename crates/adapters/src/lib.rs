@@ -2,3 +2,5 @@
 
 #[cfg(feature = "cedar")]
 pub mod cedar;
+#[cfg(feature = "jwt")]
+pub mod jwt;

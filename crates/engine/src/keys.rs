@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use selvedge_kernel::auth::{Action, AuthorizationContext, OWNER, Permit, PrincipalKind, RequestFacts, Resource, Verdict, from_api_key};
+use selvedge_kernel::auth::{Action, AuthorizationContext, OWNER, Permit, PrincipalKind, RequestFacts, Resource, Verdict, from_api_key, is_role};
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::id::{PIPELINE_TYPE, ShardId};
 use selvedge_kernel::limit;
@@ -355,8 +355,7 @@ fn check_roles(roles: &[String]) -> Result<(), VerbError> {
     if roles.len() > limit::ROLES {
         return wrong(format!("a key has {} roles, the limit is {}: make one role of those that go together", roles.len(), limit::ROLES));
     }
-    let plain = |role: &str| !role.is_empty() && role.len() <= 64 && role.chars().all(|c| c.is_ascii_alphanumeric() || "_-.:".contains(c));
-    match roles.iter().find(|role| !plain(role)) {
+    match roles.iter().find(|role| !is_role(role)) {
         Some(role) => wrong(format!("{role:?} is no name of a role: letters, digits, `_`, `-`, `.` and `:`, 64 at most")),
         None => Ok(()),
     }

@@ -10,6 +10,7 @@ use selvedge_engine::desk::Asker;
 use selvedge_kernel::auth::{AuthorizationContext, RequestFacts};
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::limit::FAILED_CREDENTIALS;
+use selvedge_kernel::record::api_key::PREFIX;
 
 use crate::door::Door;
 use crate::refusal::{Refusal, UNAUTHENTICATED};
@@ -28,20 +29,31 @@ impl Caller {
     }
 
     /// Looks again at the credential: of one that was revoked meanwhile nothing is left.
-    pub(crate) fn again(&mut self) -> Result<(), Refusal> {
-        self.context = self.still()?;
+    pub(crate) async fn again(&mut self) -> Result<(), Refusal> {
+        self.context = self.still().await?;
         Ok(())
     }
 
     /// Who the credential names now, if it is still one.
-    pub(crate) fn still(&self) -> Result<AuthorizationContext, Refusal> {
+    pub(crate) async fn still(&self) -> Result<AuthorizationContext, Refusal> {
         let facts = RequestFacts { address: self.context.request.address.clone(), at: self.door.engine.now() };
-        self.door.engine.authenticate(&self.credential, facts).map_err(|error| unauthenticated(&error.to_string()))
+        whoever(&self.door, &self.credential, facts).await
     }
 }
 
+/// Who presents a credential: a key of ours, or a token of somebody who is believed.
+async fn whoever(door: &Door, credential: &str, facts: RequestFacts) -> Result<AuthorizationContext, Refusal> {
+    let known = match &door.tokens {
+        Some(tokens) if !credential.starts_with(PREFIX) => tokens(credential.to_owned(), facts).await.map_err(|error| error.to_string()),
+        _ => door.engine.authenticate(credential, facts).map_err(|error| error.to_string()),
+    };
+    known.map_err(|error| unauthenticated(&error))
+}
+
 fn unauthenticated(why: &str) -> Refusal {
-    let text = format!("the request has no valid credential: {why}; send `Authorization: Bearer KEY`");
+    let text = format!(
+        "the request has no valid credential: {why}; send `Authorization: Bearer KEY`, or a token of an issuer that is configured, in the place of KEY"
+    );
     Refusal::new(Consequence::NotPermitted, UNAUTHENTICATED, text)
 }
 
@@ -51,7 +63,7 @@ impl FromRequestParts<Arc<Door>> for Caller {
     async fn from_request_parts(parts: &mut Parts, door: &Arc<Door>) -> Result<Caller, Refusal> {
         let address = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip().to_string());
         let facts = RequestFacts { address, at: door.engine.now() };
-        let caller = known(parts, door, &facts).map_err(|refused| match &facts.address {
+        let caller = known(parts, door, &facts).await.map_err(|refused| match &facts.address {
             // Whoever has a credential is let in from there all the same: many may share an address.
             Some(address) if door.rates.failed(address, facts.at) > FAILED_CREDENTIALS => {
                 let text = format!("more than {FAILED_CREDENTIALS} requests without a valid credential came from {address} within a minute: wait a minute, and look at what sends them");
@@ -74,7 +86,7 @@ impl FromRequestParts<Arc<Door>> for Caller {
 }
 
 /// Who presented a credential that we know.
-fn known(parts: &Parts, door: &Arc<Door>, facts: &RequestFacts) -> Result<Caller, Refusal> {
+async fn known(parts: &Parts, door: &Arc<Door>, facts: &RequestFacts) -> Result<Caller, Refusal> {
     let mut said = parts.headers.get_all(header::AUTHORIZATION).iter();
     let (Some(value), None) = (said.next(), said.next()) else { return Err(unauthenticated("there is none, or more than one")) };
     let text = value.to_str().map_err(|_| unauthenticated("it is no text"))?;
@@ -82,6 +94,6 @@ fn known(parts: &Parts, door: &Arc<Door>, facts: &RequestFacts) -> Result<Caller
         Some((scheme, credential)) if scheme.eq_ignore_ascii_case("bearer") => credential.trim(),
         _ => return Err(unauthenticated("it is of another kind")),
     };
-    let context = door.engine.authenticate(credential, facts.clone()).map_err(|error| unauthenticated(&error.to_string()))?;
+    let context = whoever(door, credential, facts.clone()).await?;
     Ok(Caller { door: door.clone(), context, credential: credential.to_owned() })
 }

@@ -5,12 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use selvedge_engine::engine::Engine;
+use selvedge_kernel::auth::{AuthorizationContext, RequestFacts, TokenError};
+use selvedge_kernel::ports::Boxed;
 use tokio::sync::watch;
 
 use crate::rates::Rates;
 
 /// Says of each part that the server depends on, by name, why it is not ready; none: it is.
 pub type Ready = Arc<dyn Fn() -> Vec<(&'static str, Option<String>)> + Send + Sync>;
+
+/// Says who presents a token that is no key of ours, or why it opens nothing.
+pub type Tokens = Arc<dyn Fn(String, RequestFacts) -> Boxed<'static, Result<AuthorizationContext, TokenError>> + Send + Sync>;
 
 /// What all requests share.
 #[derive(Clone)]
@@ -19,6 +24,8 @@ pub struct Door {
     pub engine: Arc<Engine>,
     /// Tells what is not ready.
     pub ready: Ready,
+    /// Whose tokens are believed, beside keys; none: nobody's.
+    pub tokens: Option<Tokens>,
     /// How long the body of a request may take to be there.
     pub body_within: Duration,
     /// How long the reader of a stream may leave a page untaken.

@@ -16,7 +16,7 @@ mod take;
 mod tls;
 
 pub use document::{document, router};
-pub use door::{Door, Ready};
+pub use door::{Door, Ready, Tokens};
 pub use rates::Rates;
 pub use refusal::{Document, PROBLEM, Refusal, status};
 pub use routes::pipelines::DEFINITION;

@@ -114,9 +114,10 @@ fn respond(caller: Caller, followed: Followed, form: Form) -> Response {
     let pages = stream::unfold(Some(first), move |reader| async move {
         let Reader { mut caller, mut followed, given } = reader?;
         let late = given.elapsed() > caller.door.slow_after;
-        let next = match caller.again() {
-            Ok(()) if late => Ok(Next::Last(vec![followed.slow()])),
-            Ok(()) => followed.next(&caller).await.map_err(Refusal::from),
+        let next = if late { Ok(Next::Last(vec![followed.slow()])) } else { followed.next(&caller).await };
+        // It may have waited for long: who reads is asked again before the reader gets it.
+        let next = match caller.again().await {
+            Ok(()) => next.map_err(Refusal::from),
             Err(refused) => Err(refused),
         };
         let (page, goes_on) = match next {

@@ -10,9 +10,11 @@ use crate::record::schedule::ScheduleRecord;
 use crate::time::Millis;
 
 mod permit;
+mod token;
 mod verdict;
 
 pub use permit::{Action, Denied, Permit, Resource, answer, authorize, permit};
+pub use token::{Claims, Issuer, OneOrMany, Roles, Tenant, TokenError, from_jwt, is_role, members};
 pub use verdict::{Effect, OWNER, Owners, Verdict};
 
 /// What kind of somebody a principal is.
@@ -27,6 +29,8 @@ pub enum PrincipalKind {
     Actor,
     /// Whoever presents an API key.
     ApiKey,
+    /// Whoever presents a token of another issuer.
+    User,
 }
 
 /// Somebody.

@@ -3,6 +3,7 @@
 //! `selvedge.yaml` < environment (`SELVEDGE__SECTION__KEY`) < flags. Every layer is checked whole, so that all errors
 //! come at once, each with the file and line, the variable or the flag that it stands in.
 
+mod issuers;
 mod merge;
 mod reference;
 
@@ -12,12 +13,14 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use crate::auth::Issuer;
 use crate::diagnostic::{Diagnostic, Place, Report};
 use crate::fields::{Fields, boolean, shown, span, string, whole, word};
 use crate::limit::Limits;
 use crate::pipeline::document::{Entry, Kind, Text, Tree, one_document, scalar};
 use crate::policy::{Span, defaults};
 
+pub use issuers::{KeySet, place_of_keys};
 pub use merge::{Layer, Merged, merge_config};
 pub use reference::{KEYS, Key, reference};
 
@@ -41,6 +44,8 @@ pub struct Config {
     pub limits: Limits,
     /// Whether programs are kept out of the data directory.
     pub landlock: Landlock,
+    /// Whose tokens are believed.
+    pub authentication: Authentication,
     /// Who may do what.
     pub authorization: Authorization,
     /// Where the HTTP API is served.
@@ -117,6 +122,14 @@ pub struct Retention {
     pub ledger: Span,
 }
 
+/// Whose tokens are believed.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Authentication {
+    /// By the name that they have here.
+    pub issuers: BTreeMap<String, Issuer>,
+}
+
 /// Who may do what.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -174,6 +187,7 @@ impl Default for Config {
             retention: Retention::default(),
             limits: Limits::default(),
             landlock: Landlock::default(),
+            authentication: Authentication::default(),
             authorization: Authorization::default(),
             listen: LISTEN,
             tls: None,
@@ -291,11 +305,13 @@ pub fn parse_config(sources: &[Source]) -> Result<Configured, Vec<Diagnostic>> {
     let mut layers = Vec::new();
     let mut errors = Vec::new();
     let mut places = BTreeMap::new();
+    let mut named = issuers::Named::new();
     let mut take = |origin: String, priority: usize, read: &dyn Fn(&mut Report) -> Option<Tree>| {
         let mut report = Report::new(&origin);
         let tree = read(&mut report);
         if let Some(tree) = &tree {
             check(&mut report, tree);
+            issuers::named(&origin, tree, &mut named);
         }
         match report.end(tree) {
             Ok((tree, _)) => {
@@ -330,8 +346,10 @@ pub fn parse_config(sources: &[Source]) -> Result<Configured, Vec<Diagnostic>> {
     let merged = merge_config(&layers);
     let found = |pointer: &str, origin: &String| Some((pointer.to_owned(), *places.get(&(origin.clone(), pointer.to_owned()))?));
     let places: BTreeMap<String, Place> = merged.origins.iter().filter_map(|(pointer, origin)| found(pointer, origin)).collect();
-    if let Some(wrong) = half(&merged.value, &merged.origins, &places) {
-        return Err(vec![wrong]);
+    let mut wrong = issuers::whole(&merged.value, &named);
+    wrong.extend(half(&merged.value, &merged.origins, &places));
+    if !wrong.is_empty() {
+        return Err(wrong);
     }
     match serde_json::from_value(merged.value) {
         Ok(config) => Ok(Configured { config, origins: merged.origins, places }),
@@ -490,6 +508,9 @@ fn check(report: &mut Report, tree: &Tree) {
     }
     if let Some(tree) = said(&mut fields, "limits") {
         limits(report, tree);
+    }
+    if let Some(tree) = said(&mut fields, "authentication") {
+        issuers::check(report, tree);
     }
     if let Some(tree) = said(&mut fields, "authorization")
         && let Some(mut inner) = Fields::of(report, tree, "`authorization`", "write authorization: {policies: ./policies}")

@@ -70,8 +70,20 @@ pub const SCHEDULE_CATCH_UP: usize = 100;
 pub const DEFINITIONS: usize = 32;
 /// API keys of a tenant, those that were revoked included.
 pub const KEYS: usize = 1_000;
-/// Roles of an API key.
+/// Roles of a principal.
 pub const ROLES: usize = 16;
+/// One claim of a token, as policies see it.
+pub const CLAIM_BYTES: usize = 256;
+/// Claims of a token that policies see.
+pub const CLAIMS: usize = 16;
+/// Issuers whose tokens are believed.
+pub const ISSUERS: usize = 16;
+/// A token.
+pub const TOKEN_BYTES: usize = 16 * 1024;
+/// The set of an issuer's keys.
+pub const KEY_SET_BYTES: usize = 256 * 1024;
+/// Keys of an issuer.
+pub const KEY_SET: usize = 100;
 /// Tasks that a worker may take at once.
 pub const LEASED_AT_ONCE: usize = 100;
 /// How long a worker may wait for a task in one request.

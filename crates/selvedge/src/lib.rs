@@ -30,6 +30,8 @@ mod state;
 mod stream;
 #[cfg(feature = "test")]
 pub mod test;
+#[cfg(feature = "jwt")]
+pub mod tokens;
 mod verify;
 
 pub use app::App;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use selvedge_engine::engine;
-use selvedge_http::{Certificates, Door, Ended, Patience, Ready};
+use selvedge_http::{Certificates, Door, Ended, Patience, Ready, Tokens};
 use selvedge_kernel::ports::Policies;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -25,20 +25,33 @@ pub struct Server {
     serving: JoinHandle<Ended>,
 }
 
+/// How an engine is served.
+#[derive(Default)]
+pub struct Offer {
+    /// What clients are allowed.
+    pub patience: Patience,
+    /// What it proves itself with; none: in the clear.
+    pub certificates: Option<Arc<Certificates>>,
+    /// Whose tokens are believed; none: nobody's, there are keys.
+    pub tokens: Option<Tokens>,
+}
+
 impl Server {
     /// Serves an engine in the clear to whoever has a key of it, as far as its policies allow.
     ///
     /// # Errors
     /// The address of the listener cannot be told.
     pub fn start(engine: Arc<engine::Engine>, listener: TcpListener, patience: Patience) -> io::Result<Server> {
-        Server::with(engine, listener, patience, None)
+        Server::with(engine, listener, Offer { patience, ..Offer::default() })
     }
 
-    /// The same over TLS, where there are certificates; they are read again when their files change.
+    /// The same over TLS, where there are certificates, which are read again when their files change; and to whoever has a token
+    /// that is believed.
     ///
     /// # Errors
     /// The address of the listener cannot be told.
-    pub fn with(engine: Arc<engine::Engine>, listener: TcpListener, patience: Patience, certificates: Option<Arc<Certificates>>) -> io::Result<Server> {
+    pub fn with(engine: Arc<engine::Engine>, listener: TcpListener, offer: Offer) -> io::Result<Server> {
+        let Offer { patience, certificates, tokens } = offer;
         let address = listener.local_addr()?;
         let (closing, closed) = watch::channel(false);
         let asked = engine.clone();
@@ -48,6 +61,7 @@ impl Server {
         let router = selvedge_http::router(Door {
             engine,
             ready,
+            tokens,
             body_within: patience.body,
             slow_after: patience.slow,
             binary: crate::build::sentence(),

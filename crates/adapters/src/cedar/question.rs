@@ -137,5 +137,6 @@ fn kind(kind: PrincipalKind) -> &'static str {
         PrincipalKind::Local => "local",
         PrincipalKind::Actor => "actor",
         PrincipalKind::ApiKey => "api_key",
+        PrincipalKind::User => "user",
     }
 }

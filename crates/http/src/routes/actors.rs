@@ -73,7 +73,7 @@ pub(crate) async fn within<T>(caller: &Caller, span: Duration, future: impl Futu
     versions.borrow_and_update();
     let gone = async {
         // An error: nobody tells of changes any more.
-        while caller.still().is_ok() && versions.changed().await.is_ok() {}
+        while caller.still().await.is_ok() && versions.changed().await.is_ok() {}
     };
     tokio::select! {
         biased;

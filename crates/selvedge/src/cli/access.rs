@@ -52,6 +52,10 @@ pub fn config_of(configured: &Configured) -> Result<Config, Stop> {
         let text = "`authorization.policies` is written, and this binary was built without the feature `cedar`: build it with it".to_owned();
         return Err(Stop::new(Code::Configuration, text));
     }
+    if !cfg!(feature = "jwt") && !configured.config.authentication.issuers.is_empty() {
+        let text = "`authentication.issuers` is written, and this binary was built without the feature `jwt`: build it with it".to_owned();
+        return Err(Stop::new(Code::Configuration, text));
+    }
     let mut config = Config::of(configured).shim(program);
     config.command = command();
     Ok(config)

@@ -9,15 +9,15 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use selvedge_engine::desk::{Asker, KeyVerb, Keys};
 use selvedge_engine::wiring::Tasks;
-use selvedge_http::{Certificates, Ended, Patience, bind};
+use selvedge_http::{Certificates, Ended, Patience, Tokens, bind};
 use selvedge_kernel::auth::{OWNER, RequestFacts, local};
-use selvedge_kernel::config::Profile;
+use selvedge_kernel::config::{Configured, Profile};
 use tokio::net::TcpListener;
 
 use crate::app::App;
 use crate::bootstrap::Engine;
 use crate::config::Control;
-use crate::serve::Server;
+use crate::serve::{Offer, Server};
 
 use super::access::hold;
 use super::actors::text;
@@ -35,8 +35,11 @@ const LOOK: Duration = Duration::from_millis(500);
 /// `serve`: production, for those who have a key.
 pub async fn serve(common: &Common, app: App, listen: Listen) -> Result<Code, Stop> {
     let ready = checked(common, app, &Extent { listen: listen.listen.as_deref(), profile: Profile::Production, dev: false })?;
-    opens_to_somebody(&ready).await?;
-    let (engine, served) = opened(ready).await?;
+    let tokens = believed(&ready.configured).await?;
+    if tokens.is_none() {
+        opens_to_somebody(&ready).await?;
+    }
+    let (engine, served) = opened(ready, tokens).await?;
     until_the_end(engine, served).await
 }
 
@@ -51,14 +54,16 @@ async fn opens_to_somebody(ready: &Checked) -> Result<(), Stop> {
     if opens {
         return Ok(());
     }
-    let text = "nobody has a key, so that a server would answer nobody: make one with `selvedge keys create --role owner`, and start again";
+    let text = "nobody has a key, and no issuer of tokens is configured, so that a server would answer nobody: make a key with \
+                `selvedge keys create --role owner`, and start again";
     Err(Stop::new(Code::Configuration, text))
 }
 
 /// `dev`: the same, with a key of the role that may do everything in its tenant, which is made once.
 pub async fn dev(common: &Common, app: App, listen: Listen) -> Result<Code, Stop> {
     let ready = checked(common, app, &Extent { listen: listen.listen.as_deref(), profile: Profile::Development, dev: true })?;
-    let (engine, served) = opened(ready).await?;
+    let tokens = believed(&ready.configured).await?;
+    let (engine, served) = opened(ready, tokens).await?;
     if let Err(stop) = development_key(&engine).await {
         engine.close().await?;
         return Err(stop);
@@ -82,10 +87,11 @@ struct Served {
     listener: TcpListener,
     scheme: &'static str,
     certificates: Option<Arc<Certificates>>,
+    tokens: Option<Tokens>,
 }
 
 /// Binds, and then takes the directory: everything that can be checked before was.
-async fn opened(ready: Checked) -> Result<(Engine, Served), Stop> {
+async fn opened(ready: Checked, tokens: Option<Tokens>) -> Result<(Engine, Served), Stop> {
     room_for_connections();
     for warning in &ready.warnings {
         print::note(&format!("warning: {warning}"));
@@ -95,8 +101,22 @@ async fn opened(ready: Checked) -> Result<(Engine, Served), Stop> {
         let text = format!("{address} cannot be listened on ({error}): end what listens there, or name another address with --listen");
         Stop::new(Code::Configuration, text)
     })?;
-    let served = Served { listener, scheme: scheme(&ready.configured), certificates: ready.certificates };
+    let served = Served { listener, scheme: scheme(&ready.configured), certificates: ready.certificates, tokens };
     Ok((hold(ready.config, ready.app).await?, served))
+}
+
+/// Whose tokens are believed.
+#[cfg(feature = "jwt")]
+async fn believed(configured: &Configured) -> Result<Option<Tokens>, Stop> {
+    let issuers = configured.config.authentication.issuers.clone();
+    let believed = crate::tokens::believed(issuers, crate::tokens::Pace::default()).await;
+    believed.map_err(|error| Stop::new(Code::Configuration, error.to_string()))
+}
+
+/// Nobody's: a configuration that names somebody is refused.
+#[cfg(not(feature = "jwt"))]
+async fn believed(_: &Configured) -> Result<Option<Tokens>, Stop> {
+    Ok(None)
 }
 
 /// The development key: the one that is kept, if it still opens something, else a new one, which is printed this once.
@@ -142,9 +162,10 @@ async fn broken(engine: &Engine) -> String {
 }
 
 async fn until_the_end(engine: Engine, served: Served) -> Result<Code, Stop> {
-    let Served { listener, scheme, certificates } = served;
-    let server = Server::with(engine.inner.clone(), listener, Patience::default(), certificates)
-        .map_err(|error| Stop::new(Code::Failed, format!("the server cannot be started: {error}")))?;
+    let Served { listener, scheme, certificates, tokens } = served;
+    let offer = Offer { patience: Patience::default(), certificates, tokens };
+    let server =
+        Server::with(engine.inner.clone(), listener, offer).map_err(|error| Stop::new(Code::Failed, format!("the server cannot be started: {error}")))?;
     let manager = Notify::of_environment();
     let serving = format!("serving {} on {scheme}://{}", engine.desk.data.display(), server.address());
     print::say(&serving)?;

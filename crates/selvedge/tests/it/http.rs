@@ -2,7 +2,7 @@
 
 mod abuse;
 mod calls;
-mod client;
+pub mod client;
 mod crowd;
 mod document;
 mod everyone;
@@ -10,7 +10,7 @@ mod notified;
 mod pages;
 mod rates;
 mod remote;
-mod rig;
+pub mod rig;
 mod runs;
 mod served;
 mod streams;

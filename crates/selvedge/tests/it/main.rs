@@ -84,6 +84,7 @@ mod streams;
 mod stuck;
 mod tenants;
 mod together;
+mod tokens;
 mod transitions;
 mod unanswered;
 mod undone;

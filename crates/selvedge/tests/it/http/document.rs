@@ -36,6 +36,7 @@ async fn whether_it_lives_and_is_ready_is_said_without_a_credential() {
     let router = selvedge_http::router(selvedge_http::Door {
         engine,
         ready,
+        tokens: None,
         body_within: std::time::Duration::from_secs(1),
         slow_after: std::time::Duration::from_secs(1),
         binary: String::new(),

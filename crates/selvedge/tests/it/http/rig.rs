@@ -1,9 +1,9 @@
 //! A server on an engine of the reference model, with actors and pipelines to ask.
 
-use selvedge::serve::Server;
+use selvedge::serve::{Offer, Server};
 use selvedge::{App, Ctx, Handler, Outcome, Settings, SharedHandler, Signal, test};
 use selvedge_engine::keys::{MadeKey, NewKey};
-use selvedge_http::Patience;
+use selvedge_http::{Patience, Tokens};
 use selvedge_kernel::auth::{Action, OWNER, Resource, authorize, local};
 use selvedge_kernel::limit::Limits;
 use serde_json::{Value, json};
@@ -95,11 +95,20 @@ impl Rig {
     }
 
     pub async fn of(app: App, patience: Patience, limits: Limits) -> Rig {
+        Rig::made(app, limits, Offer { patience, ..Offer::default() }).await
+    }
+
+    /// One that believes tokens.
+    pub async fn believing(tokens: Tokens) -> Rig {
+        Rig::made(app(), Limits::default(), Offer { tokens: Some(tokens), ..Offer::default() }).await
+    }
+
+    async fn made(app: App, limits: Limits, offer: Offer) -> Rig {
         let engine = test::Engine::with(app, Settings { limits, ..Settings::default() }).await.unwrap();
         let (owner, other, nobody) =
             (key(&engine, "default", &[OWNER]).await, key(&engine, "other", &[OWNER]).await, key(&engine, "default", &["reader"]).await);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let server = Server::start(engine.engine().clone(), listener, patience).unwrap();
+        let server = Server::with(engine.engine().clone(), listener, offer).unwrap();
         Rig { engine, server, owner, other, nobody }
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
-use selvedge::serve::Server;
+use selvedge::serve::{Offer, Server};
 use selvedge_http::{Certificates, Ended, Patience};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -65,7 +65,7 @@ async fn secured(rig: &Rig, folder: &Folder, pair: &Pair, patience: Patience) ->
     pair.write(folder.path(), "served");
     let certificates = Certificates::open(folder.join("served.pem"), folder.join("served.key"), SystemTime::now()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    Server::with(rig.engine.engine().clone(), listener, patience, Some(Arc::new(certificates))).unwrap()
+    Server::with(rig.engine.engine().clone(), listener, Offer { patience, certificates: Some(Arc::new(certificates)), tokens: None }).unwrap()
 }
 
 #[tokio::test]

@@ -1,0 +1,59 @@
+//! Tokens of other issuers, with keys that are fetched again when they are old.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use selvedge_adapters::jwt::Issuers;
+use selvedge_http::Tokens;
+use selvedge_kernel::auth::Issuer;
+use tokio::task::JoinHandle;
+
+pub use selvedge_adapters::jwt::{Pace, Unusable};
+
+/// Between two looks at what is old.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Keeps keys fresh for as long as it lives.
+struct Keeping(JoinHandle<()>);
+
+impl Drop for Keeping {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Who presents a token of these issuers; none: nobody's tokens are believed. Keys are kept fresh for as long as somebody holds
+/// what this gives.
+///
+/// # Errors
+/// A file of keys that cannot be used.
+pub async fn believed(issuers: BTreeMap<String, Issuer>, pace: Pace) -> Result<Option<Tokens>, Unusable> {
+    if issuers.is_empty() {
+        return Ok(None);
+    }
+    let issuers = Arc::new(Issuers::open(issuers, pace).await?);
+    let keeping = Keeping(tokio::spawn(keep(issuers.clone())));
+    Ok(Some(Arc::new(move |token, request| {
+        let _kept = &keeping;
+        let issuers = issuers.clone();
+        Box::pin(async move { issuers.verify(&token, request).await })
+    })))
+}
+
+/// Tells on standard error what is wrong with somebody's keys, once, and when it is right again.
+async fn keep(issuers: Arc<Issuers>) {
+    let mut told: Vec<String> = Vec::new();
+    loop {
+        issuers.keep_fresh().await;
+        let troubles = issuers.troubles();
+        for trouble in troubles.iter().filter(|trouble| !told.contains(trouble)) {
+            eprintln!("selvedge: {trouble}");
+        }
+        if troubles.is_empty() && !told.is_empty() {
+            eprintln!("selvedge: the keys of all issuers are read");
+        }
+        told = troubles;
+        tokio::time::sleep(LOOK).await;
+    }
+}
