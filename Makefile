@@ -12,7 +12,7 @@ SEEDS ?= 500
 FROM ?= 1
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo newcomer test fmt lint shape coverage-of-words unit doc kill sim bench scale fuzz schedules
+.PHONY: help demo newcomer test fmt lint shape coverage-of-words unit doc kill sim bench bench-http bench-peers scale fuzz schedules
 
 help:
 	@echo "make demo                     the licence audit of our own dependencies, with three kills in the middle"
@@ -23,6 +23,8 @@ help:
 	@echo "make kill CYCLES=200 SEED=1   kill a bank and a pipeline at random moments, then audit them and a backup"
 	@echo "make sim SEEDS=500 FROM=1     the engine in virtual time under faults, one history a seed; invariants after each"
 	@echo "make bench                    speed, as ratios to the bare disk (release build)"
+	@echo "make bench-http               the HTTP API under wrk, beside a bare axum handler; ten thousand idle subscribers; a tenant that floods"
+	@echo "make bench-peers              the same workloads here and on Restate, interleaved in one run (needs npm)"
 	@echo "make scale                    100 000 items, 1 000 000 timers, 100 000 calls, 10 000 senders and schedules: time, memory, disk, growth"
 	@echo "make schedules                fires of schedules against cron-parser, every zone, 2020 to 2035 (needs npm)"
 	@echo "make fuzz FUZZ_SECONDS=30     every fuzz target for so many seconds"
@@ -87,6 +89,15 @@ scale:
 
 bench:
 	cargo run -q --release -p selvedge-bench -- $(TARGET_DIR)
+
+# By hand: minutes each.
+bench-http:
+	@tools/bin/need cargo wrk
+	cargo run -q --release -p selvedge-bench -- $(TARGET_DIR) http
+
+bench-peers:
+	@tools/bin/need cargo node npm wrk
+	@tools/peers/run.sh $(TARGET_DIR)
 
 # By hand: it takes minutes and a package registry. Its results for some zones are a fixture, which `make unit` reads.
 schedules:

@@ -1,6 +1,7 @@
 //! `selvedge-bench [DIR [LETTERS]]`: speed as ratios to the bare disk, in DIR/selvedge-bench. Rounds are interleaved, so that a machine
 //! that is busy for a while is busy for both sides of a ratio; each figure is the median of its rounds.
-//! LETTERS chooses: `b`, `ad`, `c`, `e`, `fg`, `h`; without it all are measured.
+//! LETTERS chooses: `b`, `ad`, `c`, `e`, `fg`, `h`; without it all are measured. `DIR http` measures the HTTP API beside a bare handler,
+//! `DIR peers SERVER SERVICE` beside Restate.
 
 mod across;
 mod budget;
@@ -13,6 +14,7 @@ mod process;
 mod program;
 mod segment;
 mod speed;
+mod web;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -36,6 +38,9 @@ fn main() -> ExitCode {
     let local = tokio::task::LocalSet::new();
     let done = match words.as_slice() {
         [word, data] if word == "opened" => local.block_on(&runtime, idle::opened(Path::new(data))),
+        [_, word] if word == "http" => emptied(&dir).and_then(|()| web::http(&dir)),
+        [_, word, server, service] if word == "peers" => emptied(&dir).and_then(|()| web::peers(&dir, server.into(), service.into())),
+        [word, ..] if word == "serving" || word == "bare" => threads().and_then(|runtime| runtime.block_on(web::child(&words))),
         _ => local.block_on(&runtime, measure(&dir, words.get(1).map_or("abcdefgh", String::as_str))),
     };
     match done {
@@ -47,11 +52,20 @@ fn main() -> ExitCode {
     }
 }
 
-async fn measure(dir: &Path, letters: &str) -> Result<(), Failed> {
+/// What a server runs on.
+fn threads() -> Result<tokio::runtime::Runtime, Failed> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+fn emptied(dir: &Path) -> Result<(), Failed> {
     if dir.exists() {
         std::fs::remove_dir_all(dir)?;
     }
-    std::fs::create_dir_all(dir)?;
+    Ok(std::fs::create_dir_all(dir)?)
+}
+
+async fn measure(dir: &Path, letters: &str) -> Result<(), Failed> {
+    emptied(dir)?;
     let asked = |group: &str| letters.chars().any(|letter| group.contains(letter));
     let mut figures = Vec::new();
     if asked("b") {

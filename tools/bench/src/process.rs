@@ -12,7 +12,8 @@ pub fn resident_bytes() -> std::io::Result<u64> {
     Ok(field(&std::fs::read_to_string("/proc/self/status")?, "VmRSS:") * 1024)
 }
 
-fn field(text: &str, name: &str) -> u64 {
+/// The number behind a name, in a file of `/proc`.
+pub fn field(text: &str, name: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name));
     line.and_then(|rest| rest.split_whitespace().next()).and_then(|word| word.parse().ok()).unwrap_or(0)
 }

@@ -15,6 +15,10 @@ pub const STEPS: Handler<u32, u32> = Handler::new("worker", "steps");
 pub const LONG: Handler<u32, u32> = Handler::new("long", "journal");
 /// Waits.
 pub const WAIT: Handler<(), u64> = Handler::new("sleeper", "wait");
+/// Adds to its state, and says what it has become.
+pub const ADD: Handler<u64, u64> = Handler::new("counter", "add");
+/// Emits so many chunks.
+pub const TELL: Handler<u32, u32> = Handler::new("teller", "tell");
 /// Ends a wait.
 pub const GO: Signal<u64> = Signal::new("go");
 
@@ -40,7 +44,15 @@ output: "${length(stages.all.output)}"
 pub fn app() -> Result<App, String> {
     let (scatter, _) = parse_pipeline("scatter", SCATTER).map_err(|wrong| format!("{wrong:?}"))?;
     let app = App::new().activity(SAME, async |_: Attempt, item: u64| Ok(item)).pipeline(scatter);
-    Ok(app.handler(NOTHING, nothing).handler(RELAY, relay).handler(SET, set).handler(STEPS, steps).handler(LONG, long).handler(WAIT, wait))
+    Ok(app
+        .handler(NOTHING, nothing)
+        .handler(RELAY, relay)
+        .handler(SET, set)
+        .handler(STEPS, steps)
+        .handler(LONG, long)
+        .handler(WAIT, wait)
+        .handler(ADD, add)
+        .handler(TELL, tell))
 }
 
 async fn nothing(_: Ctx, (): ()) -> Outcome<()> {
@@ -72,4 +84,21 @@ async fn long(ctx: Ctx, count: u32) -> Outcome<u32> {
 
 async fn wait(ctx: Ctx, (): ()) -> Outcome<u64> {
     ctx.signal(GO).await
+}
+
+async fn add(ctx: Ctx, by: u64) -> Outcome<u64> {
+    let count = ctx.state().get::<u64>("count").await?.unwrap_or(0) + by;
+    ctx.state().set("count", &count)?;
+    Ok(count)
+}
+
+async fn tell(ctx: Ctx, chunks: u32) -> Outcome<u32> {
+    for chunk in 0..chunks {
+        ctx.emit(&chunk)?;
+        if chunk % 32 == 31 {
+            // A transition holds no more than a few of them.
+            ctx.step("on", async |_| Ok(())).await?;
+        }
+    }
+    Ok(chunks)
 }
