@@ -475,6 +475,7 @@ fn wire(
     let life = selvedge_kernel::lend::Life(u64::from_be_bytes(Entropy::new(env.random.clone()).draw()));
     let wiring = Arc::new(Wiring {
         keys: crate::keys::Keys::default(),
+        standstill: crate::disabled::Standstill::default(),
         sums: crate::shard::Sums::default(),
         declared: registry.declared(),
         life,

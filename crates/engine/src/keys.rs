@@ -18,6 +18,7 @@ use selvedge_kernel::record::kind::Kind;
 use selvedge_kernel::time::Millis;
 use selvedge_kernel::wire;
 
+use crate::disabled::Standstill;
 use crate::door::{check_part, check_reason, expect_action, misused};
 use crate::engine::Engine;
 use crate::shard::{Command, Effect, Reply, Shard, VerbError};
@@ -49,6 +50,11 @@ impl Keys {
     fn remove(&self, id: &str) {
         self.held.write().unwrap_or_else(PoisonError::into_inner).remove(id);
         self.version.fetch_add(1, Ordering::Release);
+    }
+
+    /// Whether a tenant has this key.
+    pub(crate) fn has(&self, tenant: &str, id: &str) -> bool {
+        self.get(id).is_some_and(|key| key.tenant == tenant)
     }
 
     fn of(&self, tenant: &str) -> Vec<ApiKey> {
@@ -178,7 +184,8 @@ impl Engine {
         }
     }
 
-    /// The policies in force, and what stands above them: a key that was revoked is denied everything, whenever it came in.
+    /// The policies in force, and what stands above them: a key that was revoked, and whoever is disabled, is denied everything,
+    /// whenever it came in.
     #[must_use]
     pub fn policies(&self) -> Standing<'_> {
         self.wiring.policies()
@@ -200,17 +207,25 @@ impl Engine {
 /// See [`Engine::policies`].
 pub struct Standing<'a> {
     keys: &'a Keys,
+    standstill: &'a Standstill,
     policies: &'a dyn Policies,
 }
 
 impl<'a> Standing<'a> {
-    pub(crate) fn new(keys: &'a Keys, policies: &'a dyn Policies) -> Standing<'a> {
-        Standing { keys, policies }
+    pub(crate) fn new(keys: &'a Keys, standstill: &'a Standstill, policies: &'a dyn Policies) -> Standing<'a> {
+        Standing { keys, standstill, policies }
     }
 
-    /// Why somebody is nobody any more.
+    /// Why somebody is nobody any more: the tenant or the principal is disabled, or the key was revoked.
     pub(crate) fn revoked(&self, context: &AuthorizationContext) -> Option<String> {
-        if context.principal.kind != PrincipalKind::ApiKey || undoes(context) {
+        let kind = context.principal.kind;
+        if kind == PrincipalKind::System || undoes(context) {
+            return None;
+        }
+        if let Some(reason) = self.standstill.reason(context) {
+            return Some(reason);
+        }
+        if kind != PrincipalKind::ApiKey {
             return None;
         }
         match self.keys.get(&context.principal.id) {
@@ -220,8 +235,8 @@ impl<'a> Standing<'a> {
     }
 }
 
-/// Whether somebody acts through a stage that undoes what was done: that goes on after its key was revoked, as far as the
-/// policies let it. Only the engine makes hops, and no stage of a file has such a name.
+/// Whether somebody acts through a stage that undoes what was done: that goes on after its key was revoked, and while it is
+/// disabled, as far as the policies let it. Only the engine makes hops, and no stage of a file has such a name.
 fn undoes(context: &AuthorizationContext) -> bool {
     context.chain.iter().any(|hop| hop.actor.kind == PIPELINE_TYPE && hop.handler.ends_with(UNDOES))
 }
@@ -235,7 +250,7 @@ impl Policies for Standing<'_> {
     }
 
     fn version(&self) -> u64 {
-        self.policies.version() + self.keys.version.load(Ordering::Acquire)
+        self.policies.version() + self.keys.version.load(Ordering::Acquire) + self.standstill.version()
     }
 }
 
@@ -331,17 +346,19 @@ impl Shard {
     async fn find_key(&self, tenant: &str, id: &str) -> Result<ApiKey, VerbError> {
         match self.get(api_key::row(tenant, id)).await? {
             Some(value) => Ok(wire::decode("API key", &value)?),
-            None => Err(VerbError::new(
-                Consequence::NotFound,
-                "unknown_key",
-                format!("the tenant `{tenant}` has no key {id}: `selvedge keys list` names those that it has"),
-            )),
+            None => Err(unknown(tenant, id)),
         }
     }
 }
 
-/// The tenant whose keys a permit is about.
-fn tenant_of(permit: &Permit) -> Result<String, VerbError> {
+/// The error of a key that a tenant has not got.
+pub(crate) fn unknown(tenant: &str, id: &str) -> VerbError {
+    let text = format!("the tenant `{tenant}` has no key {id}: `selvedge keys list` names those that it has");
+    VerbError::new(Consequence::NotFound, "unknown_key", text)
+}
+
+/// The tenant that a permit to administer is about.
+pub(crate) fn tenant_of(permit: &Permit) -> Result<String, VerbError> {
     expect_action(permit, Action::Administer)?;
     let Resource::Tenant { tenant } = permit.resource() else { return Err(misused(permit)) };
     Ok(tenant.clone())

@@ -18,6 +18,7 @@ pub mod wiring;
 
 mod core;
 mod definitions;
+mod disabled;
 mod door;
 mod draft;
 mod edit;

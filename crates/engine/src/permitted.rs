@@ -10,17 +10,23 @@ use crate::wiring::Wiring;
 impl Wiring {
     /// The policies in force, and what stands above them.
     pub(crate) fn policies(&self) -> Standing<'_> {
-        Standing::new(&self.keys, self.settings.policies.policies())
+        Standing::new(&self.keys, &self.standstill, self.settings.policies.policies())
     }
 
-    /// The permit of somebody, if the policies of now allow it.
+    /// The permit of somebody, if the policies of now allow it. The local owner asks no policy; in a tenant that is disabled
+    /// nothing begins for it either.
     pub(crate) fn permit(&self, context: AuthorizationContext, action: Action, resource: Resource) -> Result<Permit, Denied> {
-        auth::permit(&self.policies(), context, action, resource, self.env.clock.now())
+        let (standing, now) = (self.policies(), self.env.clock.now());
+        let begins = matches!(action, Action::Invoke | Action::Signal | Action::Start | Action::Work);
+        match standing.revoked(&context).filter(|_| begins && context.principal.kind == PrincipalKind::Local) {
+            Some(reason) => Err(auth::deny(&context, action, resource, reason, now)),
+            None => auth::permit(&standing, context, action, resource, now),
+        }
     }
 
     /// The error of a call that is not allowed any more. The end of a credential stands at the door alone.
     pub(crate) fn denied(&self, context: &AuthorizationContext, action: Action, resource: impl FnOnce() -> Resource) -> Option<WorkError> {
-        if matches!(context.principal.kind, PrincipalKind::System | PrincipalKind::Local) {
+        if context.principal.kind == PrincipalKind::System {
             return None;
         }
         let context = AuthorizationContext { until: None, ..context.clone() };
@@ -36,7 +42,7 @@ impl Wiring {
         }
     }
 
-    /// The error of a call that no policy names, such as one to an activity, of somebody whose key was revoked.
+    /// The error of a call that no policy names, such as one to an activity, of somebody whose key was revoked or who is disabled.
     pub(crate) fn revoked(&self, context: &AuthorizationContext) -> Option<WorkError> {
         let reason = self.policies().revoked(context)?;
         Some(WorkError::new(DENIED, format!("{} may not go on: {reason}", context.principal.id)))

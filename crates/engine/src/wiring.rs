@@ -123,6 +123,8 @@ pub(crate) struct Wiring {
     pub stopped: Mutex<Option<String>>,
     /// The API keys.
     pub keys: crate::keys::Keys,
+    /// Who is disabled.
+    pub standstill: crate::disabled::Standstill,
     /// What tenants have open in all shards.
     pub sums: crate::shard::Sums,
     /// Whose permits of limits count.

@@ -151,7 +151,11 @@ enum Woken {
 /// Runs a worker until it is closed or its store has stopped.
 pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::UnboundedReceiver<Event>, opened: oneshot::Sender<Result<(), String>>) {
     let mut shards: IdMap<ShardId, Shard> = IdMap::default();
-    if let Err(error) = crate::keys::learn_keys(&wiring).await {
+    let learnt = match crate::keys::learn_keys(&wiring).await {
+        Ok(()) => crate::disabled::learn_disabled(&wiring).await,
+        error => error,
+    };
+    if let Err(error) = learnt {
         let _ = opened.send(Err(error.to_string()));
         return;
     }

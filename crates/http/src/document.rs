@@ -18,6 +18,7 @@ use utoipa_axum::routes;
 use crate::door::Door;
 use crate::refusal::{Document, NO_METHOD, NO_ROUTE, PROBLEM, Refusal};
 use crate::routes::{actors, approvals, health, invocations, keys, letters, lists, nodes, pipelines, runs, schedules, state, work};
+use crate::routes::{actors, approvals, health, invocations, keys, letters, lists, pipelines, principals, runs, schedules, state, work};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -83,6 +84,9 @@ fn routed() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(work::fail))
         .routes(routes!(keys::list, keys::create))
         .routes(routes!(keys::revoke))
+        .routes(routes!(principals::list))
+        .routes(routes!(principals::disable))
+        .routes(routes!(principals::enable))
         .routes(routes!(health::alive))
         .routes(routes!(health::ready))
 }

@@ -72,6 +72,8 @@ pub const DEFINITIONS: usize = 32;
 pub const KEYS: usize = 1_000;
 /// Roles of a principal.
 pub const ROLES: usize = 16;
+/// Principals of a tenant that are disabled.
+pub const DISABLED: usize = 1_000;
 /// One claim of a token, as policies see it.
 pub const CLAIM_BYTES: usize = 256;
 /// Claims of a token that policies see.

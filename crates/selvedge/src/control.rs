@@ -13,7 +13,7 @@ mod server;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use selvedge_engine::desk::{Decision, EditState, Gives, Invoke, KeyVerb, Problem, Steer, SteerSchedule};
+pub use selvedge_engine::desk::{Decision, EditState, Gives, Invoke, KeyVerb, PrincipalVerb, Problem, Steer, SteerSchedule, TenantVerb};
 use selvedge_engine::verify::Head;
 use selvedge_kernel::error::Consequence;
 use serde::{Deserialize, Serialize};
@@ -310,6 +310,22 @@ pub enum Request {
         tenant: Option<String>,
         /// What.
         ask: KeyVerb,
+    },
+    /// Do something with principals.
+    Principals {
+        /// Of which tenant; none: the local owner's.
+        #[serde(default)]
+        tenant: Option<String>,
+        /// What.
+        ask: PrincipalVerb,
+    },
+    /// Do something with a tenant as a whole.
+    Tenants {
+        /// Which; none: the local owner's.
+        #[serde(default)]
+        tenant: Option<String>,
+        /// What.
+        ask: TenantVerb,
     },
     /// Messages that could not be handled.
     DeadLetters {

@@ -2,6 +2,7 @@
 
 mod approvals;
 mod asker;
+mod disabled;
 mod hand;
 mod invocations;
 mod json;
@@ -23,6 +24,7 @@ mod words;
 mod worked;
 
 pub use asker::Asker;
+pub use disabled::Principals;
 pub use hand::{EditState, Gives};
 pub use invocations::no_work;
 pub use json::{of_bytes, value};
@@ -34,5 +36,5 @@ pub use runs::{Runs, sentence};
 pub use scheduled::ScheduleStatus;
 pub use schedules::Schedules;
 pub use why::why;
-pub use words::{Decision, Invoke, KeyVerb, Steer, SteerSchedule};
+pub use words::{Decision, Invoke, KeyVerb, PrincipalVerb, Steer, SteerSchedule, TenantVerb};
 pub use worked::Failed;

@@ -97,3 +97,38 @@ pub enum KeyVerb {
         reason: String,
     },
 }
+
+/// What is done with the principals of a tenant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum PrincipalVerb {
+    /// Let it do nothing any more.
+    Disable {
+        /// As policies know it: `slv_…`, `corp:ada`.
+        id: String,
+        /// Why.
+        reason: String,
+    },
+    /// Let it do again what policies allow.
+    Enable {
+        /// As policies know it.
+        id: String,
+    },
+    /// Those that are disabled.
+    List,
+}
+
+/// What is done with a tenant as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum TenantVerb {
+    /// Let nothing begin in it and nothing go on.
+    Disable {
+        /// Why.
+        reason: String,
+    },
+    /// Let it go on.
+    Enable,
+    /// Those that are disabled.
+    List,
+}

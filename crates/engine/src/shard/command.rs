@@ -73,31 +73,114 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T, VerbError>>;
 
 /// What a client asks of a shard.
 pub(crate) enum Command {
-    Invoke { message: Message, wait: bool, delay: Option<std::time::Duration>, reply: Reply<Answer> },
-    Signal { target: SignalTarget, name: String, payload: Bytes, context: selvedge_kernel::auth::AuthorizationContext, key: Option<String>, reply: Reply<()> },
-    Result { id: InvocationId, wait: bool, reply: Reply<Answer> },
-    Cancel { id: InvocationId, reason: String, reply: Reply<()> },
-    Kill { id: InvocationId, reason: String, reply: Reply<()> },
-    Retry { id: InvocationId, reply: Reply<()> },
-    Edit { message: Message, reply: Reply<Answer> },
-    Resolve { resolve: Box<crate::hand::Resolve>, by: String, reply: Reply<crate::hand::Resolved> },
-    Fork { fork: Box<crate::hand::Fork>, by: String, reply: Reply<crate::hand::Forked> },
-    Journal { id: InvocationId, from: u32, reply: Reply<crate::hand::JournalPage> },
-    Erase { id: InvocationId, reply: Reply<()> },
-    Tenant { id: InvocationId, reply: Reply<Option<String>> },
-    Rehearse { id: InvocationId, reply: Reply<Option<String>> },
-    Why { id: InvocationId, reply: Reply<crate::why::Why> },
-    Output { id: InvocationId, from: u64, reply: Reply<Vec<(u64, Bytes)>> },
-    State { actor: ActorId, reply: Reply<Vec<(String, Bytes)>> },
-    Verify { quick: bool, kept: Option<crate::verify::Head>, reply: Reply<crate::verify::ShardReport> },
-    Head { reply: Reply<crate::verify::Head> },
-    DeadLetter { id: InvocationId, tenant: String, reply: Reply<selvedge_kernel::record::actor::DeadLetter> },
-    Redrive { id: InvocationId, tenant: String, input: Option<Bytes>, reply: Reply<Redriven> },
-    Census { reply: Reply<crate::why::Census> },
+    Invoke {
+        message: Message,
+        wait: bool,
+        delay: Option<std::time::Duration>,
+        reply: Reply<Answer>,
+    },
+    Signal {
+        target: SignalTarget,
+        name: String,
+        payload: Bytes,
+        context: selvedge_kernel::auth::AuthorizationContext,
+        key: Option<String>,
+        reply: Reply<()>,
+    },
+    Result {
+        id: InvocationId,
+        wait: bool,
+        reply: Reply<Answer>,
+    },
+    Cancel {
+        id: InvocationId,
+        reason: String,
+        reply: Reply<()>,
+    },
+    Kill {
+        id: InvocationId,
+        reason: String,
+        reply: Reply<()>,
+    },
+    Retry {
+        id: InvocationId,
+        reply: Reply<()>,
+    },
+    Edit {
+        message: Message,
+        reply: Reply<Answer>,
+    },
+    Resolve {
+        resolve: Box<crate::hand::Resolve>,
+        by: String,
+        reply: Reply<crate::hand::Resolved>,
+    },
+    Fork {
+        fork: Box<crate::hand::Fork>,
+        by: String,
+        reply: Reply<crate::hand::Forked>,
+    },
+    Journal {
+        id: InvocationId,
+        from: u32,
+        reply: Reply<crate::hand::JournalPage>,
+    },
+    Erase {
+        id: InvocationId,
+        reply: Reply<()>,
+    },
+    Tenant {
+        id: InvocationId,
+        reply: Reply<Option<String>>,
+    },
+    Rehearse {
+        id: InvocationId,
+        reply: Reply<Option<String>>,
+    },
+    Why {
+        id: InvocationId,
+        reply: Reply<crate::why::Why>,
+    },
+    Output {
+        id: InvocationId,
+        from: u64,
+        reply: Reply<Vec<(u64, Bytes)>>,
+    },
+    State {
+        actor: ActorId,
+        reply: Reply<Vec<(String, Bytes)>>,
+    },
+    Verify {
+        quick: bool,
+        kept: Option<crate::verify::Head>,
+        reply: Reply<crate::verify::ShardReport>,
+    },
+    Head {
+        reply: Reply<crate::verify::Head>,
+    },
+    DeadLetter {
+        id: InvocationId,
+        tenant: String,
+        reply: Reply<selvedge_kernel::record::actor::DeadLetter>,
+    },
+    Redrive {
+        id: InvocationId,
+        tenant: String,
+        input: Option<Bytes>,
+        reply: Reply<Redriven>,
+    },
+    Census {
+        reply: Reply<crate::why::Census>,
+    },
     Run(crate::runs::RunCommand),
     Schedule(crate::schedules::ScheduleCommand),
     Key(crate::keys::KeyCommand),
-    PutDefinition { put: Box<crate::definitions::Put>, reply: Reply<Option<StoredVersion>> },
+    /// Something with who is disabled.
+    Disable(crate::disabled::DisableCommand),
+    PutDefinition {
+        put: Box<crate::definitions::Put>,
+        reply: Reply<Option<StoredVersion>>,
+    },
 }
 
 /// Whom a signal addresses.

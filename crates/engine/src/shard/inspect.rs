@@ -111,6 +111,7 @@ impl Shard {
             Command::Run(command) => self.run_command(command).await,
             Command::Schedule(command) => self.schedule_command(command).await,
             Command::Key(command) => self.key_command(command).await,
+            Command::Disable(command) => self.disable_command(command).await,
             Command::PutDefinition { put, reply } => {
                 let result = self.put_definition(*put).await;
                 self.answer(reply, result);

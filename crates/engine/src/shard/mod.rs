@@ -251,6 +251,7 @@ impl Shard {
         self.load_tallies().await?;
         self.load_kept().await?;
         self.load_keys().await?;
+        self.load_disabled().await?;
         self.load_timers().await
     }
 

@@ -9,6 +9,7 @@ pub(crate) mod letters;
 pub(crate) mod lists;
 pub(crate) mod nodes;
 pub(crate) mod pipelines;
+pub(crate) mod principals;
 pub(crate) mod runs;
 pub(crate) mod schedules;
 pub(crate) mod state;

@@ -294,8 +294,14 @@ pub fn permit(policies: &dyn Policies, context: AuthorizationContext, action: Ac
         Some(error) => format!("a policy could not be evaluated ({error}), and what is not known to be allowed is denied"),
         None => answer.reason,
     };
-    let decision = decision(&context, action, &resource, now);
-    Err(Denied { decision, principal: context.principal.id, action, resource, reason, policies: answer.policies })
+    Err(Denied { policies: answer.policies, ..deny(&context, action, resource, reason, now) })
+}
+
+/// A denial for a reason that is no policy's.
+#[must_use]
+pub fn deny(context: &AuthorizationContext, action: Action, resource: Resource, reason: String, now: Millis) -> Denied {
+    let decision = decision(context, action, &resource, now);
+    Denied { decision, principal: context.principal.id.clone(), action, resource, reason, policies: Vec::new() }
 }
 
 /// Why something is denied whatever policies say.

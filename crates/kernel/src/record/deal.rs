@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::api_key::{self, ApiKey};
 use super::definition::StoredVersion;
+use super::disabled::Disabled;
 use super::invocation::{Begun, Invocation};
 use super::key;
 use super::kind::Kind;
@@ -66,6 +67,10 @@ pub fn home(kind: Kind, key: &[u8], value: &[u8]) -> Result<Option<Hash16>, Unpo
         Kind::ApiKey => {
             let held: ApiKey = wire::decode("API key", value)?;
             Ok(Some(api_key::home(&held.tenant).hash16()))
+        }
+        Kind::Disabled => {
+            let disabled: Disabled = wire::decode("disabled principal", value)?;
+            Ok(Some(api_key::home(&disabled.tenant).hash16()))
         }
         Kind::Definition => {
             let stored: StoredVersion = wire::decode("stored pipeline", value)?;

@@ -96,11 +96,13 @@ pub enum Kind {
     Definition = 49,
     /// Shard-wide, tenant, id → an API key: whose it is, what it may act as, a keyed hash. Stays when it is revoked; leaves when room is needed for a new one.
     ApiKey = 50,
+    /// Shard-wide, tenant, principal → that it is disabled; without a principal the tenant as a whole. Leaves when it is enabled again.
+    Disabled = 51,
 }
 
 impl Kind {
     /// All kinds, by their numbers.
-    pub const ALL: [Kind; 43] = [
+    pub const ALL: [Kind; 44] = [
         Kind::ShardHead,
         Kind::Invocation,
         Kind::Inbox,
@@ -144,6 +146,7 @@ impl Kind {
         Kind::Schedule,
         Kind::Definition,
         Kind::ApiKey,
+        Kind::Disabled,
     ];
 
     /// The kind of a row, by the third byte of its key.

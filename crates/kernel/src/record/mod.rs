@@ -6,6 +6,7 @@ pub mod attribute;
 pub mod build;
 pub mod deal;
 pub mod definition;
+pub mod disabled;
 pub mod hand;
 pub mod invocation;
 pub mod kept;

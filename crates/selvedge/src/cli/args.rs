@@ -9,7 +9,7 @@ use selvedge_kernel::policy::Span;
 
 #[cfg(feature = "cedar")]
 pub use rights::{Asked, Policy};
-pub use rights::{Keys, OfTenant};
+pub use rights::{Keys, OfTenant, Principals, Tenants};
 
 /// Durable actors and pipelines: what was accepted survives any kill, and no finished step is done twice.
 #[derive(Parser, Debug)]
@@ -105,6 +105,12 @@ pub enum Noun {
     /// Make, list and revoke API keys
     #[command(subcommand)]
     Keys(Keys),
+    /// Disable principals, and enable them again
+    #[command(subcommand)]
+    Principals(Principals),
+    /// Disable whole tenants, and enable them again
+    #[command(subcommand)]
+    Tenants(Tenants),
     /// Ask policies who may do what
     #[cfg(feature = "cedar")]
     #[command(subcommand)]

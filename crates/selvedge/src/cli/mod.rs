@@ -7,6 +7,7 @@ mod backup;
 mod call;
 mod check;
 mod checked;
+mod disabled;
 mod doctor;
 mod exit;
 mod explain;
@@ -107,6 +108,8 @@ async fn perform(cli: Cli, app: App) -> Result<Code, Stop> {
         #[cfg(feature = "cedar")]
         Noun::Policy(verb) => policy::policy(&common, verb),
         Noun::Keys(verb) => keys::keys(&common, app, verb).await,
+        Noun::Principals(verb) => disabled::principals(&common, app, verb).await,
+        Noun::Tenants(verb) => disabled::tenants(&common, app, verb).await,
         Noun::Why { id } => actors::why(&common, app, id).await,
         Noun::Approvals(Approvals::List(keep)) => runs::approvals(&common, app, keep).await,
         Noun::Approvals(Approvals::Show { run, stage }) => runs::approval(&common, app, run.id, stage).await,

@@ -4,7 +4,7 @@ use selvedge_kernel::error::Consequence;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::control::{Decision, Gives, Invoke, KeyVerb, Problem, Request, Steer, SteerSchedule};
+use crate::control::{Decision, Gives, Invoke, KeyVerb, PrincipalVerb, Problem, Request, Steer, SteerSchedule};
 
 use super::remote::patient;
 
@@ -216,6 +216,15 @@ pub fn route(request: Request) -> Result<Asked, Problem> {
         Request::Keys { tenant: Some(tenant), .. } => {
             return Err(elsewhere(&format!("keys of the tenant `{tenant}`, where another key may belong to another one,")));
         }
+        Request::Principals { tenant: None, ask } => match ask {
+            PrincipalVerb::List => Asked::get("/v1/principals".to_owned()),
+            PrincipalVerb::Disable { id, reason: why } => Asked::post(format!("/v1/principals/{}/disable", name(&id)), reason(why)),
+            PrincipalVerb::Enable { id } => Asked::post(format!("/v1/principals/{}/enable", name(&id)), ""),
+        },
+        Request::Principals { tenant: Some(tenant), .. } => {
+            return Err(elsewhere(&format!("principals of the tenant `{tenant}`, where another key may belong to another one,")));
+        }
+        Request::Tenants { .. } => return Err(elsewhere("tenants as a whole")),
         Request::RetryWhere { .. } => return Err(elsewhere("a retry of many invocations")),
         Request::Health => return Err(elsewhere("`doctor`")),
         Request::Backup { .. } => return Err(elsewhere("a backup")),

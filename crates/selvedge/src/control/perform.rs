@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use selvedge_engine::desk::{Asker, Keys, Pages, Pipelines, Problem, Runs, Schedules, no_work, value, why};
+use selvedge_engine::desk::{Asker, Keys, Pages, Pipelines, Principals, Problem, Runs, Schedules, no_work, value, why};
 use selvedge_engine::engine::Engine;
 use selvedge_engine::listing::Listed;
 use selvedge_engine::verify::Extent;
@@ -46,6 +46,8 @@ pub async fn perform(desk: &Desk, request: Request) -> Result<Value, Problem> {
     let engine = &*desk.engine;
     let context = local(&desk.tenant, engine.now());
     let asker = Asker { engine, context: &context, binary: &desk.binary };
+    // Whoever owns the process owns it in every tenant.
+    let owner_of = |tenant: Option<String>| tenant.map_or_else(|| context.clone(), |tenant| local(&tenant, engine.now()));
     match request {
         Request::Call(invoke) => asker.invoke(invoke, true).await,
         Request::Send(invoke) => asker.invoke(invoke, false).await,
@@ -87,11 +89,18 @@ pub async fn perform(desk: &Desk, request: Request) -> Result<Value, Problem> {
         Request::Schedule { pipeline } => Schedules(asker).show(&pipeline).await,
         Request::SteerSchedule { pipeline, steer } => Schedules(asker).steer(&pipeline, steer).await,
         Request::Keys { tenant, ask } => {
-            // Whoever owns the process owns it in every tenant.
-            let context = tenant.map_or_else(|| context.clone(), |tenant| local(&tenant, engine.now()));
+            let context = owner_of(tenant);
             Keys(Asker { context: &context, ..asker }).perform(ask).await
         }
         Request::DeadLetters { filter } => Ok(asker.dead_letters(&filter, &Pages::default()).await?.lines),
+        Request::Principals { tenant, ask } => {
+            let context = owner_of(tenant);
+            Principals(Asker { context: &context, ..asker }).perform(ask).await
+        }
+        Request::Tenants { tenant, ask } => {
+            let context = owner_of(tenant);
+            Principals(Asker { context: &context, ..asker }).tenants(ask).await
+        }
         Request::DeadLetter { id } => asker.dead_letter(&id).await,
         Request::Redrive { id, input } => asker.redrive(&id, input).await,
         Request::Backup { to } => desk.backup(to).await,

@@ -4,6 +4,7 @@ mod abuse;
 mod calls;
 pub mod client;
 mod crowd;
+mod disabled;
 mod document;
 mod everyone;
 mod notified;

@@ -21,6 +21,7 @@ mod codes;
 mod combined;
 mod definitions;
 mod delayed;
+mod disabled;
 mod disk;
 mod edits;
 mod embedded;

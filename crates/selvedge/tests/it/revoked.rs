@@ -14,6 +14,7 @@ use selvedge_engine::wiring::Rules;
 use selvedge_kernel::auth::{Action, AuthorizationContext, OWNER, Permit, RequestFacts, Resource, Verdict, authorize, local};
 use selvedge_kernel::id::{InvocationId, RunId};
 use selvedge_kernel::machine::RunState;
+use selvedge_kernel::pipeline::run::RunStatus;
 use selvedge_kernel::ports::Policies;
 use selvedge_kernel::time::Millis;
 
@@ -25,7 +26,7 @@ const NAP: Handler<String, u64> = Handler::new("cat", "nap");
 const LOOK: Handler<u64, u64> = Handler::new("dog", "look");
 const DAY: Duration = Duration::from_secs(86_400);
 
-const CALLS: &str = "
+pub const CALLS: &str = "
 selvedge: 1
 name: calls
 stages:
@@ -34,7 +35,7 @@ stages:
 output: ${stages.look.output}
 ";
 
-const WORKS: &str = "
+pub const WORKS: &str = "
 selvedge: 1
 name: works
 stages:
@@ -44,7 +45,7 @@ stages:
 output: ${stages.work.output}
 ";
 
-const PARENT: &str = "
+pub const PARENT: &str = "
 selvedge: 1
 name: parent
 stages:
@@ -62,13 +63,13 @@ stages:
 ";
 
 /// What the activity was given.
-type Done = Arc<Mutex<Vec<u64>>>;
+pub type Done = Arc<Mutex<Vec<u64>>>;
 
 fn app() -> App {
     app_with(&Done::default())
 }
 
-fn app_with(done: &Done) -> App {
+pub fn app_with(done: &Done) -> App {
     let done = done.clone();
     App::new()
         .activity(WORK, move |_: Attempt, n: u64| {
@@ -130,7 +131,7 @@ impl Asker {
     }
 }
 
-fn pipeline(name: &str) -> Resource {
+pub fn pipeline(name: &str) -> Resource {
     Resource::Pipeline { tenant: "default".to_owned(), name: name.to_owned() }
 }
 
@@ -138,7 +139,7 @@ fn says_why(text: &str) {
     assert!(text.contains("denied") && text.contains("revoked") && text.contains("she has left"), "{text}");
 }
 
-async fn why_run(engine: &test::Engine, run: RunId) -> String {
+pub async fn why_run(engine: &test::Engine, run: RunId) -> String {
     let permit = kit::permit(engine, Action::Read, Resource::Work { tenant: "default".to_owned(), id: run.to_string() });
     format!("{:?}", engine.engine().run_status(permit, run).await.unwrap())
 }
@@ -286,7 +287,14 @@ async fn keys_of_every_shard_are_known_before_anything_goes_on_after_a_restart()
         runs.push((tenant, run));
     }
     engine.settle().await;
-    // All of them are due when it opens, and one worker is there long before the other.
+    for (tenant, status) in recovered(&engine, &app(), runs).await {
+        assert_eq!(status.state, RunState::Completed, "{tenant}: {:?}", status.error);
+    }
+}
+
+/// How runs of these tenants end in an engine that opens the store a month later: all of them are due when it opens, and one
+/// worker is there long before the other.
+pub async fn recovered(engine: &test::Engine, app: &App, runs: Vec<(String, RunId)>) -> Vec<(String, RunStatus)> {
     let (wall, draws) = (Arc::new(AtomicU64::new(engine.engine().now().after(31 * DAY).0)), AtomicU64::new(1 << 40));
     let env = Environment {
         clock: Clock::Hands { wall: wall.clone(), monotonic: Arc::new(AtomicU64::new(0)) },
@@ -297,7 +305,7 @@ async fn keys_of_every_shard_are_known_before_anything_goes_on_after_a_restart()
         observer: None,
     };
     let settings = Settings { workers: 2, policies: Rules::Given(Arc::new(Dogs { forbidden: false })), ..Settings::default() };
-    let ByHand { engine: opened, workers } = ByHand::open(&app(), Arc::new(engine.model().clone()), env, settings, tokio::runtime::Handle::current());
+    let ByHand { engine: opened, workers } = ByHand::open(app, Arc::new(engine.model().clone()), env, settings, tokio::runtime::Handle::current());
     let mut workers = workers.into_iter();
     let (first, second) = (workers.next().unwrap(), workers.next().unwrap());
     let here = tokio::task::LocalSet::new();
@@ -305,9 +313,10 @@ async fn keys_of_every_shard_are_known_before_anything_goes_on_after_a_restart()
     here.run_until(tokio::time::sleep(Duration::from_millis(300))).await;
     here.spawn_local(second);
     here.run_until(async {
+        let mut ended = Vec::new();
         for (tenant, run) in runs {
             let now = opened.now();
-            let ended = loop {
+            let status = loop {
                 let read = authorize(local(&tenant, now), Action::Read, Resource::Work { tenant: tenant.clone(), id: run.to_string() }, now).unwrap();
                 let status = opened.run_status(read, run).await.unwrap();
                 if status.state.ended() {
@@ -317,8 +326,9 @@ async fn keys_of_every_shard_are_known_before_anything_goes_on_after_a_restart()
                 opened.tick();
                 tokio::time::sleep(Duration::from_millis(2)).await;
             };
-            assert_eq!(ended.state, RunState::Completed, "{tenant}: {:?}", ended.error);
+            ended.push((tenant, status));
         }
+        ended
     })
-    .await;
+    .await
 }

@@ -5,6 +5,7 @@ use super::*;
 use crate::auth::local;
 use crate::id::{ActorId, InvocationId};
 use crate::journal::{OpKind, Signature};
+use crate::record::disabled;
 use crate::record::portable::{LedgerWalk, Row, print, read};
 use crate::record::shard::{LedgerState, ledger_line};
 
@@ -241,5 +242,18 @@ fn a_key_goes_where_the_keys_of_its_tenant_lie_whatever_the_number_of_shards() {
         let dealt = Dealer::new(&head(1), shards).deal(row(Kind::ApiKey, api_key::row("acme", &key.id), wire::encode(&key))).unwrap().remove(0);
         assert_eq!(dealt.shard, api_key::home("acme").hash16().shard(shards));
         assert_eq!(wire::decode::<ApiKey>("API key", &dealt.value).unwrap(), key);
+    }
+}
+
+#[test]
+fn who_is_disabled_stays_so_whatever_the_number_of_shards() {
+    for principal in [None, Some("corp:ada".to_owned())] {
+        let disabled = Disabled { tenant: "acme".to_owned(), principal, at: Millis(1), by: "local".to_owned(), reason: "gone".to_owned() };
+        let at = disabled::row("acme", disabled.principal.as_deref());
+        for shards in [1, 2, 64] {
+            let dealt = Dealer::new(&head(1), shards).deal(row(Kind::Disabled, at.clone(), wire::encode(&disabled))).unwrap().remove(0);
+            assert_eq!(dealt.shard, api_key::home("acme").hash16().shard(shards));
+            assert_eq!(wire::decode::<Disabled>("disabled principal", &dealt.value).unwrap(), disabled);
+        }
     }
 }

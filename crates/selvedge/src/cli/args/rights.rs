@@ -36,6 +36,48 @@ pub enum Keys {
     },
 }
 
+#[derive(Subcommand, Debug)]
+pub enum Principals {
+    /// Let a key or a user do nothing any more: what was asked with it ends at its next call
+    Disable {
+        /// As policies know it: the id of a key, or ISSUER:SUBJECT of a token
+        id: String,
+        #[command(flatten)]
+        of: OfTenant,
+        /// Why
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+    /// Let it do again what policies allow; its schedules go on
+    Enable {
+        /// As policies know it
+        id: String,
+        #[command(flatten)]
+        of: OfTenant,
+    },
+    /// Those that are disabled
+    List(OfTenant),
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Tenants {
+    /// Let nothing begin in a tenant, and end what goes on at its next call
+    Disable {
+        /// Its name
+        tenant: String,
+        /// Why
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+    /// Let it go on; its schedules do
+    Enable {
+        /// Its name
+        tenant: String,
+    },
+    /// Those that are disabled
+    List,
+}
+
 #[cfg(feature = "cedar")]
 #[derive(Subcommand, Debug)]
 pub enum Policy {

@@ -53,6 +53,7 @@ pub const PAGES: &[(&str, &str)] = &[
     ("limit: call depth", include_str!("../../../../../docs/errors/limit_call_depth.md")),
     ("limit: comment", include_str!("../../../../../docs/errors/limit_comment.md")),
     ("limit: delay", include_str!("../../../../../docs/errors/limit_delay.md")),
+    ("limit: disabled", include_str!("../../../../../docs/errors/limit_disabled.md")),
     ("limit: exec_line", include_str!("../../../../../docs/errors/limit_exec_line.md")),
     ("limit: failed credentials", include_str!("../../../../../docs/errors/limit_failed_credentials.md")),
     ("limit: fork", include_str!("../../../../../docs/errors/limit_fork.md")),

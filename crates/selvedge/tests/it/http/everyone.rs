@@ -33,6 +33,7 @@ fn bodies() -> BTreeMap<&'static str, &'static str> {
         ("POST /v1/work/{task}/fail", r#"{"code":"broken"}"#),
         ("POST /v1/keys", r#"{"roles":["owner"]}"#),
         ("POST /v1/keys/{id}/revoke", r#"{"reason":"r"}"#),
+        ("POST /v1/principals/{id}/disable", r#"{"reason":"r"}"#),
     ])
 }
 
@@ -82,7 +83,7 @@ impl Work {
             "approvals" => &self.approval,
             "dead-letters" => &self.letter,
             "schedules" => "asked",
-            "keys" => &self.key,
+            "keys" | "principals" => &self.key,
             _ => &self.invocation,
         };
         let handler = path.replace("{type}", "counter").replace("{key}", "a").replace("{handler}", "add").replace("{id}", id);
@@ -107,6 +108,7 @@ async fn seen(rig: &Rig, work: &Work) -> Vec<Value> {
         "/v1/approvals",
         "/v1/dead-letters",
         "/v1/keys",
+        "/v1/principals",
         "/v1/pipelines/asked",
         "/v1/actors/counter/a/state",
         &format!("/v1/invocations/{}/journal", work.invocation),

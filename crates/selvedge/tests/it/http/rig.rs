@@ -122,6 +122,11 @@ impl Rig {
         self.ask(&self.owner.presented.text())
     }
 
+    /// As policies know the owner.
+    pub fn owner_id(&self) -> String {
+        self.owner.key.id.clone()
+    }
+
     /// The header with the owner's credential.
     pub fn authorization(&self) -> String {
         format!("Authorization: Bearer {}\r\n", self.owner.presented.text())

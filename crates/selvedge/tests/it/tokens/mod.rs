@@ -1,7 +1,7 @@
 //! Tokens of other issuers: which of them open something, and which do not, whatever they say.
 
 mod door;
-mod signer;
+pub mod signer;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use signer::{Key, Keys, base64, claims, issuer, set};
 /// The time of these tests, in seconds.
 const NOW: u64 = 1_800_000_000;
 
-async fn believed(issuer: Issuer) -> Tokens {
+pub async fn believed(issuer: Issuer) -> Tokens {
     believed_at(issuer, Duration::from_secs(10)).await
 }
 
