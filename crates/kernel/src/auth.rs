@@ -92,7 +92,8 @@ impl AuthorizationContext {
 
     /// The same caller acting through one more actor. Somebody who is in the chain already is not in it again: an actor
     /// that sends to itself for years acts through itself once. Past [`DELEGATION`] hops the oldest but the first go,
-    /// so that a context never grows without bound; the first caller stays who it is.
+    /// so that a context never grows without bound; the first caller stays who it is, and what a [`WORKER`] may not, nobody
+    /// behind it may.
     #[must_use]
     pub fn through(&self, actor: &ActorId, handler: &str) -> AuthorizationContext {
         let mut next = self.clone();
@@ -101,7 +102,8 @@ impl AuthorizationContext {
             next.chain.push(hop);
         }
         if next.chain.len() > DELEGATION {
-            next.chain.remove(1);
+            let goes = next.chain.iter().skip(1).position(|hop| hop.actor.kind != WORKER);
+            next.chain.remove(goes.map_or(1, |at| at + 1));
         }
         next
     }
@@ -132,6 +134,17 @@ pub fn from_api_key(key: &ApiKey, request: RequestFacts) -> AuthorizationContext
     }
 }
 
+/// The type of the hop of a worker. An actor that was of this type would be kept to less, and to nothing more.
+pub const WORKER: &str = "@worker";
+
+/// The context of a worker that takes tasks of an activity, or says how they end: whoever presented its credential, for that
+/// activity and for nothing else, whatever else policies allow it.
+#[must_use]
+pub fn from_worker(context: &AuthorizationContext, activity: &str) -> AuthorizationContext {
+    let worker = ActorId { tenant: context.principal.tenant.clone(), kind: WORKER.to_owned(), key: String::new() };
+    context.through(&worker, activity)
+}
+
 /// The context in which a message is received. It crosses shards as what its sender wrote, never as a permit.
 #[must_use]
 pub fn from_message(message: &Message) -> &AuthorizationContext {
@@ -153,3 +166,6 @@ fn own(kind: PrincipalKind, id: &str, tenant: &str, at: Millis) -> Authorization
         until: None,
     }
 }
+
+#[cfg(test)]
+mod tests;

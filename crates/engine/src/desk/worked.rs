@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use selvedge_kernel::auth::{Action, Permit, Resource};
+use selvedge_kernel::auth::{Action, Permit, Resource, from_worker};
 use selvedge_kernel::error::{AttemptError, Consequence, WorkError};
 use selvedge_kernel::policy::Span;
 use serde::Serialize;
@@ -98,7 +98,8 @@ impl Asker<'_> {
     }
 
     fn worker(&self, activity: &str) -> Result<Permit, Problem> {
-        self.permit(Action::Work, Resource::Activity { tenant: self.tenant(), name: activity.to_owned() })
+        let resource = Resource::Activity { tenant: self.tenant(), name: activity.to_owned() };
+        Ok(self.engine.permit(from_worker(self.context, activity), Action::Work, resource)?)
     }
 }
 

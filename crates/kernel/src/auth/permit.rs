@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::verdict::{Effect, Verdict};
-use super::{AuthorizationContext, PrincipalKind};
+use super::{AuthorizationContext, PrincipalKind, WORKER};
 use crate::id::{ActorId, DecisionId, RawId};
 use crate::ports::Policies;
 use crate::time::Millis;
@@ -270,10 +270,10 @@ impl Policies for Nobody {
 }
 
 /// The answer for anybody: what [`authorize`] allows, and of everybody else what the policies allow. No policy opens another
-/// tenant or a delegation that has ended.
+/// tenant, a delegation that has ended, or to a worker anything but its activity.
 #[must_use]
 pub fn answer(policies: &dyn Policies, context: &AuthorizationContext, action: Action, resource: &Resource, now: Millis) -> Verdict {
-    match never(context, resource, now) {
+    match never(context, action, resource, now) {
         Some(reason) => Verdict::deny(reason),
         None if is_owner(context) => Verdict::allow("the owner of this process may"),
         None => policies.decide(context, action, resource, now),
@@ -305,11 +305,14 @@ pub fn deny(context: &AuthorizationContext, action: Action, resource: Resource, 
 }
 
 /// Why something is denied whatever policies say.
-fn never(context: &AuthorizationContext, resource: &Resource, now: Millis) -> Option<&'static str> {
+fn never(context: &AuthorizationContext, action: Action, resource: &Resource, now: Millis) -> Option<&'static str> {
+    let is_for = |activity: &str| action == Action::Work && matches!(resource, Resource::Activity { name, .. } if name == activity);
     if context.until.is_some_and(|until| now >= until) {
         Some("the delegation has ended")
     } else if resource.tenant().is_some_and(|tenant| tenant != context.principal.tenant) {
         Some("it belongs to another tenant")
+    } else if context.chain.iter().any(|hop| hop.actor.kind == WORKER && !is_for(&hop.handler)) {
+        Some("a worker acts for its activity alone")
     } else {
         None
     }
