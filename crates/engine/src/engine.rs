@@ -162,6 +162,11 @@ impl Engine {
         self.wiring.permit(context, action, resource)
     }
 
+    /// Random bytes that nobody guesses, from where keys have theirs.
+    pub fn draw_secret(&self, secret: &mut [u8; 32]) {
+        (self.wiring.env.random)(secret);
+    }
+
     /// Why the engine has stopped, if it has.
     #[must_use]
     pub fn stopped(&self) -> Option<String> {

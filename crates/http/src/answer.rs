@@ -55,6 +55,11 @@ impl Answer {
         }
     }
 
+    /// With a cookie.
+    pub(crate) fn cookie(self, cookie: &str) -> Answer {
+        self.with(header::SET_COOKIE, cookie)
+    }
+
     fn with(mut self, name: HeaderName, value: &str) -> Answer {
         // Ids, names that came in a path, and hashes: one that is no header value is left out.
         self.headers.extend(HeaderValue::from_str(value).ok().map(|value| (name, value)));

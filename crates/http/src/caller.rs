@@ -7,19 +7,22 @@ use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::header;
 use axum::http::request::Parts;
 use selvedge_engine::desk::Asker;
-use selvedge_kernel::auth::{AuthorizationContext, RequestFacts};
+use selvedge_kernel::auth::{AuthorizationContext, RequestFacts, from_session};
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::limit::FAILED_CREDENTIALS;
 use selvedge_kernel::record::api_key::PREFIX;
 
 use crate::door::Door;
 use crate::refusal::{Refusal, UNAUTHENTICATED};
+use crate::session::{self, Secret};
 
 /// Whoever presented a credential that we know. The tenant is that of the credential, whatever a request says.
 pub struct Caller {
     pub(crate) door: Arc<Door>,
     pub(crate) context: AuthorizationContext,
-    credential: String,
+    pub(crate) credential: String,
+    /// The session that stands for the credential, if it is not presented itself.
+    pub(crate) session: Option<Secret>,
 }
 
 impl Caller {
@@ -37,7 +40,11 @@ impl Caller {
     /// Who the credential names now, if it is still one.
     pub(crate) async fn still(&self) -> Result<AuthorizationContext, Refusal> {
         let facts = RequestFacts { address: self.context.request.address.clone(), at: self.door.engine.now() };
-        whoever(&self.door, &self.credential, facts).await
+        let credential = match &self.session {
+            Some(session) => self.door.sessions.credential(session, facts.at).ok_or_else(over)?,
+            None => self.credential.clone(),
+        };
+        whoever(&self.door, &credential, facts).await
     }
 }
 
@@ -88,12 +95,37 @@ impl FromRequestParts<Arc<Door>> for Caller {
 /// Who presented a credential that we know.
 async fn known(parts: &Parts, door: &Arc<Door>, facts: &RequestFacts) -> Result<Caller, Refusal> {
     let mut said = parts.headers.get_all(header::AUTHORIZATION).iter();
-    let (Some(value), None) = (said.next(), said.next()) else { return Err(unauthenticated("there is none, or more than one")) };
+    let value = match (said.next(), said.next()) {
+        (Some(value), None) => value,
+        (None, _) => return by_session(parts, door, facts).await,
+        (Some(_), Some(_)) => return Err(unauthenticated("there is more than one")),
+    };
     let text = value.to_str().map_err(|_| unauthenticated("it is no text"))?;
     let credential = match text.split_once(' ') {
         Some((scheme, credential)) if scheme.eq_ignore_ascii_case("bearer") => credential.trim(),
         _ => return Err(unauthenticated("it is of another kind")),
     };
     let context = whoever(door, credential, facts.clone()).await?;
-    Ok(Caller { door: door.clone(), context, credential: credential.to_owned() })
+    Ok(Caller { door: door.clone(), context, credential: credential.to_owned(), session: None })
+}
+
+/// Whose session the cookie names.
+async fn by_session(parts: &Parts, door: &Arc<Door>, facts: &RequestFacts) -> Result<Caller, Refusal> {
+    let session = session::presented(&parts.headers).ok_or_else(|| unauthenticated("there is none"))?;
+    let credential = door.sessions.credential(&session, facts.at).ok_or_else(over)?;
+    if !session::is_own(parts) {
+        return Err(unauthenticated("a session changes nothing without the header `X-Selvedge-Session: 1`, which pages of other origins cannot send"));
+    }
+    match whoever(door, &credential, facts.clone()).await {
+        Ok(known) => Ok(Caller { door: door.clone(), context: from_session(&known, facts.clone()), credential, session: Some(session) }),
+        Err(refused) => {
+            // It stood for nothing else.
+            door.sessions.end(&session);
+            Err(refused)
+        }
+    }
+}
+
+fn over() -> Refusal {
+    unauthenticated("its session is over, or was closed: open another one")
 }

@@ -10,7 +10,7 @@ use axum::{Router, middleware};
 use selvedge_kernel::error::Consequence;
 use utoipa::OpenApi;
 use utoipa::openapi::path::Operation;
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -19,6 +19,8 @@ use crate::door::Door;
 use crate::refusal::{Document, NO_METHOD, NO_ROUTE, PROBLEM, Refusal};
 use crate::routes::{actors, approvals, health, invocations, keys, letters, lists, nodes, pipelines, runs, schedules, state, work};
 use crate::routes::{actors, approvals, health, invocations, keys, letters, lists, pipelines, principals, runs, schedules, state, work};
+use crate::routes::{actors, approvals, health, invocations, keys, letters, lists, pipelines, principals, runs, schedules, session, state, work};
+use crate::session::COOKIE;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -84,6 +86,7 @@ fn routed() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(work::fail))
         .routes(routes!(keys::list, keys::create))
         .routes(routes!(keys::revoke))
+        .routes(routes!(session::open, session::end))
         .routes(routes!(principals::list))
         .routes(routes!(principals::disable))
         .routes(routes!(principals::enable))
@@ -96,8 +99,11 @@ fn routed() -> OpenApiRouter<Arc<Door>> {
 pub fn document() -> utoipa::openapi::OpenApi {
     let mut document = routed().into_openapi();
     let bearer = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
-    document.components.get_or_insert_default().add_security_scheme("key", bearer);
-    document.security = Some(vec![SecurityRequirement::new::<_, [&str; 0], &str>("key", [])]);
+    let cookie = SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::new(COOKIE)));
+    let components = document.components.get_or_insert_default();
+    components.add_security_scheme("key", bearer);
+    components.add_security_scheme("session", cookie);
+    document.security = Some(["key", "session"].map(|name| SecurityRequirement::new::<_, [&str; 0], &str>(name, [])).into());
     for item in document.paths.paths.values_mut() {
         for operation in [&mut item.get, &mut item.put, &mut item.post, &mut item.delete].into_iter().flatten() {
             if operation.security.is_none() {

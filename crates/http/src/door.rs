@@ -10,6 +10,7 @@ use selvedge_kernel::ports::Boxed;
 use tokio::sync::watch;
 
 use crate::rates::Rates;
+use crate::session::Sessions;
 
 /// Says of each part that the server depends on, by name, why it is not ready; none: it is.
 pub type Ready = Arc<dyn Fn() -> Vec<(&'static str, Option<String>)> + Send + Sync>;
@@ -34,6 +35,8 @@ pub struct Door {
     pub binary: String,
     /// The version of policies and keys: when it changes, streams ask again who reads.
     pub versions: watch::Receiver<u64>,
+    /// The sessions of browsers.
+    pub sessions: Arc<Sessions>,
     /// How often each tenant asks, and each address fails to say who it is.
     pub rates: Arc<Rates>,
     /// Becomes true when the server stops: streams end, and new ones are not begun.

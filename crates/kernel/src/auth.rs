@@ -134,6 +134,12 @@ pub fn from_api_key(key: &ApiKey, request: RequestFacts) -> AuthorizationContext
     }
 }
 
+/// The context of a request of a session: whoever opened it, as its credential stands now, at the time of this request.
+#[must_use]
+pub fn from_session(known: &AuthorizationContext, request: RequestFacts) -> AuthorizationContext {
+    AuthorizationContext { request, ..known.clone() }
+}
+
 /// The type of the hop of a worker. An actor that was of this type would be kept to less, and to nothing more.
 pub const WORKER: &str = "@worker";
 

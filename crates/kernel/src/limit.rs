@@ -106,6 +106,12 @@ pub const SCHEDULE_LATE_MS: u64 = 60_000;
 pub const JSON_DEPTH: usize = 100;
 /// HTTP: requests without a valid credential of one address within a minute, before it is told to wait.
 pub const FAILED_CREDENTIALS: u64 = 600;
+/// HTTP: sessions of browsers at the same time.
+pub const SESSIONS: usize = 10_000;
+/// HTTP: sessions of one principal; the oldest makes room for the next.
+pub const SESSIONS_OF_ONE: usize = 16;
+/// HTTP: how long a session lasts, in milliseconds.
+pub const SESSION_MS: u64 = 12 * 3_600_000;
 /// HTTP: connections at the same time; the next one waits until one of them ends.
 pub const HTTP_CONNECTIONS: usize = 10_000;
 /// HTTP: the handshake of TLS is done within this time, in milliseconds.

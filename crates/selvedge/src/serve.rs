@@ -66,6 +66,7 @@ impl Server {
             slow_after: patience.slow,
             binary: crate::build::sentence(),
             versions,
+            sessions: Arc::default(),
             rates: Arc::default(),
             closing: closed.clone(),
         });

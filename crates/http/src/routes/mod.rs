@@ -12,5 +12,6 @@ pub(crate) mod pipelines;
 pub(crate) mod principals;
 pub(crate) mod runs;
 pub(crate) mod schedules;
+pub(crate) mod session;
 pub(crate) mod state;
 pub(crate) mod work;

@@ -64,11 +64,12 @@ enum On {
     Through(u8),
     Worker(u8),
     Message,
+    Session,
     Schedule(u64),
 }
 
 fn on() -> impl Strategy<Value = On> {
-    prop_oneof![8 => any::<u8>().prop_map(On::Through), 1 => (0..3_u8).prop_map(On::Worker), 2 => Just(On::Message), 2 => (0..20_u64).prop_map(On::Schedule)]
+    prop_oneof![8 => any::<u8>().prop_map(On::Through), 1 => (0..3_u8).prop_map(On::Worker), 2 => Just(On::Message), 1 => Just(On::Session), 2 => (0..20_u64).prop_map(On::Schedule)]
 }
 
 fn actor(n: u8) -> ActorId {
@@ -79,6 +80,7 @@ fn followed(context: &AuthorizationContext, on: &On) -> AuthorizationContext {
     match on {
         On::Through(n) => context.through(&actor(*n), "h"),
         On::Worker(n) => from_worker(context, &format!("a{n}")),
+        On::Session => from_session(context, RequestFacts { address: Some("192.0.2.1".to_owned()), at: Millis(7) }),
         On::Message => {
             let id = InvocationId(RawId { hash: Hash16(1), uuid: [0; 16] });
             from_message(&Message::new(id, actor(0), "h", Bytes::new(), context.clone())).clone()

@@ -14,6 +14,7 @@ mod remote;
 pub mod rig;
 mod runs;
 mod served;
+mod session;
 mod streams;
 mod tasks;
 mod tls;

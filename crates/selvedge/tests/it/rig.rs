@@ -64,7 +64,12 @@ impl Folder {
 
     /// Starts it, to be watched.
     pub fn start(&self, words: &[&str]) -> Running {
-        Running::of(self.command(words).spawn().unwrap())
+        self.start_with(words, &[])
+    }
+
+    /// The same, with variables.
+    pub fn start_with(&self, words: &[&str], variables: &[(&str, &str)]) -> Running {
+        Running::of(self.command(words).envs(variables.iter().copied()).spawn().unwrap())
     }
 
     /// What it said, with this folder as `DIR`.

@@ -71,6 +71,7 @@ pub const PAGES: &[(&str, &str)] = &[
     ("limit: reason", include_str!("../../../../../docs/errors/limit_reason.md")),
     ("limit: requests", include_str!("../../../../../docs/errors/limit_requests.md")),
     ("limit: resolution", include_str!("../../../../../docs/errors/limit_resolution.md")),
+    ("limit: sessions", include_str!("../../../../../docs/errors/limit_sessions.md")),
     ("limit: signal", include_str!("../../../../../docs/errors/limit_signal.md")),
     ("limit: signals", include_str!("../../../../../docs/errors/limit_signals.md")),
     ("limit: stages", include_str!("../../../../../docs/errors/limit_stages.md")),

@@ -41,6 +41,7 @@ async fn whether_it_lives_and_is_ready_is_said_without_a_credential() {
         slow_after: std::time::Duration::from_secs(1),
         binary: String::new(),
         versions,
+        sessions: Default::default(),
         rates: Default::default(),
         closing,
     });

@@ -144,3 +144,24 @@ fn what_is_wrong_with_an_issuer_is_named_with_its_line() {
     let said = folder.selvedge(&["serve"]);
     assert!(said.code == 78 && said.err.contains("selvedge.yaml:3:") && said.err.contains("on the way"), "{said:?}");
 }
+
+#[tokio::test]
+async fn keys_over_https_are_believed_of_a_server_whose_certificate_the_system_knows_alone() {
+    let key = Key::ed25519();
+    let (url, certificate) = Keys::secured(set(&[key.public("k1")])).await;
+    let (_, other) = Keys::secured(String::new()).await;
+    for (trusted, status) in [(&certificate, 200), (&other, 401)] {
+        let folder = Folder::new();
+        let issuer = format!("{{ issuer: 'https://login.test', audience: selvedge, jwks: '{url}', tenant: default, roles: [owner] }}");
+        folder.write("selvedge.yaml", &format!("authentication: {{ issuers: {{ corp: {issuer} }} }}\n"));
+        folder.write("roots.pem", trusted);
+        let roots = folder.join("roots.pem");
+        let mut server = folder.start_with(&["serve", "--listen", "127.0.0.1:0"], &[("SSL_CERT_FILE", roots.to_str().unwrap())]);
+        let address = server.line().rsplit("http://").next().unwrap().parse().unwrap();
+        let answer = Ask::of(address, &key.token("k1", &claims(seconds()))).get("/v1/runs").await;
+        assert_eq!(answer.status, status, "{answer:?}");
+        server.signal("TERM");
+        let said = folder.end(server);
+        assert_eq!(said.err.contains("the keys of the issuer `corp` at https://localhost"), status == 401, "{said:?}");
+    }
+}

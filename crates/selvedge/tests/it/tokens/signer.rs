@@ -129,16 +129,37 @@ impl Keys {
         let (saying, asking) = (said.clone(), asked.clone());
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
-                let mut request = [0; 4096];
-                let read = stream.read(&mut request).await.unwrap_or(0);
-                assert!(request[..read].starts_with(b"GET /keys?v=1 HTTP/1.1\r\n"));
                 asking.fetch_add(1, Ordering::SeqCst);
                 let (status, body) = saying.lock().unwrap().clone();
-                let text = format!("HTTP/1.1 {status} So\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-                let _ = stream.write_all(text.as_bytes()).await;
+                give(&mut stream, status, &body).await;
             }
         });
         Keys { url, said, asked }
+    }
+
+    /// One that speaks TLS as `localhost`, with a certificate of its own: where it is, and the certificate as PEM.
+    pub async fn secured(set: String) -> (String, String) {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+        let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        let (listener, acceptor) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), tokio_rustls::TlsAcceptor::from(Arc::new(config)));
+        let url = format!("https://localhost:{}/keys?v=1", listener.local_addr().unwrap().port());
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                if let Ok(mut stream) = acceptor.accept(stream).await {
+                    give(&mut stream, 200, &set).await;
+                    let _ = stream.shutdown().await;
+                }
+            }
+        });
+        let lines = data_encoding::BASE64.encode(made.cert.der());
+        let lines: Vec<&str> = lines.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+        (url, format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n")))
     }
 
     /// What it says from now on.
@@ -150,4 +171,12 @@ impl Keys {
     pub fn asked(&self) -> u64 {
         self.asked.load(Ordering::SeqCst)
     }
+}
+
+async fn give(stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin), status: u16, body: &str) {
+    let mut request = [0; 4096];
+    let read = stream.read(&mut request).await.unwrap_or(0);
+    assert!(request[..read].starts_with(b"GET /keys?v=1 HTTP/1.1\r\n"));
+    let text = format!("HTTP/1.1 {status} So\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let _ = stream.write_all(text.as_bytes()).await;
 }
