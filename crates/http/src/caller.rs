@@ -40,11 +40,10 @@ impl Caller {
     /// Who the credential names now, if it is still one.
     pub(crate) async fn still(&self) -> Result<AuthorizationContext, Refusal> {
         let facts = RequestFacts { address: self.context.request.address.clone(), at: self.door.engine.now() };
-        let credential = match &self.session {
-            Some(session) => self.door.sessions.credential(session, facts.at).ok_or_else(over)?,
-            None => self.credential.clone(),
-        };
-        whoever(&self.door, &credential, facts).await
+        let Some(session) = &self.session else { return whoever(&self.door, &self.credential, facts).await };
+        let credential = self.door.sessions.credential(session, facts.at).ok_or_else(over)?;
+        let known = whoever(&self.door, &credential, facts.clone()).await?;
+        Ok(from_session(&known, facts))
     }
 }
 
