@@ -478,7 +478,10 @@ fn wire(
     let programs = registry.programs();
     let points = Points(env.observer.clone());
     let life = selvedge_kernel::lend::Life(u64::from_be_bytes(Entropy::new(env.random.clone()).draw()));
+    let (shadow, questions) = settings.shadow.clone().map(crate::shadow::Shadow::new).unzip();
     let wiring = Arc::new(Wiring {
+        decisions: crate::decisions::Decisions::default(),
+        shadow,
         keys: crate::keys::Keys::default(),
         standstill: crate::disabled::Standstill::default(),
         sums: crate::shard::Sums::default(),
@@ -500,6 +503,9 @@ fn wire(
         stopped: Mutex::new(None),
         skew: Mutex::new(None),
     });
+    if let Some(questions) = questions {
+        wiring.side.spawn(crate::shadow::ask(Arc::downgrade(&wiring), questions));
+    }
     (wiring, receivers)
 }
 

@@ -32,7 +32,7 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
-    fn get(&self, id: &str) -> Option<Arc<ApiKey>> {
+    pub(crate) fn get(&self, id: &str) -> Option<Arc<ApiKey>> {
         self.held.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
     }
 
@@ -152,8 +152,9 @@ impl Engine {
         let (id, has) = (&maker.principal.id, &maker.principal.roles);
         let owner = matches!(maker.principal.kind, PrincipalKind::Local | PrincipalKind::System) || has.iter().any(|role| role == OWNER);
         if let Some(role) = new.roles.iter().find(|role| !owner && !has.contains(role)) {
-            let text = format!("{id} has not got the role `{role}`, and cannot give it to a key: ask somebody who has it, or who is `{OWNER}`");
-            return Err(VerbError::new(Consequence::NotPermitted, "denied", text));
+            let reason = format!("it has not got the role `{role}`, and cannot give it to a key: ask somebody who has it, or who is `{OWNER}`");
+            let tenant = Resource::Tenant { tenant: maker.principal.tenant.clone() };
+            return Err(self.wiring.refuse(maker, Action::Administer, tenant, &reason).into());
         }
         Ok(self.wiring.keys.get(id).and_then(|key| key.expires))
     }
@@ -251,6 +252,10 @@ impl Policies for Standing<'_> {
 
     fn version(&self) -> u64 {
         self.policies.version() + self.keys.version.load(Ordering::Acquire) + self.standstill.version()
+    }
+
+    fn fault(&self) -> Option<String> {
+        self.policies.fault()
     }
 }
 

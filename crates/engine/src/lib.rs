@@ -17,6 +17,7 @@ pub mod why;
 pub mod wiring;
 
 mod core;
+pub mod decisions;
 mod definitions;
 mod disabled;
 mod door;
@@ -33,6 +34,7 @@ pub mod node;
 mod permitted;
 mod runs;
 mod schedules;
+mod shadow;
 mod shard;
 pub mod step;
 mod tasks;
@@ -45,4 +47,4 @@ pub use crate::runs::{
     Again, ForkedRun, Retry, RunControl, RunEnd, RunEvent, RunFork, RunStatus, RunSummary, StageStatus, TaskNumber, TaskPage, TaskStatus, TasksAsked, Undoes,
 };
 pub use crate::schedules::ScheduleChange;
-pub use crate::shard::{Answer, Progress, Redriven, SignalTarget, VerbError};
+pub use crate::shard::{Answer, Progress, Redriven, SignalTarget, VerbError, Wanted};

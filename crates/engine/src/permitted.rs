@@ -1,6 +1,6 @@
 //! Whether what was accepted may still be done: asked at each live call, never in a replay.
 
-use selvedge_kernel::auth::{self, Action, AuthorizationContext, Denied, Permit, PrincipalKind, Resource};
+use selvedge_kernel::auth::{Action, AuthorizationContext, Denied, PrincipalKind, Resource};
 use selvedge_kernel::error::{Consequence, WorkError};
 
 use crate::keys::Standing;
@@ -11,17 +11,6 @@ impl Wiring {
     /// The policies in force, and what stands above them.
     pub(crate) fn policies(&self) -> Standing<'_> {
         Standing::new(&self.keys, &self.standstill, self.settings.policies.policies())
-    }
-
-    /// The permit of somebody, if the policies of now allow it. The local owner asks no policy; in a tenant that is disabled
-    /// nothing begins for it either.
-    pub(crate) fn permit(&self, context: AuthorizationContext, action: Action, resource: Resource) -> Result<Permit, Denied> {
-        let (standing, now) = (self.policies(), self.env.clock.now());
-        let begins = matches!(action, Action::Invoke | Action::Signal | Action::Start | Action::Work);
-        match standing.revoked(&context).filter(|_| begins && context.principal.kind == PrincipalKind::Local) {
-            Some(reason) => Err(auth::deny(&context, action, resource, reason, now)),
-            None => auth::permit(&standing, context, action, resource, now),
-        }
     }
 
     /// The error of a call that is not allowed any more. The end of a credential stands at the door alone.
@@ -42,10 +31,12 @@ impl Wiring {
         }
     }
 
-    /// The error of a call that no policy names, such as one to an activity, of somebody whose key was revoked or who is disabled.
-    pub(crate) fn revoked(&self, context: &AuthorizationContext) -> Option<WorkError> {
+    /// The error of a call to an activity, which no policy names, of somebody whose key was revoked or who is disabled.
+    pub(crate) fn revoked(&self, context: &AuthorizationContext, activity: &str) -> Option<WorkError> {
         let reason = self.policies().revoked(context)?;
-        Some(WorkError::new(DENIED, format!("{} may not go on: {reason}", context.principal.id)))
+        let resource = Resource::Activity { tenant: context.principal.tenant.clone(), name: activity.to_owned() };
+        let denied = self.refuse(context, Action::Invoke, resource, &reason);
+        Some(WorkError::new(DENIED, denied.to_string()))
     }
 }
 

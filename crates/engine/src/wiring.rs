@@ -57,6 +57,16 @@ impl std::fmt::Debug for Rules {
     }
 }
 
+/// Which decisions are recorded, beside being counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Recorded {
+    /// Those that deny.
+    #[default]
+    Denials,
+    /// Those that allow, too.
+    All,
+}
+
 /// Settings of an engine.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -83,6 +93,10 @@ pub struct Settings {
     pub recovered_at_once: usize,
     /// Who may do what, beside the system and the local owner.
     pub policies: Rules,
+    /// Policies that are asked beside them and decide nothing: where they differ is recorded.
+    pub shadow: Option<Rules>,
+    /// Which decisions are recorded.
+    pub recorded: Recorded,
 }
 
 impl Default for Settings {
@@ -99,6 +113,8 @@ impl Default for Settings {
             pressure: Pressure::default(),
             recovered_at_once: 1_000,
             policies: Rules::default(),
+            shadow: None,
+            recorded: Recorded::default(),
         }
     }
 }
@@ -125,6 +141,10 @@ pub(crate) struct Wiring {
     pub keys: crate::keys::Keys,
     /// Who is disabled.
     pub standstill: crate::disabled::Standstill,
+    /// What was decided.
+    pub decisions: crate::decisions::Decisions,
+    /// The policies in the shadow, if there are any.
+    pub shadow: Option<crate::shadow::Shadow>,
     /// What tenants have open in all shards.
     pub sums: crate::shard::Sums,
     /// Whose permits of limits count.

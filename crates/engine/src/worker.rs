@@ -93,6 +93,11 @@ pub(crate) enum Event {
         to: ShardId,
         probe: Box<Probe>,
     },
+    /// Decisions of a tenant were noted, to be written.
+    Decided {
+        shard: ShardId,
+        tenant: String,
+    },
     /// Time has moved by hand.
     Tick,
     Close(oneshot::Sender<()>),
@@ -249,6 +254,7 @@ pub(crate) async fn run(wiring: Arc<Wiring>, index: usize, mut events: mpsc::Unb
         } else {
             for shard in shards.values_mut() {
                 shard.let_out_answers().await;
+                shard.write_all_decided().await;
                 shard.write_clean();
             }
         }
@@ -301,6 +307,11 @@ async fn handle(wiring: &Arc<Wiring>, shards: &mut IdMap<ShardId, Shard>, event:
         Event::Command(shard, command, _held) => {
             if let Some(shard) = shards.get_mut(&shard) {
                 shard.command(command).await;
+            }
+        }
+        Event::Decided { shard, tenant } => {
+            if let Some(shard) = shards.get_mut(&shard) {
+                shard.decided(tenant).await;
             }
         }
         Event::Wake(wakeup) => {

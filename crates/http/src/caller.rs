@@ -69,7 +69,7 @@ impl FromRequestParts<Arc<Door>> for Caller {
     async fn from_request_parts(parts: &mut Parts, door: &Arc<Door>) -> Result<Caller, Refusal> {
         let address = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip().to_string());
         let facts = RequestFacts { address, at: door.engine.now() };
-        let caller = known(parts, door, &facts).await.map_err(|refused| match &facts.address {
+        let caller = known(parts, door, &facts).await.inspect_err(|_| door.engine.count_without_credential()).map_err(|refused| match &facts.address {
             // Whoever has a credential is let in from there all the same: many may share an address.
             Some(address) if door.rates.failed(address, facts.at) > FAILED_CREDENTIALS => {
                 let text = format!("more than {FAILED_CREDENTIALS} requests without a valid credential came from {address} within a minute: wait a minute, and look at what sends them");

@@ -21,6 +21,7 @@ use crate::routes::{actors, approvals, health, invocations, keys, letters, lists
 use crate::routes::{actors, approvals, health, invocations, keys, letters, lists, pipelines, principals, runs, schedules, state, work};
 use crate::routes::{actors, approvals, health, invocations, keys, letters, lists, pipelines, principals, runs, schedules, session, state, work};
 use crate::session::COOKIE;
+use crate::routes::{actors, approvals, health, invocations, keys, letters, lists, pipelines, policy, runs, schedules, state, work};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -90,6 +91,8 @@ fn routed() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(principals::list))
         .routes(routes!(principals::disable))
         .routes(routes!(principals::enable))
+        .routes(routes!(policy::decisions))
+        .routes(routes!(policy::test))
         .routes(routes!(health::alive))
         .routes(routes!(health::ready))
 }

@@ -13,7 +13,7 @@ mod permit;
 mod token;
 mod verdict;
 
-pub use permit::{Action, Denied, Permit, Resource, answer, authorize, deny, permit};
+pub use permit::{Action, Decision, Denied, Permit, Resource, answer, authorize, decide, decision, permit};
 pub use token::{Claims, Issuer, OneOrMany, Roles, Tenant, TokenError, from_jwt, is_role, members};
 pub use verdict::{Effect, OWNER, Owners, Verdict};
 

@@ -116,8 +116,10 @@ pub enum Landlock {
 pub struct Retention {
     /// Invocations and runs.
     pub finished: Span,
-    /// Dead letters and denials.
+    /// Dead letters.
     pub dead_letters: Span,
+    /// Decisions that were recorded: denials above all.
+    pub decisions: Span,
     /// Lines of the ledger.
     pub ledger: Span,
 }
@@ -136,6 +138,10 @@ pub struct Authentication {
 pub struct Authorization {
     /// The folder of the policies; none: the rule that is built in.
     pub policies: Option<String>,
+    /// The folder of policies that are asked beside them and decide nothing; none: no others are asked.
+    pub shadow: Option<String>,
+    /// Records what is allowed, too: what is denied is recorded in any case.
+    pub record_allowed: bool,
 }
 
 /// What is written to the log.
@@ -201,6 +207,7 @@ impl Default for Retention {
         Retention {
             finished: Span(Duration::from_secs(7 * DAY)),
             dead_letters: Span(Duration::from_secs(30 * DAY)),
+            decisions: Span(Duration::from_secs(30 * DAY)),
             ledger: Span(Duration::from_secs(365 * DAY)),
         }
     }
@@ -446,7 +453,7 @@ fn nested(report: &mut Report, path: &[String], text: &str) -> Option<Tree> {
     // A folder may be called 2026.
     let is_text = matches!(
         path.iter().map(String::as_str).collect::<Vec<_>>()[..],
-        ["data"] | ["listen"] | ["authorization", "policies"] | ["tls", "certificate" | "key"]
+        ["data"] | ["listen"] | ["authorization", "policies" | "shadow"] | ["tls", "certificate" | "key"]
     );
     let kind = match scalar(if is_text && !text.is_empty() { "x" } else { text }) {
         Ok(Some(kind)) => kind,
@@ -499,7 +506,7 @@ fn check(report: &mut Report, tree: &Tree) {
     if let Some(tree) = said(&mut fields, "retention")
         && let Some(mut inner) = Fields::of(report, tree, "`retention`", "write retention: {finished: 7d}")
     {
-        for name in ["finished", "dead_letters", "ledger"] {
+        for name in ["finished", "dead_letters", "decisions", "ledger"] {
             if let Some(tree) = said(&mut inner, name) {
                 span(report, &format!("retention.{name}"), tree);
             }
@@ -515,10 +522,15 @@ fn check(report: &mut Report, tree: &Tree) {
     if let Some(tree) = said(&mut fields, "authorization")
         && let Some(mut inner) = Fields::of(report, tree, "`authorization`", "write authorization: {policies: ./policies}")
     {
-        if let Some(tree) = said(&mut inner, "policies")
-            && string(report, "authorization.policies", tree).is_some_and(str::is_empty)
-        {
-            report.error(tree.place, "`authorization.policies` names no folder", "write authorization: {policies: ./policies}");
+        for (name, folder) in [("policies", "./policies"), ("shadow", "./policies-next")] {
+            if let Some(tree) = said(&mut inner, name)
+                && string(report, &format!("authorization.{name}"), tree).is_some_and(str::is_empty)
+            {
+                report.error(tree.place, format!("`authorization.{name}` names no folder"), format!("write authorization: {{{name}: {folder}}}"));
+            }
+        }
+        if let Some(tree) = said(&mut inner, "record_allowed") {
+            boolean(report, "authorization.record_allowed", tree);
         }
         inner.end(report);
     }

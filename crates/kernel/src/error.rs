@@ -49,7 +49,7 @@ impl WorkError {
     }
 }
 
-fn cut(text: &mut String, bound: usize) {
+pub(crate) fn cut(text: &mut String, bound: usize) {
     if text.len() > bound {
         let end = (0..=bound).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
         let gone = text.len() - end;

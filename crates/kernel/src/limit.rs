@@ -70,6 +70,14 @@ pub const SCHEDULE_CATCH_UP: usize = 100;
 pub const DEFINITIONS: usize = 32;
 /// API keys of a tenant, those that were revoked included.
 pub const KEYS: usize = 1_000;
+/// Decisions of a tenant that are kept of each kind (denials, what was allowed, differences of a shadow); the oldest go.
+pub const DECISIONS: usize = 10_000;
+/// Different decisions of a tenant, and of each kind, that are recorded within a minute; others are counted.
+pub const DECISIONS_A_MINUTE: usize = 1_000;
+/// Policies that a recorded decision names.
+pub const DECISION_POLICIES: usize = 16;
+/// Hops of a delegation that a recorded decision names: the first and the last ones.
+pub const DECISION_HOPS: usize = 8;
 /// Roles of a principal.
 pub const ROLES: usize = 16;
 /// Principals of a tenant that are disabled.

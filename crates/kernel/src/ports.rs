@@ -127,6 +127,8 @@ pub trait Policies: Send + Sync {
     fn decide(&self, context: &AuthorizationContext, action: Action, resource: &Resource, now: Millis) -> Verdict;
     /// Rises with every change that may change an answer.
     fn version(&self) -> u64;
+    /// Why a newer set than the one that answers was refused, as long as it is; none: what answers is what was written last.
+    fn fault(&self) -> Option<String>;
 }
 
 /// The smallest key after every key that starts with `prefix`.

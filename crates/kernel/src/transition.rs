@@ -211,6 +211,8 @@ pub struct Keep {
     pub idempotency: Duration,
     /// Dead letters.
     pub dead_letters: Duration,
+    /// Decisions that were recorded: denials above all.
+    pub decisions: Duration,
     /// Ledger lines.
     pub ledger: Duration,
 }
@@ -218,7 +220,7 @@ pub struct Keep {
 impl Default for Keep {
     fn default() -> Keep {
         let day = |days: u64| Duration::from_secs(days * 86_400);
-        Keep { finished: day(7), idempotency: day(1), dead_letters: day(30), ledger: day(365) }
+        Keep { finished: day(7), idempotency: day(1), dead_letters: day(30), decisions: day(30), ledger: day(365) }
     }
 }
 

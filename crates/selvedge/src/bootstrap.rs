@@ -70,9 +70,9 @@ pub struct Engine {
     pub(crate) desk: Arc<Desk>,
     /// Held for as long as the directory is.
     control: Option<Listener>,
-    /// Looks at the folder of the policies meanwhile.
+    /// Look at the folders of the policies meanwhile.
     #[cfg(feature = "cedar")]
-    _policies: Option<Watch>,
+    folders: Vec<Watch>,
 }
 
 impl Engine {
@@ -87,7 +87,7 @@ impl Engine {
     pub async fn open(config: impl Into<Config>, app: App) -> Result<Engine, EngineError> {
         let config = config.into();
         #[cfg(feature = "cedar")]
-        let policies = config.policies.clone().map(CedarPolicies::open).transpose()?.map(Arc::new);
+        let (policies, shadow) = (opened(config.policies.as_ref())?, opened(config.shadow.as_ref())?);
         let options = Options { command: config.command.clone(), ..Options::default() };
         let store = Arc::new(EmbeddedStore::open(&config.data, options)?);
         let build = config.settings.build.or_else(crate::build::of_this_binary);
@@ -95,6 +95,11 @@ impl Engine {
         #[cfg(feature = "cedar")]
         let settings = match &policies {
             Some(policies) => Settings { policies: Rules::Given(policies.clone()), ..settings },
+            None => settings,
+        };
+        #[cfg(feature = "cedar")]
+        let settings = match &shadow {
+            Some(shadow) => Settings { shadow: Some(Rules::Given(shadow.clone())), ..settings },
             None => settings,
         };
         let folder = |path: PathBuf| move |source| EngineError::Folder { path, source };
@@ -134,7 +139,7 @@ impl Engine {
             desk,
             control,
             #[cfg(feature = "cedar")]
-            _policies: policies.map(watch),
+            folders: policies.map(|policies| watch(policies, POLICIES)).into_iter().chain(shadow.map(|shadow| watch(shadow, SHADOW))).collect(),
         })
     }
 
@@ -156,11 +161,38 @@ impl Engine {
         Client { engine: self.inner.clone(), context }
     }
 
+    /// Reads again at once what can be read again while it runs, the folders of the policies, and says of each what came of it. What
+    /// is refused changes nothing: what was in force stays in force.
+    pub async fn reload(&self) -> Vec<Result<String, String>> {
+        #[cfg(feature = "cedar")]
+        {
+            let mut read = Vec::with_capacity(self.folders.len());
+            for folder in &self.folders {
+                read.push(folder.read_now().await);
+            }
+            read
+        }
+        #[cfg(not(feature = "cedar"))]
+        Vec::new()
+    }
+
     /// Stops accepting, writes what is decided, and lets go of the directory.
     pub async fn close(self) -> Result<(), EngineError> {
         drop(self.control);
         Ok(self.inner.close().await?)
     }
+}
+
+/// What the policies in force are called.
+#[cfg(feature = "cedar")]
+const POLICIES: &str = "policies";
+/// What those in the shadow are called.
+#[cfg(feature = "cedar")]
+const SHADOW: &str = "policies in the shadow";
+
+#[cfg(feature = "cedar")]
+fn opened(folder: Option<&PathBuf>) -> Result<Option<Arc<CedarPolicies>>, EngineError> {
+    Ok(folder.map(CedarPolicies::open).transpose()?.map(Arc::new))
 }
 
 /// Stores the schedules of the application's pipelines, each as its name is understood: of the stored version, if there is

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use selvedge_engine::engine::ExecSettings;
 use selvedge_engine::exec::Shim;
-use selvedge_engine::wiring::Settings;
+use selvedge_engine::wiring::{Recorded, Settings};
 use selvedge_kernel::config::{Configured, Landlock};
 use selvedge_kernel::transition::Keep;
 
@@ -46,6 +46,9 @@ pub struct Config {
     /// unless somebody set others.
     #[cfg(feature = "cedar")]
     pub policies: Option<PathBuf>,
+    /// The folder of policies that are asked beside them and decide nothing: where they differ is recorded. It is read again as well.
+    #[cfg(feature = "cedar")]
+    pub shadow: Option<PathBuf>,
     /// Whether programs that are started through the shim are kept out of the data directory.
     pub landlock: Landlock,
 }
@@ -67,6 +70,8 @@ impl Config {
             control: Control::Listen,
             #[cfg(feature = "cedar")]
             policies: None,
+            #[cfg(feature = "cedar")]
+            shadow: None,
             landlock: Landlock::Auto,
         }
     }
@@ -90,11 +95,18 @@ impl Config {
         let said = &configured.config;
         let mut config = Config::on(&said.data);
         config.landlock = said.landlock;
-        let keep =
-            Keep { finished: said.retention.finished.0, dead_letters: said.retention.dead_letters.0, ledger: said.retention.ledger.0, ..Keep::default() };
+        let keep = Keep {
+            finished: said.retention.finished.0,
+            dead_letters: said.retention.dead_letters.0,
+            decisions: said.retention.decisions.0,
+            ledger: said.retention.ledger.0,
+            ..Keep::default()
+        };
         #[cfg(feature = "cedar")]
         {
-            config.policies = said.authorization.policies.as_ref().map(|folder| std::path::absolute(folder).unwrap_or_else(|_| folder.into()));
+            let folder = |said: &Option<String>| said.as_ref().map(|folder| std::path::absolute(folder).unwrap_or_else(|_| folder.into()));
+            config.policies = folder(&said.authorization.policies);
+            config.shadow = folder(&said.authorization.shadow);
         }
         let cores = || std::thread::available_parallelism().map_or(2, usize::from);
         config.settings = Settings {
@@ -102,6 +114,7 @@ impl Config {
             keep,
             replay_always: said.replay_always,
             workers: said.workers.map_or_else(cores, |workers| workers as usize),
+            recorded: if said.authorization.record_allowed { Recorded::All } else { Recorded::Denials },
             // A type's own wait stands unless somebody wrote another one for all.
             suspend_after: configured.origins.contains_key("/suspend_after").then_some(said.suspend_after.0),
             ..Settings::default()

@@ -13,7 +13,9 @@ mod server;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use selvedge_engine::desk::{Decision, EditState, Gives, Invoke, KeyVerb, PrincipalVerb, Problem, Steer, SteerSchedule, TenantVerb};
+pub use selvedge_engine::desk::{
+    Decision, EditState, Gives, Invoke, KeyVerb, PrincipalVerb, Problem, SeeDecisions, Steer, SteerSchedule, TenantVerb, TestPolicy,
+};
 use selvedge_engine::verify::Head;
 use selvedge_kernel::error::Consequence;
 use serde::{Deserialize, Serialize};
@@ -326,6 +328,22 @@ pub enum Request {
         tenant: Option<String>,
         /// What.
         ask: TenantVerb,
+    },
+    /// Decisions that were recorded.
+    Decisions {
+        /// Of which tenant; none: the local owner's.
+        #[serde(default)]
+        tenant: Option<String>,
+        /// Which.
+        see: SeeDecisions,
+    },
+    /// What the policies in force would decide.
+    TestPolicy {
+        /// Of which tenant; none: the local owner's.
+        #[serde(default)]
+        tenant: Option<String>,
+        /// Who asks for what.
+        test: TestPolicy,
     },
     /// Messages that could not be handled.
     DeadLetters {

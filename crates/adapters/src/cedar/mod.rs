@@ -12,6 +12,7 @@ mod slices;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use cedar_policy::{Authorizer, Decision, Schema};
 use selvedge_kernel::auth::{Action, AuthorizationContext, Effect, Resource, Verdict};
@@ -34,6 +35,8 @@ pub struct CedarPolicies {
     types: Types,
     loaded: RwLock<Arc<Loaded>>,
     version: AtomicU64,
+    /// What is wrong with the folder since it was read last; what was in force before stays so.
+    refused: Mutex<Option<Refused>>,
 }
 
 /// A set that is in force, with the answers that it has given.
@@ -57,7 +60,7 @@ impl CedarPolicies {
         let schema = schema(&folder)?;
         let types = Types::new();
         let loaded = load(&folder, &schema, &types)?;
-        Ok(CedarPolicies { folder, schema, types, loaded: RwLock::new(Arc::new(loaded)), version: AtomicU64::new(1) })
+        Ok(CedarPolicies { folder, schema, types, loaded: RwLock::new(Arc::new(loaded)), version: AtomicU64::new(1), refused: Mutex::default() })
     }
 
     /// The folder.
@@ -83,7 +86,16 @@ impl CedarPolicies {
     /// # Errors
     /// Everything that is wrong with it; what was in force stays in force.
     pub fn reload(&self) -> Result<(), Refused> {
-        let loaded = load(&self.folder, &self.schema, &self.types)?;
+        let loaded = load(&self.folder, &self.schema, &self.types);
+        let refused = || self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let loaded = match loaded {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                *refused() = Some(error.clone());
+                return Err(error);
+            }
+        };
+        *refused() = None;
         *self.loaded.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(loaded);
         self.version.fetch_add(1, Ordering::Release);
         Ok(())
@@ -107,7 +119,7 @@ impl CedarPolicies {
             (Decision::Deny, false) => (Effect::Deny, "a policy forbids it"),
             (Decision::Deny, true) => (Effect::Deny, NOBODY),
         };
-        Verdict { effect, policies, reason: reason.to_owned(), errors }
+        Verdict { effect, policies, reason: reason.to_owned(), errors, took: Duration::ZERO }
     }
 }
 
@@ -115,6 +127,22 @@ const NOBODY: &str = "no policy allows it";
 
 impl Policies for CedarPolicies {
     fn decide(&self, context: &AuthorizationContext, action: Action, resource: &Resource, now: Millis) -> Verdict {
+        let began = Instant::now();
+        let answer = self.find(context, action, resource, now);
+        Verdict { took: began.elapsed(), ..answer }
+    }
+
+    fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    fn fault(&self) -> Option<String> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(ToString::to_string)
+    }
+}
+
+impl CedarPolicies {
+    fn find(&self, context: &AuthorizationContext, action: Action, resource: &Resource, now: Millis) -> Verdict {
         let loaded = self.in_force();
         let Some(slice) = loaded.slices.get(&context.principal.tenant, action) else { return Verdict::deny(NOBODY) };
         let asked = Asked::of(context, action, resource, slice.uses);
@@ -127,10 +155,6 @@ impl Policies for CedarPolicies {
             known().put(asked, answer.clone());
         }
         answer
-    }
-
-    fn version(&self) -> u64 {
-        self.version.load(Ordering::Acquire)
     }
 }
 

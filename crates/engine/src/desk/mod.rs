@@ -3,6 +3,7 @@
 mod approvals;
 mod asker;
 mod disabled;
+mod decisions;
 mod hand;
 mod invocations;
 mod json;
@@ -25,6 +26,7 @@ mod worked;
 
 pub use asker::Asker;
 pub use disabled::Principals;
+pub use decisions::{Rights, asked_of, said};
 pub use hand::{EditState, Gives};
 pub use invocations::no_work;
 pub use json::{of_bytes, value};
@@ -37,4 +39,5 @@ pub use scheduled::ScheduleStatus;
 pub use schedules::Schedules;
 pub use why::why;
 pub use words::{Decision, Invoke, KeyVerb, PrincipalVerb, Steer, SteerSchedule, TenantVerb};
+pub use words::{Decision, Invoke, KeyVerb, SeeDecisions, Steer, SteerSchedule, TestPolicy};
 pub use worked::Failed;

@@ -1,5 +1,8 @@
 //! What the verbs are asked with.
 
+use std::collections::BTreeMap;
+
+use selvedge_kernel::time::Millis;
 use serde::{Deserialize, Serialize};
 
 /// How a run is steered.
@@ -70,6 +73,54 @@ pub struct Invoke {
     /// W3C trace context.
     #[serde(default)]
     pub trace: Option<String>,
+}
+
+/// Which recorded decisions somebody wants to see.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SeeDecisions {
+    /// `dec_…`
+    pub id: Option<String>,
+    /// Of this principal.
+    pub principal: Option<String>,
+    /// Of this action.
+    pub action: Option<String>,
+    /// Where the policies in the shadow differ, instead of what was denied and allowed.
+    pub shadow: bool,
+    /// At most so many; 50, if it is not said.
+    pub limit: Option<usize>,
+}
+
+/// Would this be allowed, and why?
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TestPolicy {
+    /// `start`, `read`, …
+    pub action: String,
+    /// `pipeline:NAME`, `actor:TYPE/KEY`, …
+    pub resource: String,
+    /// Who asks.
+    #[serde(default = "somebody")]
+    pub principal: String,
+    /// What it may act as; of a key of the tenant those that it has, if none are said.
+    #[serde(default)]
+    pub roles: Vec<String>,
+    /// What its credential claims.
+    #[serde(default)]
+    pub claims: BTreeMap<String, String>,
+    /// From where it asks.
+    #[serde(default)]
+    pub address: Option<std::net::IpAddr>,
+    /// The handlers that act for it, in order, each as `TYPE.HANDLER`.
+    #[serde(default)]
+    pub through: Vec<String>,
+    /// When; now, if it is not said.
+    #[serde(default, with = "selvedge_kernel::time::text::optional")]
+    pub at: Option<Millis>,
+}
+
+fn somebody() -> String {
+    "somebody".to_owned()
 }
 
 /// What is done with the API keys of a tenant.

@@ -91,9 +91,9 @@ impl Shard {
             // It was given up, or has answered, since this was decided.
             return Ok(());
         }
-        if matches!(work, Work::Activity { .. })
+        if let Work::Activity { name } = &work
             && !undoes(&compiled, stage)
-            && let Some(error) = self.wiring.revoked(active.run.context())
+            && let Some(error) = self.wiring.revoked(active.run.context(), name)
         {
             self.limits.done(Asker::Task(run, stage, item));
             let result = Err(AttemptError { error, retryable: false, retry_after_ms: None });

@@ -175,6 +175,12 @@ impl Shard {
             activation.outside.push_back(Outside::Due { number, timer });
             return Ok(false);
         }
+        if matches!(request, Request::Activity { .. })
+            && let Some(error) = self.wiring.revoked(&activation.record.message.context, &sig.name)
+        {
+            self.decide(activation, number, Given::Error(error));
+            return Ok(false);
+        }
         match request {
             Request::Step => {
                 let waits = row.as_ref().is_some_and(|row| row.timer.is_some());
@@ -187,11 +193,6 @@ impl Shard {
                 {
                     op.step = StepState::Allowed(row.as_ref().map_or(1, |row| row.attempts + 1));
                     return Ok(true);
-                }
-            }
-            Request::Activity { .. } if self.wiring.revoked(&activation.record.message.context).is_some() => {
-                if let Some(error) = self.wiring.revoked(&activation.record.message.context) {
-                    self.decide(activation, number, Given::Error(error));
                 }
             }
             Request::Blocking(_) | Request::Activity { .. } => {

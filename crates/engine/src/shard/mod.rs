@@ -7,6 +7,7 @@ mod breakers;
 mod calls;
 mod command;
 mod decide;
+mod decisions;
 mod edit;
 mod ending;
 mod erase;
@@ -57,6 +58,7 @@ use crate::idmap::{IdMap, IdSet};
 pub(crate) use crate::shard::activate::{Activation, Outside};
 pub use crate::shard::command::{Answer, Progress, SignalTarget, VerbError};
 pub(crate) use crate::shard::command::{Command, Reply};
+pub use crate::shard::decisions::Wanted;
 pub(crate) use crate::shard::gates::Gate;
 pub(crate) use crate::shard::limits::Asker;
 use crate::shard::mail::Pair;
@@ -173,6 +175,8 @@ pub(crate) struct Shard {
     pub recovering: IdSet<InvocationId>,
     /// What tenants have open here.
     pub tenants: tenants::Tenants,
+    /// What it knows of the decisions that it writes.
+    decided: decisions::Decided,
     pub was_clean: bool,
     pub closed_clean: bool,
     owner: owner::Ownership,
@@ -230,6 +234,7 @@ impl Shard {
             in_line: VecDeque::new(),
             recovering: Default::default(),
             tenants: Default::default(),
+            decided: Default::default(),
             was_clean,
             closed_clean: false,
             owner,

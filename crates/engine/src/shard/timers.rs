@@ -36,6 +36,8 @@ pub(crate) enum Alarm {
     Task { run: RunId, stage: u16, item: u32, attempt: u32 },
     /// A run that may leave memory.
     RunRests { run: RunId },
+    /// Decisions that are to be written.
+    Decided,
 }
 
 #[derive(Default)]
@@ -348,6 +350,7 @@ impl Shard {
             Alarm::Ring { holder } => self.look_for_ring(holder).await,
             Alarm::Task { run, stage, item, attempt } => self.run_task_late(run, stage, item, attempt),
             Alarm::RunRests { run } => self.run_rests(run),
+            Alarm::Decided => self.write_decided().await,
         }
     }
 }

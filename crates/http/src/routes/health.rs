@@ -21,10 +21,17 @@ pub(crate) async fn alive() -> Response {
 pub(crate) async fn ready(State(door): State<Arc<Door>>) -> Response {
     let parts = (door.ready)();
     let well = parts.iter().all(|(_, reason)| reason.is_none()) && !*door.closing.borrow();
-    let parts: serde_json::Map<String, Value> = parts
+    let mut parts: serde_json::Map<String, Value> = parts
         .into_iter()
         .map(|(name, reason)| (name.to_owned(), reason.map_or_else(|| json!({ "ready": true }), |why| json!({ "ready": false, "reason": why }))))
         .collect();
+    // A set of policies that was refused is a reason to look, and none to send work elsewhere. What is wrong with it is not for everybody.
+    for (which, _) in door.engine.faults() {
+        parts.insert(
+            which.replace(' ', "_"),
+            json!({ "ready": true, "warning": "a newer set is refused, and the one before it is in force: `selvedge doctor` says why" }),
+        );
+    }
     let status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, axum::Json(json!({ "ready": well, "parts": parts }))).into_response()
 }

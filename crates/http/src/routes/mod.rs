@@ -10,6 +10,7 @@ pub(crate) mod lists;
 pub(crate) mod nodes;
 pub(crate) mod pipelines;
 pub(crate) mod principals;
+pub(crate) mod policy;
 pub(crate) mod runs;
 pub(crate) mod schedules;
 pub(crate) mod session;

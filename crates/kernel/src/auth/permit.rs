@@ -6,6 +6,7 @@ use super::verdict::{Effect, Verdict};
 use super::{AuthorizationContext, PrincipalKind, WORKER};
 use crate::id::{ActorId, DecisionId, RawId};
 use crate::ports::Policies;
+use crate::record::decision::home;
 use crate::time::Millis;
 
 /// What someone wants to do: the verbs of the engine.
@@ -267,6 +268,10 @@ impl Policies for Nobody {
     fn version(&self) -> u64 {
         0
     }
+
+    fn fault(&self) -> Option<String> {
+        None
+    }
 }
 
 /// The answer for anybody: what [`authorize`] allows, and of everybody else what the policies allow. No policy opens another
@@ -284,24 +289,39 @@ fn is_owner(context: &AuthorizationContext) -> bool {
     matches!(context.principal.kind, PrincipalKind::System | PrincipalKind::Local)
 }
 
-/// Decides for anybody: a permit where the [`answer`] allows it. An answer with an error in it denies, whatever else it says.
-pub fn permit(policies: &dyn Policies, context: AuthorizationContext, action: Action, resource: Resource, now: Millis) -> Result<Permit, Denied> {
-    let answer = answer(policies, &context, action, &resource, now);
-    if answer.effect == Effect::Allow && answer.errors.is_empty() {
-        return Ok(Permit { context, action, resource });
-    }
-    let reason = match answer.errors.first() {
-        Some(error) => format!("a policy could not be evaluated ({error}), and what is not known to be allowed is denied"),
-        None => answer.reason,
-    };
-    Err(Denied { policies: answer.policies, ..deny(&context, action, resource, reason, now) })
+/// What was decided, with what it rests on, for whoever keeps decisions.
+#[derive(Debug)]
+pub enum Decision {
+    /// It may be done.
+    Allowed(Permit, Verdict),
+    /// It may not; who asked comes back.
+    Denied(Denied, AuthorizationContext, Verdict),
 }
 
-/// A denial for a reason that is no policy's.
+/// Decides for anybody: a permit where the [`answer`] allows it. An answer with an error in it denies, whatever else it says.
 #[must_use]
-pub fn deny(context: &AuthorizationContext, action: Action, resource: Resource, reason: String, now: Millis) -> Denied {
-    let decision = decision(context, action, &resource, now);
-    Denied { decision, principal: context.principal.id.clone(), action, resource, reason, policies: Vec::new() }
+pub fn decide(policies: &dyn Policies, context: AuthorizationContext, action: Action, resource: Resource, now: Millis) -> Decision {
+    let verdict = answer(policies, &context, action, &resource, now);
+    if verdict.outcome() == Effect::Allow {
+        return Decision::Allowed(Permit { context, action, resource }, verdict);
+    }
+    let denied = Denied {
+        decision: decision(&context, action, &resource, now),
+        principal: context.principal.id.clone(),
+        action,
+        resource,
+        reason: verdict.why(),
+        policies: verdict.policies.clone(),
+    };
+    Decision::Denied(denied, context, verdict)
+}
+
+/// The same, where nobody wants to know what it rests on.
+pub fn permit(policies: &dyn Policies, context: AuthorizationContext, action: Action, resource: Resource, now: Millis) -> Result<Permit, Denied> {
+    match decide(policies, context, action, resource, now) {
+        Decision::Allowed(permit, _) => Ok(permit),
+        Decision::Denied(denied, ..) => Err(denied),
+    }
 }
 
 /// Why something is denied whatever policies say.
@@ -318,10 +338,11 @@ fn never(context: &AuthorizationContext, action: Action, resource: &Resource, no
     }
 }
 
-/// The id of a decision: its time, then BLAKE3 over who, what, on what and when.
-fn decision(context: &AuthorizationContext, action: Action, resource: &Resource, now: Millis) -> DecisionId {
+/// The id of a decision: the identity of its tenant's decisions, its time, then BLAKE3 over who, what, on what and when.
+#[must_use]
+pub fn decision(context: &AuthorizationContext, action: Action, resource: &Resource, now: Millis) -> DecisionId {
     let (kind, name) = resource.names();
-    let home = ActorId { tenant: context.principal.tenant.clone(), kind: "decision".to_owned(), key: context.principal.id.clone() };
+    let home = home(&context.principal.tenant);
     let mut hasher = blake3::Hasher::new();
     for part in [&context.principal.tenant, &context.principal.id, action.name(), kind, &name] {
         hasher.update(&(part.len() as u32).to_be_bytes());

@@ -1,5 +1,7 @@
 //! What policies answer, and the rule that is built in.
 
+use std::time::Duration;
+
 use super::{Action, AuthorizationContext, Resource};
 use crate::ports::Policies;
 use crate::time::Millis;
@@ -24,19 +26,36 @@ pub struct Verdict {
     pub reason: String,
     /// What could not be evaluated. An answer with an error denies.
     pub errors: Vec<String>,
+    /// How long it took to find, where whoever answers has measured that.
+    pub took: Duration,
 }
 
 impl Verdict {
     /// Yes, by no policy with an id.
     #[must_use]
     pub fn allow(reason: impl Into<String>) -> Verdict {
-        Verdict { effect: Effect::Allow, policies: Vec::new(), reason: reason.into(), errors: Vec::new() }
+        Verdict { effect: Effect::Allow, policies: Vec::new(), reason: reason.into(), errors: Vec::new(), took: Duration::ZERO }
     }
 
     /// No, by no policy with an id.
     #[must_use]
     pub fn deny(reason: impl Into<String>) -> Verdict {
         Verdict { effect: Effect::Deny, ..Verdict::allow(reason) }
+    }
+
+    /// What comes of it: an answer with an error in it denies, whatever else it says.
+    #[must_use]
+    pub fn outcome(&self) -> Effect {
+        if self.errors.is_empty() { self.effect } else { Effect::Deny }
+    }
+
+    /// Why, with what could not be evaluated.
+    #[must_use]
+    pub fn why(&self) -> String {
+        match self.errors.first() {
+            Some(error) => format!("a policy could not be evaluated ({error}), and what is not known to be allowed is denied"),
+            None => self.reason.clone(),
+        }
     }
 }
 
@@ -61,5 +80,9 @@ impl Policies for Owners {
 
     fn version(&self) -> u64 {
         0
+    }
+
+    fn fault(&self) -> Option<String> {
+        None
     }
 }

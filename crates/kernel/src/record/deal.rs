@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::api_key::{self, ApiKey};
+use super::decision::DecisionRecord;
 use super::definition::StoredVersion;
 use super::disabled::Disabled;
 use super::invocation::{Begun, Invocation};
@@ -72,6 +73,7 @@ pub fn home(kind: Kind, key: &[u8], value: &[u8]) -> Result<Option<Hash16>, Unpo
             let disabled: Disabled = wire::decode("disabled principal", value)?;
             Ok(Some(api_key::home(&disabled.tenant).hash16()))
         }
+        Kind::Decision => Ok(Some(wire::decode::<DecisionRecord>("decision", value)?.id.0.hash)),
         Kind::Definition => {
             let stored: StoredVersion = wire::decode("stored pipeline", value)?;
             let tenant = key.get(3..5).and_then(|len| key.get(5..5 + usize::from(u16::from_be_bytes([len[0], len[1]]))));

@@ -98,6 +98,8 @@ pub enum Kind {
     ApiKey = 50,
     /// Shard-wide, tenant, principal → that it is disabled; without a principal the tenant as a whole. Leaves when it is enabled again.
     Disabled = 51,
+    /// Shard-wide, tenant, what (1 byte), time (u64) counted down, id (18 bytes) → a decision, or equal ones of a minute. Leaves by retention, or when newer ones need room.
+    Decision = 56,
 }
 
 impl Kind {
@@ -147,6 +149,7 @@ impl Kind {
         Kind::Definition,
         Kind::ApiKey,
         Kind::Disabled,
+        Kind::Decision,
     ];
 
     /// The kind of a row, by the third byte of its key.

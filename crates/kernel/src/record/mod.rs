@@ -5,6 +5,7 @@ pub mod api_key;
 pub mod attribute;
 pub mod build;
 pub mod deal;
+pub mod decision;
 pub mod definition;
 pub mod disabled;
 pub mod hand;

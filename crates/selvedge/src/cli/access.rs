@@ -48,8 +48,10 @@ pub fn config(common: &Common) -> Result<Config, Stop> {
 pub fn config_of(configured: &Configured) -> Result<Config, Stop> {
     let program = std::env::current_exe().map_err(|error| Stop::new(Code::Configuration, format!("this binary does not find itself: {error}")))?;
     // Closed where it cannot be kept: without them the built-in rule would be in force instead.
-    if !cfg!(feature = "cedar") && configured.config.authorization.policies.is_some() {
-        let text = "`authorization.policies` is written, and this binary was built without the feature `cedar`: build it with it".to_owned();
+    let said = &configured.config.authorization;
+    let written = said.policies.as_ref().map(|_| "policies").or(said.shadow.as_ref().map(|_| "shadow"));
+    if let Some(name) = written.filter(|_| !cfg!(feature = "cedar")) {
+        let text = format!("`authorization.{name}` is written, and this binary was built without the feature `cedar`: build it with it");
         return Err(Stop::new(Code::Configuration, text));
     }
     if !cfg!(feature = "jwt") && !configured.config.authentication.issuers.is_empty() {

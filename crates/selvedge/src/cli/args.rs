@@ -8,8 +8,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use selvedge_kernel::policy::Span;
 
 #[cfg(feature = "cedar")]
-pub use rights::{Asked, Policy};
-pub use rights::{Keys, OfTenant, Principals, Tenants};
+pub use rights::Asked;
+pub use rights::{Keys, OfTenant, Policy, Principals, See, Tenants};
 
 /// Durable actors and pipelines: what was accepted survives any kill, and no finished step is done twice.
 #[derive(Parser, Debug)]
@@ -111,8 +111,7 @@ pub enum Noun {
     /// Disable whole tenants, and enable them again
     #[command(subcommand)]
     Tenants(Tenants),
-    /// Ask policies who may do what
-    #[cfg(feature = "cedar")]
+    /// Ask policies who may do what, and look at what was decided
     #[command(subcommand)]
     Policy(Policy),
     /// Talk to actors

@@ -44,6 +44,7 @@ pub async fn doctor(common: &Common, app: App) -> Result<Code, Stop> {
         kept(&health),
         programs(&health, landlock),
         executors(&health, declared.err().filter(|_| !held)),
+        policies(&health),
         failing(&health),
         dead_letters(&health),
     ];
@@ -139,6 +140,17 @@ fn executors(health: &Value, broken: Option<Stop>) -> Finding {
         return Finding { part: "executors", seen: format!("{} declared, none is missing", count(known, "program")), advice: None };
     }
     Finding { part: "executors", seen: missing.join("; "), advice: Some("put it there or install it, or correct `exec`".to_owned()) }
+}
+
+/// A set that was refused while the process ran: the one before it is in force.
+fn policies(health: &Value) -> Finding {
+    let refused: Vec<String> =
+        health["refused"].as_array().into_iter().flatten().map(|of| format!("the {} as written now: {}", text(&of["which"]), text(&of["fault"]))).collect();
+    if refused.is_empty() {
+        return Finding { part: "policies", seen: "what is in force is what was written last".to_owned(), advice: None };
+    }
+    let advice = "what was in force before stays in force: mend that, it is read again within seconds, and at once after `kill -HUP`".to_owned();
+    Finding { part: "policies", seen: refused.join("\n"), advice: Some(advice) }
 }
 
 fn failing(health: &Value) -> Finding {

@@ -23,7 +23,6 @@ mod man;
 #[cfg(feature = "server")]
 mod notify;
 mod pipelines;
-#[cfg(feature = "cedar")]
 mod policy;
 mod print;
 mod progress;
@@ -105,8 +104,7 @@ async fn perform(cli: Cli, app: App) -> Result<Code, Stop> {
         Noun::Actors(verb) => actors::actors(&common, app, verb).await,
         Noun::Invocations(verb) => actors::invocations(&common, app, verb).await,
         Noun::Schedules(verb) => schedules::schedules(&common, app, verb).await,
-        #[cfg(feature = "cedar")]
-        Noun::Policy(verb) => policy::policy(&common, verb),
+        Noun::Policy(verb) => policy::policy(&common, app, verb).await,
         Noun::Keys(verb) => keys::keys(&common, app, verb).await,
         Noun::Principals(verb) => disabled::principals(&common, app, verb).await,
         Noun::Tenants(verb) => disabled::tenants(&common, app, verb).await,

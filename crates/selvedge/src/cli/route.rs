@@ -4,7 +4,7 @@ use selvedge_kernel::error::Consequence;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::control::{Decision, Gives, Invoke, KeyVerb, PrincipalVerb, Problem, Request, Steer, SteerSchedule};
+use crate::control::{Decision, Gives, Invoke, KeyVerb, PrincipalVerb, Problem, Request, SeeDecisions, Steer, SteerSchedule};
 
 use super::remote::patient;
 
@@ -225,6 +225,20 @@ pub fn route(request: Request) -> Result<Asked, Problem> {
             return Err(elsewhere(&format!("principals of the tenant `{tenant}`, where another key may belong to another one,")));
         }
         Request::Tenants { .. } => return Err(elsewhere("tenants as a whole")),
+        Request::Decisions { tenant: None, see } => {
+            let SeeDecisions { id, principal, action, shadow, limit } = see;
+            let words = [("id", id), ("principal", principal), ("action", action), ("limit", limit.map(|limit| limit.to_string()))];
+            let words = words.into_iter().filter_map(|(word, value)| Some(format!("{word}={}", name(&value?)))).chain(shadow.then(|| "shadow=true".to_owned()));
+            let words = words.collect::<Vec<_>>().join("&");
+            Asked::get(if words.is_empty() { "/v1/policy/decisions".to_owned() } else { format!("/v1/policy/decisions?{words}") })
+        }
+        Request::TestPolicy { tenant: None, test } => Asked::post("/v1/policy/test".to_owned(), json!(test)),
+        Request::Decisions { tenant: Some(tenant), .. } => {
+            return Err(elsewhere(&format!("decisions of the tenant `{tenant}`, where the key may belong to another one,")));
+        }
+        Request::TestPolicy { tenant: Some(tenant), .. } => {
+            return Err(elsewhere(&format!("what somebody of the tenant `{tenant}` may do, where the key may belong to another one,")));
+        }
         Request::RetryWhere { .. } => return Err(elsewhere("a retry of many invocations")),
         Request::Health => return Err(elsewhere("`doctor`")),
         Request::Backup { .. } => return Err(elsewhere("a backup")),

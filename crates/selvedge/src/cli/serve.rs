@@ -1,6 +1,6 @@
 //! `serve` and `dev`: the HTTP API on a data directory, until somebody ends it.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use selvedge_http::{Certificates, Ended, Patience, Tokens, bind};
 use selvedge_kernel::auth::{OWNER, RequestFacts, local};
 use selvedge_kernel::config::{Configured, Profile};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::App;
 use crate::bootstrap::Engine;
@@ -161,6 +162,31 @@ async fn broken(engine: &Engine) -> String {
     }
 }
 
+/// Until somebody ends it. A hang-up reads again what can be read again, unless it says that the terminal has gone.
+async fn until_interrupted(engine: &Engine) -> Result<(), Stop> {
+    let mut hung_up = signal(SignalKind::hangup()).map_err(|error| Stop::new(Code::Failed, format!("signals cannot be received: {error}")))?;
+    let on_terminal = std::io::stderr().is_terminal();
+    loop {
+        tokio::select! {
+            ended = run::interrupted() => return ended,
+            _ = hung_up.recv() => {}
+        }
+        if on_terminal && !std::io::stderr().is_terminal() {
+            return Ok(());
+        }
+        let read = engine.reload().await;
+        if read.is_empty() {
+            print::note("asked to read again: no folder of policies is configured, so that there is nothing to read");
+        }
+        for read in read {
+            match read {
+                Ok(said) => print::note(&format!("read again: {said}")),
+                Err(refused) => print::complain(&refused),
+            }
+        }
+    }
+}
+
 async fn until_the_end(engine: Engine, served: Served) -> Result<Code, Stop> {
     let Served { listener, scheme, certificates, tokens } = served;
     let offer = Offer { patience: Patience::default(), certificates, tokens };
@@ -171,7 +197,7 @@ async fn until_the_end(engine: Engine, served: Served) -> Result<Code, Stop> {
     print::say(&serving)?;
     manager.ready(&serving);
     tokio::select! {
-        asked = run::interrupted() => {
+        asked = until_interrupted(&engine) => {
             asked?;
             manager.stopping("what is accepted is on disk, and goes on at the next start");
             print::note("stopping: what is accepted is on disk, and goes on at the next start");

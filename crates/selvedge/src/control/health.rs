@@ -50,8 +50,9 @@ pub(super) async fn health(asker: Asker<'_>) -> Result<Value, Problem> {
     let census = asker.engine.census(asker.permit(Action::Operate, Resource::Store)?).await?;
     let kept = asker.engine.kept_bytes(&asker.permit(Action::Operate, Resource::Store)?)?;
     let kept: Vec<Value> = kept.iter().map(|(tenant, bytes)| json!({ "tenant": tenant, "bytes": bytes })).collect();
+    let refused: Vec<Value> = asker.engine.faults().iter().map(|(which, fault)| json!({ "which": which, "fault": fault })).collect();
     Ok(json!({
-        "stopped": asker.engine.stopped(), "now_ms": asker.engine.now(), "dead_letters": letters, "failing": failing, "programs": programs.len(),
+        "refused": refused, "stopped": asker.engine.stopped(), "now_ms": asker.engine.now(), "dead_letters": letters, "failing": failing, "programs": programs.len(),
         "missing": missing, "limits": asker.engine.limits(), "in_memory": census, "kept": kept,
         "data_directory": data_directory(&asker.engine.data_directory()),
     }))

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use selvedge_engine::desk::{Asker, Keys, Pages, Pipelines, Principals, Problem, Runs, Schedules, no_work, value, why};
+use selvedge_engine::desk::{Asker, Keys, Pages, Pipelines, Principals, Problem, Rights, Runs, Schedules, no_work, value, why};
 use selvedge_engine::engine::Engine;
 use selvedge_engine::listing::Listed;
 use selvedge_engine::verify::Extent;
@@ -92,7 +92,6 @@ pub async fn perform(desk: &Desk, request: Request) -> Result<Value, Problem> {
             let context = owner_of(tenant);
             Keys(Asker { context: &context, ..asker }).perform(ask).await
         }
-        Request::DeadLetters { filter } => Ok(asker.dead_letters(&filter, &Pages::default()).await?.lines),
         Request::Principals { tenant, ask } => {
             let context = owner_of(tenant);
             Principals(Asker { context: &context, ..asker }).perform(ask).await
@@ -101,6 +100,15 @@ pub async fn perform(desk: &Desk, request: Request) -> Result<Value, Problem> {
             let context = owner_of(tenant);
             Principals(Asker { context: &context, ..asker }).tenants(ask).await
         }
+        Request::Decisions { tenant, see } => {
+            let context = owner_of(tenant);
+            Rights(Asker { context: &context, ..asker }).decisions(see).await
+        }
+        Request::TestPolicy { tenant, test } => {
+            let context = owner_of(tenant);
+            Rights(Asker { context: &context, ..asker }).test(&test)
+        }
+        Request::DeadLetters { filter } => Ok(asker.dead_letters(&filter, &Pages::default()).await?.lines),
         Request::DeadLetter { id } => asker.dead_letter(&id).await,
         Request::Redrive { id, input } => asker.redrive(&id, input).await,
         Request::Backup { to } => desk.backup(to).await,

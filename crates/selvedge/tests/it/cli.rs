@@ -607,7 +607,7 @@ fn doctor_says_what_to_do_about_a_script_that_has_gone() {
     let holder = folder.start(&["run", "p.yaml"]);
     let run = folder.until_run("for the signal `go`");
     let well = folder.selvedge(&["doctor"]);
-    assert!(well.code == 0 && well.out.lines().count() == 10 && well.out.contains("ok    executors: 1 program declared"), "{well:?}");
+    assert!(well.code == 0 && well.out.lines().count() == 11 && well.out.contains("ok    executors: 1 program declared"), "{well:?}");
     std::fs::remove_file(folder.join("a.sh")).unwrap();
     let held = folder.selvedge(&["doctor"]);
     assert!(held.code == 1 && held.out.contains("LOOK  executors: `a`: the script `a.sh` is not there"), "{held:?}");

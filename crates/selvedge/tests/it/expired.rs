@@ -118,6 +118,10 @@ impl Policies for Clerks {
     fn version(&self) -> u64 {
         1
     }
+
+    fn fault(&self) -> Option<String> {
+        None
+    }
 }
 
 #[tokio::test]

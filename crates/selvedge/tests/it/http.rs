@@ -9,6 +9,7 @@ mod document;
 mod everyone;
 mod notified;
 mod pages;
+mod policy;
 mod rates;
 mod remote;
 pub mod rig;

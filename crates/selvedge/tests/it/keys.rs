@@ -216,6 +216,10 @@ impl Policies for Everybody {
     fn version(&self) -> u64 {
         1
     }
+
+    fn fault(&self) -> Option<String> {
+        None
+    }
 }
 
 #[tokio::test]

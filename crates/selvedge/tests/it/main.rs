@@ -19,6 +19,7 @@ mod cli;
 mod clock;
 mod codes;
 mod combined;
+mod decisions;
 mod definitions;
 mod delayed;
 mod disabled;

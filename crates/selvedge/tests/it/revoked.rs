@@ -245,6 +245,10 @@ impl Policies for Dogs {
     fn version(&self) -> u64 {
         1
     }
+
+    fn fault(&self) -> Option<String> {
+        None
+    }
 }
 
 #[tokio::test]

@@ -15,6 +15,10 @@ impl Policies for Always {
     fn version(&self) -> u64 {
         1
     }
+
+    fn fault(&self) -> Option<String> {
+        None
+    }
 }
 
 fn somebody(roles: &[&str]) -> AuthorizationContext {

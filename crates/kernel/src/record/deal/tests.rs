@@ -6,6 +6,7 @@ use crate::auth::local;
 use crate::id::{ActorId, InvocationId};
 use crate::journal::{OpKind, Signature};
 use crate::record::disabled;
+use crate::record::decision;
 use crate::record::portable::{LedgerWalk, Row, print, read};
 use crate::record::shard::{LedgerState, ledger_line};
 
@@ -220,6 +221,20 @@ fn what_tenants_have_open_is_counted_anew_for_the_shards_that_it_is_dealt_to() {
         let found: BTreeMap<_, _> =
             tallies.map(|dealt| ((dealt.shard, key::tenant(&dealt.key).unwrap().to_owned()), wire::decode::<Tally>("tally", &dealt.value).unwrap())).collect();
         assert_eq!(found, expected, "{shards} shards");
+    }
+}
+
+#[test]
+fn a_decision_goes_where_those_of_its_tenant_lie_whatever_the_number_of_shards() {
+    let context = crate::auth::local("acme", Millis(1));
+    let resource = crate::auth::Resource::Tenant { tenant: "acme".to_owned() };
+    let asked = decision::Asked { context: &context, action: crate::auth::Action::Read, resource: &resource };
+    let id = crate::auth::decision(&context, asked.action, &resource, Millis(7));
+    let record = DecisionRecord::first(id, decision::What::Denied, &asked, &crate::auth::Verdict::deny("no"));
+    for shards in [1, 2, 64] {
+        let at = decision::row("acme", record.what, id);
+        let dealt = Dealer::new(&head(1), shards).deal(row(Kind::Decision, at.clone(), wire::encode(&record))).unwrap().remove(0);
+        assert_eq!((dealt.shard, dealt.key), (decision::home("acme").hash16().shard(shards), at));
     }
 }
 

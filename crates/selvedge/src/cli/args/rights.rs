@@ -78,11 +78,35 @@ pub enum Tenants {
     List,
 }
 
-#[cfg(feature = "cedar")]
 #[derive(Subcommand, Debug)]
 pub enum Policy {
     /// Would this be allowed, and by which policies? Exit codes: 0 allowed, 77 denied, 78 the policies have faults
+    #[cfg(feature = "cedar")]
     Test(Asked),
+    /// What was denied, the newest first, why, and how often what was allowed
+    Decisions(See),
+}
+
+/// Which decisions.
+#[derive(Args, Debug)]
+pub struct See {
+    /// The one with this id: dec_…, as whoever was denied was told
+    #[arg(long, value_name = "ID")]
+    pub id: Option<String>,
+    /// Those of this principal: the id of a key
+    #[arg(long, value_name = "ID")]
+    pub principal: Option<String>,
+    /// Those of this action
+    #[arg(long, value_name = "ACTION", value_parser = selvedge_kernel::auth::Action::read)]
+    pub action: Option<selvedge_kernel::auth::Action>,
+    /// Where the policies in the shadow would have decided otherwise
+    #[arg(long)]
+    pub shadow: bool,
+    /// At most so many [default: 50]
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    #[command(flatten)]
+    pub of: OfTenant,
 }
 
 /// Who asks for what.
@@ -100,9 +124,9 @@ pub struct Asked {
     /// What it may act as
     #[arg(long = "role", value_name = "ROLE")]
     pub roles: Vec<String>,
-    /// Of which tenant, and of which tenant the resource is
-    #[arg(long, value_name = "TENANT", default_value = "default")]
-    pub tenant: String,
+    /// Of which tenant, and of which tenant the resource is [default: `default`; of a server that of the key]
+    #[arg(long, value_name = "TENANT")]
+    pub tenant: Option<String>,
     /// What its credential claims
     #[arg(long = "claim", value_name = "NAME=VALUE")]
     pub claims: Vec<String>,
@@ -115,7 +139,7 @@ pub struct Asked {
     /// When, as in 2026-01-31T08:00:00Z [default: now]
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub at: Option<selvedge_kernel::time::Millis>,
-    /// The folder of the policies [default: as configured, else ./policies, else the rule that is built in]
+    /// The folder of the policies [default: those of --server, else as configured, else ./policies, else the rule that is built in]
     #[arg(long, value_name = "DIR")]
     pub policies: Option<PathBuf>,
 }

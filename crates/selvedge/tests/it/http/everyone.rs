@@ -34,6 +34,7 @@ fn bodies() -> BTreeMap<&'static str, &'static str> {
         ("POST /v1/keys", r#"{"roles":["owner"]}"#),
         ("POST /v1/keys/{id}/revoke", r#"{"reason":"r"}"#),
         ("POST /v1/principals/{id}/disable", r#"{"reason":"r"}"#),
+        ("POST /v1/policy/test", r#"{"action":"start","resource":"pipeline:asked"}"#),
     ])
 }
 

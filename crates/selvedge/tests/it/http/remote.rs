@@ -80,6 +80,8 @@ fn verbs_on_a_server_print_what_they_print_on_its_data_directory() {
         &["actors", "list"],
         &["stuck", "--longer-than", "1d"],
         &["keys", "list"],
+        &["policy", "decisions"],
+        &["policy", "decisions", "--shadow"],
     ] {
         for form in ["text", "json"] {
             let words = [words, &["-o", form]].concat();

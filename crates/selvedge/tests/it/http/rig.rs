@@ -95,16 +95,20 @@ impl Rig {
     }
 
     pub async fn of(app: App, patience: Patience, limits: Limits) -> Rig {
-        Rig::made(app, limits, Offer { patience, ..Offer::default() }).await
+        Rig::made(app, Settings { limits, ..Settings::default() }, Offer { patience, ..Offer::default() }).await
+    }
+
+    pub async fn set(patience: Patience, settings: Settings) -> Rig {
+        Rig::made(app(), settings, Offer { patience, ..Offer::default() }).await
     }
 
     /// One that believes tokens.
     pub async fn believing(tokens: Tokens) -> Rig {
-        Rig::made(app(), Limits::default(), Offer { tokens: Some(tokens), ..Offer::default() }).await
+        Rig::made(app(), Settings::default(), Offer { tokens: Some(tokens), ..Offer::default() }).await
     }
 
-    async fn made(app: App, limits: Limits, offer: Offer) -> Rig {
-        let engine = test::Engine::with(app, Settings { limits, ..Settings::default() }).await.unwrap();
+    async fn made(app: App, settings: Settings, offer: Offer) -> Rig {
+        let engine = test::Engine::with(app, settings).await.unwrap();
         let (owner, other, nobody) =
             (key(&engine, "default", &[OWNER]).await, key(&engine, "other", &[OWNER]).await, key(&engine, "default", &["reader"]).await);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -125,6 +129,11 @@ impl Rig {
     /// As policies know the owner.
     pub fn owner_id(&self) -> String {
         self.owner.key.id.clone()
+    }
+
+    /// What the owner presents.
+    pub fn owner_key(&self) -> String {
+        self.owner.presented.text()
     }
 
     /// The header with the owner's credential.

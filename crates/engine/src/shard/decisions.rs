@@ -1,0 +1,184 @@
+//! Records of decisions as rows: written in batches, a bounded number of them, and read back.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use selvedge_kernel::id::{DecisionId, Key};
+use selvedge_kernel::limit::{DECISIONS, PAGE};
+use selvedge_kernel::ports::under;
+use selvedge_kernel::record::Writes;
+use selvedge_kernel::record::decision::{DecisionRecord, What, decisions_of, row};
+use selvedge_kernel::time::{Day, Millis};
+use selvedge_kernel::wire;
+
+use super::{Alarm, Shard, VerbError};
+
+/// Between two writes of what was noted: a denial that comes again and again is not a write each time.
+const EVERY: Duration = Duration::from_secs(1);
+/// Records of one transition.
+const TOGETHER: usize = 40;
+/// Records of one write: those behind them wait for the next one, so that accepted work does not wait for them.
+const AT_ONCE: usize = 200;
+/// How many of the oldest go when a kind is full.
+const ROOM: usize = DECISIONS / 20;
+
+/// What a shard knows of the decisions that it writes.
+#[derive(Default)]
+pub(crate) struct Decided {
+    /// Tenants of which something is to be written.
+    waiting: BTreeSet<String>,
+    /// When that may be.
+    next: Millis,
+    /// At most so many rows there are; none: nobody has counted.
+    rows: HashMap<(String, What), usize>,
+}
+
+/// Which records somebody wants to see.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Of these kinds.
+    pub whats: Vec<What>,
+    /// With this id.
+    pub id: Option<DecisionId>,
+    /// Of this principal.
+    pub principal: Option<String>,
+    /// Of this action.
+    pub action: Option<String>,
+    /// At most so many.
+    pub most: usize,
+}
+
+impl Wanted {
+    fn keeps(&self, record: &DecisionRecord) -> bool {
+        self.id.is_none_or(|id| id == record.id)
+            && self.principal.as_ref().is_none_or(|principal| *principal == record.principal.id)
+            && self.action.as_ref().is_none_or(|action| *action == record.action)
+    }
+}
+
+impl Shard {
+    /// Something of a tenant is to be written: now, or when the time has come.
+    pub(crate) async fn decided(&mut self, tenant: String) {
+        self.decided.waiting.insert(tenant);
+        let now = self.tick.wall;
+        // A clock that was set back is not waited for.
+        if self.decided.next <= now || self.decided.next > now.after(EVERY) {
+            self.write_decided().await;
+        } else {
+            self.set_alarm(self.decided.next, Alarm::Decided);
+        }
+    }
+
+    /// Writes what was noted, as much as goes at once.
+    pub(super) async fn write_decided(&mut self) {
+        self.decided.next = self.tick.wall.after(EVERY);
+        let mut left = AT_ONCE;
+        while left > 0
+            && let Some(tenant) = self.decided.waiting.pop_first()
+        {
+            match self.write_some(&tenant, left).await {
+                Ok(written) if written == left => {
+                    self.decided.waiting.insert(tenant);
+                    break;
+                }
+                Ok(written) => left -= written,
+                Err(error) => return self.wiring.stop(error.message),
+            }
+        }
+        if !self.decided.waiting.is_empty() {
+            self.set_alarm(self.decided.next, Alarm::Decided);
+        }
+    }
+
+    /// This process closes: writes all that was noted.
+    pub(crate) async fn write_all_decided(&mut self) {
+        let here: Vec<String> = self.wiring.decisions.waiting().into_iter().filter(|tenant| self.wiring.shard_of_decisions(tenant) == self.id).collect();
+        for tenant in here {
+            if let Err(error) = self.write_some(&tenant, usize::MAX).await {
+                return self.wiring.stop(error.message);
+            }
+        }
+    }
+
+    async fn write_some(&mut self, tenant: &str, most: usize) -> Result<usize, VerbError> {
+        let of = self.wiring.decisions.of(tenant);
+        let keep = self.wiring.settings.keep.decisions;
+        let mut written = 0;
+        while written < most {
+            let taken = of.take(TOGETHER.min(most - written), self.tick.wall);
+            if taken.is_empty() {
+                break;
+            }
+            for what in What::ALL {
+                let fresh = taken.iter().filter(|(record, fresh)| *fresh && record.what == what).count();
+                self.make_room(tenant, what, fresh).await?;
+            }
+            let mut writes = Writes::default();
+            for (record, _) in &taken {
+                writes.put_until(row(tenant, record.what, record.id), wire::encode(record), Day::expiry(record.first, keep));
+            }
+            self.write(writes, Vec::new());
+            written += taken.len();
+        }
+        Ok(written)
+    }
+
+    /// Counts rows that come, and lets the oldest go if there would be more than may be.
+    async fn make_room(&mut self, tenant: &str, what: What, fresh: usize) -> Result<(), VerbError> {
+        if fresh == 0 {
+            return Ok(());
+        }
+        let place = (tenant.to_owned(), what);
+        let mut rows = match self.decided.rows.get(&place) {
+            Some(rows) => *rows,
+            None => self.decision_rows(tenant, what).await?.len(),
+        };
+        if rows + fresh > DECISIONS {
+            // Some may have left by themselves meanwhile.
+            let keys = self.decision_rows(tenant, what).await?;
+            rows = keys.len().min(DECISIONS - ROOM);
+            for gone in keys[rows..].chunks(TOGETHER) {
+                let mut writes = Writes::default();
+                gone.iter().for_each(|key| writes.delete(key.clone()));
+                self.write(writes, Vec::new());
+            }
+        }
+        self.decided.rows.insert(place, rows + fresh);
+        Ok(())
+    }
+
+    async fn decision_rows(&self, tenant: &str, what: What) -> Result<Vec<Key>, VerbError> {
+        Ok(self.scan_all(&decisions_of(tenant, what)).await?.into_iter().map(|(key, _)| key).collect())
+    }
+
+    /// Records of a tenant, the newest first; what was noted until now is among them.
+    pub(super) async fn list_decisions(&mut self, tenant: &str, wanted: &Wanted) -> Result<Vec<DecisionRecord>, VerbError> {
+        self.write_some(tenant, usize::MAX).await?;
+        let mut found = Vec::new();
+        for what in &wanted.whats {
+            if let Some(id) = wanted.id {
+                if let Some(value) = self.get(row(tenant, *what, id)).await? {
+                    found.push(wire::decode::<DecisionRecord>("decision", &value)?);
+                }
+                continue;
+            }
+            let (mut range, mut kept) = (under(&decisions_of(tenant, *what)), 0);
+            while kept < wanted.most {
+                let page = self.scan(range.clone(), PAGE).await?;
+                for (_, value) in &page {
+                    let record: DecisionRecord = wire::decode("decision", value)?;
+                    if kept < wanted.most && wanted.keeps(&record) {
+                        kept += 1;
+                        found.push(record);
+                    }
+                }
+                let Some((last, _)) = page.last().filter(|_| page.len() == PAGE) else { break };
+                range.start = [last, &[0][..]].concat().into();
+            }
+        }
+        found.retain(|record| wanted.keeps(record));
+        found.sort_by_key(|record| std::cmp::Reverse((record.first, record.id)));
+        found.truncate(wanted.most);
+        Ok(found)
+    }
+}
