@@ -1,11 +1,12 @@
 //! `selvedge-bench [DIR [LETTERS]]`: speed as ratios to the bare disk, in DIR/selvedge-bench. Rounds are interleaved, so that a machine
 //! that is busy for a while is busy for both sides of a ratio; each figure is the median of its rounds.
-//! LETTERS chooses: `b`, `ad`, `c`, `e`, `fg`, `h`; without it all are measured. `DIR http` measures the HTTP API beside a bare handler,
-//! `DIR peers SERVER SERVICE` beside Restate.
+//! LETTERS chooses: `b`, `ad`, `c`, `e`, `fg`, `h`, `i`; without it all are measured. `DIR http` measures the HTTP API beside a bare
+//! handler, `DIR peers SERVER SERVICE` beside Restate.
 
 mod across;
 mod budget;
 mod counted;
+mod decisions;
 mod figure;
 mod idle;
 mod limit;
@@ -41,7 +42,7 @@ fn main() -> ExitCode {
         [_, word] if word == "http" => emptied(&dir).and_then(|()| web::http(&dir)),
         [_, word, server, service] if word == "peers" => emptied(&dir).and_then(|()| web::peers(&dir, server.into(), service.into())),
         [word, ..] if word == "serving" || word == "bare" => threads().and_then(|runtime| runtime.block_on(web::child(&words))),
-        _ => local.block_on(&runtime, measure(&dir, words.get(1).map_or("abcdefgh", String::as_str))),
+        _ => local.block_on(&runtime, measure(&dir, words.get(1).map_or("abcdefghi", String::as_str))),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -85,6 +86,9 @@ async fn measure(dir: &Path, letters: &str) -> Result<(), Failed> {
     }
     if asked("h") {
         figures.extend(across::calls(dir).await?);
+    }
+    if asked("i") {
+        figures.extend(decisions::cost(dir)?);
     }
     for figure in figures {
         println!("{figure}");
