@@ -106,7 +106,7 @@ impl CedarPolicies {
     }
 
     fn evaluate(&self, slice: &slices::Slice, context: &AuthorizationContext, action: Action, resource: &Resource, now: Millis) -> Verdict {
-        let (request, entities) = match self.types.question(&self.schema, context, action, resource, now) {
+        let (request, entities) = match self.types.question(&self.schema, context, action, resource, (slice.uses, now)) {
             Ok(question) => question,
             Err(error) => return Verdict { errors: vec![error], ..Verdict::deny("it cannot be asked") },
         };

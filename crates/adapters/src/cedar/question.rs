@@ -7,6 +7,8 @@ use selvedge_kernel::auth::{Action, AuthorizationContext, Principal, PrincipalKi
 use selvedge_kernel::id::{ActorId, RunId};
 use selvedge_kernel::time::Millis;
 
+use super::slices::Uses;
+
 /// The types of entities that the schema has, parsed once.
 pub(super) struct Types {
     action: EntityTypeName,
@@ -20,6 +22,8 @@ pub(super) struct Types {
     activity: EntityTypeName,
     work: EntityTypeName,
     store: EntityTypeName,
+    /// The context for policies that look at nothing in it: to read a time and an address costs as much as all the rest.
+    unread: Option<Context>,
 }
 
 fn type_name(name: &str) -> EntityTypeName {
@@ -53,6 +57,7 @@ impl Types {
             activity: type_name("Activity"),
             work: type_name("Work"),
             store: type_name("Store"),
+            unread: Context::from_pairs([now_of(Millis(0)), ("through".to_owned(), RestrictedExpression::new_set([]))]).ok(),
         }
     }
 
@@ -101,6 +106,19 @@ impl Types {
         Ok((id, std::iter::once(entity).chain(more).collect()))
     }
 
+    /// The context of a question: all that the policies look at in it, and all that has to be there.
+    fn context(&self, asker: &AuthorizationContext, uses: Uses, now: Millis) -> Result<Context, String> {
+        if let Some(unread) = self.unread.as_ref().filter(|_| uses == Uses::default() && asker.chain.is_empty()) {
+            return Ok(unread.clone());
+        }
+        let through = asker.chain.iter().map(|hop| RestrictedExpression::new_string(format!("{}.{}", hop.actor.kind, hop.handler)));
+        let mut context = vec![now_of(now), ("through".to_owned(), RestrictedExpression::new_set(through))];
+        if let Some(address) = asker.request.address.as_deref().and_then(|address| address.parse::<IpAddr>().ok()) {
+            context.push(("address".to_owned(), RestrictedExpression::new_ip(address.to_string())));
+        }
+        Context::from_pairs(context).map_err(|error| error.to_string())
+    }
+
     /// The whole question. Errors: what does not fit the schema, such as an action that is not known for a resource.
     pub(super) fn question(
         &self,
@@ -108,7 +126,7 @@ impl Types {
         asker: &AuthorizationContext,
         action: Action,
         resource: &Resource,
-        now: Millis,
+        (uses, now): (Uses, Millis),
     ) -> Result<(Request, Entities), String> {
         let principal = &asker.principal;
         let attributes = [attribute("id", &principal.id), attribute("kind", kind(principal.kind)), attribute("tenant", &principal.tenant)];
@@ -118,16 +136,14 @@ impl Types {
         let (what, mut entities) = self.resource(principal, action, resource)?;
         entities.push(who);
         let entities = Entities::from_entities(entities, None).map_err(|error| error.to_string())?;
-        let through = asker.chain.iter().map(|hop| RestrictedExpression::new_string(format!("{}.{}", hop.actor.kind, hop.handler)));
-        let mut context =
-            vec![("now".to_owned(), RestrictedExpression::new_datetime(now.to_string())), ("through".to_owned(), RestrictedExpression::new_set(through))];
-        if let Some(address) = asker.request.address.as_deref().and_then(|address| address.parse::<IpAddr>().ok()) {
-            context.push(("address".to_owned(), RestrictedExpression::new_ip(address.to_string())));
-        }
-        let context = Context::from_pairs(context).map_err(|error| error.to_string())?;
+        let context = self.context(asker, uses, now)?;
         let request = Request::new(self.principal(principal), self.action(action), what, context, Some(schema)).map_err(|error| error.to_string())?;
         Ok((request, entities))
     }
+}
+
+fn now_of(now: Millis) -> (String, RestrictedExpression) {
+    ("now".to_owned(), RestrictedExpression::new_datetime(now.to_string()))
 }
 
 /// A kind of principal, as policies name it.

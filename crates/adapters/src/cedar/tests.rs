@@ -101,8 +101,12 @@ fn schema_says_what_the_code_knows() {
     let mut context = somebody(&["clerk"]);
     context.claims.insert("scope".to_owned(), "all".to_owned());
     context.chain.push(Hop { actor: ActorId { tenant: "acme".to_owned(), kind: "desk".to_owned(), key: "a".to_owned() }, handler: "ask".to_owned() });
-    for (action, entity, resource) in asked_of() {
-        let (request, entities) = types.question(&schema, &context, action, &resource, Millis(5)).unwrap();
+    let whole = slices::Uses { address: true, time: true };
+    for (uses, (action, entity, resource)) in
+        [whole, slices::Uses::default()].into_iter().flat_map(|uses| asked_of().into_iter().map(move |asked| (uses, asked)))
+    {
+        context.chain.truncate(usize::from(uses == whole));
+        let (request, entities) = types.question(&schema, &context, action, &resource, (uses, Millis(5))).unwrap();
         assert_eq!(request.resource().unwrap().type_name().to_string(), entity);
         Entities::from_entities(entities.iter().cloned(), Some(&schema)).unwrap();
     }

@@ -10,6 +10,7 @@ use selvedge_engine::decisions::Summary;
 use selvedge_engine::keys::NewKey;
 use selvedge_engine::wiring::{Recorded, Rules};
 use selvedge_kernel::auth::{Action, AuthorizationContext, Denied, RequestFacts, Resource, Verdict};
+use selvedge_kernel::config::{Source, parse_config};
 use selvedge_kernel::limit::{DECISIONS, DECISIONS_A_MINUTE};
 use selvedge_kernel::ports::Policies;
 use selvedge_kernel::record::decision::{DecisionRecord, What};
@@ -236,6 +237,18 @@ async fn the_oldest_records_of_a_tenant_make_room_and_what_is_past_its_retention
     engine.advance(4 * DAY).await;
     engine.model().set_today(engine.engine().now().day());
     assert!(seen(&engine, What::Denied).await.0.is_empty());
+}
+
+#[test]
+fn how_long_decisions_are_kept_and_which_of_them_is_configured() {
+    let of = |text: &str| {
+        let source = Source::File { name: "selvedge.yaml".to_owned(), text: text.to_owned() };
+        selvedge::Config::of(&parse_config(&[source]).unwrap())
+    };
+    let (plain, said) = (of("data: d\n"), of("retention: { decisions: 3d }\nauthorization: { record_allowed: true, shadow: ./next }\n"));
+    assert_eq!((plain.settings.keep.decisions, plain.settings.recorded, plain.shadow), (30 * DAY, Recorded::Denials, None));
+    assert_eq!((said.settings.keep.decisions, said.settings.recorded), (3 * DAY, Recorded::All));
+    assert!(said.shadow.is_some_and(|folder| folder.ends_with("next") && folder.is_absolute()));
 }
 
 #[test]

@@ -136,7 +136,7 @@ pub fn pipeline(name: &str) -> Resource {
 }
 
 fn says_why(text: &str) {
-    assert!(text.contains("denied") && text.contains("revoked") && text.contains("she has left"), "{text}");
+    assert!(text.contains("denied") && text.contains("revoked") && text.contains("she has left") && text.contains("(dec_"), "{text}");
 }
 
 pub async fn why_run(engine: &test::Engine, run: RunId) -> String {

@@ -222,7 +222,7 @@ impl Served {
 
 #[test]
 fn policy_test_on_a_server_prints_what_it_prints_on_the_folder_of_its_policies() {
-    let served = Served::new("authorization: { policies: ./rules }\n", &[("rules/p.cedar", RULES)]);
+    let served = Served::new("authorization: { policies: ./rules, record_allowed: true }\n", &[("rules/p.cedar", RULES)]);
     for words in [
         &["--role", "clerk", "start", "pipeline:bill"][..],
         &["--role", "clerk", "start", "pipeline:pay"],
@@ -240,6 +240,10 @@ fn policy_test_on_a_server_prints_what_it_prints_on_the_folder_of_its_policies()
             assert_eq!((there.status.code(), String::from_utf8(there.stdout).unwrap()), (Some(here.code), here.out), "{words:?}");
         }
     }
+    // That the questions were allowed is recorded, as configured; what they asked for is not.
+    let recorded = served.folder.json(&["policy", "decisions"]);
+    let of: Vec<_> = recorded["decisions"].as_array().unwrap().iter().map(|one| (&one["decision"], &one["action"], &one["policies"])).collect();
+    assert!(!of.is_empty() && of.iter().all(|one| *one == (&json!("allowed"), &json!("administer"), &json!(["owners"]))), "{recorded}");
 }
 
 #[tokio::test]
