@@ -40,7 +40,7 @@ impl Engine {
             return Err(misused(&permit));
         }
         compiled(&self.wiring.registry, definition.clone())?;
-        agreed(&self.wiring.declared, &of_definition(&definition))?;
+        agreed(&self.wiring.given.get().declared, &of_definition(&definition))?;
         let json = serde_json::to_vec(&definition).map_err(|error| VerbError::new(Consequence::FixInput, "definition", error.to_string()))?;
         let by = permit.context().principal.id.clone();
         let stored = StoredVersion { name: name.clone(), version: version(&definition), at: self.now(), by, definition: Bytes::from(json) };
@@ -100,13 +100,14 @@ pub(crate) async fn found(wiring: &Wiring, tenant: &str, name: &str) -> Result<O
             VerbError::new(Consequence::FixInput, "definition", text)
         });
     }
-    Ok(wiring.registry.pipelines.get(name).cloned())
+    Ok(wiring.given.get().pipelines.get(name).cloned())
 }
 
 /// The error of a pipeline that is neither stored nor registered, with those that are.
 async fn unknown_pipeline(wiring: &Wiring, tenant: &str, name: &str) -> Result<VerbError, VerbError> {
     let stored = current(wiring, tenant).await?;
-    let names: BTreeSet<&str> = wiring.registry.pipelines.keys().map(String::as_str).chain(stored.iter().map(|stored| stored.name.as_str())).collect();
+    let given = wiring.given.get();
+    let names: BTreeSet<&str> = given.pipelines.keys().map(String::as_str).chain(stored.iter().map(|stored| stored.name.as_str())).collect();
     let known = if names.is_empty() { "none".to_owned() } else { names.into_iter().take(PAGE).collect::<Vec<_>>().join(", ") };
     Ok(VerbError::new(Consequence::NotFound, "unknown_pipeline", format!("there is no pipeline `{name}` here; there are: {known}")))
 }

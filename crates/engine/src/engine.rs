@@ -485,7 +485,7 @@ fn wire(
         keys: crate::keys::Keys::default(),
         standstill: crate::disabled::Standstill::default(),
         sums: crate::shard::Sums::default(),
-        declared: registry.declared(),
+        given: crate::given::GivenNow::of(&registry),
         life,
         since: env.clock.now(),
         store,

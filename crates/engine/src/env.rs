@@ -157,6 +157,8 @@ pub enum Observation<'a> {
         /// What the last of them said.
         error: &'a selvedge_kernel::error::WorkError,
     },
+    /// Something has become of work, and that is durable: see [`crate::happened::Follow`].
+    Work(&'a crate::happened::Happened),
     /// The wall clock moved against the monotonic one by more than five minutes.
     ClockJumped {
         /// By how many milliseconds; less than zero if it went back.

@@ -26,8 +26,8 @@ impl Engine {
 
     /// The pipelines that are registered here, by name: a stored one of the same name goes before.
     #[must_use]
-    pub fn pipelines(&self) -> BTreeMap<&str, &Definition> {
-        self.wiring.registry.pipelines.iter().map(|(name, definition)| (name.as_str(), definition)).collect()
+    pub fn pipelines(&self) -> BTreeMap<String, Definition> {
+        self.wiring.given.get().pipelines.clone()
     }
 
     /// Errors: an actor type that nothing here declares, with the nearest ones.

@@ -89,7 +89,7 @@ impl Wiring {
         let of: Arc<crate::decisions::OfTenant> = self.decisions.of(&context.principal.tenant);
         let count = |count: &AtomicU64| count.fetch_add(1, Ordering::Relaxed);
         count(&of.shadow.asked);
-        let policies = Standing::new(&self.keys, shadow.rules.policies());
+        let policies = Standing::new(&self.keys, &self.standstill, shadow.rules.policies());
         // Whatever happens there, it is no reason that anything here ends.
         let Ok(said) = catch_unwind(AssertUnwindSafe(|| answer(&policies, context, *action, resource, *now))) else {
             count(&of.shadow.failed);

@@ -8,7 +8,6 @@ use selvedge_kernel::auth::Owners;
 use selvedge_kernel::id::{ActorId, InvocationId, ShardId};
 use selvedge_kernel::lend::Life;
 use selvedge_kernel::limit::Limits;
-use selvedge_kernel::pipeline::agree::Declared;
 use selvedge_kernel::ports::{Policies, Store};
 use selvedge_kernel::pressure::Pressure;
 use selvedge_kernel::record::build::Build;
@@ -17,6 +16,7 @@ use selvedge_kernel::record::message::Peer;
 use selvedge_kernel::transition::Keep;
 
 use crate::env::{Environment, Observation};
+use crate::happened::Follow;
 use crate::registry::{Handler, Registry};
 use crate::tasks::Executors;
 use crate::worker::{Event, Mailbox};
@@ -97,6 +97,8 @@ pub struct Settings {
     pub shadow: Option<Rules>,
     /// Which decisions are recorded.
     pub recorded: Recorded,
+    /// How much of work the observer is told.
+    pub follow: Follow,
 }
 
 impl Default for Settings {
@@ -115,6 +117,7 @@ impl Default for Settings {
             policies: Rules::default(),
             shadow: None,
             recorded: Recorded::default(),
+            follow: Follow::default(),
         }
     }
 }
@@ -124,8 +127,8 @@ pub(crate) struct Wiring {
     pub store: Arc<dyn Store>,
     pub env: Environment,
     pub registry: Registry,
-    /// What its activities share.
-    pub declared: Vec<Declared>,
+    /// The pipelines of now, and what they share.
+    pub given: crate::given::GivenNow,
     pub settings: Settings,
     pub shards: u16,
     pub workers: Vec<Mailbox>,

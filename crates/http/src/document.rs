@@ -17,11 +17,10 @@ use utoipa_axum::routes;
 
 use crate::door::Door;
 use crate::refusal::{Document, NO_METHOD, NO_ROUTE, PROBLEM, Refusal};
-use crate::routes::{actors, approvals, health, invocations, keys, letters, lists, nodes, pipelines, runs, schedules, state, work};
-use crate::routes::{actors, approvals, health, invocations, keys, letters, lists, pipelines, principals, runs, schedules, state, work};
-use crate::routes::{actors, approvals, health, invocations, keys, letters, lists, pipelines, principals, runs, schedules, session, state, work};
+use crate::routes::{
+    actors, approvals, health, invocations, keys, letters, lists, nodes, pipelines, policy, principals, runs, schedules, session, state, work,
+};
 use crate::session::COOKIE;
-use crate::routes::{actors, approvals, health, invocations, keys, letters, lists, pipelines, policy, runs, schedules, state, work};
 
 #[derive(OpenApi)]
 #[openapi(

@@ -15,6 +15,7 @@ mod session;
 mod stream;
 mod take;
 mod tls;
+mod watched;
 
 pub use document::{document, router};
 pub use door::{Door, Ready, Tokens};
@@ -24,3 +25,4 @@ pub use routes::pipelines::DEFINITION;
 pub use server::{Ended, Patience, bind, serve, serve_tls};
 pub use session::Sessions;
 pub use tls::{Certificates, Half, Mark, Unusable};
+pub use watched::{Answered, Told, watched};

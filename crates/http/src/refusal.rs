@@ -114,6 +114,13 @@ impl Document {
     }
 }
 
+/// What goes with a response, for whoever follows the server.
+#[derive(Clone, Debug)]
+pub(crate) struct Refused {
+    pub code: String,
+    pub decision: Option<String>,
+}
+
 /// A request that was not done, and why.
 #[derive(Debug)]
 pub struct Refusal(pub Problem);
@@ -145,8 +152,10 @@ impl Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
+        let refused = Refused { code: self.0.code.clone(), decision: self.0.decision.clone() };
         let (status, document) = self.plain();
         let mut response = (status, document).into_response();
+        response.extensions_mut().insert(refused);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
         if status == StatusCode::UNAUTHORIZED {

@@ -109,7 +109,7 @@ fn wait(headers: &HeaderMap) -> Result<Wait, Refusal> {
 }
 
 /// A trace context as W3C writes it; another one is no reason to refuse a request.
-fn trace(headers: &HeaderMap) -> Option<String> {
+pub(crate) fn trace(headers: &HeaderMap) -> Option<String> {
     let text = headers.get("traceparent")?.to_str().ok()?;
     let parts: Vec<&str> = text.split('-').collect();
     let hex = |part: &str, len: usize| part.len() == len && part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));

@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use selvedge_adapters::cedar::CedarPolicies;
 use selvedge_engine::ScheduleChange;
 use selvedge_engine::engine;
-use selvedge_engine::env::{Clock, Environment, Observation};
+use selvedge_engine::env::{Clock, Environment};
 use selvedge_engine::exec::{Shut, orphans_gone};
 #[cfg(feature = "cedar")]
 use selvedge_engine::wiring::Rules;
@@ -23,6 +23,8 @@ use crate::app::App;
 use crate::client::Client;
 use crate::config::{Config, Control};
 use crate::control::{Desk, Listener};
+use crate::log::Log;
+use crate::observed::{follow, observer};
 #[cfg(feature = "cedar")]
 use crate::policies::{Watch, watch};
 
@@ -91,7 +93,7 @@ impl Engine {
         let options = Options { command: config.command.clone(), ..Options::default() };
         let store = Arc::new(EmbeddedStore::open(&config.data, options)?);
         let build = config.settings.build.or_else(crate::build::of_this_binary);
-        let settings = Settings { pressure: store.pressure(), shards: store.meta().shards, build, ..config.settings };
+        let settings = Settings { pressure: store.pressure(), shards: store.meta().shards, build, follow: follow(config.log.as_ref()), ..config.settings };
         #[cfg(feature = "cedar")]
         let settings = match &policies {
             Some(policies) => Settings { policies: Rules::Given(policies.clone()), ..settings },
@@ -119,7 +121,7 @@ impl Engine {
             let shut = Shut { data: config.data.clone(), scratch: exec.scratch.clone(), landlock: config.landlock };
             shim.shut.get_or_insert(shut);
         }
-        let inner = Arc::new(engine::Engine::open(store.clone() as Arc<dyn Store>, environment(), app.registry, settings, exec).await?);
+        let inner = Arc::new(engine::Engine::open(store.clone() as Arc<dyn Store>, observed(config.log.clone()), app.registry, settings, exec).await?);
         if tasks == Tasks::Start {
             store_schedules(&inner, &config.tenant).await?;
         }
@@ -139,7 +141,11 @@ impl Engine {
             desk,
             control,
             #[cfg(feature = "cedar")]
-            folders: policies.map(|policies| watch(policies, POLICIES)).into_iter().chain(shadow.map(|shadow| watch(shadow, SHADOW))).collect(),
+            folders: {
+                let log = config.log;
+                let shadow = shadow.map(|shadow| watch(shadow, SHADOW, log.clone()));
+                policies.map(|policies| watch(policies, POLICIES, log)).into_iter().chain(shadow).collect()
+            },
         })
     }
 
@@ -176,6 +182,17 @@ impl Engine {
         Vec::new()
     }
 
+    /// Exchanges the pipelines that the manifest names, and their schedules: what starts from now on is of these.
+    #[cfg(feature = "server")]
+    pub(crate) async fn give(&self, app: &App) -> Result<(), VerbError> {
+        let before: Vec<String> = self.inner.pipelines().into_keys().collect();
+        self.inner.give(app.registry.pipelines.clone())?;
+        for name in before.iter().filter(|name| !app.registry.pipelines.contains_key(*name)) {
+            remove_schedule(&self.inner, &self.tenant, name).await?;
+        }
+        store_schedules(&self.inner, &self.tenant).await
+    }
+
     /// Stops accepting, writes what is decided, and lets go of the directory.
     pub async fn close(self) -> Result<(), EngineError> {
         drop(self.control);
@@ -198,7 +215,7 @@ fn opened(folder: Option<&PathBuf>) -> Result<Option<Arc<CedarPolicies>>, Engine
 /// Stores the schedules of the application's pipelines, each as its name is understood: of the stored version, if there is
 /// one. What a pipeline names no more is removed.
 pub(crate) async fn store_schedules(engine: &engine::Engine, tenant: &str) -> Result<(), VerbError> {
-    let names: Vec<String> = engine.pipelines().into_keys().map(str::to_owned).collect();
+    let names: Vec<String> = engine.pipelines().into_keys().collect();
     for name in names {
         let now = engine.now();
         let permit = |action| {
@@ -226,8 +243,30 @@ pub(crate) async fn store_schedules(engine: &engine::Engine, tenant: &str) -> Re
     Ok(())
 }
 
+/// Removes the schedule of a pipeline that is gone, unless it is stored as well.
+#[cfg(feature = "server")]
+async fn remove_schedule(engine: &engine::Engine, tenant: &str, name: &str) -> Result<(), VerbError> {
+    let permit = |action| {
+        let now = engine.now();
+        authorize(local(tenant, now), action, Resource::Pipeline { tenant: tenant.to_owned(), name: name.to_owned() }, now).map_err(VerbError::from)
+    };
+    if !engine.stored_versions(permit(Action::Read)?).await?.is_empty() {
+        return Ok(());
+    }
+    match engine.change_schedule(permit(Action::Control)?, ScheduleChange::Remove).await {
+        Err(error) if error.consequence != Consequence::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// The machine's clock and randomness.
+#[cfg(all(feature = "cedar", feature = "cli"))]
 pub(crate) fn environment() -> Environment {
+    observed(None)
+}
+
+/// The same, with what the engine says going to a log.
+fn observed(log: Option<Log>) -> Environment {
     let start = Instant::now();
     Environment {
         clock: Clock::Machine {
@@ -243,23 +282,6 @@ pub(crate) fn environment() -> Environment {
                 panic!("the system gives no random bytes: {error}");
             }
         }),
-        observer: Some(Arc::new(|observation| match observation {
-            Observation::AttemptStarted { .. } | Observation::Exec { .. } => {}
-            Observation::DropPanicked { invocation } => {
-                eprintln!("selvedge: a value that the handler of {invocation} owned panicked when it was dropped: look at its Drop");
-            }
-            Observation::SlowPoll { invocation, actor, handler, took } => {
-                eprintln!("selvedge: {invocation} ({actor}.{handler}) held its thread for {} ms: move that work into `blocking`", took.as_millis())
-            }
-            Observation::JournalFills { invocation, actor, handler, operations, limit } => eprintln!(
-                "selvedge: {invocation} ({actor}.{handler}) has made {operations} operations, one journal holds {limit}: let it go on as another one with `ctx.restart(input)`"
-            ),
-            Observation::AttemptsFail { invocation, actor, handler, failed, limit, error } => eprintln!(
-                "selvedge: {invocation} ({actor}.{handler}) has failed {failed} times, after {limit} it is a dead letter; it said {error}: mend that, it goes on by itself"
-            ),
-            Observation::ClockJumped { by_ms } => {
-                eprintln!("selvedge: the wall clock moved by {by_ms} ms against the machine's even clock; timers that this made due fire spread over a minute");
-            }
-        })),
+        observer: Some(observer(log)),
     }
 }

@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use selvedge_http::{Certificates, Mark, Unusable};
+use selvedge_kernel::config::Level;
 use tokio::task::{JoinHandle, spawn_blocking};
+
+use crate::log::{Log, said};
 
 /// Between two looks; a change is in force after two of them that see the same: a pair is two files, written one after the other.
 const LOOK: Duration = Duration::from_secs(1);
@@ -20,7 +23,7 @@ impl Drop for Watch {
 
 /// Reads the files again whenever they say something else than at the last look, and tells what came of it. A pair that cannot be
 /// used is told once, and the one before stays in force.
-pub(crate) fn watch(certificates: Arc<Certificates>) -> Watch {
+pub(crate) fn watch(certificates: Arc<Certificates>, log: Option<Log>) -> Watch {
     Watch(tokio::spawn(async move {
         let mut seen = marked(&certificates).await;
         let mut before = seen.clone();
@@ -33,8 +36,14 @@ pub(crate) fn watch(certificates: Arc<Certificates>) -> Watch {
             }
             seen = mark;
             match reread(&certificates).await {
-                Ok(()) => eprintln!("selvedge: the certificate of {} is in force from now on", certificates.file().display()),
-                Err(unusable) => eprintln!("selvedge: the changed certificate is refused, and the one before it stays in force\n{unusable}"),
+                Ok(()) => {
+                    let text = format!("the certificate of {} is in force from now on", certificates.file().display());
+                    said(log.as_ref(), Level::Info, "certificate_reloaded", &text);
+                }
+                Err(unusable) => {
+                    let text = format!("the changed certificate is refused, and the one before it stays in force\n{unusable}");
+                    said(log.as_ref(), Level::Error, "certificate_refused", &text);
+                }
             }
         }
     }))

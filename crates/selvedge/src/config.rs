@@ -9,6 +9,8 @@ use selvedge_engine::wiring::{Recorded, Settings};
 use selvedge_kernel::config::{Configured, Landlock};
 use selvedge_kernel::transition::Keep;
 
+use crate::log::Log;
+
 /// Whether the holder of a data directory answers the command line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Control {
@@ -49,6 +51,8 @@ pub struct Config {
     /// The folder of policies that are asked beside them and decide nothing: where they differ is recorded. It is read again as well.
     #[cfg(feature = "cedar")]
     pub shadow: Option<PathBuf>,
+    /// Where lines go about what happens; none: what somebody is to look at goes to standard error, in a sentence.
+    pub log: Option<Log>,
     /// Whether programs that are started through the shim are kept out of the data directory.
     pub landlock: Landlock,
 }
@@ -72,6 +76,7 @@ impl Config {
             policies: None,
             #[cfg(feature = "cedar")]
             shadow: None,
+            log: None,
             landlock: Landlock::Auto,
         }
     }

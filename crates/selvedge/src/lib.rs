@@ -16,8 +16,10 @@ pub mod control;
 mod ctx;
 mod failure;
 mod json;
+pub mod log;
 pub mod manifest;
 mod name;
+mod observed;
 #[cfg(feature = "cedar")]
 mod policies;
 mod program;

@@ -4,8 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use selvedge_adapters::cedar::{CedarPolicies, Mark, Refused};
+use selvedge_kernel::config::Level;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_blocking};
+
+use crate::log::{Log, said};
 
 /// Between two looks; a change is in force after two of them that see the same.
 const LOOK: Duration = Duration::from_secs(1);
@@ -48,10 +51,11 @@ fn refusal(role: &str, refused: &Refused) -> String {
 
 /// Reads the folder again whenever it says something else than at the last look, and tells on standard error what came of it.
 /// A set with a fault is told once, and what was in force stays in force.
-pub(crate) fn watch(policies: Arc<CedarPolicies>, role: &'static str) -> Watch {
+pub(crate) fn watch(policies: Arc<CedarPolicies>, role: &'static str, log: Option<Log>) -> Watch {
     let (asked, mut questions) = mpsc::channel::<oneshot::Sender<Read>>(1);
     let watched = policies.clone();
     let task = tokio::spawn(async move {
+        let folder = watched.folder().display();
         // Nothing was seen yet: what changed while the engine opened is read too.
         let (mut seen, mut before, mut first) = (None, None, true);
         loop {
@@ -61,7 +65,8 @@ pub(crate) fn watch(policies: Arc<CedarPolicies>, role: &'static str) -> Watch {
             };
             let (looked, at_once) = (watched.clone(), reply.is_some());
             let Ok(Looked { mark, read, whole }) = spawn_blocking(move || if at_once { read_whole(&looked) } else { look(&looked, seen, before) }).await else {
-                eprintln!("selvedge: {} is not looked at any more: what is in force stays in force, start again to change it", watched.folder().display());
+                let text = format!("{folder} is not looked at any more: what is in force stays in force, start again to change it");
+                said(log.as_ref(), Level::Error, "policies_unwatched", &text);
                 return;
             };
             before = mark;
@@ -75,9 +80,10 @@ pub(crate) fn watch(policies: Arc<CedarPolicies>, role: &'static str) -> Watch {
                     let _ = reply.send(read.map(|()| watched.count()));
                 }
                 (Some(Ok(())), None) if !quiet => {
-                    eprintln!("selvedge: {} {role} of {} are in force from now on", watched.count(), watched.folder().display());
+                    let text = format!("{} {role} of {folder} are in force from now on", watched.count());
+                    said(log.as_ref(), Level::Info, "policies_reloaded", &text);
                 }
-                (Some(Err(refused)), None) => eprintln!("selvedge: {}", refusal(role, &refused)),
+                (Some(Err(refused)), None) => said(log.as_ref(), Level::Error, "policies_refused", &refusal(role, &refused)),
                 _ => {}
             }
         }

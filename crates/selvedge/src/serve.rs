@@ -7,13 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use selvedge_engine::engine;
-use selvedge_http::{Certificates, Door, Ended, Patience, Ready, Tokens};
+use selvedge_http::{Answered, Certificates, Door, Ended, Patience, Ready, Tokens};
+use selvedge_kernel::config::Level;
 use selvedge_kernel::ports::Policies;
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::certificates::watch as watch_files;
+use crate::log::{Line, Log};
 
 /// Time between two looks at whether policies or keys have changed.
 const CHANGES: Duration = Duration::from_secs(1);
@@ -34,6 +37,8 @@ pub struct Offer {
     pub certificates: Option<Arc<Certificates>>,
     /// Whose tokens are believed; none: nobody's, there are keys.
     pub tokens: Option<Tokens>,
+    /// Where lines go about what is answered; none: nowhere.
+    pub log: Option<Log>,
 }
 
 impl Server {
@@ -45,13 +50,13 @@ impl Server {
         Server::with(engine, listener, Offer { patience, ..Offer::default() })
     }
 
-    /// The same over TLS, where there are certificates, which are read again when their files change; and to whoever has a token
-    /// that is believed.
+    /// The same over TLS, where there are certificates, which are read again when their files change; to whoever has a token that is
+    /// believed; and with a log of what is answered.
     ///
     /// # Errors
     /// The address of the listener cannot be told.
     pub fn with(engine: Arc<engine::Engine>, listener: TcpListener, offer: Offer) -> io::Result<Server> {
-        let Offer { patience, certificates, tokens } = offer;
+        let Offer { patience, certificates, tokens, log } = offer;
         let address = listener.local_addr()?;
         let (closing, closed) = watch::channel(false);
         let asked = engine.clone();
@@ -70,10 +75,14 @@ impl Server {
             rates: Arc::default(),
             closing: closed.clone(),
         });
+        let router = match log.clone() {
+            Some(log) => selvedge_http::watched(router, Arc::new(move |answered| log.write(&answered_line(answered)))),
+            None => router,
+        };
         let serving = tokio::spawn(async move {
             let served = async {
                 let Some(certificates) = certificates else { return selvedge_http::serve(listener, router, patience, stopped(closed)).await };
-                let _watch = watch_files(certificates.clone());
+                let _watch = watch_files(certificates.clone(), log);
                 // This build has what TLS needs: the certificates were read with it.
                 selvedge_http::serve_tls(listener, router, patience, &certificates, stopped(closed)).await.unwrap_or(Ended::Cut(0))
             };
@@ -97,6 +106,30 @@ impl Server {
         let _ = self.closing.send(true);
         self.serving.await.unwrap_or(Ended::Cut(0))
     }
+}
+
+/// A request as a line: its route and what was answered, nothing of what it carried.
+fn answered_line(answered: &Answered<'_>) -> Line<'static> {
+    let status = answered.status.as_u16();
+    let (level, event, message) = match status {
+        503 => (Level::Warn, "request_refused", "a request was refused for now"),
+        500.. => (Level::Error, "request_failed", "a request failed"),
+        403 => (Level::Warn, "request_denied", "a request was denied"),
+        401 | 429 => (Level::Warn, "request_refused", "a request was refused"),
+        400.. => (Level::Info, "request_refused", "a request was refused"),
+        _ => (Level::Debug, "request_answered", "a request was answered"),
+    };
+    let fields = vec![
+        ("method", json!(answered.method)),
+        ("route", json!(answered.route)),
+        ("status", json!(status)),
+        ("code", json!(answered.code)),
+        ("decision", json!(answered.decision)),
+        ("traceparent", json!(answered.trace)),
+        ("address", json!(answered.address.map(|address| address.ip().to_string()))),
+        ("took_ms", json!(u64::try_from(answered.took.as_millis()).unwrap_or(u64::MAX))),
+    ];
+    Line { level, event, message, fields }
 }
 
 /// Tells streams when policies or keys have changed.

@@ -298,7 +298,7 @@ async fn start(
                 let effect = Effect { name: (*name).to_owned(), key: (*key).to_owned(), attempt: *attempt };
                 effects.lock().unwrap_or_else(PoisonError::into_inner).push(effect);
             }
-            Observation::SlowPoll { .. } | Observation::DropPanicked { .. } | Observation::Exec { .. } => {}
+            Observation::SlowPoll { .. } | Observation::DropPanicked { .. } | Observation::Exec { .. } | Observation::Work(_) => {}
             Observation::JournalFills { invocation, .. } => filling.lock().unwrap_or_else(PoisonError::into_inner).push(*invocation),
             Observation::AttemptsFail { invocation, failed, .. } => failing.lock().unwrap_or_else(PoisonError::into_inner).push((*invocation, *failed)),
             Observation::ClockJumped { by_ms } => jumps.lock().unwrap_or_else(PoisonError::into_inner).push(*by_ms),

@@ -2,8 +2,8 @@
 
 mod approvals;
 mod asker;
-mod disabled;
 mod decisions;
+mod disabled;
 mod hand;
 mod invocations;
 mod json;
@@ -25,8 +25,8 @@ mod words;
 mod worked;
 
 pub use asker::Asker;
-pub use disabled::Principals;
 pub use decisions::{Rights, asked_of, said};
+pub use disabled::Principals;
 pub use hand::{EditState, Gives};
 pub use invocations::no_work;
 pub use json::{of_bytes, value};
@@ -38,6 +38,5 @@ pub use runs::{Runs, sentence};
 pub use scheduled::ScheduleStatus;
 pub use schedules::Schedules;
 pub use why::why;
-pub use words::{Decision, Invoke, KeyVerb, PrincipalVerb, Steer, SteerSchedule, TenantVerb};
-pub use words::{Decision, Invoke, KeyVerb, SeeDecisions, Steer, SteerSchedule, TestPolicy};
+pub use words::{Decision, Invoke, KeyVerb, PrincipalVerb, SeeDecisions, Steer, SteerSchedule, TenantVerb, TestPolicy};
 pub use worked::Failed;

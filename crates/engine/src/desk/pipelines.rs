@@ -53,8 +53,8 @@ impl Pipelines<'_> {
     pub async fn list(&self) -> Result<Value, Problem> {
         let mut lines: BTreeMap<String, Value> = BTreeMap::new();
         for (name, definition) in self.0.engine.pipelines() {
-            let line = json!({ "version": version(definition), "stages": definition.stages.len(), "source": "app.yaml", "at": null });
-            lines.insert(name.to_owned(), line);
+            let line = json!({ "version": version(&definition), "stages": definition.stages.len(), "source": "app.yaml", "at": null });
+            lines.insert(name, line);
         }
         for stored in self.0.engine.stored_definitions(self.permit(Action::Read, "")?).await? {
             let stages = definition_of(&stored)?.stages.len();

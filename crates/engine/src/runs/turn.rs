@@ -6,12 +6,14 @@ use selvedge_kernel::journal::Payload;
 use selvedge_kernel::machine::RunState;
 use selvedge_kernel::pipeline::run::{Ask, Effects, Room, RowRequest, RunInput, Supply, call_id};
 use selvedge_kernel::record::message::Outcome;
+use selvedge_kernel::record::run::Header;
 use selvedge_kernel::record::shard::{LedgerState, Ready, Timer};
 use selvedge_kernel::record::{Writes, key};
 use selvedge_kernel::time::{Day, Millis};
 use selvedge_kernel::{transition, wire};
 
 use super::{Active, RunEffect, RunSummary};
+use crate::happened::{Became, Happened};
 use crate::shard::{Asker, Effect, Shard, VerbError};
 
 /// What a run may put into one commit: beside it stand what closes the commit, its timer, its lines of ledger and list.
@@ -28,6 +30,11 @@ pub(super) const RETENTION: u64 = u64::MAX;
 /// Numbers of run timers: apart from those that a shard counts.
 pub(super) fn timer_number(run: RunId) -> u64 {
     number(&[&run.0.to_bytes(), b"timer"]) | 1 << 63
+}
+
+/// What has become of a run, in ids and names.
+fn of_run(run: RunId, header: &Header, became: Became) -> Happened {
+    Happened::Run { run, tenant: header.tenant.clone(), pipeline: header.pipeline.clone(), became }
 }
 
 fn number(parts: &[&[u8]]) -> u64 {
@@ -255,6 +262,13 @@ impl Shard {
                 self.answer_parent(&active.run, &large, &mut writes, &mut answers).await?;
                 self.give_place_back(&active.run, &mut writes, &mut answers).await?;
             }
+            let became = match state {
+                RunState::Completed => Became::Completed,
+                RunState::Failed => Became::Failed { code: header.error.as_ref().map(|error| error.code.clone()).unwrap_or_default(), dead_letter: false },
+                RunState::Cancelled => Became::Cancelled,
+                _ => Became::Started,
+            };
+            self.tell_of(&mut answers, became, true, |became| of_run(id, header, became));
             let line = match state {
                 RunState::Completed => LedgerState::Completed,
                 RunState::Failed => LedgerState::Failed,
@@ -270,6 +284,9 @@ impl Shard {
         }
         if active.indexed != Some(state) {
             active.indexed = Some(state);
+            if state == RunState::Blocked {
+                self.tell_of(&mut answers, Became::Blocked { reason: "no_executor" }, true, |became| of_run(id, header, became));
+            }
             let line = RunSummary { id, pipeline: header.pipeline.clone(), state, started_at: header.started_at, ended_at: header.ended_at };
             let row = key::index(&header.tenant, LIST, Millis(u64::MAX - header.started_at.0), id.0);
             writes.puts.push(selvedge_kernel::ports::Put { key: row, value: wire::encode(&line), expires: until });

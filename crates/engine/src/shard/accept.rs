@@ -18,6 +18,7 @@ use selvedge_kernel::transition;
 use selvedge_kernel::wire;
 
 use super::{Answer, Command, Effect, Progress, Shard, VerbError, unknown_handler};
+use crate::happened::Became;
 use crate::registry::{Handler, RunShared};
 use crate::view::Ask;
 
@@ -203,6 +204,9 @@ impl Shard {
             }
             None => false,
         };
+        let mut told = Vec::new();
+        self.tell_of(&mut told, Became::Started, false, |became| super::ending::of_invocation(&record.message, became));
+        told.into_iter().for_each(|effect| self.after_all(effect));
         let ready = if first { Some(self.put_ready(&mut accepted, id)) } else { None };
         let keep = self.wiring.settings.keep;
         if first {

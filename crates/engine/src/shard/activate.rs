@@ -24,6 +24,7 @@ use super::timers::Alarm;
 use super::{Shard, VerbError};
 use crate::core::{Core, Given};
 use crate::ctx::Ctx;
+use crate::happened::Became;
 use crate::registry::{Ended, Handler, LocalFuture};
 
 /// Rows of a journal read at once.
@@ -496,6 +497,9 @@ impl Shard {
         activation.record.status = Status::Blocked;
         // What lacks code is looked at again when a binary starts: its row stays.
         let again = reason.lacks_code();
+        let mut told = Vec::new();
+        let became = Became::Blocked { reason: word(&reason) };
+        self.tell_of(&mut told, became, false, |became| super::ending::of_invocation(&activation.record.message, became));
         activation.record.blocked = Some(reason);
         let mut writes = activation.pending.take().unwrap_or_default();
         let newly_accepted = !writes.puts.is_empty();
@@ -521,7 +525,7 @@ impl Shard {
                 &keep,
             );
         }
-        self.write(writes, Vec::new());
+        self.write(writes, told);
     }
 
     /// Sets the wake-up after which a waiting handler leaves memory.
@@ -621,5 +625,17 @@ impl Shard {
     /// Polls a future once with a waker that does nothing.
     pub(crate) fn poll_plain<T>(future: &mut LocalFuture<'static, T>) -> Poll<T> {
         future.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()))
+    }
+}
+
+/// Why something is blocked, in a word that stays the same.
+fn word(reason: &Blocked) -> &'static str {
+    match reason {
+        Blocked::Mismatch { .. } => "mismatch",
+        Blocked::Missing { .. } => "missing",
+        Blocked::ForeignWait => "foreign_wait",
+        Blocked::Crashes => "crashes",
+        Blocked::Damaged { .. } => "damaged",
+        Blocked::Version { .. } => "version",
     }
 }

@@ -181,7 +181,11 @@ pub(crate) enum Command {
         put: Box<crate::definitions::Put>,
         reply: Reply<Option<StoredVersion>>,
     },
-    Decisions { tenant: String, wanted: Box<super::Wanted>, reply: Reply<Vec<selvedge_kernel::record::decision::DecisionRecord>> },
+    Decisions {
+        tenant: String,
+        wanted: Box<super::Wanted>,
+        reply: Reply<Vec<selvedge_kernel::record::decision::DecisionRecord>>,
+    },
 }
 
 /// Whom a signal addresses.

@@ -14,10 +14,11 @@ use selvedge_kernel::transition::{self, AfterAttempt, Ended, after_attempt};
 
 use super::activate::Activation;
 use super::advance::DEADLINE;
-use super::{Shard, VerbError};
+use super::{Effect, Shard, VerbError};
 use crate::core::within_body;
 use crate::ctx::RESTART;
 use crate::env::Observation;
+use crate::happened::{Became, Happened};
 
 impl Shard {
     /// Ends an invocation, or plans its next attempt.
@@ -183,6 +184,7 @@ impl Shard {
             self.write(writes, effects);
             return Ok(());
         }
+        self.tell_end(activation, &ended, &mut effects);
         let actor = activation.record.message.target.clone();
         let order = activation.record.order;
         self.load_actor(&actor).await?;
@@ -207,6 +209,23 @@ impl Shard {
         }
         Ok(())
     }
+}
+
+impl Shard {
+    /// Tells the observer how it ended.
+    fn tell_end(&self, activation: &Activation, ended: &Ended, effects: &mut Vec<Effect>) {
+        let became = match (&ended.outcome, ended.status) {
+            (Outcome::Value(_), _) => Became::Completed,
+            (Outcome::Error(_), Status::Cancelled | Status::Killed) => Became::Cancelled,
+            (Outcome::Error(error), _) => Became::Failed { code: error.code.clone(), dead_letter: ended.dead_letter },
+        };
+        self.tell_of(effects, became, false, |became| of_invocation(&activation.record.message, became));
+    }
+}
+
+/// What has become of an invocation, in ids and names.
+pub(super) fn of_invocation(message: &Message, became: Became) -> Happened {
+    Happened::Invocation { invocation: message.id, actor: message.target.clone(), handler: message.handler.clone(), trace: message.trace.clone(), became }
 }
 
 /// The error of an invocation that ended because somebody, or its deadline, asked it to.

@@ -23,6 +23,10 @@ impl Policies for Table {
     fn version(&self) -> u64 {
         0
     }
+
+    fn fault(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Whoever comes in from outside, by each of the ways in.

@@ -104,7 +104,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, by their numbers.
-    pub const ALL: [Kind; 44] = [
+    pub const ALL: [Kind; 45] = [
         Kind::ShardHead,
         Kind::Invocation,
         Kind::Inbox,

@@ -1,23 +1,33 @@
 //! All that a configuration says and refers to, checked before anything is bound or opened.
 
+#[cfg(any(feature = "cedar", feature = "server"))]
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 #[cfg(feature = "server")]
 use std::sync::Arc;
 
-use selvedge_kernel::config::{Configured, Mention, Profile, Tls, mentions, parse_config};
+#[cfg(any(feature = "cedar", feature = "server"))]
+use selvedge_kernel::config::Mention;
+#[cfg(feature = "server")]
+use selvedge_kernel::config::Tls;
+use selvedge_kernel::config::{Configured, Profile, mentions, parse_config};
 use selvedge_kernel::diagnostic::Diagnostic;
 
 use crate::app::App;
 use crate::config::Config;
+#[cfg(feature = "server")]
+use crate::log::Log;
 
 use super::access::{config_of, manifest_for};
 use super::args::Common;
 use super::check::{absent, manifest_of, with_manifest};
+#[cfg(feature = "server")]
+use super::exit::{Code, Stop};
 use super::secrets;
 use super::settings::sources;
 
 /// What a server is started with.
+#[cfg_attr(not(feature = "server"), expect(dead_code, reason = "a build without the server checks as one with it would"))]
 pub struct Checked {
     pub configured: Configured,
     pub config: Config,
@@ -152,6 +162,7 @@ fn certificates(mentioned: &BTreeMap<&'static str, Mention>) -> Result<Option<Ar
 }
 
 /// What is wrong with what a value names, where the value stands.
+#[cfg(any(feature = "cedar", feature = "server"))]
 fn said(mention: &Mention, message: String, hint: &str) -> Diagnostic {
     Diagnostic { message, hint: Some(hint.to_owned()), ..mention.place.clone() }
 }
@@ -160,7 +171,15 @@ fn plain(message: &str) -> Diagnostic {
     Diagnostic { file: "configuration".to_owned(), line: 0, column: 0, message: message.to_owned(), hint: None }
 }
 
+/// The log on standard error, as it is configured.
+#[cfg(feature = "server")]
+pub fn log(configured: &Configured) -> Result<Log, Stop> {
+    let said = configured.config.log;
+    Log::to(std::io::stderr(), said.level, said.format).map_err(|error| Stop::new(Code::Failed, format!("the log cannot be started: {error}")))
+}
+
 /// Where its HTTP API is served, in words.
+#[cfg(feature = "server")]
 pub fn scheme(configured: &Configured) -> &'static str {
     match configured.config.tls {
         Some(Tls::Files(_)) => "https",

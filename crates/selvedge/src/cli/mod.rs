@@ -7,6 +7,8 @@ mod backup;
 mod call;
 mod check;
 mod checked;
+#[cfg(feature = "server")]
+mod dev;
 mod disabled;
 mod doctor;
 mod exit;
@@ -37,6 +39,8 @@ mod route;
 mod run;
 mod runs;
 mod said;
+#[cfg(feature = "server")]
+mod saved;
 mod schedules;
 mod secrets;
 #[cfg(feature = "server")]
@@ -96,7 +100,7 @@ async fn perform(cli: Cli, app: App) -> Result<Code, Stop> {
     match cli.noun {
         Noun::Run(verb) => run::run(&common, app, verb).await,
         #[cfg(feature = "server")]
-        Noun::Dev(listen) => serve::dev(&common, app, listen).await,
+        Noun::Dev(listen) => dev::dev(&common, app, listen).await,
         #[cfg(feature = "server")]
         Noun::Serve(listen) => serve::serve(&common, app, listen).await,
         Noun::Runs(verb) => runs::runs(&common, app, verb).await,

@@ -1,47 +1,62 @@
-//! `serve` and `dev`: the HTTP API on a data directory, until somebody ends it.
+//! `serve`: the HTTP API on a data directory, until somebody ends it.
 
-use std::io::{IsTerminal, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::io::IsTerminal;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use selvedge_engine::desk::{Asker, KeyVerb, Keys};
 use selvedge_engine::wiring::Tasks;
 use selvedge_http::{Certificates, Ended, Patience, Tokens, bind};
-use selvedge_kernel::auth::{OWNER, RequestFacts, local};
-use selvedge_kernel::config::{Configured, Profile};
+use selvedge_kernel::config::{Configured, Level, Profile};
+use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::App;
 use crate::bootstrap::Engine;
 use crate::config::Control;
+use crate::log::Log;
 use crate::serve::{Offer, Server};
 
 use super::access::hold;
-use super::actors::text;
 use super::args::{Common, Listen};
-use super::checked::{Checked, Extent, checked, scheme};
+use super::checked::{Checked, Extent, checked, log, scheme};
 use super::exit::{Code, Stop};
 use super::notify::Notify;
 use super::{print, run};
 
-/// The file in the data directory that holds the development key.
-const KEY: &str = "dev.key";
 /// Time between two looks at whether the engine has stopped by itself.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// `serve`: production, for those who have a key.
 pub async fn serve(common: &Common, app: App, listen: Listen) -> Result<Code, Stop> {
-    let ready = checked(common, app, &Extent { listen: listen.listen.as_deref(), profile: Profile::Production, dev: false })?;
+    let mut ready = checked(common, app, &Extent { listen: listen.listen.as_deref(), profile: Profile::Production, dev: false })?;
+    let log = log(&ready.configured)?;
+    starting(&ready, &log);
+    ready.config.log = Some(log.clone());
     let tokens = believed(&ready.configured).await?;
     if tokens.is_none() {
         opens_to_somebody(&ready).await?;
     }
-    let (engine, served) = opened(ready, tokens).await?;
-    until_the_end(engine, served).await
+    let served = Served::bind(&ready, log, tokens).await?;
+    let engine = hold(ready.config, ready.app).await?;
+    let server = served.start(&engine)?;
+    served.announce(&engine, &server)?;
+    let (mut stop, mut hang_ups) = (pin!(run::interrupted()), HangUps::new()?);
+    loop {
+        tokio::select! {
+            asked = &mut stop => {
+                asked?;
+                return served.ended(engine, server, ASKED).await;
+            }
+            again = hang_ups.next() => match again {
+                HangUp::ReadAgain => read_again(&engine, &served.log).await,
+                HangUp::Gone => return served.ended(engine, server, ASKED).await,
+            },
+            () = broken(&engine) => return served.ended(engine, server, BROKEN).await,
+        }
+    }
 }
 
 /// Looks into the data directory whether anybody can come in, and leaves it: no work is done, and no port is bound.
@@ -55,21 +70,73 @@ async fn opens_to_somebody(ready: &Checked) -> Result<(), Stop> {
     if opens {
         return Ok(());
     }
+    if let Some(log) = &ready.config.log {
+        log.flush();
+    }
     let text = "nobody has a key, and no issuer of tokens is configured, so that a server would answer nobody: make a key with \
                 `selvedge keys create --role owner`, and start again";
     Err(Stop::new(Code::Configuration, text))
 }
 
-/// `dev`: the same, with a key of the role that may do everything in its tenant, which is made once.
-pub async fn dev(common: &Common, app: App, listen: Listen) -> Result<Code, Stop> {
-    let ready = checked(common, app, &Extent { listen: listen.listen.as_deref(), profile: Profile::Development, dev: true })?;
-    let tokens = believed(&ready.configured).await?;
-    let (engine, served) = opened(ready, tokens).await?;
-    if let Err(stop) = development_key(&engine).await {
-        engine.close().await?;
-        return Err(stop);
+/// Whose tokens are believed.
+#[cfg(feature = "jwt")]
+pub async fn believed(configured: &Configured) -> Result<Option<Tokens>, Stop> {
+    let issuers = configured.config.authentication.issuers.clone();
+    let believed = crate::tokens::believed(issuers, crate::tokens::Pace::default()).await;
+    believed.map_err(|error| Stop::new(Code::Configuration, error.to_string()))
+}
+
+/// Nobody's: a configuration that names somebody is refused.
+#[cfg(not(feature = "jwt"))]
+pub async fn believed(_: &Configured) -> Result<Option<Tokens>, Stop> {
+    Ok(None)
+}
+
+/// Comes to its end when the engine has stopped by itself: whoever started this process is to see that it ended, and why.
+pub async fn broken(engine: &Engine) {
+    while engine.inner.stopped().is_none() {
+        tokio::time::sleep(LOOK).await;
     }
-    until_the_end(engine, served).await
+}
+
+/// Hang-ups, as a terminal sends them that goes, and whoever wants something to be read again.
+pub struct HangUps {
+    signals: Signal,
+    on_terminal: bool,
+}
+
+/// What a hang-up asks for.
+pub enum HangUp {
+    /// To read again what can be read again.
+    ReadAgain,
+    /// To end: the terminal has gone.
+    Gone,
+}
+
+impl HangUps {
+    pub fn new() -> Result<HangUps, Stop> {
+        let signals = signal(SignalKind::hangup()).map_err(|error| Stop::new(Code::Failed, format!("signals cannot be received: {error}")))?;
+        Ok(HangUps { signals, on_terminal: std::io::stderr().is_terminal() })
+    }
+
+    pub async fn next(&mut self) -> HangUp {
+        self.signals.recv().await;
+        if self.on_terminal && !std::io::stderr().is_terminal() { HangUp::Gone } else { HangUp::ReadAgain }
+    }
+}
+
+/// Reads again what can be read again, and says what came of it.
+pub async fn read_again(engine: &Engine, log: &Log) {
+    let read = engine.reload().await;
+    if read.is_empty() {
+        log.say(Level::Warn, "reloaded", "asked to read again: no folder of policies is configured, so that there is nothing to read", Vec::new());
+    }
+    for read in read {
+        match read {
+            Ok(said) => log.say(Level::Info, "reloaded", &format!("read again: {said}"), Vec::new()),
+            Err(refused) => log.say(Level::Error, "reload_refused", &refused, Vec::new()),
+        }
+    }
 }
 
 /// Takes as many file descriptors as this user may have: each connection is one.
@@ -83,138 +150,84 @@ fn room_for_connections() {
     }
 }
 
-/// What is answered, and how.
-struct Served {
-    listener: TcpListener,
+/// The first line of the log, and what is allowed and may not be meant.
+pub fn starting(ready: &Checked, log: &Log) {
+    let data = json!(ready.config.data.display().to_string());
+    log.say(Level::Info, "starting", "starting", vec![("version", json!(env!("CARGO_PKG_VERSION"))), ("data", data)]);
+    for warning in &ready.warnings {
+        log.say(Level::Warn, "configuration", &format!("warning: {warning}"), Vec::new());
+    }
+}
+
+/// The port that is answered on, and how. It stays bound for as long as this lives, whatever becomes of the engine behind it.
+pub struct Served {
+    listener: std::net::TcpListener,
     scheme: &'static str,
     certificates: Option<Arc<Certificates>>,
     tokens: Option<Tokens>,
+    manager: Notify,
+    pub patience: Patience,
+    pub log: Log,
 }
 
-/// Binds, and then takes the directory: everything that can be checked before was.
-async fn opened(ready: Checked, tokens: Option<Tokens>) -> Result<(Engine, Served), Stop> {
-    room_for_connections();
-    for warning in &ready.warnings {
-        print::note(&format!("warning: {warning}"));
+/// Why a server ends that somebody ends.
+pub const ASKED: &str = "stopping: what is accepted is on disk, and goes on at the next start";
+/// Why one ends by itself.
+pub const BROKEN: &str = "stopping: the engine cannot go on; why, is said at the end";
+
+impl Served {
+    /// Binds: everything that can be checked before was, and the directory is taken after.
+    pub async fn bind(ready: &Checked, log: Log, tokens: Option<Tokens>) -> Result<Served, Stop> {
+        room_for_connections();
+        let address = ready.configured.config.listen;
+        let bound = bind(address).await.and_then(tokio::net::TcpListener::into_std);
+        let listener = bound.map_err(|error| {
+            let text = format!("{address} cannot be listened on ({error}): end what listens there, or name another address with --listen");
+            Stop::new(Code::Configuration, text)
+        })?;
+        let (scheme, certificates) = (scheme(&ready.configured), ready.certificates.clone());
+        Ok(Served { listener, scheme, certificates, tokens, manager: Notify::of_environment(), patience: Patience::default(), log })
     }
-    let address = ready.configured.config.listen;
-    let listener = bind(address).await.map_err(|error| {
-        let text = format!("{address} cannot be listened on ({error}): end what listens there, or name another address with --listen");
-        Stop::new(Code::Configuration, text)
-    })?;
-    let served = Served { listener, scheme: scheme(&ready.configured), certificates: ready.certificates, tokens };
-    Ok((hold(ready.config, ready.app).await?, served))
-}
 
-/// Whose tokens are believed.
-#[cfg(feature = "jwt")]
-async fn believed(configured: &Configured) -> Result<Option<Tokens>, Stop> {
-    let issuers = configured.config.authentication.issuers.clone();
-    let believed = crate::tokens::believed(issuers, crate::tokens::Pace::default()).await;
-    believed.map_err(|error| Stop::new(Code::Configuration, error.to_string()))
-}
-
-/// Nobody's: a configuration that names somebody is refused.
-#[cfg(not(feature = "jwt"))]
-async fn believed(_: &Configured) -> Result<Option<Tokens>, Stop> {
-    Ok(None)
-}
-
-/// The development key: the one that is kept, if it still opens something, else a new one, which is printed this once.
-async fn development_key(engine: &Engine) -> Result<(), Stop> {
-    let file = engine.desk.data.join(KEY);
-    let unusable = |error: &std::io::Error| Stop::new(Code::Configuration, format!("the development key {} cannot be kept: {error}", file.display()));
-    let kept = match std::fs::read_to_string(&file) {
-        Ok(kept) => Some(kept),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        Err(error) => return Err(unusable(&error)),
-    };
-    if kept.is_some_and(|kept| engine.inner.authenticate(kept.trim(), RequestFacts::default()).is_ok()) {
-        print::note(&format!("the development key is in {}", file.display()));
-        return Ok(());
+    /// Answers with an engine.
+    pub fn start(&self, engine: &Engine) -> Result<Server, Stop> {
+        let listener = self.listener.try_clone().and_then(TcpListener::from_std);
+        let (certificates, tokens) = (self.certificates.clone(), self.tokens.clone());
+        let offer = Offer { patience: self.patience, certificates, tokens, log: Some(self.log.clone()) };
+        let server = listener.and_then(|listener| Server::with(engine.inner.clone(), listener, offer));
+        server.map_err(|error| Stop::new(Code::Failed, format!("the server cannot be started: {error}")))
     }
-    let context = local(&engine.tenant, engine.inner.now());
-    let asker = Asker { engine: &engine.inner, context: &context, binary: &engine.desk.binary };
-    let create = KeyVerb::Create { name: "development".to_owned(), roles: vec![OWNER.to_owned()], lasts_ms: None };
-    let key = text(&Keys(asker).perform(create).await?["key"]);
-    write(&file, &key).map_err(|error| unusable(&error))?;
-    print::note(&format!("the development key, printed this once and kept in {}:\n  {key}", file.display()));
-    Ok(())
-}
 
-/// A file that nobody else may read, also while it is written.
-fn write(file: &Path, key: &str) -> std::io::Result<()> {
-    let fresh: PathBuf = file.with_extension("new");
-    let _ = std::fs::remove_file(&fresh);
-    let mut out = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
-    writeln!(out, "{key}")?;
-    out.sync_all()?;
-    std::fs::rename(&fresh, file)
-}
+    /// Says where it answers.
+    pub fn announce(&self, engine: &Engine, server: &Server) -> Result<(), Stop> {
+        let fields = vec![("address", json!(server.address().to_string())), ("scheme", json!(self.scheme))];
+        self.log.say(Level::Info, "ready", "ready: requests are answered", fields);
+        let serving = format!("serving {} on {}://{}", engine.desk.data.display(), self.scheme, server.address());
+        print::say(&serving)?;
+        self.manager.ready(&serving);
+        Ok(())
+    }
 
-/// Comes to its end when the engine has stopped by itself: whoever started this process is to see that it ended, and why.
-async fn broken(engine: &Engine) -> String {
-    loop {
-        if let Some(reason) = engine.inner.stopped() {
-            return reason;
+    /// Stops accepting, lets what is under way end within its time, and lets go of the directory.
+    pub async fn ended(&self, engine: Engine, server: Server, why: &str) -> Result<Code, Stop> {
+        let log = &self.log;
+        self.manager.stopping(&engine.inner.stopped().unwrap_or_else(|| why.to_owned()));
+        log.say(if why == BROKEN { Level::Error } else { Level::Info }, "stopping", why, Vec::new());
+        let ended = tokio::select! {
+            ended = server.stop() => ended,
+            // Asked twice: what was accepted is on disk, a kill does no harm.
+            _ = run::interrupted() => Ended::Cut(0),
+        };
+        if let Ended::Cut(connections) = ended {
+            let message = "connections were cut: their requests took longer than a server that stops waits";
+            log.say(Level::Warn, "connections_cut", message, vec![("connections", json!(connections))]);
         }
-        tokio::time::sleep(LOOK).await;
+        let closed = engine.close().await;
+        if closed.is_ok() {
+            log.say(Level::Info, "stopped", "stopped", Vec::new());
+        }
+        log.flush();
+        closed?;
+        Ok(Code::Done)
     }
-}
-
-/// Until somebody ends it. A hang-up reads again what can be read again, unless it says that the terminal has gone.
-async fn until_interrupted(engine: &Engine) -> Result<(), Stop> {
-    let mut hung_up = signal(SignalKind::hangup()).map_err(|error| Stop::new(Code::Failed, format!("signals cannot be received: {error}")))?;
-    let on_terminal = std::io::stderr().is_terminal();
-    loop {
-        tokio::select! {
-            ended = run::interrupted() => return ended,
-            _ = hung_up.recv() => {}
-        }
-        if on_terminal && !std::io::stderr().is_terminal() {
-            return Ok(());
-        }
-        let read = engine.reload().await;
-        if read.is_empty() {
-            print::note("asked to read again: no folder of policies is configured, so that there is nothing to read");
-        }
-        for read in read {
-            match read {
-                Ok(said) => print::note(&format!("read again: {said}")),
-                Err(refused) => print::complain(&refused),
-            }
-        }
-    }
-}
-
-async fn until_the_end(engine: Engine, served: Served) -> Result<Code, Stop> {
-    let Served { listener, scheme, certificates, tokens } = served;
-    let offer = Offer { patience: Patience::default(), certificates, tokens };
-    let server =
-        Server::with(engine.inner.clone(), listener, offer).map_err(|error| Stop::new(Code::Failed, format!("the server cannot be started: {error}")))?;
-    let manager = Notify::of_environment();
-    let serving = format!("serving {} on {scheme}://{}", engine.desk.data.display(), server.address());
-    print::say(&serving)?;
-    manager.ready(&serving);
-    tokio::select! {
-        asked = until_interrupted(&engine) => {
-            asked?;
-            manager.stopping("what is accepted is on disk, and goes on at the next start");
-            print::note("stopping: what is accepted is on disk, and goes on at the next start");
-        }
-        reason = broken(&engine) => {
-            manager.stopping(&reason);
-            print::note("stopping: the engine cannot go on; why, is said at the end");
-        }
-    }
-    let ended = tokio::select! {
-        ended = server.stop() => ended,
-        // Asked twice: what was accepted is on disk, a kill does no harm.
-        _ = run::interrupted() => Ended::Cut(0),
-    };
-    if let Ended::Cut(connections) = ended {
-        print::note(&format!("{connections} connections were cut: their requests took longer than a server that stops waits"));
-    }
-    engine.close().await?;
-    Ok(Code::Done)
 }

@@ -13,7 +13,7 @@ use crate::program;
 async fn programs(asker: Asker<'_>) -> Result<Vec<(String, Exec)>, Problem> {
     let mut found: Vec<(String, Exec)> = asker.engine.programs().into_iter().collect();
     let named = Resource::Pipeline { tenant: asker.tenant(), name: String::new() };
-    let mut definitions: Vec<Definition> = asker.engine.pipelines().into_values().cloned().collect();
+    let mut definitions: Vec<Definition> = asker.engine.pipelines().into_values().collect();
     for stored in asker.engine.stored_definitions(asker.permit(Action::Read, named)?).await? {
         definitions.push(definition_of(&stored)?);
     }

@@ -5,8 +5,8 @@ use super::*;
 use crate::auth::local;
 use crate::id::{ActorId, InvocationId};
 use crate::journal::{OpKind, Signature};
-use crate::record::disabled;
 use crate::record::decision;
+use crate::record::disabled;
 use crate::record::portable::{LedgerWalk, Row, print, read};
 use crate::record::shard::{LedgerState, ledger_line};
 

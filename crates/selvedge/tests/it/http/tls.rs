@@ -65,7 +65,8 @@ async fn secured(rig: &Rig, folder: &Folder, pair: &Pair, patience: Patience) ->
     pair.write(folder.path(), "served");
     let certificates = Certificates::open(folder.join("served.pem"), folder.join("served.key"), SystemTime::now()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    Server::with(rig.engine.engine().clone(), listener, Offer { patience, certificates: Some(Arc::new(certificates)), tokens: None }).unwrap()
+    let offer = Offer { patience, certificates: Some(Arc::new(certificates)), ..Offer::default() };
+    Server::with(rig.engine.engine().clone(), listener, offer).unwrap()
 }
 
 #[tokio::test]
