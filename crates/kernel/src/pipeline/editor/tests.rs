@@ -157,7 +157,8 @@ fn every_example_fits_the_schema_that_its_first_line_names() {
         files(folder, &mut found);
     }
     let (mut fitting, all) = (0, found.len());
-    for file in found {
+    // A configuration has a page of its own.
+    for file in found.into_iter().filter(|file| file.file_name().is_none_or(|name| name != "selvedge.yaml")) {
         let value = read(&file);
         let of_pipeline = value.get("selvedge").is_some();
         // What the parser refuses is no example of what may stand.
