@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use selvedge_kernel::egress::Allowed;
 use selvedge_kernel::error::AttemptError;
+use selvedge_kernel::manifest::Performer;
 use selvedge_kernel::pipeline::agree::{self, Declared};
 use selvedge_kernel::pipeline::definition::{Definition, Exec, Http, Worker};
 use selvedge_kernel::policy::{Breaker, Retry, Throttle, Timeout};
@@ -45,8 +46,8 @@ pub enum Handler {
 pub struct Transition {
     /// What the executor calls it: `type.handler`.
     pub activity: String,
-    /// Where it runs.
-    pub exec: Exec,
+    /// Who performs it.
+    pub run: Performer,
     /// When it is tried again; none: as its actor type says.
     pub retry: Option<Retry>,
     /// One attempt's time.
@@ -183,8 +184,8 @@ impl Registry {
             Executor::Native(_) | Executor::Http(_) | Executor::Worker(_) => None,
         });
         let handlers = self.actors.values().flat_map(|actor| actor.handlers.values()).filter_map(|handler| match handler {
-            Handler::Transition(transition) => Some((transition.activity.clone(), transition.exec.clone())),
-            Handler::Exclusive(_) | Handler::Shared(_) => None,
+            Handler::Transition(Transition { activity, run: Performer::Exec(exec), .. }) => Some((activity.clone(), exec.clone())),
+            Handler::Transition(_) | Handler::Exclusive(_) | Handler::Shared(_) => None,
         });
         activities.chain(handlers).collect()
     }

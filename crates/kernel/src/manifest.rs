@@ -17,8 +17,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::diagnostic::{Diagnostic, Report};
 use crate::egress::Allowed;
 use crate::fields::{Fields, shown, span, strings};
-use crate::pipeline::activity::{Egress, LATER as LATER_EXECUTORS, OF_EXEC, activities, exec};
-use crate::pipeline::definition::{Activity, Exec};
+use crate::pipeline::activity::{Egress, LATER as LATER_EXECUTORS, OF_EXEC, activities, exec, worker};
+use crate::pipeline::definition::{Activity, Exec, Worker};
 use crate::pipeline::document::{Entry, Kind, Tree, one_document};
 use crate::pipeline::parse::Known;
 use crate::pipeline::policies::{retry, timeout};
@@ -32,7 +32,7 @@ const LATER: [&str; 4] = ["queues", "schedules", "triggers", "policies"];
 pub struct Manifest {
     /// Activities for all pipelines and handlers.
     pub activities: BTreeMap<String, Activity>,
-    /// Actor types whose handlers are programs.
+    /// Actor types whose handlers are programs, or a worker's work.
     pub actors: BTreeMap<String, ActorType>,
     /// Files of pipelines, relative to the manifest, in file order.
     pub pipelines: Vec<String>,
@@ -40,7 +40,7 @@ pub struct Manifest {
     pub egress: Vec<Allowed>,
 }
 
-/// An actor type whose handlers are programs.
+/// An actor type whose handlers are programs, or a worker's work.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct ActorType {
     /// By name.
@@ -49,15 +49,24 @@ pub struct ActorType {
     pub expected_within: Option<Span>,
 }
 
-/// A transition handler: a program that gets `{actor, handler, message, state}` and answers with what changes.
+/// A transition handler: it gets `{actor, handler, message, state}` and answers with what changes.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Handler {
-    /// The program. `folder` is relative to the manifest.
-    pub exec: Exec,
+    /// Who does that.
+    pub run: Performer,
     /// When to try again; if not written, as for messages.
     pub retry: Retry,
     /// How long it may take.
     pub timeout: Timeout,
+}
+
+/// Who performs a transition handler.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Performer {
+    /// A program. `folder` is relative to the manifest.
+    Exec(Exec),
+    /// Whoever asks for its tasks, in a process of its own.
+    Worker(Worker),
 }
 
 impl Manifest {
@@ -154,7 +163,6 @@ fn handlers(report: &mut Report, tree: &Tree) -> BTreeMap<String, Handler> {
 fn handler(report: &mut Report, entry: &Entry) -> Option<Handler> {
     let mut fields = Fields::of(report, &entry.value, format!("the handler `{}`", shown(&entry.key)), "write {exec: [program, argument]}")?;
     fields.later(report, &LATER_EXECUTORS);
-    fields.later(report, &["worker"]);
     fields.elsewhere(
         report,
         "native",
@@ -168,12 +176,21 @@ fn handler(report: &mut Report, entry: &Entry) -> Option<Handler> {
         "has no place here: it cannot answer with state and messages",
         "call an activity from a pipeline, or write exec: [program, argument]",
     );
-    let elsewhere = LATER_EXECUTORS.iter().chain(&["native", "http", "worker"]).any(|name| fields.peek(name).is_some());
-    let exec = match fields.get("exec") {
-        Some(command) => exec(report, &mut fields, &command.value),
-        None => {
-            if !elsewhere {
-                report.error(entry.place, format!("the handler `{}` does not say where it runs", shown(&entry.key)), "write exec: [program, argument]");
+    let elsewhere = LATER_EXECUTORS.iter().chain(&["native", "http"]).any(|name| fields.peek(name).is_some());
+    let run = match (fields.get("exec"), fields.get("worker")) {
+        (Some(command), None) => exec(report, &mut fields, &command.value).map(Performer::Exec),
+        (None, Some(entry)) => {
+            for field in OF_EXEC {
+                fields.elsewhere(report, field, "belongs to `exec`, and this is `worker`", "take it out: whoever takes the task knows");
+            }
+            worker(report, &entry.value).map(Performer::Worker)
+        }
+        (both, _) => {
+            if both.is_some() {
+                report.error(entry.place, format!("the handler `{}` has two executors: `exec` and `worker`", shown(&entry.key)), "take one out");
+            } else if !elsewhere {
+                let message = format!("the handler `{}` does not say where it runs", shown(&entry.key));
+                report.error(entry.place, message, "write exec: [program, argument], or worker: true for whoever asks for it");
             }
             OF_EXEC.iter().for_each(|field| fields.pass(field));
             None
@@ -182,7 +199,7 @@ fn handler(report: &mut Report, entry: &Entry) -> Option<Handler> {
     let retry = fields.get("retry").map_or(Some(Retry::message()), |entry| retry(report, &entry.value));
     let timeout = fields.get("timeout").map_or(Some(Timeout::default()), |entry| timeout(report, &entry.value));
     fields.end(report);
-    Some(Handler { exec: exec?, retry: retry?, timeout: timeout? })
+    Some(Handler { run: run?, retry: retry?, timeout: timeout? })
 }
 
 fn entries<'a>(report: &mut Report, what: &str, tree: &'a Tree, hint: &str) -> &'a [Entry] {

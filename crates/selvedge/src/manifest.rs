@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use selvedge_engine::registry::{self, Registry};
 use selvedge_kernel::diagnostic::{Diagnostic, listed};
-use selvedge_kernel::manifest::{Manifest, parse_manifest};
+use selvedge_kernel::manifest::{Manifest, Performer, parse_manifest};
 use selvedge_kernel::nearest::suggestion;
 use selvedge_kernel::pipeline::agree::{Declared, disagreements, in_file, of_activity, of_definition};
 use selvedge_kernel::pipeline::definition::{Definition, Exec, Executor};
@@ -234,9 +234,15 @@ fn take(registry: &mut Registry, manifest: Manifest, origin: &Origin<'_>, wrong:
         }
         for (name, mut handler) in actor.handlers {
             let served = selvedge_engine::exec::handler_activity(&kind, &name);
-            origin.absolute(&served, &mut handler.exec, wrong);
-            let build = crate::build::of_program(&handler.exec.command, Path::new(&handler.exec.folder));
-            let transition = registry::Transition { activity: served.clone(), exec: handler.exec, retry: Some(handler.retry), timeout: handler.timeout, build };
+            let build = match &mut handler.run {
+                Performer::Exec(exec) => {
+                    origin.absolute(&served, exec, wrong);
+                    crate::build::of_program(&exec.command, Path::new(&exec.folder))
+                }
+                // Who takes its tasks is not known here.
+                Performer::Worker(_) => None,
+            };
+            let transition = registry::Transition { activity: served.clone(), run: handler.run, retry: Some(handler.retry), timeout: handler.timeout, build };
             let handlers = &mut registry.actors.entry(kind.clone()).or_default().handlers;
             if handlers.insert(name, registry::Handler::Transition(transition)).is_some() {
                 wrong.push(origin.wrong(format!("the handler `{served}` is registered by this binary already"), "give one of them another name"));

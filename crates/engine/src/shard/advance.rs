@@ -71,8 +71,11 @@ impl Shard {
                 self.block(id, reason);
             }
             Ok(Step::Ended(ended)) => {
+                // A worker that performed the handler as a whole is answered once its end is written.
+                let told = if activation.handler == Runs::Transition { activation.told.pop() } else { None };
                 self.active.insert(id, activation);
                 Box::pin(self.finish(id, ended)).await;
+                self.say_written(told.map(|(_, told)| told));
             }
             Err(error) if error.consequence == Consequence::Stop => {
                 self.active.insert(id, activation);

@@ -481,7 +481,7 @@ impl Shard {
         }
         self.left_gate(id, number, &result);
         if number == u32::MAX {
-            self.transition_done(id, attempt, result).await;
+            self.transition_done(id, result, told).await;
             return;
         }
         let done = Outside::TaskDone { number, attempt, result, told };

@@ -396,7 +396,10 @@ impl Shard {
             if waiting.is_empty() {
                 let transition = self.tasks.get(&(id, u32::MAX));
                 waiting.push(match transition {
-                    Some(task) => Waiting::Step { name: record.message.handler.clone(), attempt: task.attempt, since: task.since },
+                    Some(task) => {
+                        let step = Waiting::Step { name: record.message.handler.clone(), attempt: task.attempt, since: task.since };
+                        self.aside(id, u32::MAX).unwrap_or(step)
+                    }
                     None if self.runnable.contains(&id) || self.wiring.settings.tasks == crate::wiring::Tasks::Leave => {
                         Waiting::Turn { position: self.runnable.len() as u64 }
                     }

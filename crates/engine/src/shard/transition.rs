@@ -5,6 +5,7 @@ use bytes::Bytes;
 
 use selvedge_kernel::error::{AttemptError, WorkError};
 use selvedge_kernel::id::{ActorId, InvocationId, effect_key};
+use selvedge_kernel::manifest::Performer;
 use selvedge_kernel::record::invocation::{Blocked, Status};
 use selvedge_kernel::record::message::Message;
 use selvedge_kernel::record::{Writes, kept, key};
@@ -18,6 +19,7 @@ use super::{Effect, Shard, VerbError};
 use crate::core::within_body;
 use crate::exec::{read_transition, transition_input};
 use crate::tasks;
+use crate::work::Told;
 
 /// The number of the one operation that a transition handler is.
 const NUMBER: u32 = u32::MAX;
@@ -29,6 +31,7 @@ impl Shard {
             // Its program is told to end, and what it says from here on is late.
             self.drop_task(id, NUMBER);
             activation.answer = None;
+            activation.told.clear();
             activation.core.state.borrow_mut().cancelled = true;
             let reason = activation.record.cancel.clone().unwrap_or_default();
             return Ok(Step::Ended(Err(AttemptError { error: WorkError::new("cancelled", reason), retryable: false, retry_after_ms: None })));
@@ -50,18 +53,23 @@ impl Shard {
         let state = self.state_entries(target, "").await?.into_iter().collect();
         let input = transition_input(&target.kind, &target.key, &activation.record.message.handler, &activation.input, &state);
         let now = self.now();
-        let deadline = handler.timeout.attempt.map(|span| now.after(span.0));
+        let time = handler.timeout.attempt.map(|span| span.0);
+        let (work, deadline, time) = match handler.run {
+            Performer::Exec(exec) => (tasks::Work::Exec(exec, input), time.map(|time| now.after(time)), None),
+            // Its time begins when a worker has it.
+            Performer::Worker(worker) => (tasks::Work::Worker(worker, input), None, time),
+        };
         let attempt = activation.record.attempt;
         let alarm = deadline.map(|deadline| self.set_alarm(deadline, Alarm::Attempt { invocation: id, number: NUMBER, attempt }));
         let job = tasks::Job {
             owner: tasks::Owner::Operation { invocation: id, number: NUMBER },
             tenant: activation.record.message.target.tenant.clone(),
-            time: None,
+            time,
             attempt,
             key: effect_key(id.0, &[handler.activity.as_bytes()]),
             deadline,
             name: handler.activity.clone(),
-            work: tasks::Work::Exec(handler.exec, input),
+            work,
             handing: if activation.uncounted { tasks::Handing::Counted } else { tasks::Handing::AtOnce },
         };
         activation.begun_any = true;
@@ -92,12 +100,13 @@ impl Shard {
     }
 
     /// A transition handler has answered.
-    pub(super) async fn transition_done(&mut self, id: InvocationId, _: u32, result: Result<Bytes, AttemptError>) {
+    pub(super) async fn transition_done(&mut self, id: InvocationId, result: Result<Bytes, AttemptError>, told: Option<Told>) {
         self.drop_task(id, NUMBER);
         if self.activate_or_stop(id).await
             && let Some(activation) = self.active.get_mut(&id)
         {
             activation.answer = Some(result);
+            activation.told.extend(told.map(|told| (NUMBER, told)));
             self.enqueue(id);
         }
     }
@@ -106,7 +115,7 @@ impl Shard {
     pub(super) async fn transition_timed_out(&mut self, id: InvocationId, attempt: u32) {
         if self.tasks.get(&(id, NUMBER)).is_some_and(|task| task.attempt == attempt) {
             let error = WorkError::new("timeout", format!("attempt {attempt} was given up when its time was up"));
-            self.transition_done(id, attempt, Err(AttemptError { error, retryable: true, retry_after_ms: None })).await;
+            self.transition_done(id, Err(AttemptError { error, retryable: true, retry_after_ms: None }), None).await;
         }
     }
 

@@ -11,6 +11,7 @@ use selvedge_engine::wiring::{Settings, Tasks};
 use selvedge_kernel::auth::{Action, Permit, Resource, authorize, local};
 use selvedge_kernel::id::{ActorId, RunId};
 use selvedge_kernel::machine::RunState;
+use selvedge_kernel::manifest::Performer;
 use selvedge_kernel::pipeline::definition::{Definition, Exec, Executor, Variable};
 use selvedge_kernel::pipeline::parse::parse_pipeline;
 use selvedge_kernel::policy::{Retry, Timeout};
@@ -131,7 +132,7 @@ impl Place {
             as_file: false,
         };
         let retry = Some(Retry { initial: "10ms".parse().unwrap(), ..Retry::message() });
-        let add = Transition { activity: "tally.add".to_owned(), retry, exec, timeout: Timeout::default(), build: None };
+        let add = Transition { activity: "tally.add".to_owned(), retry, run: Performer::Exec(exec), timeout: Timeout::default(), build: None };
         let handlers = BTreeMap::from([("add".to_owned(), Handler::Transition(add))]);
         let mut registry = Registry::default();
         registry.actors.insert("tally".to_owned(), ActorType { handlers, ..ActorType::default() });

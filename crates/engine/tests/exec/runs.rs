@@ -8,6 +8,7 @@ use selvedge_engine::wiring::Settings;
 use selvedge_kernel::auth::{Action, Permit, Resource, authorize, local};
 use selvedge_kernel::id::{ActorId, RunId};
 use selvedge_kernel::machine::RunState;
+use selvedge_kernel::manifest::Performer;
 use selvedge_kernel::model::Model;
 use selvedge_kernel::pipeline::definition::{Definition, Exec, Executor};
 use selvedge_kernel::pipeline::parse::parse_pipeline;
@@ -100,7 +101,7 @@ pub async fn open_with(model: &Model, folder: &Folder, mut registry: Registry) -
     let tally = Transition {
         activity: "tally.add".to_owned(),
         retry: None,
-        exec: exec(folder, &["python3", "tally.py"], true),
+        run: Performer::Exec(exec(folder, &["python3", "tally.py"], true)),
         timeout: Timeout::default(),
         build: None,
     };

@@ -160,7 +160,7 @@ fn executor(report: &mut Report, fields: &mut Fields<'_>, name: &str, place: Pla
 }
 
 /// Workers, from `true` or their fields.
-fn worker(report: &mut Report, tree: &Tree) -> Option<Worker> {
+pub(crate) fn worker(report: &mut Report, tree: &Tree) -> Option<Worker> {
     let mut lease = LEASE;
     if let Kind::Map(_) = &tree.kind {
         let mut fields = Fields::of(report, tree, "the executor `worker`", "write worker: true or worker: {lease: 30s}")?;

@@ -61,9 +61,10 @@ pub fn app_schema() -> Value {
     let mut handler = executor_fields(false);
     let retry = about("when it is tried again; not written: 1000 times within about a week", json!({ "$ref": "#/$defs/retry" }));
     handler.extend([("retry".to_owned(), retry), ("timeout".to_owned(), about("how long it may take", json!({ "$ref": "#/$defs/timeout" })))]);
-    let handler = json!({ "type": "object", "properties": handler, "required": ["exec"], "additionalProperties": false });
+    let one = ["exec", "worker"].map(|executor| json!({ "required": [executor] }));
+    let handler = json!({ "type": "object", "properties": handler, "additionalProperties": false, "oneOf": one });
     let handlers = about(
-        "transition handlers by name: programs that get message and state",
+        "transition handlers by name: programs and workers that get message and state",
         json!({ "type": "object", "minProperties": 1, "additionalProperties": handler }),
     );
     let of_type = [("handlers", handlers), ("expected_within", or("1h", span("how long its work waits before `stuck` lists it")))];
@@ -181,12 +182,12 @@ fn executor_fields(of_activity: bool) -> Map<String, Value> {
         ),
         ("folder", or(".", text("where it runs, relative to this file"))),
     ];
+    let lease = object(&[], [("lease", or(json!(LEASE), span("how long a task is its worker's without a sign of life")))]);
+    fields.push(("worker", json!({ "oneOf": [{ "const": true }, lease], "description": "whoever asks for it" })));
     if of_activity {
         let header = json!({ "oneOf": [{ "type": "string" }, secret(&[("prefix", text("what stands before it"))])] });
         fields.push(("as_file", or(false, boolean("the task gets a path to JSON Lines"))));
         fields.push(("native", json!({ "const": true, "description": "a Rust function" })));
-        let lease = object(&[], [("lease", or(json!(LEASE), span("how long a task is its worker's without a sign of life")))]);
-        fields.push(("worker", json!({ "oneOf": [{ "const": true }, lease], "description": "whoever asks for it" })));
         fields.push((
             "http",
             object(

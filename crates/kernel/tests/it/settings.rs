@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use selvedge_kernel::config::{Config, Layer, Source, mentions, merge_config, parse_config};
 use selvedge_kernel::diagnostic::listed;
 use selvedge_kernel::limit::Limits;
-use selvedge_kernel::manifest::parse_manifest;
+use selvedge_kernel::manifest::{Performer, parse_manifest};
 use selvedge_kernel::policy::Retry;
 use serde_json::{Map, Value, json};
 
@@ -18,12 +18,14 @@ fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 
 #[test]
 fn manifest_names_activities_actors_and_pipelines() {
-    let text = "activities:\n  head: {exec: [python3, head.py], processes: 2}\nactors:\n  licence:\n    expected_within: 10m\n    handlers:\n      count: {exec: [python3, licence.py], folder: workers}\n      list: {exec: [python3, licence.py], retry: none, timeout: {attempt: 5s}}\npipelines: [a.yaml, sub/b.yaml]\n";
+    let text = "activities:\n  head: {exec: [python3, head.py], processes: 2}\nactors:\n  licence:\n    expected_within: 10m\n    handlers:\n      count: {exec: [python3, licence.py], folder: workers}\n      list: {exec: [python3, licence.py], retry: none, timeout: {attempt: 5s}}\n      weigh: {worker: {lease: 2m}}\npipelines: [a.yaml, sub/b.yaml]\n";
     let (manifest, warnings) = parse_manifest("app.yaml", text).unwrap();
     assert!(warnings.is_empty());
     assert_eq!(manifest.pipelines, ["a.yaml", "sub/b.yaml"]);
     let handlers = &manifest.actors["licence"].handlers;
-    assert_eq!((&handlers["count"].retry, handlers["count"].exec.folder.as_str()), (&Retry::message(), "workers"));
+    assert_eq!(handlers["count"].retry, Retry::message());
+    assert!(matches!(&handlers["count"].run, Performer::Exec(exec) if exec.folder == "workers"));
+    assert!(matches!(&handlers["weigh"].run, Performer::Worker(worker) if worker.lease.0 == std::time::Duration::from_secs(120)));
     assert_eq!(handlers["list"].retry, Retry::none());
     assert_eq!(manifest.actors["licence"].expected_within.unwrap().0, std::time::Duration::from_secs(600));
     let known = manifest.known();

@@ -54,6 +54,7 @@ mod nested;
 mod operated;
 mod operations;
 mod owners;
+mod performed;
 mod policies;
 mod polling;
 mod portable;

@@ -30,16 +30,21 @@ async fn tasks(owner: &Ask, run: &str) -> Vec<Value> {
     }
 }
 
-/// Where each task is, once all of them are where they are awaited.
-async fn until(owner: &Ask, run: &str, statuses: &[&str]) -> Vec<Value> {
+/// All tasks, once something is true of them.
+async fn once(owner: &Ask, run: &str, holds: impl Fn(&[Value]) -> bool) -> Vec<Value> {
     for _ in 0..2_000 {
         let found = tasks(owner, run).await;
-        if found.iter().map(|task| task["status"].as_str().unwrap()).eq(statuses.iter().copied()) {
+        if holds(&found) {
             return found;
         }
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
-    panic!("{statuses:?} is not what they are: {:?}", tasks(owner, run).await);
+    panic!("that is never true of {:?}", tasks(owner, run).await);
+}
+
+/// Where each task is, once all of them are where they are awaited.
+async fn until(owner: &Ask, run: &str, statuses: &[&str]) -> Vec<Value> {
+    once(owner, run, |found| found.iter().map(|task| task["status"].as_str().unwrap()).eq(statuses.iter().copied())).await
 }
 
 #[tokio::test]
@@ -48,10 +53,11 @@ async fn tasks_of_a_run_are_shown_page_by_page_with_where_each_is_and_what_it_wa
     let owner = rig.owner();
     assert_eq!(owner.send("PUT", "/v1/pipelines/pictures", &[], Some(PICTURES)).await.status, 201);
     let run = owner.post("/v1/pipelines/pictures/runs", r#"{"ns":[0,1,2,3,4]}"#).await.json()["run"].as_str().unwrap().to_owned();
-    let found = until(&owner, &run, &["running"; 5]).await;
     let first = json!({ "for": "no_executor", "activity": "resize" });
+    let found = once(&owner, &run, |found| found.len() == 5 && found.iter().all(|task| task["waiting"] == json!([first]))).await;
+    assert!(found.iter().all(|task| task["status"] == "running"), "{found:?}");
     assert_eq!((&found[0]["name"], &found[0]["item"], &found[0]["attempts"]), (&json!("small[0]"), &json!(0), &json!(1)), "{}", found[0]);
-    assert!(found.iter().all(|task| task["waiting"] == json!([first]) && task["ended_at"].is_null()), "{found:?}");
+    assert!(found.iter().all(|task| task["ended_at"].is_null()), "{found:?}");
     let leased = owner.post("/v1/work/resize/lease", r#"{"max":4,"wait":"10s"}"#).await.json();
     for task in leased["tasks"].as_array().unwrap() {
         let (verb, body) = match task["input"].as_u64().unwrap() {
