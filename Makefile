@@ -12,7 +12,7 @@ SEEDS ?= 500
 FROM ?= 1
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo newcomer test fmt lint shape coverage-of-words unit doc kill sim bench bench-http bench-peers scale fuzz schedules
+.PHONY: help demo newcomer test fmt lint shape coverage-of-words unit doc conformance kill sim bench bench-http bench-peers scale fuzz schedules
 
 help:
 	@echo "make demo                     the licence audit of our own dependencies, with three kills in the middle"
@@ -20,6 +20,7 @@ help:
 	@echo "make test                     everything that must hold: format, lints, shape, tests, kill loop, demo"
 	@echo "make shape                    does the tree look as DESIGN.md draws it?"
 	@echo "make coverage-of-words        has each word of the design a test that names it?"
+	@echo "make conformance              the HTTP API against its own document, by schemathesis, and a client made of it"
 	@echo "make kill CYCLES=200 SEED=1   kill a bank and a pipeline at random moments, then audit them and a backup"
 	@echo "make sim SEEDS=500 FROM=1     the engine in virtual time under faults, one history a seed; invariants after each"
 	@echo "make bench                    speed, as ratios to the bare disk (release build)"
@@ -39,6 +40,7 @@ newcomer:
 	@tools/bin/newcomer
 
 test: fmt lint shape unit doc
+	@$(MAKE) --no-print-directory conformance
 	@$(MAKE) --no-print-directory sim
 	@$(MAKE) --no-print-directory kill
 	@$(MAKE) --no-print-directory demo
@@ -69,6 +71,14 @@ unit:
 
 doc:
 	cargo test --workspace --doc
+
+# schemathesis asks a live server all that its document says, rightly and wrongly, from one seed; then an example is asked by a
+# client that is made of that document. Both come from a package registry, once, into the target folder.
+conformance:
+	@tools/bin/need cargo cc python3 node python-tools
+	cargo build -q --workspace --bin selvedge
+	@python3 tools/conformance/try.py $(TARGET_DIR)/debug/selvedge $(TARGET_DIR)/python-tools/bin/schemathesis $(TARGET_DIR)/conformance
+	@$(TARGET_DIR)/python-tools/bin/python tools/conformance/client.py $(TARGET_DIR)/debug/selvedge $(TARGET_DIR)/python-tools/bin/openapi-python-client $(TARGET_DIR)/conformance-client
 
 kill:
 	@tools/bin/need cargo cc python3

@@ -1,5 +1,6 @@
 //! The routes as a whole: a router, and the OpenAPI document that is made of the same list.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
@@ -12,6 +13,9 @@ use utoipa::OpenApi;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
+use utoipa::openapi::request_body::RequestBody;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{Components, Content, ContentBuilder, Ref, RefOr, Required, Response, ResponseBuilder, Schema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -77,7 +81,7 @@ fn routed() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(lists::dead_letters))
         .routes(routes!(letters::show))
         .routes(routes!(letters::redrive))
-        .routes(routes!(letters::why_it_waits))
+        .routes(routes!(letters::waits))
         .routes(routes!(lists::stuck))
         .routes(routes!(nodes::nodes))
         .routes(routes!(work::lease))
@@ -106,14 +110,42 @@ pub fn document() -> utoipa::openapi::OpenApi {
     components.add_security_scheme("key", bearer);
     components.add_security_scheme("session", cookie);
     document.security = Some(["key", "session"].map(|name| SecurityRequirement::new::<_, [&str; 0], &str>(name, [])).into());
+    document.components.get_or_insert_default().add_security_scheme("key", bearer);
+    let empty = document.components.as_ref().map(without_required).unwrap_or_default();
+    document.security = Some(vec![SecurityRequirement::new::<_, [&str; 0], &str>("key", [])]);
     for item in document.paths.paths.values_mut() {
         for operation in [&mut item.get, &mut item.put, &mut item.post, &mut item.delete].into_iter().flatten() {
+            operation.operation_id = named(operation);
             if operation.security.is_none() {
                 refusals(operation);
+            }
+            if let Some(RefOr::T(body)) = operation.request_body.as_mut()
+                && may_be_absent(body, &empty)
+            {
+                body.required = Some(Required::False);
             }
         }
     }
     document
+}
+
+/// What an operation is called in clients that are made of the document: each by a name of its own.
+fn named(operation: &Operation) -> Option<String> {
+    let (id, tag) = (operation.operation_id.as_deref()?, operation.tags.as_ref()?.first()?.replace(' ', "_"));
+    Some(if id == tag { format!("{tag}_list") } else { format!("{tag}_{id}") })
+}
+
+/// The schemas of objects in which nothing must stand.
+fn without_required(components: &Components) -> BTreeSet<String> {
+    let nothing = |schema: &RefOr<Schema>| matches!(schema, RefOr::T(Schema::Object(object)) if object.required.is_empty());
+    components.schemas.iter().filter(|(_, schema)| nothing(schema)).map(|(name, _)| format!("#/components/schemas/{name}")).collect()
+}
+
+/// A body that is not there is read as an object without anything in it: where that is enough, no body is.
+fn may_be_absent(body: &RequestBody, empty: &BTreeSet<String>) -> bool {
+    let enough = |schema: &RefOr<Schema>| matches!(schema, RefOr::Ref(Ref { ref_location, .. }) if empty.contains(ref_location));
+    let content = |content: &RefOr<Content>| matches!(content, RefOr::T(content) if content.schema.as_ref().is_some_and(enough));
+    !body.content.is_empty() && body.content.values().all(content)
 }
 
 /// What each operation that needs a credential may answer beside its own.

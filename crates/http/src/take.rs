@@ -183,6 +183,10 @@ impl<T: DeserializeOwned> FromRequest<Arc<Door>> for Fields<T> {
     async fn from_request(request: Request, door: &Arc<Door>) -> Result<Fields<T>, Refusal> {
         let text = body(request, door).await?;
         let text = if text.trim().is_empty() { "{}" } else { &text };
+        // A list would be taken for the fields in the order in which they are declared.
+        if !text.trim_start().starts_with('{') {
+            return Err(Refusal::bad("the body does not fit: it is no object, write {…}".to_owned()));
+        }
         serde_json::from_str(text).map(Fields).map_err(|error| Refusal::bad(format!("the body does not fit: {error}")))
     }
 }

@@ -48,6 +48,7 @@ pub(crate) async fn result(caller: Caller, Names(at): Names<Id>, said: Said) -> 
 pub(crate) struct From {
     /// The first number that is wanted: `next` of the page before.
     #[serde(default)]
+    #[param(format = "uint32", maximum = 4_294_967_295_u32)]
     pub from: u32,
 }
 

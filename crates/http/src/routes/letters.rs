@@ -36,7 +36,7 @@ pub(crate) async fn redrive(caller: Caller, Names(at): Names<Id>, Fields(redrive
 
 /// Why a run or an invocation is where it is, and why what it waits for is.
 #[utoipa::path(get, path = "/v1/why/{id}", tag = "why", params(Id), responses((status = 200, description = "a sentence, and more", body = Value)))]
-pub(crate) async fn why_it_waits(caller: Caller, Names(at): Names<Id>) -> Done {
+pub(crate) async fn waits(caller: Caller, Names(at): Names<Id>) -> Done {
     if !(at.id.starts_with(RunId::PREFIX) || at.id.starts_with(InvocationId::PREFIX)) {
         return Err(no_work(&at.id).into());
     }

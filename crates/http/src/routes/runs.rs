@@ -49,6 +49,7 @@ pub(crate) async fn tasks(caller: Caller, Names(at): Names<Id>, Words(page): Wor
 pub(crate) struct Since {
     /// The first number that is wanted: one more than the last of the page before.
     #[serde(default)]
+    #[param(format = "uint64")]
     from: u64,
 }
 

@@ -102,6 +102,7 @@ pub(crate) struct Error {
     #[serde(default = "yes")]
     retryable: bool,
     /// When to try again at the earliest, in milliseconds.
+    #[schema(format = "uint64")]
     retry_after_ms: Option<u64>,
 }
 

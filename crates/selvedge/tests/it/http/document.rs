@@ -21,6 +21,21 @@ async fn the_openapi_document_is_what_is_served_and_what_is_committed() {
     );
 }
 
+#[test]
+fn each_operation_of_the_document_has_a_name_of_its_own_and_needs_a_body_only_where_something_must_stand_in_it() {
+    let document = serde_json::to_value(selvedge_http::document()).unwrap();
+    let mut names = std::collections::BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let name = operation["operationId"].as_str().unwrap();
+            assert!(names.insert(name.to_owned()), "{method} {path} is called {name}, and so is another one");
+        }
+    }
+    let needs = |path: &str| document["paths"][path]["post"]["requestBody"]["required"].as_bool();
+    assert_eq!((needs("/v1/runs/{id}/cancel"), needs("/v1/work/{activity}/lease")), (Some(false), Some(false)));
+    assert_eq!((needs("/v1/work/{task}/complete"), needs("/v1/approvals/{id}")), (Some(true), Some(true)));
+}
+
 #[tokio::test]
 async fn whether_it_lives_and_is_ready_is_said_without_a_credential() {
     let rig = super::rig::Rig::new().await;

@@ -63,6 +63,7 @@ async fn a_report_that_cannot_be_read_changes_nothing_and_says_what_to_write() {
     let task = lease(&owner).await;
     for (verb, body, says) in [
         ("complete", "{}", "missing field `result`"),
+        ("complete", "[1]", "it is no object"),
         ("complete", "{\"result\":", "the body does not fit"),
         ("fail", r#"{"code":""}"#, "the code of the error is empty"),
         ("fail", r#"{"kode":"x"}"#, "unknown field `kode`"),
