@@ -11,10 +11,8 @@ use axum::{Router, middleware};
 use selvedge_kernel::error::Consequence;
 use utoipa::OpenApi;
 use utoipa::openapi::path::Operation;
-use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::openapi::request_body::RequestBody;
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Components, Content, ContentBuilder, Ref, RefOr, Required, Response, ResponseBuilder, Schema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -110,9 +108,7 @@ pub fn document() -> utoipa::openapi::OpenApi {
     components.add_security_scheme("key", bearer);
     components.add_security_scheme("session", cookie);
     document.security = Some(["key", "session"].map(|name| SecurityRequirement::new::<_, [&str; 0], &str>(name, [])).into());
-    document.components.get_or_insert_default().add_security_scheme("key", bearer);
     let empty = document.components.as_ref().map(without_required).unwrap_or_default();
-    document.security = Some(vec![SecurityRequirement::new::<_, [&str; 0], &str>("key", [])]);
     for item in document.paths.paths.values_mut() {
         for operation in [&mut item.get, &mut item.put, &mut item.post, &mut item.delete].into_iter().flatten() {
             operation.operation_id = named(operation);
