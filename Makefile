@@ -12,7 +12,7 @@ SEEDS ?= 500
 FROM ?= 1
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo newcomer test fmt lint shape coverage-of-words unit doc conformance kill sim bench bench-http bench-peers scale fuzz schedules
+.PHONY: help demo newcomer test fmt lint shape coverage-of-words unit doc conformance kill sim bench bench-http bench-peers scale fuzz schedules package
 
 help:
 	@echo "make demo                     the licence audit of our own dependencies, with three kills in the middle"
@@ -29,6 +29,7 @@ help:
 	@echo "make scale                    100 000 items, 1 000 000 timers, 100 000 calls, 10 000 senders and schedules: time, memory, disk, growth"
 	@echo "make schedules                fires of schedules against cron-parser, every zone, 2020 to 2035 (needs npm)"
 	@echo "make fuzz FUZZ_SECONDS=30     every fuzz target for so many seconds"
+	@echo "make package                  a Debian package, the image, cargo install: built, and proven as far as this machine can"
 
 demo:
 	@tools/bin/need cargo cc python3
@@ -125,3 +126,9 @@ fuzz:
 		"$${CARGO_TARGET_DIR:-target}/$$host/release/$$name" -max_total_time=$(FUZZ_SECONDS) -max_len=16384 -verbosity=0 "corpus/$$name"; \
 	done; \
 	echo "fuzz: nothing found"
+
+# By hand: two release builds at the first time. What the proofs want is installed where that is possible, and missed aloud where not.
+package:
+	@tools/bin/need cargo cc git python3 dpkg-deb
+	@tools/bin/need shellcheck mmdebstrap systemd-nspawn || true
+	@tools/package/all

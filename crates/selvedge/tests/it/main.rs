@@ -55,6 +55,7 @@ mod operated;
 mod operations;
 mod owners;
 mod performed;
+mod packages;
 mod policies;
 mod polling;
 mod portable;

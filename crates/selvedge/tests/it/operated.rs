@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::process::Command;
 
+use crate::certified::Authority;
 use crate::rig::Folder;
 use crate::shell::{Shell, steps};
 
@@ -171,6 +172,29 @@ fn keys_and_secrets_are_changed_while_a_server_works_and_a_schedule_goes_on_for_
     until(&mut shell, &format!("test $(selvedge runs list --where 'status:completed' | wc -l) -gt {} && echo more", before + 2), "more");
     assert_eq!(shell.does("selvedge runs list --where 'status:failed' | grep -c denied || true").trim(), "0");
     assert_eq!(shell.does("stat -c %a new.key token").trim(), "600\n600");
+}
+
+#[test]
+fn a_certificate_is_changed_while_the_server_works_and_one_that_does_not_fit_is_not_in_force() {
+    let server = Server::new();
+    let (old, new) = (Authority::new(), Authority::new());
+    let (before, after) = (old.sign(2020, 4000), new.sign(2020, 4000));
+    for (name, text) in [("ca.old.pem", old.pem()), ("ca.pem", new.pem()), ("certificate.pem", before.certificate), ("key.pem", before.key)] {
+        server.folder.write(name, &text);
+    }
+    server.folder.write("selvedge.yaml", &format!("listen: 127.0.0.1:{}\ntls: {{ certificate: certificate.pem, key: key.pem }}\n", server.port));
+    let mut shell = Shell::new(&server.folder);
+    shell.does("export SELVEDGE_CACERT=ca.old.pem; selvedge keys create --role owner > owner.key");
+    server.serve(&mut shell);
+    let steps = server.steps("certificates");
+    let asks = steps.last().unwrap();
+    assert_eq!(shell.types(asks).code, 69, "the old one is not trusted by those who know the new one alone");
+    server.folder.write("certificate.new.pem", &after.certificate);
+    server.folder.write("key.new.pem", &after.key);
+    for step in &steps {
+        shell.does(step);
+    }
+    assert_eq!(shell.types("selvedge health").code, 69, "the old one is in force no more");
 }
 
 /// A handler that takes what it is given; each message is a megabyte.
