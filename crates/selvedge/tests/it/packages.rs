@@ -71,6 +71,7 @@ fn the_unit_waits_longer_than_a_stop_takes_and_starts_what_is_told_to_it() {
     // What another start does not mend is not started again; what failed is.
     let never = unit("RestartPreventExitStatus");
     assert_eq!((unit("Restart").as_str(), never.as_str()), ("on-failure", "64 77 78"));
+    assert_eq!(unit("ExecReload"), "/bin/sh -c 'kill -HUP $MAINPID'");
     let start = unit("ExecStart");
     assert_eq!(start, "/usr/bin/selvedge serve --config /etc/selvedge/selvedge.yaml");
     let folder = Folder::new();
