@@ -128,7 +128,7 @@ fn questions() -> Vec<(Action, Resource)> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn a_context_only_narrows_along_a_chain(from in first(), ways in prop::collection::vec(on(), 0..100), seed in any::<u64>(), now in 0..20_u64) {
+    fn whoever_acts_for_somebody_may_no_more_than_that_one_whichever_way_a_context_goes_on(from in first(), ways in prop::collection::vec(on(), 0..100), seed in any::<u64>(), now in 0..20_u64) {
         let policies: [&dyn Policies; 2] = [&Owners, &Table(seed)];
         let may = |context: &AuthorizationContext| -> Vec<bool> {
             let asked = questions().into_iter().flat_map(|(action, resource)| policies.map(|policies| (policies, action, resource.clone())));
