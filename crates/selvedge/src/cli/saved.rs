@@ -139,3 +139,66 @@ fn hash(file: &Path) -> Option<blake3::Hash> {
 fn pipelines_of(app: &App) -> BTreeMap<String, String> {
     app.registry.pipelines.iter().map(|(name, definition)| (name.clone(), version(definition))).collect()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const RIGHT: &str = "selvedge: 1\nname: p\nstages: [{ name: rest, mode: sleep, for: 1s }]\n";
+
+    /// An application of one pipeline, as it is in force.
+    fn saved(folder: &Path) -> Saved {
+        std::fs::write(folder.join("app.yaml"), "pipelines: [p.yaml]\n").unwrap();
+        std::fs::write(folder.join("p.yaml"), RIGHT).unwrap();
+        let common = Common { app: Some(folder.join("app.yaml")), ..Common::default() };
+        let app = App::new().manifest(folder.join("app.yaml")).unwrap();
+        let (pipelines, files) = (pipelines_of(&app), app.pipelines);
+        let mut saved = Saved { common, data: folder.join("data"), manifest: Manifest::default(), pipelines, files, seen: Mark::new(), before: Mark::new() };
+        saved.seen = saved.mark();
+        saved.before = saved.seen.clone();
+        saved
+    }
+
+    /// Whether a look found something, and whether it was right.
+    fn looked(saved: &mut Saved) -> Option<bool> {
+        saved.look(App::new()).map(|found| found.is_ok())
+    }
+
+    #[test]
+    fn a_change_is_taken_in_when_two_looks_see_the_same_and_what_is_refused_is_said_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut saved = saved(folder.path());
+        let write = |text: &str| std::fs::write(folder.path().join("p.yaml"), text).unwrap();
+        assert_eq!(looked(&mut saved), None);
+        // Half of it is written, then the rest.
+        write("selvedge: 1\n");
+        assert_eq!(looked(&mut saved), None);
+        write(&RIGHT.replace("1s", "2s"));
+        assert_eq!((looked(&mut saved), looked(&mut saved), looked(&mut saved)), (None, Some(true), None));
+        write(&RIGHT.replace("sleep", "slepe"));
+        assert_eq!((looked(&mut saved), looked(&mut saved), looked(&mut saved), looked(&mut saved)), (None, Some(false), None, None));
+        // Back to what is in force there is nothing to say; nor of a comment.
+        write(&format!("# two seconds\n{}", RIGHT.replace("1s", "2s")));
+        assert_eq!((looked(&mut saved), looked(&mut saved), looked(&mut saved)), (None, None, None));
+        std::fs::remove_file(folder.path().join("p.yaml")).unwrap();
+        assert_eq!((looked(&mut saved), looked(&mut saved), looked(&mut saved)), (None, Some(false), None));
+    }
+
+    #[test]
+    fn pipelines_alone_need_no_engine_that_starts_again_and_anything_else_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut saved = saved(folder.path());
+        std::fs::write(folder.path().join("q.yaml"), RIGHT.replace("name: p", "name: q")).unwrap();
+        let mut change = |text: &str| {
+            std::fs::write(folder.path().join("app.yaml"), text).unwrap();
+            assert!(saved.look(App::new()).is_none());
+            saved.look(App::new()).unwrap().unwrap()
+        };
+        let more = change("pipelines: [p.yaml, q.yaml]\n");
+        assert!(more.pipelines_alone && more.said.contains("`q` is new"), "{}", more.said);
+        assert!(change("pipelines: [q.yaml]\n").said.contains("`p` is gone"));
+        let other = change("egress: [api.example.org]\npipelines: [q.yaml]\n");
+        assert!(!other.pipelines_alone && other.said.contains("app.yaml changed"), "{}", other.said);
+    }
+}

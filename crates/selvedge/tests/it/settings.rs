@@ -163,7 +163,7 @@ fn the_keys_are_looked_for_before_the_port_is_bound_and_no_work_is_done_meanwhil
     let folder = Folder::new();
     folder.write(
         "p.yaml",
-        "selvedge: 1\nname: p\nactivities: { note: { exec: [sh, -c, 'echo ran >> ran; echo 1'], persistent: false } }\nstages: [{ name: note, call: note }]\n",
+        "selvedge: 1\nname: p\nactivities: { note: { exec: [sh, -c, 'echo ran >> ran; echo 1'], persistent: false } }\nschedule: { every: 1h }\nstages: [{ name: note, call: note }]\n",
     );
     folder.write("app.yaml", "pipelines: [p.yaml]\n");
     // Accepted by a process that does no work.
@@ -175,6 +175,8 @@ fn the_keys_are_looked_for_before_the_port_is_bound_and_no_work_is_done_meanwhil
     let said = folder.selvedge(&["serve", "--listen", &taken.local_addr().unwrap().to_string()]);
     assert!(said.code == 78 && said.err.contains("keys create"), "{said:?}");
     assert!(folder.lines("ran").is_empty(), "the look for keys started work");
+    // Whoever does the work stores the schedules first.
+    assert_eq!(folder.json(&["schedules", "list"]), serde_json::json!([]));
 }
 
 #[test]
