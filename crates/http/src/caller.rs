@@ -14,6 +14,7 @@ use selvedge_kernel::record::api_key::PREFIX;
 
 use crate::door::Door;
 use crate::refusal::{Refusal, UNAUTHENTICATED};
+use crate::server::Encrypted;
 use crate::session::{self, Secret};
 
 /// Whoever presented a credential that we know. The tenant is that of the credential, whatever a request says.
@@ -23,6 +24,8 @@ pub struct Caller {
     pub(crate) credential: String,
     /// The session that stands for the credential, if it is not presented itself.
     pub(crate) session: Option<Secret>,
+    /// What says that it came over TLS of ours.
+    pub(crate) encrypted: Option<Encrypted>,
 }
 
 impl Caller {
@@ -105,7 +108,7 @@ async fn known(parts: &Parts, door: &Arc<Door>, facts: &RequestFacts) -> Result<
         _ => return Err(unauthenticated("it is of another kind")),
     };
     let context = whoever(door, credential, facts.clone()).await?;
-    Ok(Caller { door: door.clone(), context, credential: credential.to_owned(), session: None })
+    Ok(Caller { door: door.clone(), context, credential: credential.to_owned(), session: None, encrypted: encrypted(parts) })
 }
 
 /// Whose session the cookie names.
@@ -116,13 +119,19 @@ async fn by_session(parts: &Parts, door: &Arc<Door>, facts: &RequestFacts) -> Re
         return Err(unauthenticated("a session changes nothing without the header `X-Selvedge-Session: 1`, which pages of other origins cannot send"));
     }
     match whoever(door, &credential, facts.clone()).await {
-        Ok(known) => Ok(Caller { door: door.clone(), context: from_session(&known, facts.clone()), credential, session: Some(session) }),
+        Ok(known) => {
+            Ok(Caller { door: door.clone(), context: from_session(&known, facts.clone()), credential, session: Some(session), encrypted: encrypted(parts) })
+        }
         Err(refused) => {
             // It stood for nothing else.
             door.sessions.end(&session);
             Err(refused)
         }
     }
+}
+
+fn encrypted(parts: &Parts) -> Option<Encrypted> {
+    parts.extensions.get().copied()
 }
 
 fn over() -> Refusal {

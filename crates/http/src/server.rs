@@ -143,21 +143,34 @@ impl Begun {
         // Answers are small: none of them waits for more to come.
         let _ = self.stream.set_nodelay(true);
         let Begun { stream, peer, router, patience, watcher } = self;
-        let Some(tls) = tls else { return spoken(Patient::new(stream, patience.stall), peer, router, patience, watcher).await };
+        let Some(tls) = tls else { return spoken(Patient::new(stream, patience.stall), From { peer, kept: None }, router, patience, watcher).await };
         let shaken = tokio::select! {
             shaken = secured(stream, &tls, patience.handshake, patience.stall) => shaken,
             // Nothing is ever sent: the server stops.
             _ = opening.changed() => return,
         };
         if let Ok(stream) = shaken {
-            spoken(stream, peer, router, patience, watcher).await;
+            spoken(stream, From { peer, kept: Some(Encrypted) }, router, patience, watcher).await;
         }
     }
 }
 
-async fn spoken(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: SocketAddr, router: Router, patience: Patience, watcher: Watcher) {
+/// A request came over TLS that is ours.
+#[derive(Clone, Copy)]
+pub(crate) struct Encrypted;
+
+/// Where requests come from.
+struct From {
+    peer: SocketAddr,
+    kept: Option<Encrypted>,
+}
+
+async fn spoken(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, from: From, router: Router, patience: Patience, watcher: Watcher) {
     let service = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(ConnectInfo(peer));
+        request.extensions_mut().insert(ConnectInfo(from.peer));
+        if let Some(encrypted) = from.kept {
+            request.extensions_mut().insert(encrypted);
+        }
         let router = TowerToHyperService::new(router.clone());
         async move { hyper::service::Service::call(&router, request.map(axum::body::Body::new)).await }
     });

@@ -17,7 +17,7 @@ use crate::session::{Secret, cookie, is_tls};
     responses((status = 201, description = "the cookie is `selvedge_session`: HttpOnly, SameSite=Strict", body = Value)))]
 pub(crate) async fn open(caller: Caller, headers: HeaderMap) -> Done {
     may(&caller)?;
-    let Caller { door, context, credential, session: None } = &caller else {
+    let Caller { door, context, credential, session: None, .. } = &caller else {
         let text = "a session is opened with a key or a token in `Authorization`, and not with another session";
         return Err(Refusal::new(Consequence::FixInput, "bad_request", text));
     };
@@ -30,7 +30,7 @@ pub(crate) async fn open(caller: Caller, headers: HeaderMap) -> Done {
         return Err(Refusal::new(Consequence::Limit, "limit: sessions", text));
     };
     let shown = json!({ "principal": principal.id, "tenant": principal.tenant, "roles": principal.roles, "ends": ends.to_string() });
-    Ok(Answer::created(shown).cookie(&cookie(&secret, SESSION_MS / 1_000, is_tls(&headers))))
+    Ok(Answer::created(shown).cookie(&cookie(&secret, SESSION_MS / 1_000, over_tls(&caller, &headers))))
 }
 
 /// Ends the session that asks, and its streams.
@@ -40,7 +40,12 @@ pub(crate) async fn end(caller: Caller, headers: HeaderMap) -> Done {
     if let Some(secret) = &caller.session {
         caller.door.sessions.end(secret);
     }
-    Ok(Answer::of(Value::Null).cookie(&cookie(&Secret::default(), 0, is_tls(&headers))))
+    Ok(Answer::of(Value::Null).cookie(&cookie(&Secret::default(), 0, over_tls(&caller, &headers))))
+}
+
+/// Whether the client speaks TLS, to us or to what stands in front of us.
+fn over_tls(caller: &Caller, headers: &HeaderMap) -> bool {
+    caller.encrypted.is_some() || is_tls(headers)
 }
 
 /// A session is for whoever may look at something.

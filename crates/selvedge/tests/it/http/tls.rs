@@ -81,6 +81,13 @@ async fn requests_over_tls_are_answered_and_whoever_speaks_none_is_told_so() {
         }
         assert_eq!(asked(&mut stream, "").await, "HTTP/1.1 401 Unauthorized");
     }
+    // A cookie that was given here goes over TLS alone.
+    let mut stream = connected(server.address(), &authority, rustls::ALL_VERSIONS).await;
+    let session = format!("POST /v1/session HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{}\r\n", rig.authorization());
+    stream.write_all(session.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    let _ = stream.read_to_string(&mut text).await;
+    assert!(text.starts_with("HTTP/1.1 201") && text.contains("SameSite=Strict; Secure"), "{text}");
     let plain = plainly(server.address(), format!("GET /v1/runs HTTP/1.1\r\nhost: localhost\r\n{}\r\n", rig.authorization()).as_bytes()).await;
     assert!(plain.starts_with("HTTP/1.1 400 Bad Request\r\n") && plain.contains("application/problem+json") && plain.contains("https://"), "{plain}");
     assert!(!plainly(server.address(), &[22, 3, 1, 0, 5, 1, 2, 3, 4, 5]).await.contains("HTTP"), "a broken handshake is closed");
