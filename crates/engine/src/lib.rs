@@ -32,6 +32,7 @@ pub mod keys;
 mod known;
 mod lending;
 mod letters;
+pub mod load;
 pub mod node;
 mod permitted;
 mod runs;

@@ -152,6 +152,12 @@ impl Offers {
         waiting.filter(|offer| whose(offer.owner)).map(|offer| (offer.owner, offer.line.1.clone())).collect()
     }
 
+    /// How many tasks nobody has taken, and how many workers have.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        let inner = self.lock();
+        (inner.waiting.values().map(BTreeSet::len).sum(), inner.leased.len())
+    }
+
     /// Offers an attempt until a worker has ended it; dropped, it is taken back, and its worker is told with its next report.
     pub(crate) async fn run(self: Arc<Offers>, offering: Offering) -> (Result<Bytes, AttemptError>, Option<Told>) {
         let Offering { owner, tenant, task, lease, time, progress } = offering;

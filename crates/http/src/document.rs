@@ -7,7 +7,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderValue, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use axum::{Router, middleware};
+use axum::{Extension, Router, middleware};
 use selvedge_kernel::error::Consequence;
 use utoipa::OpenApi;
 use utoipa::openapi::path::Operation;
@@ -23,6 +23,7 @@ use crate::routes::{
     actors, approvals, health, invocations, keys, letters, lists, nodes, pipelines, policy, principals, runs, schedules, session, state, work,
 };
 use crate::session::COOKIE;
+use crate::routes::{actors, approvals, health, invocations, keys, letters, lists, metrics, nodes, pipelines, runs, schedules, state, work};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -96,6 +97,7 @@ fn routed() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(policy::test))
         .routes(routes!(health::alive))
         .routes(routes!(health::ready))
+        .routes(routes!(metrics::metrics))
 }
 
 /// The OpenAPI 3.1 document of what is served.
@@ -172,6 +174,7 @@ pub fn router(door: Door) -> Router {
     let text = document().to_json().unwrap_or_default();
     let served = get(move || async move { ([(header::CONTENT_TYPE, "application/json")], text) });
     let (router, _) = routed().split_for_parts();
+    let counted = Arc::new(metrics::Counted::default());
     router
         .route("/openapi.json", served)
         .fallback(|| async { Refusal::new(Consequence::NotFound, NO_ROUTE, "there is nothing at this path: /openapi.json has all that there is") })
@@ -181,6 +184,8 @@ pub fn router(door: Door) -> Router {
         // Bodies have a limit of their own, which says what it is.
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::map_response(hardened))
+        .layer(Extension(counted.clone()))
+        .layer(middleware::from_fn_with_state(counted, metrics::count))
         .with_state(Arc::new(door))
 }
 

@@ -12,6 +12,7 @@ use selvedge_kernel::wire;
 
 use super::kept::Kept;
 use super::{Shard, VerbError};
+use crate::load::TenantLoad;
 
 /// Sums over the shards of a process, by tenant.
 #[derive(Default)]
@@ -54,6 +55,17 @@ impl Sums {
         drop(sums);
         kept.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         kept
+    }
+
+    /// What each tenant has open and keeps in all shards.
+    pub(crate) fn all(&self) -> Vec<(String, TenantLoad)> {
+        let sums = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = |sum: &Sum| TenantLoad {
+            open: sum.open.load(Ordering::Relaxed),
+            delayed: sum.delayed.load(Ordering::Relaxed),
+            kept: sum.kept.load(Ordering::Relaxed),
+        };
+        sums.iter().map(|(tenant, sum)| (tenant.clone(), read(sum))).collect()
     }
 
     pub(super) fn of(&self, tenant: &str) -> Arc<Sum> {

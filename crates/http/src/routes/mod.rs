@@ -7,6 +7,7 @@ pub(crate) mod invocations;
 pub(crate) mod keys;
 pub(crate) mod letters;
 pub(crate) mod lists;
+pub(crate) mod metrics;
 pub(crate) mod nodes;
 pub(crate) mod pipelines;
 pub(crate) mod policy;

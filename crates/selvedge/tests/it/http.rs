@@ -11,6 +11,7 @@ mod notified;
 mod pages;
 mod planted;
 mod policy;
+mod metrics;
 mod rates;
 mod remote;
 pub mod rig;

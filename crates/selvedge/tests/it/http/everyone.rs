@@ -79,7 +79,7 @@ impl Work {
 
     /// A path of the document with names in it.
     fn fill(&self, path: &str) -> String {
-        let id = match path.split('/').nth(2).unwrap() {
+        let id = match path.split('/').nth(2).unwrap_or_default() {
             "runs" | "why" => &self.run,
             "approvals" => &self.approval,
             "dead-letters" => &self.letter,
