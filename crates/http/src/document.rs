@@ -174,7 +174,7 @@ pub fn router(door: Door) -> Router {
     let text = document().to_json().unwrap_or_default();
     let served = get(move || async move { ([(header::CONTENT_TYPE, "application/json")], text) });
     let (router, _) = routed().split_for_parts();
-    let counted = Arc::new(metrics::Counted::default());
+    let counted = Arc::new(metrics::HttpCounts::default());
     router
         .route("/openapi.json", served)
         .fallback(|| async { Refusal::new(Consequence::NotFound, NO_ROUTE, "there is nothing at this path: /openapi.json has all that there is") })

@@ -51,22 +51,22 @@ struct Tenant {
 
 /// What was asked of one server.
 #[derive(Clone, Debug)]
-pub(crate) struct Counted {
+pub(crate) struct HttpCounts {
     requests: Family<Asked, Counter>,
     seconds: Family<Route, Histogram>,
     under_way: Gauge,
 }
 
-impl Default for Counted {
-    fn default() -> Counted {
+impl Default for HttpCounts {
+    fn default() -> HttpCounts {
         let fresh: fn() -> Histogram = || Histogram::new(SECONDS);
         let seconds = Family::new_with_constructor(fresh);
-        Counted { requests: Family::default(), seconds, under_way: Gauge::default() }
+        HttpCounts { requests: Family::default(), seconds, under_way: Gauge::default() }
     }
 }
 
 /// Counts a request by the route that it met: names and ids that stand in paths are not counted one by one.
-pub(crate) async fn count(State(counted): State<Arc<Counted>>, request: Request, next: Next) -> Response {
+pub(crate) async fn count(State(counted): State<Arc<HttpCounts>>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
     // A client may call a method whatever it likes.
     let known = ["GET", "PUT", "POST", "DELETE"].into_iter().find(|known| request.method() == *known);
@@ -82,7 +82,7 @@ pub(crate) async fn count(State(counted): State<Arc<Counted>>, request: Request,
 }
 
 /// A request that is under way, until it is answered or given up.
-struct UnderWay(Arc<Counted>);
+struct UnderWay(Arc<HttpCounts>);
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
@@ -102,7 +102,7 @@ pub(crate) struct Whose {
 /// server, and how full the store is.
 #[utoipa::path(get, path = "/metrics", tag = "health", params(Whose),
     responses((status = 200, description = "the numbers", body = String, content_type = "application/openmetrics-text")))]
-pub(crate) async fn metrics(caller: Caller, Words(whose): Words<Whose>, Extension(counted): Extension<Arc<Counted>>) -> Result<Response, Refusal> {
+pub(crate) async fn metrics(caller: Caller, Words(whose): Words<Whose>, Extension(counted): Extension<Arc<HttpCounts>>) -> Result<Response, Refusal> {
     let (asker, engine) = (caller.asker(), &caller.door.engine);
     let mut registry = Registry::with_prefix("selvedge");
     if whose.all {
