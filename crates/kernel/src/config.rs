@@ -402,7 +402,7 @@ pub struct Mention {
 /// wrong there can be said at the same time.
 #[must_use]
 pub fn mentions(sources: &[Source]) -> BTreeMap<&'static str, Mention> {
-    const NAMED: [&str; 4] = ["data", "authorization.policies", "tls.certificate", "tls.key"];
+    const NAMED: [&str; 5] = ["data", "authorization.policies", "authorization.shadow", "tls.certificate", "tls.key"];
     let mut found = BTreeMap::new();
     let mut take = |origin: &str, tree: Option<Tree>| {
         for path in NAMED {

@@ -27,7 +27,7 @@ const fn key(path: &'static str, kind: &'static str, example: &'static str, mean
 const SPAN: &str = "duration";
 
 /// Every key but the limits, which have a table of their own.
-pub const KEYS: [Key; 16] = [
+pub const KEYS: [Key; 19] = [
     key(
         "profile",
         "`production` or `development`",
@@ -39,7 +39,8 @@ pub const KEYS: [Key; 16] = [
     key("suspend_after", SPAN, "1s", "A handler that waits longer leaves memory, and is replayed when what it waits for is there."),
     key("replay_always", "`true` or `false`", "false", "Drops and replays the handler after each delivery, to find what is not deterministic. It is slow."),
     key("retention.finished", SPAN, "7d", "How long invocations and runs are kept that have ended."),
-    key("retention.dead_letters", SPAN, "30d", "How long dead letters and denials are kept."),
+    key("retention.dead_letters", SPAN, "30d", "How long dead letters are kept."),
+    key("retention.decisions", SPAN, "30d", "How long decisions are kept that were recorded: what was denied, and where a shadow differs."),
     key("retention.ledger", SPAN, "365d", "How long the lines of the ledger are kept."),
     key(
         "landlock",
@@ -52,6 +53,18 @@ pub const KEYS: [Key; 16] = [
         "folder",
         "./policies",
         "Policies in Cedar, read again when they change. Not written: the rule that is built in, which allows the role `owner` everything in its tenant.",
+    ),
+    key(
+        "authorization.shadow",
+        "folder",
+        "./policies-next",
+        "Policies that are asked beside those in force and decide nothing: where they differ is counted and listed by `selvedge policy decisions --shadow`.",
+    ),
+    key(
+        "authorization.record_allowed",
+        "`true` or `false`",
+        "false",
+        "Records what is allowed, too. What is denied is recorded in any case, and both are counted.",
     ),
     key(
         "listen",

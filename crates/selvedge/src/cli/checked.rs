@@ -70,7 +70,7 @@ pub fn checked(common: &Common, app: App, extent: &Extent<'_>) -> Result<Checked
         wrong.extend(contradictions(configured, extent));
     }
     #[cfg(feature = "cedar")]
-    wrong.extend(policies(&mentioned));
+    wrong.extend(["authorization.policies", "authorization.shadow"].into_iter().flat_map(|key| policies(&mentioned, key)));
     #[cfg(feature = "server")]
     let certificates = kept(certificates(&mentioned), &mut wrong).flatten();
     let data = PathBuf::from(mentioned.get("data").map_or("./.selvedge", |mention| mention.text.as_str()));
@@ -130,12 +130,12 @@ fn contradictions(configured: &Configured, extent: &Extent<'_>) -> Vec<Diagnosti
 
 /// What is wrong with the policies that are named.
 #[cfg(feature = "cedar")]
-fn policies(mentioned: &BTreeMap<&'static str, Mention>) -> Vec<Diagnostic> {
-    let Some(mention) = mentioned.get("authorization.policies") else { return Vec::new() };
+fn policies(mentioned: &BTreeMap<&'static str, Mention>, key: &'static str) -> Vec<Diagnostic> {
+    let Some(mention) = mentioned.get(key) else { return Vec::new() };
     let folder = Path::new(&mention.text);
     let Err(refused) = selvedge_adapters::cedar::CedarPolicies::open(folder) else { return Vec::new() };
     let of = |fault: selvedge_adapters::cedar::Fault| match fault.file == folder {
-        true => said(mention, format!("`authorization.policies`: {}: {}", mention.text, fault.text), "name a folder with files that end in .cedar"),
+        true => said(mention, format!("`{key}`: {}: {}", mention.text, fault.text), "name a folder with files that end in .cedar"),
         false => Diagnostic {
             file: fault.file.display().to_string(),
             line: fault.line.unwrap_or(0),

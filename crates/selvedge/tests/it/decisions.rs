@@ -260,6 +260,10 @@ fn decisions_are_shown_on_a_data_directory_whether_or_not_somebody_holds_it() {
     assert!(said.err.contains("it has allowed nothing, and denied nothing"), "{said:?}");
     let said = folder.selvedge(&["policy", "decisions", "--shadow", "--tenant", "acme"]);
     assert!(said.code == 0 && said.err.contains("authorization: { shadow:"), "{said:?}");
+    folder.write("selvedge.yaml", "authorization: { shadow: ./nowhere }\n");
+    let said = folder.selvedge(&["config", "check"]);
+    assert!(said.code == 78 && said.err.contains("`authorization.shadow`: ./nowhere"), "{said:?}");
+    std::fs::remove_file(folder.join("selvedge.yaml")).unwrap();
     for wrong in [["--id", "dec_1"], ["--action", "strat"], ["--limit", "0"]] {
         let said = folder.selvedge(&[&["policy", "decisions"], &wrong[..]].concat());
         assert_eq!(said.code, 64, "{said:?}");
