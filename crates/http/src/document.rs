@@ -20,10 +20,9 @@ use utoipa_axum::routes;
 use crate::door::Door;
 use crate::refusal::{Document, NO_METHOD, NO_ROUTE, PROBLEM, Refusal};
 use crate::routes::{
-    actors, approvals, health, invocations, keys, letters, lists, nodes, pipelines, policy, principals, runs, schedules, session, state, work,
+    actors, approvals, health, invocations, keys, letters, lists, metrics, nodes, pipelines, policy, principals, runs, schedules, session, state, work,
 };
 use crate::session::COOKIE;
-use crate::routes::{actors, approvals, health, invocations, keys, letters, lists, metrics, nodes, pipelines, runs, schedules, state, work};
 
 #[derive(OpenApi)]
 #[openapi(

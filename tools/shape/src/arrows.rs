@@ -15,7 +15,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
     // Tools stand outside the picture and look at it as a user does.
     ("selvedge-shape", &[]),
     ("selvedge-kill", &["selvedge"]),
-    ("selvedge-bench", &["selvedge", "selvedge-kernel", "selvedge-store", "selvedge-engine", "selvedge-adapters"]),
+    ("selvedge-bench", &["selvedge", "selvedge-kernel", "selvedge-store", "selvedge-engine", "selvedge-adapters", "selvedge-http"]),
 ];
 
 /// What a program under `examples/` may use: what its reader would write.
@@ -29,7 +29,7 @@ const HEAVY: [(&str, &[&str]); 9] = [
     ("azure_*", &["selvedge-adapters"]),
     ("async-openai", &["selvedge-adapters"]),
     ("cedar-policy*", &["selvedge-adapters", "selvedge-bench"]),
-    ("axum", &["selvedge-http"]),
+    ("axum", &["selvedge-http", "selvedge-bench"]),
     ("clap*", &["selvedge"]),
     ("tracing-subscriber", &["selvedge"]),
 ];

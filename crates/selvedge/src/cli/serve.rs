@@ -171,9 +171,9 @@ pub struct Served {
 }
 
 /// Why a server ends that somebody ends.
-pub const ASKED: &str = "stopping: what is accepted is on disk, and goes on at the next start";
+pub const ASKED: &str = "what is accepted is on disk, and goes on at the next start";
 /// Why one ends by itself.
-pub const BROKEN: &str = "stopping: the engine cannot go on; why, is said at the end";
+pub const BROKEN: &str = "the engine cannot go on; why, is said at the end";
 
 impl Served {
     /// Binds: everything that can be checked before was, and the directory is taken after.
@@ -212,7 +212,7 @@ impl Served {
     pub async fn ended(&self, engine: Engine, server: Server, why: &str) -> Result<Code, Stop> {
         let log = &self.log;
         self.manager.stopping(&engine.inner.stopped().unwrap_or_else(|| why.to_owned()));
-        log.say(if why == BROKEN { Level::Error } else { Level::Info }, "stopping", why, Vec::new());
+        log.say(if why == BROKEN { Level::Error } else { Level::Info }, "stopping", &format!("stopping: {why}"), Vec::new());
         let ended = tokio::select! {
             ended = server.stop() => ended,
             // Asked twice: what was accepted is on disk, a kill does no harm.

@@ -139,10 +139,10 @@ async fn a_reader_that_is_too_slow_is_told_where_to_go_on_and_goes_on_there() {
     assert_eq!(told["last_event_id"].to_string(), last);
     assert!(told["message"].as_str().unwrap().contains("Last-Event-ID"), "{told}");
     // Behind it comes exactly what it has not seen, however often it is slow again.
-    let (mut met, mut last) = (text.matches("\"chunk\":").count(), last);
+    let (mut met, mut last) = (text.matches("\"much\":").count(), last);
     loop {
         let text = owner.open("GET", &path, &[("Last-Event-ID", &last)], None).await.end().await;
-        met += text.matches("\"chunk\":").count();
+        met += text.matches("\"much\":").count();
         if text.contains("event: complete") {
             break;
         }
