@@ -159,6 +159,10 @@ impl Engine {
         }
         let key = self.wiring.keys.get(&context.principal.id).filter(|key| key.tenant == context.principal.tenant);
         let Some(key) = key else {
+            // Of whoever is no key of the tenant it is known that they are disabled, and nothing else.
+            if let Some(reason) = self.wiring.standstill.reason(&context) {
+                return Ok(Verdict::deny(reason));
+            }
             return Ok(answer(self.wiring.settings.policies.policies(), &context, action, resource, now));
         };
         let own = from_api_key(&key, context.request.clone());

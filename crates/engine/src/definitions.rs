@@ -146,7 +146,7 @@ impl Shard {
             rows.first().map(|(key, value)| Ok::<_, VerbError>((number_of(key).unwrap_or_default(), wire::decode::<StoredVersion>("stored pipeline", value)?)));
         let newest = newest.transpose()?;
         // What is shown is what is compared: the newest stored version, else the one that this process was given.
-        let given = || self.wiring.registry.pipelines.get(&stored.name).map(version);
+        let given = || self.wiring.given.get().pipelines.get(&stored.name).map(version);
         let there = newest.as_ref().map(|(_, newest)| newest.version.clone()).or_else(given);
         if let Some(wanted) = &if_match
             && there.as_ref().is_none_or(|there| wanted != "*" && there != wanted)

@@ -224,6 +224,12 @@ impl Shard {
                 Err(error) => self.answer(reply, Err(error)),
             },
             DisableCommand::Enable { tenant, principal, reply } => {
+                match self.get(row(&tenant, principal.as_deref())).await {
+                    Ok(Some(_)) => {}
+                    // Nobody is disabled by it: there is nothing to write, and nothing to remember.
+                    Ok(None) => return self.answer(reply, Ok(())),
+                    Err(error) => return self.answer(reply, Err(error.into())),
+                }
                 let mut writes = Writes::default();
                 writes.delete(row(&tenant, principal.as_deref()));
                 self.write_standing(writes, (tenant, principal), None, reply, ());

@@ -9,7 +9,7 @@ use crate::shard::VerbError;
 /// What a tenant has open, and keeps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct TenantLoad {
-    /// Invocations that have not ended, runs among them.
+    /// Invocations that have not ended; runs are not among them.
     pub open: u64,
     /// Messages that are not due yet.
     pub delayed: u64,

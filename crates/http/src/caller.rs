@@ -17,6 +17,9 @@ use crate::refusal::{Refusal, UNAUTHENTICATED};
 use crate::server::Encrypted;
 use crate::session::{self, Secret};
 
+/// So many times as often as a tenant may ask, its workers may say how their tasks are.
+const REPORTS: u64 = 10;
+
 /// Whoever presented a credential that we know. The tenant is that of the credential, whatever a request says.
 pub struct Caller {
     pub(crate) door: Arc<Door>,
@@ -82,10 +85,12 @@ impl FromRequestParts<Arc<Door>> for Caller {
         })?;
         // A worker that keeps or ends its task is not made to lose it because its tenant is busy.
         let path = parts.uri.path();
-        if path.starts_with("/v1/work/") && !path.ends_with("/lease") {
-            return Ok(caller);
-        }
-        let (asked, limit) = (door.rates.asked(&caller.context.principal.tenant, facts.at), door.engine.limits().tenant_requests);
+        let reports = path.starts_with("/v1/work/") && !path.ends_with("/lease");
+        let tenant = &caller.context.principal.tenant;
+        let (asked, limit) = match (reports, door.engine.limits().tenant_requests) {
+            (false, limit) => (door.rates.asked(tenant, facts.at), limit),
+            (true, limit) => (door.rates.reported(tenant, facts.at), limit.saturating_mul(REPORTS)),
+        };
         if asked > limit {
             let text = format!("the tenant `{}` has asked more than {limit} times within a second: ask again in the next one", caller.context.principal.tenant);
             return Err(Refusal::new(Consequence::Limit, "limit: requests", text));

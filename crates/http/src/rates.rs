@@ -12,6 +12,7 @@ const COUNTED: usize = 100_000;
 #[derive(Debug, Default)]
 pub struct Rates {
     tenants: Mutex<Window>,
+    reports: Mutex<Window>,
     addresses: Mutex<Window>,
 }
 
@@ -43,6 +44,11 @@ impl Rates {
     /// Counts a request of a tenant; how many it has made in this second.
     pub(crate) fn asked(&self, tenant: &str, now: Millis) -> u64 {
         self.tenants.lock().unwrap_or_else(PoisonError::into_inner).count(tenant, now.0 / 1_000)
+    }
+
+    /// Counts a report of a worker of a tenant; how many there were in this second.
+    pub(crate) fn reported(&self, tenant: &str, now: Millis) -> u64 {
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner).count(tenant, now.0 / 1_000)
     }
 
     /// Counts a credential that opens nothing; how many came from this address in this minute.

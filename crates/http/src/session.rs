@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
-use selvedge_kernel::limit::{SESSION_MS, SESSIONS, SESSIONS_OF_ONE};
+use selvedge_kernel::limit::{SESSION_MS, SESSIONS, SESSIONS_OF_ONE, SESSIONS_OF_TENANT};
 use selvedge_kernel::time::Millis;
 
 /// The name of the cookie.
@@ -51,7 +51,8 @@ impl Sessions {
         if held.len() >= SESSIONS {
             held.retain(|_, session| now < session.ends);
         }
-        if held.len() >= SESSIONS {
+        let of_tenant = held.values().filter(|session| session.whose.0 == whose.0).count();
+        if held.len() >= SESSIONS || of_tenant >= SESSIONS_OF_TENANT {
             return None;
         }
         held.insert(secret, Session { credential, whose, ends });

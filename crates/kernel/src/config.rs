@@ -22,7 +22,7 @@ use crate::policy::{Span, defaults};
 
 pub use issuers::{KeySet, place_of_keys};
 pub use merge::{Layer, Merged, merge_config};
-pub use reference::{KEYS, Key, reference};
+pub use reference::{ISSUER, KEYS, Key, reference};
 
 /// What the runtime is configured with.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -406,10 +406,18 @@ pub fn mentions(sources: &[Source]) -> BTreeMap<&'static str, Mention> {
     let mut found = BTreeMap::new();
     let mut take = |origin: &str, tree: Option<Tree>| {
         for path in NAMED {
+            let mut other = false;
             let named = path.split('.').try_fold(tree.as_ref()?, |tree, part| match &tree.kind {
                 Kind::Map(entries) => entries.iter().find(|entry| entry.key == part).map(|entry| &entry.value),
-                _ => None,
+                // Something else stands in the place of what lower layers say, such as `tls: off`.
+                _ => {
+                    other = true;
+                    None
+                }
             });
+            if other {
+                found.remove(path);
+            }
             match named.map(|tree| (&tree.kind, tree.place)) {
                 Some((Kind::Text(text), Place { line, column })) if !text.value.is_empty() => {
                     let place = Diagnostic { file: origin.to_owned(), line, column, message: String::new(), hint: None };

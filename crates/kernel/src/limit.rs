@@ -118,6 +118,8 @@ pub const FAILED_CREDENTIALS: u64 = 600;
 pub const SESSIONS: usize = 10_000;
 /// HTTP: sessions of one principal; the oldest makes room for the next.
 pub const SESSIONS_OF_ONE: usize = 16;
+/// HTTP: sessions of all principals of one tenant.
+pub const SESSIONS_OF_TENANT: usize = SESSIONS / 10;
 /// HTTP: how long a session lasts, in milliseconds.
 pub const SESSION_MS: u64 = 12 * 3_600_000;
 /// HTTP: connections at the same time; the next one waits until one of them ends.

@@ -207,6 +207,13 @@ const POLICIES: &str = "policies";
 #[cfg(feature = "cedar")]
 const SHADOW: &str = "policies in the shadow";
 
+/// Whether an engine would start with the policies that are in the folders now.
+#[cfg(all(feature = "cedar", feature = "server"))]
+pub(crate) fn policies_open(config: &Config) -> Result<(), EngineError> {
+    opened(config.policies.as_ref())?;
+    opened(config.shadow.as_ref()).map(drop)
+}
+
 #[cfg(feature = "cedar")]
 fn opened(folder: Option<&PathBuf>) -> Result<Option<Arc<CedarPolicies>>, EngineError> {
     Ok(folder.map(CedarPolicies::open).transpose()?.map(Arc::new))

@@ -7,7 +7,10 @@ use std::time::Duration;
 use selvedge_adapters::jwt::Issuers;
 use selvedge_http::Tokens;
 use selvedge_kernel::auth::Issuer;
+use selvedge_kernel::config::Level;
 use tokio::task::JoinHandle;
+
+use crate::log::{Log, said};
 
 pub use selvedge_adapters::jwt::{Pace, Unusable};
 
@@ -28,12 +31,12 @@ impl Drop for Keeping {
 ///
 /// # Errors
 /// A file of keys that cannot be used.
-pub async fn believed(issuers: BTreeMap<String, Issuer>, pace: Pace) -> Result<Option<Tokens>, Unusable> {
+pub async fn believed(issuers: BTreeMap<String, Issuer>, pace: Pace, log: Option<Log>) -> Result<Option<Tokens>, Unusable> {
     if issuers.is_empty() {
         return Ok(None);
     }
     let issuers = Arc::new(Issuers::open(issuers, pace).await?);
-    let keeping = Keeping(tokio::spawn(keep(issuers.clone())));
+    let keeping = Keeping(tokio::spawn(keep(issuers.clone(), log)));
     Ok(Some(Arc::new(move |token, request| {
         let _kept = &keeping;
         let issuers = issuers.clone();
@@ -41,17 +44,17 @@ pub async fn believed(issuers: BTreeMap<String, Issuer>, pace: Pace) -> Result<O
     })))
 }
 
-/// Tells on standard error what is wrong with somebody's keys, once, and when it is right again.
-async fn keep(issuers: Arc<Issuers>) {
+/// Tells what is wrong with somebody's keys, once, and when it is right again.
+async fn keep(issuers: Arc<Issuers>, log: Option<Log>) {
     let mut told: Vec<String> = Vec::new();
     loop {
         issuers.keep_fresh().await;
         let troubles = issuers.troubles();
         for trouble in troubles.iter().filter(|trouble| !told.contains(trouble)) {
-            eprintln!("selvedge: {trouble}");
+            said(log.as_ref(), Level::Error, "issuer_keys_refused", trouble);
         }
         if troubles.is_empty() && !told.is_empty() {
-            eprintln!("selvedge: the keys of all issuers are read");
+            said(log.as_ref(), Level::Info, "issuer_keys_read", "the keys of all issuers are read");
         }
         told = troubles;
         tokio::time::sleep(LOOK).await;

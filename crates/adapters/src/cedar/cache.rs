@@ -9,6 +9,9 @@ use super::slices::Uses;
 /// Answers of one generation; two are kept.
 pub(super) const GENERATION: usize = 4_096;
 
+/// Text in a question of which the answer is kept: callers choose what they ask for, and what is longer is asked anew.
+const TEXT_BYTES: usize = 2_048;
+
 /// All that an answer can depend on, but the time.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct Asked {
@@ -21,9 +24,10 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// None where the answer depends on the time.
+    /// None where the answer depends on the time, and where there is too much to keep.
     pub(super) fn of(context: &AuthorizationContext, action: Action, resource: &Resource, uses: Uses) -> Option<Asked> {
-        (!uses.time).then(|| Asked {
+        let kept = !uses.time && text_bytes(context, resource) <= TEXT_BYTES;
+        kept.then(|| Asked {
             principal: context.principal.clone(),
             chain: context.chain.clone(),
             claims: context.claims.clone(),
@@ -32,6 +36,20 @@ impl Asked {
             address: context.request.address.clone().filter(|_| uses.address),
         })
     }
+}
+
+fn text_bytes(context: &AuthorizationContext, resource: &Resource) -> usize {
+    let roles = context.principal.roles.iter().map(String::len);
+    let chain = context.chain.iter().map(|hop| hop.actor.tenant.len() + hop.actor.kind.len() + hop.actor.key.len() + hop.handler.len());
+    let claims = context.claims.iter().map(|(name, value)| name.len() + value.len());
+    let named = match resource {
+        Resource::Handler { actor, handler } => actor.tenant.len() + actor.kind.len() + actor.key.len() + handler.len(),
+        Resource::Pipeline { tenant, name } | Resource::Activity { tenant, name } => tenant.len() + name.len(),
+        Resource::Work { tenant, id } => tenant.len() + id.len(),
+        Resource::Tenant { tenant } => tenant.len(),
+        Resource::Store => 0,
+    };
+    named + context.principal.id.len() + context.principal.tenant.len() + roles.chain(chain).chain(claims).sum::<usize>()
 }
 
 /// Two generations: when the young one is full it becomes the old one, and what was not asked again meanwhile goes.

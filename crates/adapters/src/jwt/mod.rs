@@ -8,7 +8,9 @@ mod trusted;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use keys::Keys;
 use selvedge_kernel::auth::{AuthorizationContext, Issuer, RequestFacts, TokenError};
+use selvedge_kernel::config::{KeySet, place_of_keys};
 
 pub use trusted::Pace;
 use trusted::Trusted;
@@ -20,6 +22,18 @@ pub struct Issuers(Vec<Arc<Trusted>>);
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Unusable(pub String);
+
+/// Why the keys of an issuer cannot be used, where they lie in a file; none: they can, or they are at a URL, which may be down.
+#[must_use]
+pub fn unusable_file(jwks: &str) -> Option<String> {
+    let Ok(KeySet::File(file)) = place_of_keys(jwks) else { return None };
+    let read = std::fs::read(file).map_err(|error| error.to_string()).and_then(|bytes| Keys::read(&bytes));
+    match read {
+        Ok(keys) if keys.is_empty() => Some(trusted::NO_KEY.to_owned()),
+        Ok(_) => None,
+        Err(error) => Some(error),
+    }
+}
 
 impl Issuers {
     /// Reads the keys that lie in files; those at URLs are fetched by [`Issuers::keep_fresh`] and by who needs them: a server that

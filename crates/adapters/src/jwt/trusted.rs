@@ -26,6 +26,8 @@ impl Default for Pace {
     }
 }
 
+/// What is wrong with a set that has keys of other kinds alone.
+pub(super) const NO_KEY: &str = "there is no key in it that can be used (RSA of 2048 bits, P-256, Ed25519)";
 /// Of a file, which costs next to nothing.
 const FILE: Pace = Pace { again: Duration::from_secs(1), age: Duration::from_secs(5) };
 
@@ -108,7 +110,7 @@ impl Trusted {
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
         match read {
             Ok(keys) => {
-                held.trouble = keys.is_empty().then(|| "there is no key in it that can be used (RSA of 2048 bits, P-256, Ed25519)".to_owned());
+                held.trouble = keys.is_empty().then(|| NO_KEY.to_owned());
                 held.keys = Some(Arc::new(keys));
             }
             Err(error) => {

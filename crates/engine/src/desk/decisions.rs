@@ -69,8 +69,10 @@ pub fn asked_of(test: &TestPolicy, tenant: &str, now: Millis) -> Result<(Authori
         let (kind, handler) = said.rsplit_once('.').ok_or_else(|| wrong(format!("`{said}` is no handler: write it as TYPE.HANDLER")))?;
         Ok(Hop { actor: ActorId { tenant: tenant.to_owned(), kind: kind.to_owned(), key: String::new() }, handler: handler.to_owned() })
     };
+    // As policies know them: a user of an issuer is ISSUER:SUBJECT, a key has no colon.
+    let kind = if test.principal.contains(':') { PrincipalKind::User } else { PrincipalKind::ApiKey };
     let context = AuthorizationContext {
-        principal: Principal { id: test.principal.clone(), kind: PrincipalKind::ApiKey, tenant: tenant.to_owned(), roles: test.roles.clone() },
+        principal: Principal { id: test.principal.clone(), kind, tenant: tenant.to_owned(), roles: test.roles.clone() },
         chain: test.through.iter().map(hop).collect::<Result<_, Problem>>()?,
         claims: test.claims.clone(),
         request: RequestFacts { address: test.address.map(|address| address.to_string()), at: test.at.unwrap_or(now) },

@@ -1,6 +1,6 @@
 //! Records of decisions as rows: written in batches, a bounded number of them, and read back.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use selvedge_kernel::id::{DecisionId, Key};
@@ -19,6 +19,8 @@ const EVERY: Duration = Duration::from_secs(1);
 const TOGETHER: usize = 40;
 /// Records of one write: those behind them wait for the next one, so that accepted work does not wait for them.
 const AT_ONCE: usize = 200;
+/// Records of one tenant of one write, before the next one's turn.
+const SHARE: usize = 50;
 /// How many of the oldest go when a kind is full.
 const ROOM: usize = DECISIONS / 20;
 
@@ -26,7 +28,7 @@ const ROOM: usize = DECISIONS / 20;
 #[derive(Default)]
 pub(crate) struct Decided {
     /// Tenants of which something is to be written.
-    waiting: BTreeSet<String>,
+    waiting: VecDeque<String>,
     /// When that may be.
     next: Millis,
     /// At most so many rows there are; none: nobody has counted.
@@ -59,7 +61,9 @@ impl Wanted {
 impl Shard {
     /// Something of a tenant is to be written: now, or when the time has come.
     pub(crate) async fn decided(&mut self, tenant: String) {
-        self.decided.waiting.insert(tenant);
+        if !self.decided.waiting.contains(&tenant) {
+            self.decided.waiting.push_back(tenant);
+        }
         let now = self.tick.wall;
         // A clock that was set back is not waited for.
         if self.decided.next <= now || self.decided.next > now.after(EVERY) {
@@ -74,14 +78,17 @@ impl Shard {
         self.decided.next = self.tick.wall.after(EVERY);
         let mut left = AT_ONCE;
         while left > 0
-            && let Some(tenant) = self.decided.waiting.pop_first()
+            && let Some(tenant) = self.decided.waiting.pop_front()
         {
-            match self.write_some(&tenant, left).await {
-                Ok(written) if written == left => {
-                    self.decided.waiting.insert(tenant);
-                    break;
+            // One that has much to write keeps nobody else from a share.
+            let share = left.min(SHARE);
+            match self.write_some(&tenant, share).await {
+                Ok(written) => {
+                    left -= written;
+                    if written == share {
+                        self.decided.waiting.push_back(tenant);
+                    }
                 }
-                Ok(written) => left -= written,
                 Err(error) => return self.wiring.stop(error.message),
             }
         }

@@ -144,6 +144,12 @@ impl Shard {
                     }
                     self.enqueue(id);
                 } else if !self.tasks.contains_key(&(id, number)) {
+                    let name = activation.core.state.borrow().ops.get(&number).map(|op| op.signature.name.clone()).unwrap_or_default();
+                    if matches!(request, Request::Activity { .. })
+                        && let Some(error) = self.wiring.revoked(&activation.record.message.context, &name)
+                    {
+                        return self.decide(activation, number, Given::Error(error));
+                    }
                     let timeout = activation.core.state.borrow().ops.get(&number).and_then(|op| op.timeout.clone());
                     self.start_task(activation, number, attempt, timeout);
                 }

@@ -61,24 +61,34 @@ pub(crate) async fn call(caller: Caller, Names(message): Names<Message>, said: S
     if span.is_zero() {
         return Ok(Answer::accepted(sent).at(&format!("/v1/invocations/{id}")).into_response());
     }
-    match within(&caller, span, caller.asker().ended(&id)).await {
+    let asker = caller.asker();
+    match within(&caller, span, || asker.ended(&id)).await {
         Some(ended) => Ok(Answer::of(ended?).into_response()),
         None => Ok(Answer::accepted(sent).at(&format!("/v1/invocations/{id}")).into_response()),
     }
 }
 
-/// What comes within a span, before the server stops, and for as long as the caller's credential is one.
-pub(crate) async fn within<T>(caller: &Caller, span: Duration, future: impl Future<Output = T>) -> Option<T> {
+/// What comes within a span, before the server stops, and for as long as the caller's credential is one. When policies, keys or
+/// who is disabled have changed, it is asked for again, with a permit of then.
+pub(crate) async fn within<F: Future>(caller: &Caller, span: Duration, ask: impl Fn() -> F) -> Option<F::Output> {
     let (mut closing, mut versions) = (caller.door.closing.clone(), caller.door.versions.clone());
-    versions.borrow_and_update();
-    let gone = async {
-        // An error: nobody tells of changes any more.
-        while caller.still().await.is_ok() && versions.changed().await.is_ok() {}
+    let given = async {
+        loop {
+            versions.borrow_and_update();
+            if caller.still().await.is_err() {
+                return None;
+            }
+            tokio::select! {
+                biased;
+                // An error: nobody tells of changes any more, and the server stops.
+                changed = versions.changed() => changed.ok()?,
+                given = ask() => return Some(given),
+            }
+        }
     };
     tokio::select! {
         biased;
-        given = future => Some(given),
-        () = gone => None,
+        given = given => given,
         () = tokio::time::sleep(span) => None,
         _ = closing.wait_for(|closing| *closing) => None,
     }

@@ -37,7 +37,8 @@ pub(crate) async fn result(caller: Caller, Names(at): Names<Id>, said: Said) -> 
         return Ok(Answer::of(now));
     }
     let Wait::For(span) = said.wait else { return Ok(Answer::accepted(now)) };
-    match within(&caller, span, caller.asker().ended(&at.id)).await {
+    let asker = caller.asker();
+    match within(&caller, span, || asker.ended(&at.id)).await {
         Some(ended) => Ok(Answer::of(ended?)),
         None => Ok(Answer::accepted(now)),
     }

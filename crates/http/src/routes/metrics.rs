@@ -147,7 +147,7 @@ fn tenants(registry: &mut Registry, mut loads: Vec<(String, TenantLoad)>) {
             family.get_or_create(&Tenant { tenant: tenant.clone() }).set(i64::try_from(value).unwrap_or(i64::MAX));
         }
     }
-    registry.register("invocations_open", "Invocations and runs that have not ended", open);
+    registry.register("invocations_open", "Invocations that have not ended; runs are not among them", open);
     registry.register("messages_delayed", "Messages that are not due yet", delayed);
     registry.register_with_unit("kept", "What is stored", Unit::Bytes, kept);
 }

@@ -19,7 +19,7 @@ use crate::take::{Fields, Names, Payload, Said, Words};
 pub(crate) async fn show(caller: Caller, Names(at): Names<Id>, said: Said) -> Done {
     let runs = Runs(caller.asker());
     if let Some(span) = span(&said)
-        && let Some(ended) = within(&caller, span, runs.end(&at.id)).await
+        && let Some(ended) = within(&caller, span, || runs.end(&at.id)).await
     {
         ended?;
     }
@@ -58,7 +58,7 @@ pub(crate) struct Since {
 pub(crate) async fn journal(caller: Caller, Names(at): Names<Id>, Words(page): Words<Since>, said: Said) -> Done {
     let runs = Runs(caller.asker());
     if let Some(span) = span(&said)
-        && let Some(events) = within(&caller, span, runs.events(&at.id, page.from)).await
+        && let Some(events) = within(&caller, span, || runs.events(&at.id, page.from)).await
     {
         return Ok(Answer::of(value(&events?)?));
     }

@@ -47,7 +47,7 @@ pub(crate) async fn lease(caller: Caller, Names(at): Names<Kind>, Fields(wanted)
     let asker = caller.asker();
     tokio::select! {
         biased;
-        given = within(&caller, LEASE_WAIT, asker.lease(&at.activity, wanted.max, wanted.wait.as_deref())) => match given {
+        given = within(&caller, LEASE_WAIT, || asker.lease(&at.activity, wanted.max, wanted.wait.as_deref())) => match given {
             Some(given) => Ok(Answer::of(given?)),
             None => Ok(Answer::of(serde_json::json!({ "tasks": [] }))),
         },

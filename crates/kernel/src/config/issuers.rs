@@ -200,6 +200,11 @@ pub(super) fn whole(merged: &Value, named: &Named) -> Vec<Diagnostic> {
             if issuer.get(field).is_some_and(|by| by.is_object() && by.get("claim").is_none()) {
                 error(format!("`{field}` of the issuer `{name}` has no `claim`"), "write {claim: groups}");
             }
+            // Otherwise what takes a meaning away would let each value mean itself.
+            let map = issuer.get(field).and_then(|by| by.get("map")).and_then(Value::as_object);
+            if map.is_some_and(serde_json::Map::is_empty) {
+                error(format!("`{field}.map` of the issuer `{name}` has nothing in it"), "name what its values mean, or take the issuer out");
+            }
         }
         if let Some(said) = issuer.get("issuer").and_then(Value::as_str)
             && let Some(other) = of.insert(said, name)

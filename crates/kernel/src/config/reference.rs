@@ -89,6 +89,17 @@ pub const KEYS: [Key; 19] = [
     key("log.format", "`human` or `json`", "human", "How a line looks: for people, or one JSON object a line."),
 ];
 
+/// Every field of an issuer of tokens, which has a name of its own: `authentication.issuers.NAME`.
+pub const ISSUER: [Key; 7] = [
+    key("issuer", "text", "https://login.example", "What its tokens say in `iss`, letter for letter."),
+    key("audience", "text, or a list", "selvedge", "What its tokens say in `aud`: one of these."),
+    key("jwks", "file, or an https URL", "https://login.example/keys", "Where its keys are, fetched again when they are old or a key is not known."),
+    key("skew", SPAN, "60s", "How far its clock may be from ours; 60s, if it is not written."),
+    key("tenant", "text, or `{claim, map}`", "acme", "Whose tenant its tokens open."),
+    key("roles", "list, or `{claim, map}`", "[reader]", "What whoever presents one may act as."),
+    key("claims", "list", "[email]", "Claims that policies can look at, beside `iss`."),
+];
+
 /// The page as a whole.
 #[must_use]
 pub fn reference() -> String {
@@ -103,6 +114,10 @@ pub fn reference() -> String {
     for key in &KEYS {
         let default = shown(defaults.pointer(&format!("/{}", key.path.replace('.', "/"))));
         row([&format!("`{}`", key.path), key.kind, &default, &variable(key.path), key.meaning]);
+    }
+    out.push_str(ISSUERS);
+    for key in &ISSUER {
+        let _ = writeln!(out, "| `{}` | {} | {} |", key.path, key.kind, key.meaning);
     }
     out.push_str(LIMITS);
     let (usual, most) = (serde_json::to_value(Limits::default()).unwrap_or_default(), serde_json::to_value(Limits::MAX).unwrap_or_default());
@@ -137,6 +152,15 @@ its key, its place and what to write instead. `selvedge config check` looks at t
 
 A duration is `250ms`, `30s`, `5m`, `2h`, `7d` or ISO 8601; a day is 24 hours. Folders and files are relative to the folder in which the command is given.
 
+";
+
+const ISSUERS: &str = "
+## Issuers of tokens
+
+`authentication.issuers` is a mapping from names to these; [jwt.md](../jwt.md) has an example. The variable of the `skew` of `corp` is `SELVEDGE__AUTHENTICATION__ISSUERS__CORP__SKEW`.
+
+| of `authentication.issuers.NAME` | value | meaning |
+| --- | --- | --- |
 ";
 
 const LIMITS: &str = "

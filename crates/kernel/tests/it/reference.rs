@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use selvedge_kernel::config::{Config, KEYS, Off, Profile, Source, Tls, TlsFiles, parse_config, reference};
+use selvedge_kernel::config::{Config, ISSUER, KEYS, Off, Profile, Source, Tls, TlsFiles, parse_config, reference};
 use selvedge_kernel::limit::Limits;
 use selvedge_kernel::pipeline::editor::app_reference;
 use serde_json::{Map, Value};
@@ -43,6 +43,16 @@ fn every_field_of_the_configuration_has_a_row_and_every_row_a_field() {
     let limits: BTreeSet<String> = Limits::MEANINGS.iter().map(|(name, _)| format!("limits.{name}")).collect();
     let rows: BTreeSet<String> = KEYS.iter().map(|key| key.path.to_owned()).chain(limits).collect();
     assert_eq!(fields, rows, "a key has no row in `KEYS` of kernel/config/reference.rs, or a row has no key");
+}
+
+#[test]
+fn every_field_of_an_issuer_has_a_row_and_every_row_a_field() {
+    let text = "authentication: { issuers: { corp: { issuer: i, audience: a, jwks: ./k.json, tenant: t, roles: [r] } } }";
+    let configured = parse_config(&[Source::File { name: "selvedge.yaml".to_owned(), text: text.to_owned() }]).unwrap();
+    let issuer = serde_json::to_value(&configured.config.authentication.issuers["corp"]).unwrap();
+    let fields: BTreeSet<String> = issuer.as_object().unwrap().keys().cloned().collect();
+    let rows: BTreeSet<String> = ISSUER.iter().map(|key| key.path.to_owned()).collect();
+    assert_eq!(fields, rows, "a field of an issuer has no row in `ISSUER` of kernel/config/reference.rs, or a row has no field");
 }
 
 #[test]

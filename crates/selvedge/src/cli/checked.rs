@@ -69,6 +69,8 @@ pub fn checked(common: &Common, app: App, extent: &Extent<'_>) -> Result<Checked
     if let Some(configured) = &configured {
         wrong.extend(contradictions(configured, extent));
     }
+    #[cfg(feature = "jwt")]
+    wrong.extend(configured.iter().flat_map(keys_of_issuers));
     #[cfg(feature = "cedar")]
     wrong.extend(["authorization.policies", "authorization.shadow"].into_iter().flat_map(|key| policies(&mentioned, key)));
     #[cfg(feature = "server")]
@@ -126,6 +128,18 @@ fn contradictions(configured: &Configured, extent: &Extent<'_>) -> Vec<Diagnosti
         wrong.push(configured.wrong("/profile", "`profile` is production, and `dev` makes a key by itself and takes in what is saved", hint));
     }
     wrong
+}
+
+/// What is wrong with the files of keys that issuers of tokens name.
+#[cfg(feature = "jwt")]
+fn keys_of_issuers(configured: &Configured) -> Vec<Diagnostic> {
+    let issuers = configured.config.authentication.issuers.iter();
+    let wrong = issuers.filter_map(|(name, issuer)| {
+        let trouble = selvedge_adapters::jwt::unusable_file(&issuer.jwks)?;
+        let message = format!("the keys of the issuer `{name}`: {}: {trouble}", issuer.jwks);
+        Some(configured.wrong(&format!("/authentication/issuers/{name}/jwks"), message, "name a file with a set of keys, {\"keys\": […]}, or its URL"))
+    });
+    wrong.collect()
 }
 
 /// What is wrong with the policies that are named.

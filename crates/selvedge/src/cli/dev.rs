@@ -36,11 +36,12 @@ const DRAIN: Duration = Duration::from_secs(1);
 
 /// `dev`: like `serve`, with a key of the role that may do everything in its tenant, which is made once, and with what is saved.
 pub async fn dev(common: &Common, app: App, listen: Listen) -> Result<Code, Stop> {
+    let mut hang_ups = HangUps::new()?;
     let mut ready = checked(common, app.clone(), &Extent { listen: listen.listen.as_deref(), profile: Profile::Development, dev: true })?;
     let log = log(&ready.configured)?;
     starting(&ready, &log);
     ready.config.log = Some(log.clone());
-    let tokens = believed(&ready.configured).await?;
+    let tokens = believed(&ready.configured, &log).await?;
     let mut served = Served::bind(&ready, log.clone(), tokens).await?;
     served.patience.drain = DRAIN;
     let mut saved = Saved::of(common, &ready);
@@ -52,7 +53,7 @@ pub async fn dev(common: &Common, app: App, listen: Listen) -> Result<Code, Stop
     }
     let mut server = running.served.start(&engine)?;
     running.served.announce(&engine, &server)?;
-    let (mut stop, mut hang_ups) = (pin!(run::interrupted()), HangUps::new()?);
+    let mut stop = pin!(run::interrupted());
     loop {
         tokio::select! {
             asked = &mut stop => {
@@ -99,9 +100,18 @@ impl Running {
                     self.app = change.app;
                 }
                 Err(error) => {
-                    say(Level::Error, "reload_refused", &format!("what was saved is refused, and what was before stays in force: {}", error.message));
+                    // The pipelines are exchanged first, and that does not fail.
+                    let text = format!("{}; their schedules are not all as they say, save again to try again: {}", change.said, error.message);
+                    say(Level::Error, "reload_refused", &text);
+                    self.app = change.app;
                 }
             }
+            return Ok((engine, server));
+        }
+        #[cfg(feature = "cedar")]
+        if let Err(refused) = crate::bootstrap::policies_open(&self.config) {
+            let text = format!("what was saved is not taken in while the policies have faults, with which no engine starts\n{refused}");
+            say(Level::Error, "reload_refused", &text);
             return Ok((engine, server));
         }
         say(Level::Info, "restarting", &format!("{}; the engine starts again with it, and requests wait meanwhile", change.said));

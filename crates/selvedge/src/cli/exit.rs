@@ -109,7 +109,10 @@ impl From<EngineError> for Stop {
             EngineError::Store(error @ OpenError::Held { .. }) => Stop::new(Code::Unreachable, error.to_string()),
             EngineError::Store(error @ OpenError::Io { .. }) => unwritable(&error),
             EngineError::Store(error) => Stop::new(Code::Configuration, with_sources(&error)),
-            EngineError::Programs { .. } | EngineError::Folder { .. } => Stop::new(Code::Configuration, with_sources(&error)),
+            // It passes by itself: whoever started this may start it again.
+            EngineError::Programs { .. } => Stop::new(Code::Failed, with_sources(&error)),
+            EngineError::Folder { ref source, .. } if full(source.kind()) => Stop::new(Code::Failed, with_sources(&error)),
+            EngineError::Folder { .. } => Stop::new(Code::Configuration, with_sources(&error)),
             EngineError::Engine(error) => error.into(),
         }
     }
@@ -123,8 +126,14 @@ fn unwritable(error: &OpenError) -> Stop {
     match source.kind() {
         ErrorKind::PermissionDenied => Stop::new(Code::NotPermitted, format!("{}\n  hint: {hint}", with_sources(error))),
         ErrorKind::ReadOnlyFilesystem => Stop::new(Code::Configuration, format!("{}\n  hint: {hint}", with_sources(error))),
+        kind if full(kind) => Stop::new(Code::Failed, with_sources(error)),
         _ => Stop::new(Code::Configuration, with_sources(error)),
     }
+}
+
+/// Whether there is no room: that is no configuration, and passes when somebody makes some.
+fn full(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
 /// An error with what caused it.
@@ -146,7 +155,7 @@ mod tests {
     fn a_directory_that_may_not_be_written_is_not_permitted_and_says_how_to_look_at_it() {
         let stop = |kind: ErrorKind| Stop::from(EngineError::Store(OpenError::Io { doing: "cannot open", path: "/d/lock".into(), source: kind.into() }));
         let (denied, medium, full) = (stop(ErrorKind::PermissionDenied), stop(ErrorKind::ReadOnlyFilesystem), stop(ErrorKind::StorageFull));
-        assert_eq!((denied.code, medium.code, full.code), (Code::NotPermitted, Code::Configuration, Code::Configuration));
+        assert_eq!((denied.code, medium.code, full.code), (Code::NotPermitted, Code::Configuration, Code::Failed));
         assert!(denied.message.starts_with("cannot open /d/lock") && denied.message.contains("`cp -r DIR COPY`"), "{}", denied.message);
         assert!(medium.message.contains("--data COPY") && !full.message.contains("--data COPY"), "{}", full.message);
     }

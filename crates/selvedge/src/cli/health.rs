@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use selvedge_kernel::config::Tls;
 use serde_json::Value;
 
 use super::args::Common;
@@ -17,14 +18,18 @@ const WITHIN: Duration = Duration::from_secs(5);
 
 /// Asks the server that is named, else the one that this configuration starts.
 pub async fn health(common: &Common) -> Result<Code, Stop> {
-    let server = match &common.server {
-        Some(server) => server.clone(),
+    let (server, remote) = match &common.server {
+        Some(server) => (server.clone(), Remote::for_anybody(server, common.cacert.as_deref())?),
         None => {
             let configured = configured(common)?;
-            format!("{}://{}", scheme(&configured), reached(configured.config.listen))
+            let address = reached(configured.config.listen);
+            let files = match &configured.config.tls {
+                Some(Tls::Files(files)) => Some(files),
+                Some(Tls::Off(_)) | None => None,
+            };
+            (format!("{}://{address}", scheme(&configured)), Remote::of_ours(address, files)?)
         }
     };
-    let remote = Remote::for_anybody(&server, common.cacert.as_deref())?;
     let Ok(looked) = tokio::time::timeout(WITHIN, remote.look("/readyz")).await else {
         let text = format!("the server {server} has not answered for {} s: look whether its process is stopped or overloaded", WITHIN.as_secs());
         return Err(Stop::new(Code::Unreachable, text));

@@ -1,12 +1,14 @@
 //! The way to a server: requests of the command line over HTTP, with the answers that the control socket gives.
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
 
 use hyper::body::{Body, Incoming};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
+use selvedge_kernel::config::TlsFiles;
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::limit::HTTP_WAIT_S;
 use serde_json::Value;
@@ -48,6 +50,15 @@ impl Remote {
             )
         })?;
         Ok(Some(Remote { address, tls, key: key.trim().to_owned() }))
+    }
+
+    /// The server of this configuration on this machine, which is asked for what it tells anybody.
+    pub fn of_ours(address: SocketAddr, tls: Option<&TlsFiles>) -> Result<Remote, Stop> {
+        let judged = |files: &TlsFiles| {
+            let connector = TlsConnector::from(roots::itself(Path::new(&files.certificate))?);
+            Ok::<_, Stop>((connector, ServerName::IpAddress(address.ip().into())))
+        };
+        Ok(Remote { address: address.to_string(), tls: tls.map(judged).transpose()?, key: String::new() })
     }
 
     /// A server that is asked for what it tells anybody.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use selvedge_engine::wiring::Tasks;
 use selvedge_http::{Certificates, Ended, Patience, Tokens, bind};
-use selvedge_kernel::config::{Configured, Level, Profile};
+use selvedge_kernel::config::{Configured, Level, Profile, Tls};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -31,11 +31,12 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// `serve`: production, for those who have a key.
 pub async fn serve(common: &Common, app: App, listen: Listen) -> Result<Code, Stop> {
+    let mut hang_ups = HangUps::new()?;
     let mut ready = checked(common, app, &Extent { listen: listen.listen.as_deref(), profile: Profile::Production, dev: false })?;
     let log = log(&ready.configured)?;
     starting(&ready, &log);
     ready.config.log = Some(log.clone());
-    let tokens = believed(&ready.configured).await?;
+    let tokens = believed(&ready.configured, &log).await?;
     if tokens.is_none() {
         opens_to_somebody(&ready).await?;
     }
@@ -43,7 +44,7 @@ pub async fn serve(common: &Common, app: App, listen: Listen) -> Result<Code, St
     let engine = hold(ready.config, ready.app).await?;
     let server = served.start(&engine)?;
     served.announce(&engine, &server)?;
-    let (mut stop, mut hang_ups) = (pin!(run::interrupted()), HangUps::new()?);
+    let mut stop = pin!(run::interrupted());
     loop {
         tokio::select! {
             asked = &mut stop => {
@@ -80,15 +81,15 @@ async fn opens_to_somebody(ready: &Checked) -> Result<(), Stop> {
 
 /// Whose tokens are believed.
 #[cfg(feature = "jwt")]
-pub async fn believed(configured: &Configured) -> Result<Option<Tokens>, Stop> {
+pub async fn believed(configured: &Configured, log: &Log) -> Result<Option<Tokens>, Stop> {
     let issuers = configured.config.authentication.issuers.clone();
-    let believed = crate::tokens::believed(issuers, crate::tokens::Pace::default()).await;
+    let believed = crate::tokens::believed(issuers, crate::tokens::Pace::default(), Some(log.clone())).await;
     believed.map_err(|error| Stop::new(Code::Configuration, error.to_string()))
 }
 
 /// Nobody's: a configuration that names somebody is refused.
 #[cfg(not(feature = "jwt"))]
-pub async fn believed(_: &Configured) -> Result<Option<Tokens>, Stop> {
+pub async fn believed(_: &Configured, _: &Log) -> Result<Option<Tokens>, Stop> {
     Ok(None)
 }
 
@@ -185,7 +186,8 @@ impl Served {
             let text = format!("{address} cannot be listened on ({error}): end what listens there, or name another address with --listen");
             Stop::new(Code::Configuration, text)
         })?;
-        let (scheme, certificates) = (scheme(&ready.configured), ready.certificates.clone());
+        let scheme = scheme(&ready.configured);
+        let certificates = ready.certificates.clone().filter(|_| matches!(ready.configured.config.tls, Some(Tls::Files(_))));
         Ok(Served { listener, scheme, certificates, tokens, manager: Notify::of_environment(), patience: Patience::default(), log })
     }
 
@@ -218,7 +220,8 @@ impl Served {
             // Asked twice: what was accepted is on disk, a kill does no harm.
             _ = run::interrupted() => Ended::Cut(0),
         };
-        if let Ended::Cut(connections) = ended {
+        // None were counted where somebody asked twice.
+        if let Ended::Cut(connections @ 1..) = ended {
             let message = "connections were cut: their requests took longer than a server that stops waits";
             log.say(Level::Warn, "connections_cut", message, vec![("connections", json!(connections))]);
         }

@@ -24,7 +24,7 @@ pub async fn believed(issuer: Issuer) -> Tokens {
 /// With another pace: so long between two looks for a key that is not known.
 async fn believed_at(issuer: Issuer, again: Duration) -> Tokens {
     let pace = Pace { again, ..Pace::default() };
-    selvedge::tokens::believed(BTreeMap::from([("corp".to_owned(), issuer)]), pace).await.unwrap().unwrap()
+    selvedge::tokens::believed(BTreeMap::from([("corp".to_owned(), issuer)]), pace, None).await.unwrap().unwrap()
 }
 
 async fn at(tokens: &Tokens, token: &str, now: u64) -> Result<AuthorizationContext, TokenError> {
@@ -186,7 +186,7 @@ async fn two_issuers_do_not_speak_for_one_another_and_the_same_subject_is_two_pr
         let own = Issuer { issuer: format!("https://{name}.test"), tenant: Tenant::Fixed(name.to_owned()), ..issuer(file.to_str().unwrap()) };
         issuers.insert(name.to_owned(), own);
     }
-    let tokens = selvedge::tokens::believed(issuers, Pace::default()).await.unwrap().unwrap();
+    let tokens = selvedge::tokens::believed(issuers, Pace::default(), None).await.unwrap().unwrap();
     let said = |name: &str| {
         let mut said = claims(NOW);
         said["iss"] = format!("https://{name}.test").into();
@@ -372,7 +372,7 @@ async fn an_issuer_that_is_down_at_the_start_is_waited_for_and_a_file_that_is_no
         if let Some(text) = &text {
             std::fs::write(&file, text).unwrap();
         }
-        let refused = selvedge::tokens::believed(BTreeMap::from([("corp".to_owned(), issuer(file.to_str().unwrap()))]), Pace::default()).await;
+        let refused = selvedge::tokens::believed(BTreeMap::from([("corp".to_owned(), issuer(file.to_str().unwrap()))]), Pace::default(), None).await;
         let said = refused.err().map(|error| error.to_string()).unwrap_or_default();
         assert!(said.contains("`corp`") && said.contains("keys.json"), "{text:?}: {said}");
     }
