@@ -114,7 +114,18 @@ mod tests {
     }
 
     fn whose(n: usize) -> (String, String) {
-        ("acme".to_owned(), format!("corp:{n}"))
+        (format!("tenant-{}", n / 500), format!("corp:{n}"))
+    }
+
+    #[test]
+    fn one_tenant_does_not_take_the_sessions_of_all() {
+        let sessions = Sessions::default();
+        let of = |n: usize| ("acme".to_owned(), format!("corp:{n}"));
+        for n in 0..SESSIONS_OF_TENANT {
+            sessions.open(secret(n), String::new(), of(n), Millis(0)).unwrap();
+        }
+        assert_eq!(sessions.open(secret(SESSIONS), String::new(), of(SESSIONS), Millis(0)), None);
+        assert!(sessions.open(secret(SESSIONS), String::new(), whose(0), Millis(0)).is_some());
     }
 
     #[test]

@@ -30,9 +30,13 @@ async fn whoever_is_disabled_is_refused_at_the_door_and_their_streams_end_also_w
         let told = asker.post("/v1/actors/counter/a/send/tell", "1").await.json()["id"].as_str().unwrap().to_owned();
         let mut stream = asker.open("GET", &format!("/v1/invocations/{told}/stream"), &[], None).await;
         stream.until("\"chunk\":0").await;
+        let called = asker.open("POST", "/v1/actors/counter/b/call/wait", &[("Prefer", "wait=60")], Some("1")).await;
+        while asker.get("/v1/invocations?where=handler:wait").await.text == "[]" {}
         disable(&rig.engine, whom, &id).await;
         let text = stream.end().await;
         assert!(text.contains("event: refused") && text.contains("disabled since") && text.contains("she has left"), "{whom:?}: {text}");
+        let text = called.end().await;
+        assert!(text.starts_with("HTTP/1.1 403") && text.contains("disabled since"), "a call that waits is answered long before its time: {text}");
         for (method, path, body) in
             [("GET", "/v1/runs", None), ("POST", "/v1/actors/counter/a/call/add", Some("1")), ("POST", "/v1/work/resize/lease", Some(r#"{"wait":"1ms"}"#))]
         {

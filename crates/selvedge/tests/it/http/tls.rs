@@ -210,6 +210,14 @@ async fn the_command_line_asks_over_tls_whom_it_trusts_and_nobody_else() {
         let said = asked(&format!("https://{host}:{}/", at.port()), Some(&folder.join("ca.pem")));
         assert_eq!((said.code, said.out.as_str()), (0, "[]\n"), "{said:?}");
     }
+    // Of its own server it asks nothing secret, and knows the certificate, whatever name that is for.
+    let own = Folder::new();
+    for (certificate, code) in [("served.pem", 0), ("stranger.pem", 69)] {
+        let (certificate, key) = (folder.join(certificate), folder.join("served.key"));
+        own.write("selvedge.yaml", &format!("listen: {at}\ntls: {{ certificate: {}, key: {} }}\n", certificate.display(), key.display()));
+        let said = own.selvedge(&["health"]);
+        assert_eq!(said.code, code, "{said:?}");
+    }
     for cacert in [None, Some(folder.join("stranger.pem"))] {
         let said = asked(&format!("https://{at}"), cacert.as_deref());
         assert!(said.code == 69 && said.err.contains("is not trusted") && said.err.contains("--cacert"), "{said:?}");
