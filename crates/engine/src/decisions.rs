@@ -15,13 +15,15 @@ use selvedge_kernel::time::Millis;
 use crate::door::misused;
 use crate::engine::Engine;
 use crate::keys::tenant_of;
-use crate::shard::{Command, VerbError, Wanted};
+use crate::shard::{Command, VerbError};
 use crate::wiring::{Recorded, Wiring};
 use crate::worker::Event;
 
 mod noted;
+mod recorded;
 
 use noted::Noted;
+pub use recorded::Wanted;
 
 /// What was decided in this process, by tenant.
 #[derive(Default)]
@@ -146,8 +148,9 @@ impl Engine {
     /// Decisions of the permit's tenant that were recorded, the newest first, and what was counted of all of them.
     pub async fn decisions(&self, permit: Permit, wanted: Wanted) -> Result<(Vec<DecisionRecord>, Summary), VerbError> {
         let tenant = tenant_of(&permit)?;
-        let (shard, of, wanted) = (self.wiring.shard_of_decisions(&tenant), tenant.clone(), Box::new(wanted));
-        let found = self.ask(shard, |reply| Command::Decisions { tenant: of, wanted, reply }).await?;
+        let (shard, of) = (self.wiring.shard_of_decisions(&tenant), tenant.clone());
+        self.ask(shard, |reply| Command::Decisions { tenant: of, reply }).await?;
+        let found = self.wiring.recorded(shard, &tenant, &wanted).await?;
         Ok((found, self.wiring.decisions.summary(&tenant, self.wiring.shadow.is_some())))
     }
 

@@ -45,9 +45,10 @@ pub mod work;
 mod worker;
 
 pub use crate::core::{BlockingFn, Given, Request};
+pub use crate::decisions::Wanted;
 pub use crate::in_flight::Held;
 pub use crate::runs::{
     Again, ForkedRun, Retry, RunControl, RunEnd, RunEvent, RunFork, RunStatus, RunSummary, StageStatus, TaskNumber, TaskPage, TaskStatus, TasksAsked, Undoes,
 };
 pub use crate::schedules::ScheduleChange;
-pub use crate::shard::{Answer, Progress, Redriven, SignalTarget, VerbError, Wanted};
+pub use crate::shard::{Answer, Progress, Redriven, SignalTarget, VerbError};

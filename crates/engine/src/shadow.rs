@@ -9,7 +9,6 @@ use selvedge_kernel::record::decision::{Asked, Said, What};
 use selvedge_kernel::time::Millis;
 use tokio::sync::mpsc;
 
-use crate::keys::Standing;
 use crate::wiring::{Rules, Wiring};
 
 /// Questions that wait to be asked.
@@ -67,6 +66,10 @@ impl Wiring {
     /// Hands a question on to the policies in the shadow, if there are any and they have time for it.
     pub(crate) fn compare(&self, asked: &Asked<'_>, verdict: &Verdict, now: Millis) {
         let Some(shadow) = &self.shadow else { return };
+        // What stands above all policies decides in the same way whichever there are.
+        if self.policies().revoked(asked.context).is_some() {
+            return;
+        }
         let handed = shadow.has_time(now).then(|| shadow.questions.try_reserve().ok()).flatten();
         match handed {
             Some(place) => place.send(Question {
@@ -89,9 +92,9 @@ impl Wiring {
         let of: Arc<crate::decisions::OfTenant> = self.decisions.of(&context.principal.tenant);
         let count = |count: &AtomicU64| count.fetch_add(1, Ordering::Relaxed);
         count(&of.shadow.asked);
-        let policies = Standing::new(&self.keys, &self.standstill, shadow.rules.policies());
+        let policies = shadow.rules.policies();
         // Whatever happens there, it is no reason that anything here ends.
-        let Ok(said) = catch_unwind(AssertUnwindSafe(|| answer(&policies, context, *action, resource, *now))) else {
+        let Ok(said) = catch_unwind(AssertUnwindSafe(|| answer(policies, context, *action, resource, *now))) else {
             count(&of.shadow.failed);
             return;
         };

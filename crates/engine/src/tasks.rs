@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use selvedge_kernel::auth::AuthorizationContext;
 use selvedge_kernel::egress::Allowed;
 use selvedge_kernel::error::{AttemptError, WorkError};
 use selvedge_kernel::id::{InvocationId, RunId};
@@ -53,6 +54,10 @@ pub(crate) struct Job {
     pub name: String,
     pub work: Work,
     pub handing: Handing,
+    /// Who asked for it, where it may lie for long until a worker takes it: they may have been revoked meanwhile.
+    pub asker: Option<AuthorizationContext>,
+    /// The trace that it is a part of, as W3C writes it.
+    pub trace: Option<String>,
 }
 
 /// When a program gets its task.
@@ -235,17 +240,17 @@ pub(crate) fn start(wiring: &Arc<Wiring>, mailbox: Mailbox, job: Job) -> Abort {
                 return Abort(Some(handle.abort_handle()));
             }
             Some(Executor::Exec(exec)) => (exec, input),
-            Some(Executor::Http(http)) => return call(wiring, http, Vec::new(), input, job.key, done),
+            Some(Executor::Http(http)) => return call(wiring, http, Vec::new(), input, (job.key, job.trace), done),
             Some(Executor::Worker(worker)) => {
                 let task = ExecTask { activity: job.name, attempt, key: job.key, deadline_ms: None, input };
-                return offer(wiring, Offering { owner, tenant: job.tenant, task, lease: worker.lease.0, time: job.time, progress }, told);
+                return offer(wiring, Offering { owner, tenant: job.tenant, task, asker: job.asker, lease: worker.lease.0, time: job.time, progress }, told);
             }
         },
         Work::Exec(exec, input) => (exec, input),
-        Work::Http(http, egress, input) => return call(wiring, http, egress, input, job.key, done),
+        Work::Http(http, egress, input) => return call(wiring, http, egress, input, (job.key, job.trace), done),
         Work::Worker(worker, input) => {
             let task = ExecTask { activity: job.name, attempt, key: job.key, deadline_ms: None, input };
-            return offer(wiring, Offering { owner, tenant: job.tenant, task, lease: worker.lease.0, time: job.time, progress }, told);
+            return offer(wiring, Offering { owner, tenant: job.tenant, task, asker: job.asker, lease: worker.lease.0, time: job.time, progress }, told);
         }
     };
     let wiring = wiring.clone();
@@ -307,13 +312,13 @@ fn call(
     http: Http,
     mut egress: Vec<Allowed>,
     input: Bytes,
-    key: String,
+    (key, trace): (String, Option<String>),
     done: impl FnOnce(Result<Bytes, AttemptError>) + Send + 'static,
 ) -> Abort {
     egress.extend(wiring.registry.egress.iter().cloned());
     let shared = wiring.clone();
     let handle = wiring.side.spawn(async move {
-        let result = shared.executors.http.run(&http, &egress, &key, &input, || shared.env.clock.now()).await;
+        let result = shared.executors.http.run(&http, &egress, &key, trace.as_deref(), &input, || shared.env.clock.now()).await;
         done(result);
     });
     Abort(Some(handle.abort_handle()))
@@ -321,7 +326,14 @@ fn call(
 
 /// Says that this build makes no requests.
 #[cfg(not(feature = "http-executor"))]
-fn call(_: &Arc<Wiring>, http: Http, _: Vec<Allowed>, _: Bytes, _: String, done: impl FnOnce(Result<Bytes, AttemptError>) + Send + 'static) -> Abort {
+fn call(
+    _: &Arc<Wiring>,
+    http: Http,
+    _: Vec<Allowed>,
+    _: Bytes,
+    _: (String, Option<String>),
+    done: impl FnOnce(Result<Bytes, AttemptError>) + Send + 'static,
+) -> Abort {
     done(Err(AttemptError {
         error: WorkError::new(
             "no_executor",

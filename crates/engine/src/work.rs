@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use selvedge_kernel::auth::{Action, Permit, Resource};
+use selvedge_kernel::auth::{Action, AuthorizationContext, Permit, Resource};
 use selvedge_kernel::error::{AttemptError, Consequence, WorkError};
 use selvedge_kernel::limit;
 use selvedge_kernel::ports::Boxed;
@@ -86,6 +86,7 @@ struct Offer {
     owner: Owner,
     line: Line,
     task: ExecTask,
+    asker: Option<AuthorizationContext>,
     lease: Duration,
     /// Under which name a worker has it; none while it waits.
     name: Option<String>,
@@ -95,6 +96,8 @@ struct Offer {
 
 /// What happens to an offer.
 enum Said {
+    /// Whoever asked for it may not any more: no worker gets it.
+    Refused(WorkError),
     Taken,
     Lives,
     Ended(Result<Bytes, AttemptError>, Told),
@@ -105,6 +108,8 @@ pub(crate) struct Offering {
     pub owner: Owner,
     pub tenant: String,
     pub task: ExecTask,
+    /// Who asked for it: looked at again when a worker takes it.
+    pub asker: Option<AuthorizationContext>,
     /// How long it is a worker's without a sign of life.
     pub lease: Duration,
     /// How long an attempt may take from when a worker has it.
@@ -160,7 +165,7 @@ impl Offers {
 
     /// Offers an attempt until a worker has ended it; dropped, it is taken back, and its worker is told with its next report.
     pub(crate) async fn run(self: Arc<Offers>, offering: Offering) -> (Result<Bytes, AttemptError>, Option<Told>) {
-        let Offering { owner, tenant, task, lease, time, progress } = offering;
+        let Offering { owner, tenant, task, asker, lease, time, progress } = offering;
         let (tell, mut said) = tokio::sync::mpsc::unbounded_channel();
         let line = (tenant, task.activity.clone());
         let number = {
@@ -169,7 +174,7 @@ impl Offers {
             let number = inner.next;
             inner.waiting.entry(line.clone()).or_default().insert(number);
             let task = ExecTask { deadline_ms: time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)), ..task };
-            inner.offers.insert(number, Offer { owner, line, task, lease, name: None, tell, progress });
+            inner.offers.insert(number, Offer { owner, line, task, asker, lease, name: None, tell, progress });
             number
         };
         let _held = Held { offers: self.clone(), number };
@@ -188,6 +193,7 @@ impl Offers {
                         }
                     }
                     Some(Said::Lives) => {}
+                    Some(Said::Refused(error)) => return (Err(AttemptError { error, retryable: false, retry_after_ms: None }), None),
                     Some(Said::Ended(result, told)) => return (result, Some(told)),
                     None => return (Err(passing(WorkError::new("closed", "the engine is closing"))), None),
                 },
@@ -200,14 +206,19 @@ impl Offers {
         }
     }
 
-    /// Takes what waits in a line.
-    fn take(&self, line: &Line, most: usize, mut draw: impl FnMut() -> [u8; 16]) -> Vec<Leased> {
+    /// Takes what waits in a line, but for what `refused` has an error for.
+    fn take(&self, line: &Line, most: usize, refused: impl Fn(&AuthorizationContext) -> Option<WorkError>, mut draw: impl FnMut() -> [u8; 16]) -> Vec<Leased> {
         let mut inner = self.lock();
         let mut leased = Vec::new();
         while leased.len() < most {
             let Some(number) = inner.waiting.get_mut(line).and_then(BTreeSet::pop_first) else { break };
             let name = format!("{}~{}", line.1, data_encoding::HEXLOWER.encode(&draw()));
             let Some(offer) = inner.offers.get_mut(&number) else { continue };
+            if let Some(error) = offer.asker.as_ref().and_then(&refused) {
+                // An error: nobody waits for it any more.
+                let _ = offer.tell.send(Said::Refused(error));
+                continue;
+            }
             if offer.tell.send(Said::Taken).is_err() {
                 continue;
             }
@@ -337,7 +348,8 @@ impl Engine {
             if let Some(reason) = self.stopped() {
                 return Err(VerbError::new(Consequence::Stop, "stopped", reason));
             }
-            let leased = offers.take(line, most, || {
+            let refused = |asker: &AuthorizationContext| self.wiring.revoked(asker, &line.1);
+            let leased = offers.take(line, most, refused, || {
                 let mut drawn = [0; 16];
                 (self.wiring.env.random)(&mut drawn);
                 drawn

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use super::asker::Asker;
 use super::{Problem, SeeDecisions, TestPolicy};
+use crate::decisions::Wanted;
 use crate::decisions::{ShadowSummary, Summary};
-use crate::shard::Wanted;
 
 /// How many are shown if nobody says how many.
 const SHOWN: usize = 50;

@@ -12,7 +12,7 @@ use selvedge_kernel::waiting::Waiting;
 use serde_json::{Value, json};
 
 use super::json::{of_bytes, text_of, value};
-use super::why::{Place, in_json};
+use super::why::{Place, in_json, who};
 use super::{Asker, Invoke, Problem};
 use crate::engine::Ask;
 use crate::shard::{Answer, Progress, SignalTarget};
@@ -101,6 +101,7 @@ impl Asker<'_> {
         let mut shown = json!({
             "id": id, "actor": why.actor.to_string(), "handler": why.handler, "status": why.status, "attempt": why.attempt,
             "accepted_at": why.accepted_at.to_string(), "last_error": why.last_error, "waiting": why.waiting, "sentence": in_words(&why, self.binary), "build": in_json(&why.builds),
+            "caller": who(&why.caller)?,
         });
         if let Some(from) = why.forks.from {
             shown["forked_from"] = from.to_string().into();
@@ -123,6 +124,7 @@ impl Asker<'_> {
             status: value(&why.status)?,
             last_error: value(&why.last_error)?,
             builds: Some(why.builds),
+            caller: Some(why.caller),
             waiting: why.waiting,
         })
     }

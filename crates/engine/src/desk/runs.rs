@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::asker::Asker;
 use super::json::{of_bytes, text_of, value};
 use super::paged::{Paged, Pages, at, newest};
-use super::why::Place;
+use super::why::{Place, who};
 use super::{Decision, Problem, Steer};
 
 /// Asks about runs.
@@ -70,6 +70,9 @@ impl Runs<'_> {
         let mut shown = shown(&status)?;
         shown["sentence"] = ended_because(&status, past.reason.as_deref()).into();
         shown["reason"] = past.reason.into();
+        if let Some(caller) = &status.caller {
+            shown["caller"] = who(caller)?;
+        }
         shown["failures"] = Value::Array(past.failures);
         shown["more_failures"] = past.more.into();
         if status.state.ended()
@@ -84,7 +87,7 @@ impl Runs<'_> {
         let status = self.status(id).await?;
         let reason = self.past(id, &status).await?.reason;
         let sentence = ended_because(&status, reason.as_deref());
-        Ok(Place { sentence, status: json!(status.state), last_error: json!(status.error), waiting: status.waiting, builds: None })
+        Ok(Place { sentence, status: json!(status.state), last_error: json!(status.error), waiting: status.waiting, builds: None, caller: status.caller })
     }
 
     /// What of a run stands in its events alone: the reason of a cancel, and the tasks that failed.

@@ -1,5 +1,6 @@
 //! Why something is where it is, and why that which it waits for is, to the end.
 
+use selvedge_kernel::auth::AuthorizationContext;
 use selvedge_kernel::id::RunId;
 use selvedge_kernel::limit::CALL_DEPTH;
 use selvedge_kernel::record::build::{Build, Builds};
@@ -8,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::Problem;
 use super::asker::Asker;
+use super::json::value;
 use super::runs::Runs;
 
 /// One edge of the way.
@@ -16,6 +18,8 @@ pub(super) struct Place {
     pub status: Value,
     pub waiting: Vec<Waiting>,
     pub last_error: Value,
+    /// Who asked for it, and through whom.
+    pub caller: Option<AuthorizationContext>,
     /// Of an invocation: the build that recorded it, and the one that is here.
     pub builds: Option<Builds>,
 }
@@ -29,6 +33,13 @@ impl Place {
             _ => None,
         })
     }
+}
+
+/// Who asked for something, and the handlers through which they did.
+pub(super) fn who(caller: &AuthorizationContext) -> Result<Value, Problem> {
+    let through: Vec<String> = caller.chain.iter().map(|hop| format!("{}.{}", hop.actor, hop.handler)).collect();
+    let principal = &caller.principal;
+    Ok(json!({ "principal": principal.id, "kind": value(&principal.kind)?, "roles": principal.roles, "through": through }))
 }
 
 /// Both builds, as they are written elsewhere.
@@ -64,6 +75,9 @@ pub async fn why(asker: Asker<'_>, id: &str) -> Result<Value, Problem> {
     let mut shown = json!({
         "id": id, "sentence": first.sentence, "status": first.status, "waiting": first.waiting, "last_error": first.last_error, "then": then,
     });
+    if let Some(caller) = &first.caller {
+        shown["caller"] = who(caller)?;
+    }
     if let Some(builds) = &first.builds {
         shown["build"] = in_json(builds);
     }

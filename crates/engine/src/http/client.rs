@@ -29,6 +29,9 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Headers that are credentials whoever wrote them: they go to the host that they were written for.
 const CREDENTIALS: [&str; 4] = ["authorization", "cookie", "proxy-authorization", "x-api-key"];
 
+/// The header with the trace that a request is a part of.
+const TRACEPARENT: &str = "traceparent";
+
 /// What makes the requests of an engine.
 #[derive(Default)]
 pub struct Client {
@@ -46,6 +49,13 @@ struct Hop {
     body: Option<Bytes>,
 }
 
+/// The trace of a request that is made for somebody: the same trace, and a span of its own, which is the same for each attempt.
+fn within(trace: &str, digest: &blake3::Hash) -> String {
+    let mut parts = trace.split('-');
+    let (version, id, flags) = (parts.next().unwrap_or("00"), parts.next().unwrap_or_default(), parts.next_back().unwrap_or("00"));
+    format!("{version}-{id}-{}-{flags}", &digest.to_hex()[..16])
+}
+
 impl Client {
     /// A client that finds `env:` secrets in `environment`.
     #[must_use]
@@ -58,9 +68,17 @@ impl Client {
     ///
     /// # Errors
     /// `http_STATUS`, `http_transport`, `egress_denied`, `http_request`, `http_body`, `limit: http_answer`, `secret_missing`.
-    pub async fn run(&self, http: &Http, egress: &[Allowed], key: &str, input: &[u8], now: impl Fn() -> Millis) -> Result<Bytes, AttemptError> {
+    pub async fn run(
+        &self,
+        http: &Http,
+        egress: &[Allowed],
+        key: &str,
+        trace: Option<&str>,
+        input: &[u8],
+        now: impl Fn() -> Millis,
+    ) -> Result<Bytes, AttemptError> {
         let mut secrets = Vec::new();
-        let result = self.perform(http, egress, key, input, now, &mut secrets).await;
+        let result = self.perform(http, egress, (key, trace), input, now, &mut secrets).await;
         secret::blot_result(&secrets, result)
     }
 
@@ -68,7 +86,7 @@ impl Client {
         &self,
         http: &Http,
         egress: &[Allowed],
-        key: &str,
+        (key, trace): (&str, Option<&str>),
         input: &[u8],
         now: impl Fn() -> Millis,
         secrets: &mut Vec<Secret>,
@@ -100,8 +118,15 @@ impl Client {
             }
             hop.headers.push((name, value));
         }
+        let digest = blake3::hash(key.as_bytes());
         let key = HeaderValue::from_str(key).map_err(|_| terminal("http_request", "the idempotency key is no header".to_owned()))?;
         hop.headers.push(("idempotency-key".to_owned(), key));
+        // A header that is declared goes before ours.
+        if let Some(value) = trace.and_then(|trace| HeaderValue::from_str(&within(trace, &digest)).ok())
+            && !hop.headers.iter().any(|(name, _)| name == TRACEPARENT)
+        {
+            hop.headers.push((TRACEPARENT.to_owned(), value));
+        }
         for followed in 0..=http.redirects {
             let answer = self.send(&hop, egress).await?;
             let who = hop.target.shown();

@@ -117,12 +117,14 @@ impl Shard {
                 };
                 // What waits for a worker has time until it is taken; only that of all attempts runs.
                 let time = timeout_ms.map(Duration::from_millis);
-                let deadline = if self.is_offered(&name, &work) { total_ms.map(|ms| now.after(Duration::from_millis(ms))) } else { deadline };
+                let offered = self.is_offered(&name, &work);
+                let deadline = if offered { total_ms.map(|ms| now.after(Duration::from_millis(ms))) } else { deadline };
                 let tenant = active.run.header().tenant.clone();
+                let asker = (offered && !undoes(&compiled, stage)).then(|| active.run.context().clone());
                 let wiring = self.wiring.clone();
                 let mailbox = wiring.mailbox(self.id).clone();
                 let (owner, handing) = (Owner::Run { run, stage, item }, crate::tasks::Handing::AtOnce);
-                let abort = tasks::start(&wiring, mailbox, Job { owner, tenant, attempt, key, deadline, time, name, work, handing });
+                let abort = tasks::start(&wiring, mailbox, Job { owner, tenant, attempt, key, deadline, time, name, work, handing, asker, trace: None });
                 let alarm = deadline.map(|at| self.set_alarm(at, Alarm::Task { run, stage, item, attempt }));
                 self.runs.tasks.insert((run, stage, item), Task { attempt, alarm, work: Doing::Here { _abort: abort } });
             }

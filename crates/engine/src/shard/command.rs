@@ -181,10 +181,10 @@ pub(crate) enum Command {
         put: Box<crate::definitions::Put>,
         reply: Reply<Option<StoredVersion>>,
     },
+    /// Write what was noted of the decisions of a tenant.
     Decisions {
         tenant: String,
-        wanted: Box<super::Wanted>,
-        reply: Reply<Vec<selvedge_kernel::record::decision::DecisionRecord>>,
+        reply: Reply<()>,
     },
 }
 

@@ -3,15 +3,14 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use selvedge_kernel::id::{DecisionId, Key};
-use selvedge_kernel::limit::{DECISIONS, PAGE};
-use selvedge_kernel::ports::under;
+use selvedge_kernel::id::Key;
+use selvedge_kernel::limit::DECISIONS;
 use selvedge_kernel::record::Writes;
-use selvedge_kernel::record::decision::{DecisionRecord, What, decisions_of, row};
+use selvedge_kernel::record::decision::{What, decisions_of, row};
 use selvedge_kernel::time::{Day, Millis};
 use selvedge_kernel::wire;
 
-use super::{Alarm, Shard, VerbError};
+use super::{Alarm, Effect, Reply, Shard, VerbError};
 
 /// Between two writes of what was noted: a denial that comes again and again is not a write each time.
 const EVERY: Duration = Duration::from_secs(1);
@@ -33,29 +32,6 @@ pub(crate) struct Decided {
     next: Millis,
     /// At most so many rows there are; none: nobody has counted.
     rows: HashMap<(String, What), usize>,
-}
-
-/// Which records somebody wants to see.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
-    /// Of these kinds.
-    pub whats: Vec<What>,
-    /// With this id.
-    pub id: Option<DecisionId>,
-    /// Of this principal.
-    pub principal: Option<String>,
-    /// Of this action.
-    pub action: Option<String>,
-    /// At most so many.
-    pub most: usize,
-}
-
-impl Wanted {
-    fn keeps(&self, record: &DecisionRecord) -> bool {
-        self.id.is_none_or(|id| id == record.id)
-            && self.principal.as_ref().is_none_or(|principal| *principal == record.principal.id)
-            && self.action.as_ref().is_none_or(|action| *action == record.action)
-    }
 }
 
 impl Shard {
@@ -158,34 +134,11 @@ impl Shard {
         Ok(self.scan_all(&decisions_of(tenant, what)).await?.into_iter().map(|(key, _)| key).collect())
     }
 
-    /// Records of a tenant, the newest first; what was noted until now is among them.
-    pub(super) async fn list_decisions(&mut self, tenant: &str, wanted: &Wanted) -> Result<Vec<DecisionRecord>, VerbError> {
-        self.write_some(tenant, usize::MAX).await?;
-        let mut found = Vec::new();
-        for what in &wanted.whats {
-            if let Some(id) = wanted.id {
-                if let Some(value) = self.get(row(tenant, *what, id)).await? {
-                    found.push(wire::decode::<DecisionRecord>("decision", &value)?);
-                }
-                continue;
-            }
-            let (mut range, mut kept) = (under(&decisions_of(tenant, *what)), 0);
-            while kept < wanted.most {
-                let page = self.scan(range.clone(), PAGE).await?;
-                for (_, value) in &page {
-                    let record: DecisionRecord = wire::decode("decision", value)?;
-                    if kept < wanted.most && wanted.keeps(&record) {
-                        kept += 1;
-                        found.push(record);
-                    }
-                }
-                let Some((last, _)) = page.last().filter(|_| page.len() == PAGE) else { break };
-                range.start = [last, &[0][..]].concat().into();
-            }
+    /// Writes what was noted of a tenant until now; answered once that is durable, for whoever reads it then.
+    pub(super) async fn write_noted(&mut self, tenant: &str, reply: Reply<()>) {
+        match self.write_some(tenant, usize::MAX).await {
+            Ok(_) => self.after_all(Effect::Answer(Box::new(move || drop(reply.send(Ok(())))))),
+            Err(error) => self.answer(reply, Err(error)),
         }
-        found.retain(|record| wanted.keeps(record));
-        found.sort_by_key(|record| std::cmp::Reverse((record.first, record.id)));
-        found.truncate(wanted.most);
-        Ok(found)
     }
 }

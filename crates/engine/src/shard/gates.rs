@@ -81,6 +81,8 @@ impl Shard {
             name: sig.name,
             work,
             handing: tasks::Handing::AtOnce,
+            asker: Some(activation.record.message.context.clone()),
+            trace: activation.record.message.trace.clone(),
         };
         let job = Some(job).filter(|_| wrong.is_none());
         self.tasks.insert((id, number), tasks::Running { attempt, since: now, job, gate, abort: None, progress: None, alarm });

@@ -112,10 +112,7 @@ impl Shard {
             Command::Schedule(command) => self.schedule_command(command).await,
             Command::Key(command) => self.key_command(command).await,
             Command::Disable(command) => self.disable_command(command).await,
-            Command::Decisions { tenant, wanted, reply } => {
-                let result = self.list_decisions(&tenant, &wanted).await;
-                self.answer(reply, result);
-            }
+            Command::Decisions { tenant, reply } => self.write_noted(&tenant, reply).await,
             Command::PutDefinition { put, reply } => {
                 let result = self.put_definition(*put).await;
                 self.answer(reply, result);

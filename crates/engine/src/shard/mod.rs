@@ -58,7 +58,6 @@ use crate::idmap::{IdMap, IdSet};
 pub(crate) use crate::shard::activate::{Activation, Outside};
 pub use crate::shard::command::{Answer, Progress, SignalTarget, VerbError};
 pub(crate) use crate::shard::command::{Command, Reply};
-pub use crate::shard::decisions::Wanted;
 pub(crate) use crate::shard::gates::Gate;
 pub(crate) use crate::shard::limits::Asker;
 use crate::shard::mail::Pair;

@@ -54,6 +54,7 @@ impl Shard {
         let input = transition_input(&target.kind, &target.key, &activation.record.message.handler, &activation.input, &state);
         let now = self.now();
         let time = handler.timeout.attempt.map(|span| span.0);
+        let asker = matches!(handler.run, Performer::Worker(_)).then(|| activation.record.message.context.clone());
         let (work, deadline, time) = match handler.run {
             Performer::Exec(exec) => (tasks::Work::Exec(exec, input), time.map(|time| now.after(time)), None),
             // Its time begins when a worker has it.
@@ -70,6 +71,8 @@ impl Shard {
             deadline,
             name: handler.activity.clone(),
             work,
+            asker,
+            trace: activation.record.message.trace.clone(),
             handing: if activation.uncounted { tasks::Handing::Counted } else { tasks::Handing::AtOnce },
         };
         activation.begun_any = true;

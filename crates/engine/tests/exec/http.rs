@@ -33,7 +33,7 @@ fn egress(entries: &[&str]) -> Vec<Allowed> {
 async fn call_with(client: &Client, http: &Http, entries: &[&str], input: &Value) -> Result<Value, AttemptError> {
     let input = input.to_string();
     let (egress, now) = (egress(entries), || Millis(784_111_777_000));
-    let running = client.run(http, &egress, "key-1", input.as_bytes(), now);
+    let running = client.run(http, &egress, "key-1", None, input.as_bytes(), now);
     let result = tokio::time::timeout(Duration::from_secs(30), running).await.expect("the request hangs");
     result.map(|bytes| serde_json::from_slice(&bytes).unwrap())
 }
@@ -45,6 +45,25 @@ async fn call(http: &Http, entries: &[&str], input: &Value) -> Result<Value, Att
 fn code(result: &Result<Value, AttemptError>) -> (&str, bool) {
     let error = result.as_ref().unwrap_err();
     (error.error.code.as_str(), error.retryable)
+}
+
+#[tokio::test]
+async fn a_request_belongs_to_the_trace_of_whoever_asked_for_it_unless_it_declares_another() {
+    let server = Server::answers(vec![answer("200 OK", "", b"1"), answer("200 OK", "", b"1"), answer("200 OK", "", b"1")]).await;
+    let (egress, now, client) = (egress(&[&server.named()]), || Millis(784_111_777_000), Client::default());
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let mut declared = http("GET", &server.url());
+    for _ in 0..2 {
+        client.run(&declared, &egress, "key-1", Some(trace), b"null", now).await.unwrap();
+    }
+    declared.headers.insert("traceparent".to_owned(), text("00-11111111111111111111111111111111-2222222222222222-00"));
+    client.run(&declared, &egress, "key-1", Some(trace), b"null", now).await.unwrap();
+    let sent: Vec<Vec<String>> =
+        server.seen().iter().map(|seen| seen.lines().filter_map(|line| line.strip_prefix("traceparent: ")).map(str::to_owned).collect()).collect();
+    assert_eq!(sent[0], sent[1], "each attempt is the same span");
+    assert!(sent[0][0].starts_with("00-0af7651916cd43dd8448eb211c80319c-") && sent[0][0].ends_with("-01") && sent[0][0].len() == trace.len(), "{sent:?}");
+    assert_ne!(sent[0][0], trace, "it is a span of its own");
+    assert_eq!(sent[2], ["00-11111111111111111111111111111111-2222222222222222-00"]);
 }
 
 #[tokio::test]

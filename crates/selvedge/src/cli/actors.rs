@@ -101,10 +101,18 @@ pub async fn why(common: &Common, app: App, id: String) -> Result<Code, Stop> {
     let (why, held) = ask_whoever(common, app, Tasks::Leave, Request::Why { id }).await?;
     print::result(common.output, &why, || {
         let then = why["then"].as_array().into_iter().flatten().map(|below| format!("\n  {}", text(&below["sentence"])));
-        [text(&why["sentence"])].into_iter().chain(then).collect()
+        [text(&why["sentence"])].into_iter().chain(then).chain(asked_by(&why["caller"])).collect()
     })?;
     hand::note_unheld(why["waiting"].as_array().is_some_and(|waiting| !waiting.is_empty()), held);
     Ok(Code::Done)
+}
+
+/// Who asked for it, where that is not the owner of the directory: what they may counts.
+fn asked_by(caller: &Value) -> Option<String> {
+    let by = caller["principal"].as_str().filter(|_| !matches!(caller["kind"].as_str(), Some("local" | "system")))?;
+    let through: Vec<String> = caller["through"].as_array().into_iter().flatten().map(text).collect();
+    let through = if through.is_empty() { String::new() } else { format!(", through {}", through.join(", ")) };
+    Some(format!("\n  asked for by {by}{through}"))
 }
 
 /// A message as the control socket takes it, under a key.

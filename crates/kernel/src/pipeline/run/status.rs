@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use super::memory::StageMemory;
 use super::{Run, child_id};
+use crate::auth::AuthorizationContext;
 use crate::error::WorkError;
 use crate::id::RunId;
 use crate::machine::{ApprovalState, BreakerState, RunState, StageState, TaskState};
@@ -44,6 +45,9 @@ pub struct RunStatus {
     pub undoes: Option<Undoes>,
     /// Why it failed.
     pub error: Option<WorkError>,
+    /// Who asked for it, and through whom.
+    #[serde(skip)]
+    pub caller: Option<AuthorizationContext>,
     /// Commits so far: the number of its next event.
     #[serde(skip)]
     pub commits: u64,
@@ -150,6 +154,7 @@ impl Run {
             error: at.error.clone(),
         });
         RunStatus {
+            caller: Some(self.context().clone()),
             id: self.id.to_string(),
             pipeline: header.pipeline.clone(),
             version: self.compiled.version.clone(),

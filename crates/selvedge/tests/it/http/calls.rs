@@ -107,6 +107,30 @@ async fn the_state_of_an_actor_is_read_with_etags_and_edited_only_where_it_is_wh
 }
 
 #[tokio::test]
+async fn why_and_what_is_shown_of_work_name_who_asked_for_it_and_through_whom() {
+    let rig = Rig::new().await;
+    let owner = rig.owner();
+    let sent = owner.post("/v1/actors/counter/first/send/relay", "\"second\"").await.json()["id"].as_str().unwrap().to_owned();
+    let below = loop {
+        let open = owner.get("/v1/invocations?where=handler:wait").await.json();
+        if let Some(id) = open[0]["id"].as_str() {
+            break id.to_owned();
+        }
+    };
+    for (id, through) in [(&sent, json!([])), (&below, json!(["counter/first.relay"]))] {
+        for path in [format!("/v1/why/{id}"), format!("/v1/invocations/{id}")] {
+            let caller = owner.get(&path).await.json()["caller"].clone();
+            assert_eq!((&caller["principal"], &caller["through"]), (&json!(rig.owner_id()), &through), "{path}: {caller}");
+        }
+    }
+    owner.send("PUT", "/v1/pipelines/asked", &[], Some(super::rig::PIPELINE)).await;
+    let run = owner.post("/v1/pipelines/asked/runs", "{}").await.json()["run"].as_str().unwrap().to_owned();
+    for path in [format!("/v1/why/{run}"), format!("/v1/runs/{run}")] {
+        assert_eq!(owner.get(&path).await.json()["caller"]["principal"], rig.owner_id(), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_message_that_is_sent_for_later_waits_and_why_says_so() {
     let rig = Rig::new().await;
     let owner = rig.owner();

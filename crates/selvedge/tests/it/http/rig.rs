@@ -16,6 +16,7 @@ const GREET: Handler<String, String> = Handler::new("counter", "greet");
 const WAIT: Handler<Value, Value> = Handler::new("counter", "wait");
 const TELL: Handler<u64, u64> = Handler::new("counter", "tell");
 const TELL_MUCH: Handler<u64, u64> = Handler::new("counter", "tell_much");
+const RELAY: Handler<String, Value> = Handler::new("counter", "relay");
 const FAIL: Handler<Value, Value> = Handler::new("counter", "fail");
 const COUNT: SharedHandler<Value, u64> = SharedHandler::new("counter", "count");
 const GO: Signal<Value> = Signal::new("go");
@@ -62,6 +63,7 @@ pub fn app() -> App {
             }
             Ok(chunks)
         })
+        .handler(RELAY, async |ctx: Ctx, to: String| ctx.call(WAIT.on(to), json!(null)).await)
         .handler(FAIL, async |_: Ctx, _: Value| -> Outcome<Value> { Err(selvedge::Failure::terminal("card_declined", "the card was declined")) })
         .shared(COUNT, async |view: selvedge::View, _: Value| Ok(view.get::<u64>("count").await?.unwrap_or(0)))
 }
@@ -154,6 +156,13 @@ impl Rig {
     /// Delivers the signal that handlers wait for.
     pub async fn go(&self, key: &str) {
         self.engine.local().send_signal(WAIT.on(key), GO, json!("on")).await.unwrap();
+    }
+
+    /// How many tasks wait for a worker.
+    pub fn offered(&self) -> usize {
+        let now = self.engine.engine().now();
+        let permit = authorize(local("default", now), Action::Operate, Resource::Store, now).unwrap();
+        self.engine.engine().load(&permit).unwrap().offered
     }
 
     /// Revokes the key of the owner.

@@ -77,3 +77,22 @@ async fn a_report_that_cannot_be_read_changes_nothing_and_says_what_to_write() {
     assert!(answer.status == 400 && answer.text.contains("send what `lease` gave as `task`"), "{answer:?}");
     assert_eq!(owner.post(&at(&task, "complete"), r#"{"result":1}"#).await.status, 204, "it is its task all the same");
 }
+
+#[tokio::test]
+async fn a_task_that_was_offered_before_its_asker_was_revoked_is_handed_to_nobody() {
+    let rig = Rig::new().await;
+    let owner = rig.owner();
+    assert_eq!(owner.send("PUT", "/v1/pipelines/pictures", &[], Some(PICTURES)).await.status, 201);
+    let worker = owner.post("/v1/keys", r#"{"roles":["owner"]}"#).await.json()["key"].as_str().unwrap().to_owned();
+    let worker = rig.ask(&worker);
+    let run = owner.post("/v1/pipelines/pictures/runs", r#"{"n":7}"#).await.json()["run"].as_str().unwrap().to_owned();
+    while rig.offered() == 0 {
+        rig.engine.advance(std::time::Duration::from_millis(1)).await;
+    }
+    rig.revoke().await;
+    let none = worker.post("/v1/work/resize/lease", r#"{"wait":"10ms"}"#).await;
+    assert_eq!((none.status, none.json()["tasks"].clone()), (200, json!([])));
+    let ended = worker.send("GET", &format!("/v1/runs/{run}"), &[("Prefer", "wait=20")], None).await.json();
+    assert_eq!(ended["status"], "failed", "{ended}");
+    assert!(ended["error"].to_string().contains("revoked"), "{ended}");
+}
