@@ -55,6 +55,7 @@ pub struct Mark(Vec<u8>, Vec<u8>);
 pub struct Certificates {
     certificate: PathBuf,
     key: PathBuf,
+    opened: Option<Mark>,
     in_force: RwLock<Arc<CertifiedKey>>,
 }
 
@@ -71,8 +72,16 @@ impl Certificates {
     /// They are not there, hold no certificate or key, do not belong together, or the certificate is not valid at `now`.
     pub fn open(certificate: impl Into<PathBuf>, key: impl Into<PathBuf>, now: SystemTime) -> Result<Certificates, Unusable> {
         let (certificate, key) = (certificate.into(), key.into());
+        // Before they are read: what is exchanged in between differs from it.
+        let opened = mark(&certificate, &key);
         let in_force = RwLock::new(read(&certificate, &key, now)?);
-        Ok(Certificates { certificate, key, in_force })
+        Ok(Certificates { certificate, key, opened, in_force })
+    }
+
+    /// What the files said when they were read first.
+    #[must_use]
+    pub fn opened(&self) -> Option<&Mark> {
+        self.opened.as_ref()
     }
 
     /// The file of the chain.
@@ -84,7 +93,7 @@ impl Certificates {
     /// What the files say now; none if one of them cannot be read.
     #[must_use]
     pub fn mark(&self) -> Option<Mark> {
-        Some(Mark(bytes(Half::Certificate, &self.certificate).ok()?, bytes(Half::Key, &self.key).ok()?))
+        mark(&self.certificate, &self.key)
     }
 
     /// Reads the files again: the next handshake has what they say.
@@ -107,6 +116,10 @@ impl Certificates {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Arc::new(config))
     }
+}
+
+fn mark(certificate: &Path, key: &Path) -> Option<Mark> {
+    Some(Mark(bytes(Half::Certificate, certificate).ok()?, bytes(Half::Key, key).ok()?))
 }
 
 /// Gives each handshake what is in force then.

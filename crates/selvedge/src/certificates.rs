@@ -25,8 +25,9 @@ impl Drop for Watch {
 /// used is told once, and the one before stays in force.
 pub(crate) fn watch(certificates: Arc<Certificates>, log: Option<Log>) -> Watch {
     Watch(tokio::spawn(async move {
-        // Nothing was seen yet: a pair that was exchanged while the engine opened is read too.
-        let (mut seen, mut before, mut first) = (None, None, true);
+        // A pair that was exchanged while the engine opened is read too.
+        let mut seen = certificates.opened().cloned();
+        let mut before = seen.clone();
         loop {
             tokio::time::sleep(LOOK).await;
             let mark = marked(&certificates).await;
@@ -35,9 +36,7 @@ pub(crate) fn watch(certificates: Arc<Certificates>, log: Option<Log>) -> Watch 
                 continue;
             }
             seen = mark;
-            let quiet = std::mem::take(&mut first);
             match reread(&certificates).await {
-                Ok(()) if quiet => {}
                 Ok(()) => {
                     let text = format!("the certificate of {} is in force from now on", certificates.file().display());
                     said(log.as_ref(), Level::Info, "certificate_reloaded", &text);

@@ -27,7 +27,12 @@ pub async fn health(common: &Common) -> Result<Code, Stop> {
                 Some(Tls::Files(files)) => Some(files),
                 Some(Tls::Off(_)) | None => None,
             };
-            (format!("{}://{address}", scheme(&configured)), Remote::of_ours(address, files)?)
+            let server = format!("{}://{address}", scheme(&configured));
+            let remote = match &common.cacert {
+                Some(file) => Remote::for_anybody(&server, Some(file))?,
+                None => Remote::of_ours(address, files)?,
+            };
+            (server, remote)
         }
     };
     let Ok(looked) = tokio::time::timeout(WITHIN, remote.look("/readyz")).await else {
