@@ -232,6 +232,18 @@ fn an_answer_is_kept_only_for_as_long_as_it_cannot_be_another_one() {
 }
 
 #[test]
+fn a_question_with_much_text_in_it_is_answered_and_not_kept() {
+    let policies = Folder::of(&[("p.cedar", CLERKS)]).open();
+    let mut context = somebody(&["clerk"]);
+    context.claims.insert("much".to_owned(), "x".repeat(5_000));
+    assert_eq!(start(&policies, &context).effect, Effect::Allow);
+    assert_eq!(policies.in_force().cache.lock().unwrap().len(), 0);
+    context.claims.clear();
+    assert_eq!(start(&policies, &context).effect, Effect::Allow);
+    assert_eq!(policies.in_force().cache.lock().unwrap().len(), 1);
+}
+
+#[test]
 fn answers_that_are_kept_are_bounded() {
     let policies = Folder::of(&[("p.cedar", CLERKS)]).open();
     let mut context = somebody(&["clerk"]);

@@ -173,3 +173,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_stands_in_the_place_of_files_in_a_layer_above_takes_them_away() {
+    let below = file("tls: { certificate: ./c.pem, key: ./k.pem }\nauthorization: { policies: ./p }\n");
+    for (variable, gone) in [("SELVEDGE__TLS", "tls.certificate"), ("SELVEDGE__AUTHORIZATION", "authorization.policies")] {
+        let value = if variable == "SELVEDGE__TLS" { "off" } else { "" };
+        let layers = [below.clone(), Source::Environment(pairs(&[(variable, value)]))];
+        assert!(!mentions(&layers).contains_key(gone), "{variable}");
+        assert_eq!(mentions(&layers).len(), if gone == "tls.certificate" { 1 } else { 2 });
+    }
+}

@@ -71,3 +71,12 @@ fn a_layer_that_names_an_issuer_of_its_own_has_to_say_all_of_it() {
     assert_eq!(errors.len(), 4, "{errors:?}");
     assert!(errors.iter().all(|error| error.file == "SELVEDGE__AUTHENTICATION__ISSUERS__CORP__JWKS"), "{errors:?}");
 }
+
+#[test]
+fn a_map_from_which_everything_was_taken_does_not_let_each_value_mean_itself() {
+    let emptied = RIGHT.replace("roles: { claim: groups }", "roles: { claim: groups, map: { admins: ~ } }");
+    let meant = RIGHT.replace("roles: { claim: groups }", "roles: { claim: groups, map: { admins: owner } }");
+    let errors: Vec<String> = read(&emptied, &[]).unwrap_err().into_iter().map(|error| error.message).collect();
+    assert_eq!(errors, ["`roles.map` of the issuer `corp` has nothing in it"]);
+    assert!(read(&meant, &[]).is_ok());
+}
