@@ -6,7 +6,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use selvedge_kernel::auth::{Action, AuthorizationContext, Permit, PrincipalKind, Resource};
 use selvedge_kernel::error::Consequence;
-use selvedge_kernel::id::ShardId;
 use selvedge_kernel::limit;
 use selvedge_kernel::ports::under;
 use selvedge_kernel::record::Writes;
@@ -18,7 +17,7 @@ use selvedge_kernel::wire;
 
 use crate::door::{check_part, check_reason, expect_action, misused};
 use crate::engine::Engine;
-use crate::keys::tenant_of;
+use crate::keys::{each_row, tenant_of};
 use crate::shard::{Command, Effect, Reply, Shard, VerbError};
 use crate::wiring::Wiring;
 
@@ -187,18 +186,10 @@ fn whole_tenant(permit: &Permit) -> Result<String, VerbError> {
 
 /// Reads who is disabled in all shards: whoever goes on with accepted work asks it, whichever shards are open yet.
 pub(crate) async fn learn_disabled(wiring: &Wiring) -> Result<(), VerbError> {
-    for shard in (0..wiring.shards).map(ShardId) {
-        let mut range = under(&key::all(Kind::Disabled));
-        loop {
-            let page = wiring.store.scan(shard, range.clone(), limit::PAGE).await?;
-            for (_, value) in &page {
-                wiring.standstill.learn(wire::decode("disabled principal", value)?);
-            }
-            let Some((last, _)) = page.last().filter(|_| page.len() == limit::PAGE) else { break };
-            range.start = [last, &[0][..]].concat().into();
-        }
-    }
-    Ok(())
+    each_row(wiring, Kind::Disabled, |value| {
+        wire::decode("disabled principal", value).map(|disabled| wiring.standstill.learn(disabled)).map_err(VerbError::from)
+    })
+    .await
 }
 
 impl Shard {

@@ -261,12 +261,17 @@ impl Policies for Standing<'_> {
 
 /// Reads the keys of all shards: whoever goes on with accepted work asks them, whichever shards are open yet.
 pub(crate) async fn learn_keys(wiring: &Wiring) -> Result<(), VerbError> {
+    each_row(wiring, Kind::ApiKey, |value| wire::decode("API key", value).map(|key| wiring.keys.learn(key)).map_err(VerbError::from)).await
+}
+
+/// Reads all rows of a kind, of every shard, before the shards are open.
+pub(crate) async fn each_row(wiring: &Wiring, kind: Kind, mut take: impl FnMut(&[u8]) -> Result<(), VerbError>) -> Result<(), VerbError> {
     for shard in (0..wiring.shards).map(ShardId) {
-        let mut range = under(&key::all(Kind::ApiKey));
+        let mut range = under(&key::all(kind));
         loop {
             let page = wiring.store.scan(shard, range.clone(), limit::PAGE).await?;
             for (_, value) in &page {
-                wiring.keys.learn(wire::decode("API key", value)?);
+                take(value)?;
             }
             let Some((last, _)) = page.last().filter(|_| page.len() == limit::PAGE) else { break };
             range.start = [last, &[0][..]].concat().into();

@@ -112,7 +112,7 @@ impl Server {
 fn answered_line(answered: &Answered<'_>) -> Line<'static> {
     let status = answered.status.as_u16();
     let (level, event, message) = match status {
-        503 => (Level::Warn, "request_refused", "a request was refused for now"),
+        503 => (Level::Warn, "request_refused", "a request was refused, and may be sent again later"),
         500.. => (Level::Error, "request_failed", "a request failed"),
         403 => (Level::Warn, "request_denied", "a request was denied"),
         401 | 429 => (Level::Warn, "request_refused", "a request was refused"),
