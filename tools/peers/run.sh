@@ -2,14 +2,14 @@
 # The same workloads on Selvedge and on Restate, interleaved in one run: `tools/peers/run.sh TARGET_DIR`. It takes about ten
 # minutes, a package registry for npm (Restate's server, 220 MB) and one for cargo (its SDK). Nothing of it is a part of the project.
 set -euo pipefail
-cd "$(dirname "$0")"
 target=${1:?say where to build, as in: tools/peers/run.sh target}
 mkdir -p "$target/peers"
 target=$(cd "$target" && pwd)
+cd "$(dirname "$0")"
 version=1.7.12
 
 # The program itself, not npm's starter of it: who kills that leaves this one behind.
-found() { find "$target/peers/node_modules/@restatedev" -path '*/bin/restate-server' -type f 2>/dev/null | head -n 1; }
+found() { find "$target/peers" -path '*/@restatedev/*/bin/restate-server' -type f 2>/dev/null | head -n 1; }
 server=$(found)
 if [ -z "$server" ]; then
   npm install --silent --no-audit --no-fund --prefix "$target/peers" "@restatedev/restate-server@$version" >&2

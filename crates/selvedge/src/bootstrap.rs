@@ -183,7 +183,7 @@ impl Engine {
     }
 
     /// Exchanges the pipelines that the manifest names, and their schedules: what starts from now on is of these.
-    #[cfg(feature = "server")]
+    #[cfg(all(feature = "cli", feature = "server"))]
     pub(crate) async fn give(&self, app: &App) -> Result<(), VerbError> {
         let before: Vec<String> = self.inner.pipelines().into_keys().collect();
         self.inner.give(app.registry.pipelines.clone())?;
@@ -208,7 +208,7 @@ const POLICIES: &str = "policies";
 const SHADOW: &str = "policies in the shadow";
 
 /// Whether an engine would start with the policies that are in the folders now.
-#[cfg(all(feature = "cedar", feature = "server"))]
+#[cfg(all(feature = "cedar", feature = "cli", feature = "server"))]
 pub(crate) fn policies_open(config: &Config) -> Result<(), EngineError> {
     opened(config.policies.as_ref())?;
     opened(config.shadow.as_ref()).map(drop)
@@ -251,7 +251,7 @@ pub(crate) async fn store_schedules(engine: &engine::Engine, tenant: &str) -> Re
 }
 
 /// Removes the schedule of a pipeline that is gone, unless it is stored as well.
-#[cfg(feature = "server")]
+#[cfg(all(feature = "cli", feature = "server"))]
 async fn remove_schedule(engine: &engine::Engine, tenant: &str, name: &str) -> Result<(), VerbError> {
     let permit = |action| {
         let now = engine.now();
