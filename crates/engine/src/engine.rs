@@ -8,7 +8,7 @@ use bytes::Bytes;
 use selvedge_kernel::auth::{Action, AuthorizationContext, Denied, Permit, Resource};
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::id::{ActorId, InvocationId, RawId, ShardId};
-use selvedge_kernel::limit::Limits;
+use selvedge_kernel::limit::{INLINE_BYTES, Limits};
 use selvedge_kernel::ports::Store;
 use selvedge_kernel::pressure::{self, Admission};
 use selvedge_kernel::record::message::Message;
@@ -18,8 +18,8 @@ use crate::door::{check_attempts, check_body, check_delay, check_part, check_sha
 use crate::env::{Entropy, Environment};
 use crate::exec::Points;
 use crate::in_flight::InFlight;
-use crate::registry::Registry;
-use crate::shard::{Answer, Command, Reply, SignalTarget, VerbError};
+use crate::registry::{Handler, Registry};
+use crate::shard::{Answer, Command, Progress, Reply, SignalTarget, VerbError};
 use crate::tasks::Executors;
 pub use crate::tasks::{ExecSettings, LogLine};
 use crate::why::{Census, Why};
@@ -182,13 +182,17 @@ impl Engine {
     /// Asks a shard something whose bytes have been counted. They count until it is worked off and answered, or until
     /// it is worked off and whoever asked has gone away.
     pub(crate) async fn ask_holding<T>(&self, shard: ShardId, held: Arc<InFlight>, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, VerbError> {
+        self.sent(shard, held, command).await
+    }
+
+    /// The same: it is on its way when this returns, and what this returns is the answer.
+    fn sent<T>(&self, shard: ShardId, held: Arc<InFlight>, command: impl FnOnce(Reply<T>) -> Command) -> impl Future<Output = Result<T, VerbError>> {
         let (reply, answer) = oneshot::channel();
-        if !self.wiring.send(shard, Event::Command(shard, command(reply), held.clone())) {
-            return Err(VerbError::closed(self.stopped()));
-        }
-        match answer.await {
-            Ok(result) => result,
-            Err(_) => Err(VerbError::closed(self.stopped())),
+        let sent = self.wiring.send(shard, Event::Command(shard, command(reply), held.clone()));
+        async move {
+            let answer = if sent { answer.await } else { return Err(VerbError::closed(self.stopped())) };
+            drop(held);
+            answer.unwrap_or_else(|_| Err(VerbError::closed(self.stopped())))
         }
     }
 
@@ -264,6 +268,42 @@ impl Engine {
     /// }
     /// ```
     pub async fn invoke(&self, permit: Permit, input: Bytes, ask: Ask) -> Result<Answer, VerbError> {
+        let (wait, delay) = (ask.wait, ask.delay);
+        let message = self.message(permit, input, ask)?;
+        self.admit().await?;
+        self.take_in(message, wait, delay)?.await
+    }
+
+    /// Calls a handler, and waits for its end for as long as `until` has not come to its own. What has not ended by then has
+    /// been accepted when this returns, and goes on; its answer comes with what `until` gave.
+    ///
+    /// Whoever asks gets nothing before the end: so what ends without a rest is accepted and ended by one commit.
+    pub async fn call<U>(&self, permit: Permit, input: Bytes, ask: Ask, until: impl Future<Output = U>) -> Result<(Answer, Option<U>), VerbError> {
+        let message = self.message(permit, input, ask)?;
+        let (id, shard) = (message.id, self.wiring.shard_of(&message.target));
+        let shared = matches!(self.wiring.registry.handler(&message.target.kind, &message.handler), Some(Handler::Shared(_)));
+        // Its key may lead to another one; and what is large counts in memory only until it is written.
+        let apart = shared || message.idempotency_key.is_some() || message.input.len() > INLINE_BYTES;
+        self.admit().await?;
+        if apart {
+            let accepted = self.take_in(message, false, None)?.await?;
+            let (Some(id), Progress::Open) = (accepted.id, &accepted.progress) else { return Ok((accepted, None)) };
+            return tokio::select! {
+                biased;
+                given_up = until => Ok((accepted, Some(given_up))),
+                ended = self.ask(shard, |reply| Command::Result { id, wait: true, reply }) => Ok((ended?, None)),
+            };
+        }
+        let ended = self.take_in(message, true, None)?;
+        tokio::select! {
+            biased;
+            given_up = until => Ok((self.ask(shard, |reply| Command::Result { id, wait: false, reply }).await?, Some(given_up))),
+            ended = ended => Ok((ended?, None)),
+        }
+    }
+
+    /// What a handler is asked, within its bounds.
+    fn message(&self, permit: Permit, input: Bytes, ask: Ask) -> Result<Message, VerbError> {
         let Resource::Handler { actor, handler } = permit.resource().clone() else { return Err(misused(&permit)) };
         expect_action(&permit, Action::Invoke)?;
         check_part("the actor's type", &actor.kind)?;
@@ -276,13 +316,16 @@ impl Engine {
         if let Some(span) = ask.delay.into_iter().chain(ask.timeout).max() {
             check_delay(self.limits(), span)?;
         }
-        self.admit().await?;
-        let held = InFlight::take(&self.wiring, input.len())?;
-        let plain = Message::new(self.new_id(&actor), actor.clone(), handler, input, permit.into_context());
         let deadline = ask.timeout.map(|timeout| self.now().after(timeout));
-        let message = Message { idempotency_key: ask.idempotency_key, trace: ask.trace, deadline, ..plain };
-        let (wait, delay) = (ask.wait, ask.delay);
-        self.ask_holding(self.wiring.shard_of(&actor), held, |reply| Command::Invoke { message, wait, delay, reply }).await
+        let plain = Message::new(self.new_id(&actor), actor, handler, input, permit.into_context());
+        Ok(Message { idempotency_key: ask.idempotency_key, trace: ask.trace, deadline, ..plain })
+    }
+
+    /// Sends a message to its actor's shard, counted for as long as it is not answered; what this returns is the answer.
+    fn take_in(&self, message: Message, wait: bool, delay: Option<Duration>) -> Result<impl Future<Output = Result<Answer, VerbError>>, VerbError> {
+        let held = InFlight::take(&self.wiring, message.input.len())?;
+        let shard = self.wiring.shard_of(&message.target);
+        Ok(self.sent(shard, held, move |reply| Command::Invoke { message, wait, delay, reply }))
     }
 
     /// Delivers a signal: durable when this returns.

@@ -25,6 +25,8 @@ pub struct Caller {
     pub(crate) door: Arc<Door>,
     pub(crate) context: AuthorizationContext,
     pub(crate) credential: String,
+    /// The version of policies and keys before the credential was looked at.
+    pub(crate) version: u64,
     /// The session that stands for the credential, if it is not presented itself.
     pub(crate) session: Option<Secret>,
     /// What says that it came over TLS of ours.
@@ -41,6 +43,16 @@ impl Caller {
     pub(crate) async fn again(&mut self) -> Result<(), Refusal> {
         self.context = self.still().await?;
         Ok(())
+    }
+
+    /// Waits for policies, keys or who is disabled to be others than of a version, which becomes that of now; whether the
+    /// credential still is one. When the server stops, none is.
+    pub(crate) async fn still_after(&self, version: &mut u64) -> bool {
+        match self.door.versions.clone().wait_for(|now| *now != *version).await {
+            Ok(now) => *version = *now,
+            Err(_) => return false,
+        }
+        self.still().await.is_ok()
     }
 
     /// Who the credential names now, if it is still one.
@@ -101,10 +113,11 @@ impl FromRequestParts<Arc<Door>> for Caller {
 
 /// Who presented a credential that we know.
 async fn known(parts: &Parts, door: &Arc<Door>, facts: &RequestFacts) -> Result<Caller, Refusal> {
+    let version = *door.versions.borrow();
     let mut said = parts.headers.get_all(header::AUTHORIZATION).iter();
     let value = match (said.next(), said.next()) {
         (Some(value), None) => value,
-        (None, _) => return by_session(parts, door, facts).await,
+        (None, _) => return by_session(parts, door, facts, version).await,
         (Some(_), Some(_)) => return Err(unauthenticated("there is more than one")),
     };
     let text = value.to_str().map_err(|_| unauthenticated("it is no text"))?;
@@ -113,11 +126,11 @@ async fn known(parts: &Parts, door: &Arc<Door>, facts: &RequestFacts) -> Result<
         _ => return Err(unauthenticated("it is of another kind")),
     };
     let context = whoever(door, credential, facts.clone()).await?;
-    Ok(Caller { door: door.clone(), context, credential: credential.to_owned(), session: None, encrypted: encrypted(parts) })
+    Ok(Caller { door: door.clone(), context, credential: credential.to_owned(), version, session: None, encrypted: encrypted(parts) })
 }
 
 /// Whose session the cookie names.
-async fn by_session(parts: &Parts, door: &Arc<Door>, facts: &RequestFacts) -> Result<Caller, Refusal> {
+async fn by_session(parts: &Parts, door: &Arc<Door>, facts: &RequestFacts, version: u64) -> Result<Caller, Refusal> {
     let session = session::presented(&parts.headers).ok_or_else(|| unauthenticated("there is none"))?;
     let credential = door.sessions.credential(&session, facts.at).ok_or_else(over)?;
     if !session::is_own(parts) {
@@ -125,7 +138,7 @@ async fn by_session(parts: &Parts, door: &Arc<Door>, facts: &RequestFacts) -> Re
     }
     match whoever(door, &credential, facts.clone()).await {
         Ok(known) => {
-            Ok(Caller { door: door.clone(), context: from_session(&known, facts.clone()), credential, session: Some(session), encrypted: encrypted(parts) })
+            Ok(Caller { door: door.clone(), context: from_session(&known, facts.clone()), credential, version, session: Some(session), encrypted: encrypted(parts) })
         }
         Err(refused) => {
             // It stood for nothing else.

@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+// What a program with handlers of its own allocates with is its own choice.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     selvedge::main(selvedge::App::new())
 }

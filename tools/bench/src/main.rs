@@ -22,6 +22,10 @@ use std::process::ExitCode;
 
 use load::Failed;
 
+// As the binary does.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const IDLE_ACTORS: u64 = 1_000_000;
 const SUSPENDED: u64 = 100_000;
 

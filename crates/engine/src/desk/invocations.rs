@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use selvedge_kernel::auth::{Action, Resource};
+use selvedge_kernel::auth::{Action, Permit, Resource};
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::id::{ApprovalId, IdError, InvocationId, RunId};
 use selvedge_kernel::record::invocation::Blocked;
@@ -86,11 +86,29 @@ impl Asker<'_> {
 
     /// Calls a handler, or sends to it. Errors: what the engine says, `not_json`, or the error of the work that was waited for.
     pub async fn invoke(&self, asked: Invoke, wait: bool) -> Result<Value, Problem> {
+        let (permit, input, ask) = self.asked(asked)?;
+        answer(self.engine.invoke(permit, input, Ask { wait, ..ask }).await?)
+    }
+
+    /// Calls a handler, and waits for as long as `until` does: what has not ended by then goes on. Errors: as of a call, and that of `until`.
+    pub async fn call(&self, asked: Invoke, until: impl Future<Output = Result<(), Problem>>) -> Result<Value, Problem> {
+        let (permit, input, ask) = self.asked(asked)?;
+        let (given, gave_up) = self.engine.call(permit, input, ask, until).await?;
+        gave_up.transpose()?;
+        answer(given)
+    }
+
+    /// Whether the asker may call a handler.
+    pub fn may_call(&self, asked: &Invoke) -> Result<(), Problem> {
+        let actor = self.actor(asked.kind.clone(), asked.key.clone());
+        self.permit(Action::Invoke, Resource::Handler { actor, handler: asked.handler.clone() }).map(drop)
+    }
+
+    fn asked(&self, asked: Invoke) -> Result<(Permit, Bytes, Ask), Problem> {
         let actor = self.actor(asked.kind, asked.key);
         let permit = self.permit(Action::Invoke, Resource::Handler { actor, handler: asked.handler })?;
         let delay = asked.delay_ms.filter(|delay| *delay > 0).map(Duration::from_millis);
-        let ask = Ask { idempotency_key: asked.idempotency_key, wait, delay, trace: asked.trace, ..Ask::default() };
-        answer(self.engine.invoke(permit, text_of(asked.input)?, ask).await?)
+        Ok((permit, text_of(asked.input)?, Ask { idempotency_key: asked.idempotency_key, delay, trace: asked.trace, ..Ask::default() }))
     }
 
     /// Where an invocation stands, and its result.

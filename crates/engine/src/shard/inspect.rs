@@ -153,6 +153,10 @@ impl Shard {
     }
 
     async fn result(&mut self, id: InvocationId, wait: bool, reply: Reply<Answer>) {
+        if !wait && self.active.get(&id).is_some_and(|activation| activation.pending.is_some()) {
+            // Whoever hears that it goes on may rely on it: its acceptance is written before the answer.
+            self.advance(id).await;
+        }
         let answer = match self.known_record(id).await {
             Err(error) => match self.delayed(id).await {
                 Ok(Some(_)) if wait => {

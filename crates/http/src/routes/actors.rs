@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
-use selvedge_engine::desk::Invoke;
+use selvedge_engine::desk::{Invoke, Problem};
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::limit::HTTP_CALL_WAIT_S;
 use selvedge_kernel::policy::Span;
@@ -41,7 +41,19 @@ impl Message {
     request_body(content = Value, description = "the input, any JSON"),
     responses((status = 200, description = "what it gave, as `result`", body = Value), (status = 202, description = "its id: it goes on", body = Value)))]
 pub(crate) async fn call(caller: Caller, Names(message): Names<Message>, said: Said, Payload(input): Payload) -> Result<Response, Refusal> {
-    let sent = caller.asker().invoke(message.invoke(input, &said, None), false).await?;
+    let (asker, bare) = (caller.asker(), message.invoke(String::new(), &said, None));
+    let asked = Invoke { input, ..bare.clone() };
+    let span = match said.wait {
+        _ if said.accept != Accept::Json => Duration::ZERO,
+        Wait::Unsaid => Duration::from_secs(HTTP_CALL_WAIT_S),
+        Wait::Not => Duration::ZERO,
+        Wait::For(span) => span,
+    };
+    let sent = if span.is_zero() {
+        asker.invoke(asked, false).await?
+    } else {
+        asker.call(asked, waited(&caller, span, || asker.may_call(&bare))).await?
+    };
     let id = match sent["id"].as_str() {
         Some(id) if sent.get("result").is_none() => id.to_owned(),
         _ => return Ok(Answer::of(sent).into_response()),
@@ -49,39 +61,40 @@ pub(crate) async fn call(caller: Caller, Names(message): Names<Message>, said: S
     if said.accept != Accept::Json {
         return Ok(invocation(caller, id, &said).into_response());
     }
-    let span = match said.wait {
-        Wait::Unsaid => Duration::from_secs(HTTP_CALL_WAIT_S),
-        Wait::Not => Duration::ZERO,
-        Wait::For(span) => span,
-    };
     if span.is_zero() && sent["joined"] == true {
         let text = format!("{id} has this key and goes on: GET /v1/invocations/{id}/result has what it gives, once it has ended");
         return Err(Refusal::new(Consequence::Conflict, STILL_RUNNING, text));
     }
-    if span.is_zero() {
-        return Ok(Answer::accepted(sent).at(&format!("/v1/invocations/{id}")).into_response());
-    }
-    let asker = caller.asker();
-    match within(&caller, span, || asker.ended(&id)).await {
-        Some(ended) => Ok(Answer::of(ended?).into_response()),
-        None => Ok(Answer::accepted(sent).at(&format!("/v1/invocations/{id}")).into_response()),
+    Ok(Answer::accepted(sent).at(&format!("/v1/invocations/{id}")).into_response())
+}
+
+/// Comes to its end when nobody waits any more: the span is over, the server stops, or the caller's credential is none any
+/// more. Errors: policies or who is disabled have changed, and now the caller may not.
+async fn waited(caller: &Caller, span: Duration, may: impl Fn() -> Result<(), Problem>) -> Result<(), Problem> {
+    let (mut closing, mut version) = (caller.door.closing.clone(), caller.version);
+    let refused = async {
+        while caller.still_after(&mut version).await {
+            may()?;
+        }
+        Ok(())
+    };
+    tokio::select! {
+        biased;
+        refused = refused => refused,
+        () = tokio::time::sleep(span) => Ok(()),
+        _ = closing.wait_for(|closing| *closing) => Ok(()),
     }
 }
 
 /// What comes within a span, before the server stops, and for as long as the caller's credential is one. When policies, keys or
 /// who is disabled have changed, it is asked for again, with a permit of then.
 pub(crate) async fn within<F: Future>(caller: &Caller, span: Duration, ask: impl Fn() -> F) -> Option<F::Output> {
-    let (mut closing, mut versions) = (caller.door.closing.clone(), caller.door.versions.clone());
+    let (mut closing, mut version) = (caller.door.closing.clone(), caller.version);
     let given = async {
         loop {
-            versions.borrow_and_update();
-            if caller.still().await.is_err() {
-                return None;
-            }
             tokio::select! {
                 biased;
-                // An error: nobody tells of changes any more, and the server stops.
-                changed = versions.changed() => changed.ok()?,
+                still = caller.still_after(&mut version) => if !still { return None },
                 given = ask() => return Some(given),
             }
         }
