@@ -137,9 +137,14 @@ async fn by_session(parts: &Parts, door: &Arc<Door>, facts: &RequestFacts, versi
         return Err(unauthenticated("a session changes nothing without the header `X-Selvedge-Session: 1`, which pages of other origins cannot send"));
     }
     match whoever(door, &credential, facts.clone()).await {
-        Ok(known) => {
-            Ok(Caller { door: door.clone(), context: from_session(&known, facts.clone()), credential, version, session: Some(session), encrypted: encrypted(parts) })
-        }
+        Ok(known) => Ok(Caller {
+            door: door.clone(),
+            context: from_session(&known, facts.clone()),
+            credential,
+            version,
+            session: Some(session),
+            encrypted: encrypted(parts),
+        }),
         Err(refused) => {
             // It stood for nothing else.
             door.sessions.end(&session);

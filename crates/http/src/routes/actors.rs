@@ -49,11 +49,7 @@ pub(crate) async fn call(caller: Caller, Names(message): Names<Message>, said: S
         Wait::Not => Duration::ZERO,
         Wait::For(span) => span,
     };
-    let sent = if span.is_zero() {
-        asker.invoke(asked, false).await?
-    } else {
-        asker.call(asked, waited(&caller, span, || asker.may_call(&bare))).await?
-    };
+    let sent = if span.is_zero() { asker.invoke(asked, false).await? } else { asker.call(asked, waited(&caller, span, || asker.may_call(&bare))).await? };
     let id = match sent["id"].as_str() {
         Some(id) if sent.get("result").is_none() => id.to_owned(),
         _ => return Ok(Answer::of(sent).into_response()),

@@ -4,6 +4,11 @@ use std::future::IntoFuture;
 use std::time::Duration;
 
 use selvedge::{App, CallError, Ctx, Handler, Outcome, test};
+use selvedge_engine::Progress;
+use selvedge_engine::engine::Ask;
+use selvedge_kernel::auth::{Action, Permit, Resource, authorize, local};
+use selvedge_kernel::id::ActorId;
+use selvedge_kernel::record::message::Outcome as Ended;
 
 const ADD: Handler<u64, u64> = Handler::new("counter", "add");
 
@@ -151,4 +156,46 @@ async fn who_comes_to_its_turn_before_its_acceptance_is_durable_starts_no_step()
     let second = second.await.unwrap().unwrap();
     assert_eq!(engine.local().result::<u64>(second).await.unwrap(), 2);
     assert_eq!(engine.effects().len(), 1);
+}
+
+const NOTHING: Handler<u64, u64> = Handler::new("counter", "nothing");
+
+fn asked(engine: &test::Engine, handler: &str, key: &str) -> Permit {
+    let (actor, now) = (ActorId { tenant: "default".to_owned(), kind: "counter".to_owned(), key: key.to_owned() }, engine.engine().now());
+    authorize(local("default", now), Action::Invoke, Resource::Handler { actor, handler: handler.to_owned() }, now).unwrap()
+}
+
+#[tokio::test]
+async fn a_call_that_nobody_waits_for_any_more_is_on_disk_before_that_is_said() {
+    let app = App::new().handler(ADD, add).handler(NOTHING, async |_: Ctx, n: u64| Ok(n));
+    let mut engine = test::Engine::new(app).await.unwrap();
+    let ask = |key: Option<&str>| Ask { idempotency_key: key.map(str::to_owned), ..Ask::default() };
+    for (n, (handler, key)) in [("add", None), ("nothing", None), ("add", Some("k")), ("nothing", Some("k"))].into_iter().enumerate() {
+        let call = async |engine: &test::Engine| {
+            let permit = asked(engine, handler, &format!("a-{n}"));
+            engine.engine().call(permit, "1".into(), ask(key), async { "enough" }).await
+        };
+        assert!(engine.kill_after(0, call).await.unwrap().is_none(), "{handler} {key:?}: nothing is said before it is written");
+        let (given, gave_up) = call(&engine).await.unwrap();
+        assert_eq!(gave_up, Some("enough"), "{handler} {key:?}: {given:?}");
+        let id = given.id.unwrap();
+        engine.kill_and_reopen().await.unwrap();
+        let client = engine.local();
+        let ended = tokio::spawn(async move { client.result::<u64>(id).await });
+        while !ended.is_finished() {
+            engine.advance(Duration::from_secs(1)).await;
+        }
+        assert_eq!(ended.await.unwrap().unwrap(), 1, "{handler} {key:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_ends_without_a_rest_is_one_commit() {
+    let app = App::new().handler(NOTHING, async |_: Ctx, n: u64| Ok(n));
+    let mut engine = test::Engine::new(app).await.unwrap();
+    let call =
+        async |engine: &test::Engine| engine.engine().call(asked(engine, "nothing", "a"), "7".into(), Ask::default(), std::future::pending::<()>()).await;
+    assert!(engine.kill_after(0, call).await.unwrap().is_none(), "nothing is said before it is written");
+    let (given, _) = engine.kill_after(1, call).await.unwrap().expect("one commit is enough").unwrap();
+    assert_eq!(given.progress, Progress::Ended(Ended::Value("7".into())));
 }
