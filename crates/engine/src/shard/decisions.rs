@@ -30,6 +30,8 @@ pub(crate) struct Decided {
     waiting: VecDeque<String>,
     /// When that may be.
     next: Millis,
+    /// Whether the shard is woken then.
+    alarmed: bool,
     /// At most so many rows there are; none: nobody has counted.
     rows: HashMap<(String, What), usize>,
 }
@@ -40,18 +42,29 @@ impl Shard {
         if !self.decided.waiting.contains(&tenant) {
             self.decided.waiting.push_back(tenant);
         }
+        self.write_when_due().await;
+    }
+
+    /// The time to write has come, unless something was written meanwhile.
+    pub(super) async fn decided_due(&mut self) {
+        self.decided.alarmed = false;
+        self.write_when_due().await;
+    }
+
+    async fn write_when_due(&mut self) {
         let now = self.tick.wall;
         // A clock that was set back is not waited for.
         if self.decided.next <= now || self.decided.next > now.after(EVERY) {
+            self.decided.next = now.after(EVERY);
             self.write_decided().await;
-        } else {
+        }
+        if !self.decided.waiting.is_empty() && !std::mem::replace(&mut self.decided.alarmed, true) {
             self.set_alarm(self.decided.next, Alarm::Decided);
         }
     }
 
     /// Writes what was noted, as much as goes at once.
-    pub(super) async fn write_decided(&mut self) {
-        self.decided.next = self.tick.wall.after(EVERY);
+    async fn write_decided(&mut self) {
         let mut left = AT_ONCE;
         while left > 0
             && let Some(tenant) = self.decided.waiting.pop_front()
@@ -67,9 +80,6 @@ impl Shard {
                 }
                 Err(error) => return self.wiring.stop(error.message),
             }
-        }
-        if !self.decided.waiting.is_empty() {
-            self.set_alarm(self.decided.next, Alarm::Decided);
         }
     }
 

@@ -350,7 +350,7 @@ impl Shard {
             Alarm::Ring { holder } => self.look_for_ring(holder).await,
             Alarm::Task { run, stage, item, attempt } => self.run_task_late(run, stage, item, attempt),
             Alarm::RunRests { run } => self.run_rests(run),
-            Alarm::Decided => self.write_decided().await,
+            Alarm::Decided => self.decided_due().await,
         }
     }
 }

@@ -9,11 +9,11 @@ use selvedge_engine::Wanted;
 use selvedge_engine::decisions::Summary;
 use selvedge_engine::keys::NewKey;
 use selvedge_engine::wiring::{Recorded, Rules};
-use selvedge_kernel::auth::{Action, AuthorizationContext, Denied, RequestFacts, Resource, Verdict};
+use selvedge_kernel::auth::{Action, AuthorizationContext, Denied, RequestFacts, Resource, Verdict, authorize, local};
 use selvedge_kernel::config::{Source, parse_config};
 use selvedge_kernel::limit::{DECISIONS, DECISIONS_A_MINUTE};
 use selvedge_kernel::ports::Policies;
-use selvedge_kernel::record::decision::{DecisionRecord, What};
+use selvedge_kernel::record::decision::{DecisionRecord, What, home};
 use selvedge_kernel::time::Millis;
 use selvedge_kernel::transition::Keep;
 
@@ -207,6 +207,31 @@ async fn a_flood_of_different_denials_is_bounded_what_is_lost_is_counted_and_wor
     assert_eq!((records.len(), summary.unrecorded as usize), (DECISIONS_A_MINUTE, flood - DECISIONS_A_MINUTE));
     assert_eq!(summary.denied, [(Action::Control, flood as u64)], "each one is counted");
     kit::sound(&engine).await;
+}
+
+#[tokio::test]
+async fn a_tenant_of_which_much_is_to_be_written_leaves_the_others_of_its_shard_a_share_of_each_write() {
+    let mut engine = test::Engine::with(app(), ruled()).await.unwrap();
+    let clerk = key(&engine).await;
+    let shard = |tenant: &str| home(tenant).hash16().shard(selvedge_engine::engine::SHARDS);
+    let other = (0..).map(|n| format!("t{n}")).find(|tenant| shard(tenant) == shard("default")).unwrap();
+    let administer = |engine: &test::Engine| {
+        let now = engine.engine().now();
+        authorize(local(&other, now), Action::Administer, Resource::Tenant { tenant: other.clone() }, now).unwrap()
+    };
+    let made = engine.engine().create_key(administer(&engine), NewKey { name: String::new(), roles: vec!["clerk".to_owned()], lasts: None }).await.unwrap();
+    let quiet = engine.engine().authenticate(&made.presented.text(), RequestFacts::default()).unwrap();
+    for n in 0..DECISIONS_A_MINUTE {
+        denied(&engine, &clerk, &format!("p{n}"));
+    }
+    engine.engine().permit(quiet, Action::Control, Resource::Pipeline { tenant: other.clone(), name: "p".to_owned() }).unwrap_err();
+    // One write, and what is not in it is lost.
+    engine.advance(Duration::from_secs(1)).await;
+    engine.kill_and_reopen().await.unwrap();
+    let all = Wanted { whats: vec![What::Denied], most: usize::MAX, ..Wanted::default() };
+    assert_eq!(engine.engine().decisions(administer(&engine), all).await.unwrap().0.len(), 1);
+    let busy = seen(&engine, What::Denied).await.0.len();
+    assert!(busy > 0 && busy < DECISIONS_A_MINUTE, "{busy}");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use selvedge::test::ByHand;
-use selvedge::{Activity, App, Attempt, Ctx, Handler, Outcome, Settings, test};
+use selvedge::{Activity, App, Attempt, Ctx, Failure, Handler, Outcome, Retry, Settings, test};
 use selvedge_engine::engine::Ask;
 use selvedge_engine::env::{Clock, Environment};
 use selvedge_engine::keys::{MadeKey, NewKey};
@@ -271,6 +271,60 @@ async fn what_a_revoked_key_did_is_undone_as_far_as_policies_let_it_and_no_furth
         assert_eq!(handled.iter().any(|line| line.actor.starts_with("dog/")), !forbidden, "{handled:?}");
         sound(&engine).await;
     }
+}
+
+const UNDONE_BY: &str = "
+selvedge: 1
+name: undone_by
+input: { calls: { type: integer } }
+stages:
+  - { name: before, call: work, input: 1, compensate: { call: { actor: dog, key: \"'d'\", handler: pass_on }, input: \"${input.calls}\" } }
+  - { name: nap, mode: sleep, for: 30d, depends_on: [before] }
+  - { name: work, call: work, input: 3, depends_on: [nap] }
+";
+
+#[tokio::test]
+async fn whom_an_undo_calls_may_call_on_and_nobody_behind_them() {
+    const PASS_ON: Handler<u64, u64> = Handler::new("dog", "pass_on");
+    let app = app().handler(PASS_ON, async |ctx: Ctx, calls: u64| match calls {
+        0 => Ok(0),
+        calls => ctx.call(PASS_ON.on("d".repeat(5 - calls as usize)), calls - 1).await,
+    });
+    for (calls, reached) in [(1, 2), (2, 2), (3, 2)] {
+        let settings = Settings { policies: Rules::Given(Arc::new(Dogs { forbidden: false })), ..Settings::default() };
+        let engine = test::Engine::with(app.clone(), settings).await.unwrap();
+        let ada = asker(&engine, None).await;
+        let (permit, input) = (ada.permit(&engine, Action::Start, pipeline("undone_by")), Bytes::from(format!("{{\"calls\":{calls}}}")));
+        let run = engine.engine().start_run(permit, parse(UNDONE_BY), input, None).await.unwrap();
+        engine.advance(DAY).await;
+        ada.revoke(&engine).await;
+        engine.advance(30 * DAY).await;
+        assert_eq!(state(&engine, run).await, RunState::Failed);
+        let all = engine.engine().list_invocations(kit::permit(&engine, Action::Read, Resource::Store), selvedge_engine::listing::Listed::All).await.unwrap();
+        assert_eq!(all.iter().filter(|line| line.actor.starts_with("dog/")).count(), reached, "{calls}: {all:?}");
+        sound(&engine).await;
+    }
+}
+
+#[tokio::test]
+async fn an_attempt_that_failed_is_not_made_again_for_a_key_that_was_revoked_meanwhile() {
+    let tried = Arc::new(AtomicU64::new(0));
+    let counted = tried.clone();
+    let app = App::new()
+        .activity(WORK, move |_: Attempt, _: u64| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            async move { Err(Failure::retryable("busy", "try later")) }
+        })
+        .handler(NAP, async |ctx: Ctx, _: String| ctx.activity(WORK, 3).retry(Retry::fixed(3, DAY)).await);
+    let engine = test::Engine::with(app, Settings::default()).await.unwrap();
+    let ada = asker(&engine, None).await;
+    let id = ada.nap(&engine, "a", None).await;
+    engine.advance(DAY / 2).await;
+    ada.revoke(&engine).await;
+    engine.advance(3 * DAY).await;
+    says_why(&engine.local().result::<u64>(id).await.unwrap_err().to_string());
+    assert_eq!(tried.load(Ordering::SeqCst), 1);
+    sound(&engine).await;
 }
 
 #[tokio::test]

@@ -25,6 +25,22 @@ async fn a_tenant_that_asks_too_often_is_told_to_wait_and_keeps_no_other_tenant_
 }
 
 #[tokio::test]
+async fn a_worker_says_how_its_tasks_are_while_its_tenant_is_busy_ten_times_as_often_as_that_may_ask() {
+    let rig = Rig::within(Patience::default(), Limits { tenant_requests: 2, ..Limits::default() }).await;
+    let owner = rig.owner();
+    for status in [200, 200, 429] {
+        assert_eq!(owner.post("/v1/work/resize/lease", r#"{"wait":"1ms"}"#).await.status, status);
+    }
+    for report in 0..20 {
+        let answer = owner.post("/v1/work/nothing-of-ours/heartbeat", "{}").await;
+        assert_eq!(answer.status, 400, "report {report} is looked at, busy as the tenant is: {answer:?}");
+    }
+    let refused = owner.post("/v1/work/nothing-of-ours/heartbeat", "{}").await;
+    assert_eq!((refused.status, refused.code()), (429, "limit: requests".to_owned()));
+    assert!(refused.text.contains("more than 20 times within a second"), "{refused:?}");
+}
+
+#[tokio::test]
 async fn an_address_that_guesses_credentials_is_told_to_wait_and_whoever_has_one_is_let_in_from_there() {
     let rig = Rig::new().await;
     for _ in 0..FAILED_CREDENTIALS {

@@ -169,8 +169,34 @@ async fn saved_policies_are_in_force_and_a_faulty_set_is_not() {
     dev.folder.write("rules/p.cedar", "permit(principal, action, resource\n");
     dev.until("are refused", 1);
     assert_eq!(dev.ask().get("/v1/runs").await.status, 200);
+    // No engine starts with these, so the one that runs is not ended for what else is saved beside them.
+    dev.folder.write("app.yaml", "activities:\n  give: { exec: [echo, '1'], persistent: false }\n");
+    dev.until("what was saved is not taken in while the policies have faults", 1);
+    assert_eq!(dev.ask().get("/v1/runs").await.status, 200);
+    assert!(dev.folder.lines("said").iter().all(|line| !line.contains("the engine starts again with it")));
     dev.folder.write("rules/p.cedar", "forbid(principal, action, resource);\n");
     dev.until("1 policies of ", 1);
     assert_eq!(dev.ask().get("/v1/runs").await.status, 403);
+    dev.end();
+}
+
+#[tokio::test]
+async fn a_pipeline_that_was_saved_meanwhile_is_not_the_one_that_if_match_names() {
+    let folder = Folder::new();
+    folder.write("app.yaml", "pipelines: [p.yaml]\n");
+    folder.write("p.yaml", &pipeline("p", 1));
+    let dev = Dev::start(folder);
+    let tag = async || dev.ask().get("/v1/pipelines/p").await.header("etag").unwrap().to_owned();
+    let first = tag().await;
+    dev.folder.write("p.yaml", &pipeline("p", 2));
+    dev.until("the pipeline `p` has changed, version", 1);
+    let second = tag().await;
+    assert_ne!(first, second);
+    for (tag, status) in [(first, 412), (second, 201)] {
+        let put = dev.ask().send("PUT", "/v1/pipelines/p", &[("If-Match", &tag)], Some(&pipeline("p", 3))).await;
+        assert_eq!(put.status, status, "{put:?}");
+    }
+    let run = dev.run("p").await;
+    assert_eq!(dev.output(&run).await, 3);
     dev.end();
 }
