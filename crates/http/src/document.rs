@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use axum::extract::DefaultBodyLimit;
+use axum::Router;
+use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
-use axum::response::IntoResponse;
+use axum::middleware::{self, Next};
 use axum::routing::get;
-use axum::{Extension, Router, middleware};
 use selvedge_kernel::error::Consequence;
 use utoipa::OpenApi;
 use utoipa::openapi::path::Operation;
@@ -173,22 +173,21 @@ pub fn router(door: Door) -> Router {
     let text = document().to_json().unwrap_or_default();
     let served = get(move || async move { ([(header::CONTENT_TYPE, "application/json")], text) });
     let (router, _) = routed().split_for_parts();
-    let counted = Arc::new(metrics::HttpCounts::default());
     router
         .route("/openapi.json", served)
         .fallback(|| async { Refusal::new(Consequence::NotFound, NO_ROUTE, "there is nothing at this path: /openapi.json has all that there is") })
         .method_not_allowed_fallback(|| async {
             Refusal::new(Consequence::FixInput, NO_METHOD, "this path has no such method: /openapi.json has those that it has")
         })
-        // Bodies have a limit of their own, which says what it is.
-        .layer(DefaultBodyLimit::disable())
-        .layer(middleware::map_response(hardened))
-        .layer(Extension(counted.clone()))
-        .layer(middleware::from_fn_with_state(counted, metrics::count))
+        // One layer for all of it: each takes a part of what a small request costs. Bodies are read by `take` alone, which has their limit.
+        .layer(middleware::from_fn_with_state(Arc::new(metrics::HttpCounts::default()), counted))
         .with_state(Arc::new(door))
 }
 
-async fn hardened(mut response: axum::response::Response) -> impl IntoResponse {
+/// Counts a request, where `/metrics` finds it, and takes no answer for what it does not say that it is.
+async fn counted(State(counts): State<Arc<metrics::HttpCounts>>, mut request: Request, next: Next) -> axum::response::Response {
+    request.extensions_mut().insert(counts.clone());
+    let mut response = metrics::count(&counts, request, next).await;
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }

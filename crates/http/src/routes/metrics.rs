@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Extension, MatchedPath, Request, State};
+use axum::extract::{Extension, MatchedPath, Request};
 use axum::http::header;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -66,7 +66,7 @@ impl Default for HttpCounts {
 }
 
 /// Counts a request by the route that it met: names and ids that stand in paths are not counted one by one.
-pub(crate) async fn count(State(counted): State<Arc<HttpCounts>>, request: Request, next: Next) -> Response {
+pub(crate) async fn count(counted: &Arc<HttpCounts>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
     // A client may call a method whatever it likes.
     let known = ["GET", "PUT", "POST", "DELETE"].into_iter().find(|known| request.method() == *known);
