@@ -41,6 +41,7 @@ mod shadow;
 mod shard;
 pub mod step;
 mod tasks;
+pub mod trace;
 pub mod work;
 mod worker;
 
@@ -48,7 +49,8 @@ pub use crate::core::{BlockingFn, Given, Request};
 pub use crate::decisions::Wanted;
 pub use crate::in_flight::Held;
 pub use crate::runs::{
-    Again, ForkedRun, Retry, RunControl, RunEnd, RunEvent, RunFork, RunStatus, RunSummary, StageStatus, TaskNumber, TaskPage, TaskStatus, TasksAsked, Undoes,
+    Again, ForkedRun, Retry, RunControl, RunEnd, RunEvent, RunFork, RunStart, RunStatus, RunSummary, StageStatus, TaskNumber, TaskPage, TaskStatus, TasksAsked,
+    Undoes,
 };
 pub use crate::schedules::ScheduleChange;
 pub use crate::shard::{Answer, Progress, Redriven, SignalTarget, VerbError};

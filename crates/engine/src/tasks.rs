@@ -211,6 +211,7 @@ pub(crate) fn start(wiring: &Arc<Wiring>, mailbox: Mailbox, job: Job) -> Abort {
         move |result| told(result, None)
     };
     wiring.env.observe(&crate::env::Observation::AttemptStarted { name: &job.name, key: &job.key, attempt });
+    let within = job.trace.as_deref().and_then(|trace| crate::trace::within(trace, &job.key));
     let facts = Attempt::new(&job.key, attempt, job.deadline, progress.clone());
     let (exec, input) = match job.work {
         Work::Blocking(work) => {
@@ -242,14 +243,14 @@ pub(crate) fn start(wiring: &Arc<Wiring>, mailbox: Mailbox, job: Job) -> Abort {
             Some(Executor::Exec(exec)) => (exec, input),
             Some(Executor::Http(http)) => return call(wiring, http, Vec::new(), input, (job.key, job.trace), done),
             Some(Executor::Worker(worker)) => {
-                let task = ExecTask { activity: job.name, attempt, key: job.key, deadline_ms: None, input };
+                let task = ExecTask { activity: job.name, attempt, key: job.key, deadline_ms: None, trace: within, input };
                 return offer(wiring, Offering { owner, tenant: job.tenant, task, asker: job.asker, lease: worker.lease.0, time: job.time, progress }, told);
             }
         },
         Work::Exec(exec, input) => (exec, input),
         Work::Http(http, egress, input) => return call(wiring, http, egress, input, (job.key, job.trace), done),
         Work::Worker(worker, input) => {
-            let task = ExecTask { activity: job.name, attempt, key: job.key, deadline_ms: None, input };
+            let task = ExecTask { activity: job.name, attempt, key: job.key, deadline_ms: None, trace: within, input };
             return offer(wiring, Offering { owner, tenant: job.tenant, task, asker: job.asker, lease: worker.lease.0, time: job.time, progress }, told);
         }
     };
@@ -261,6 +262,7 @@ pub(crate) fn start(wiring: &Arc<Wiring>, mailbox: Mailbox, job: Job) -> Abort {
         attempt,
         key: job.key,
         deadline_ms: job.deadline.map(|deadline| u64::try_from(deadline.since(wiring.env.clock.now()).as_millis()).unwrap_or(u64::MAX)),
+        trace: within,
         input,
     };
     let handle = wiring.side.clone().spawn(async move {

@@ -143,6 +143,8 @@ pub struct Leased {
     pub lease: Duration,
     /// How long the attempt may take altogether.
     pub time: Option<Duration>,
+    /// The trace that it is a part of, as W3C writes it.
+    pub trace: Option<String>,
 }
 
 impl Offers {
@@ -231,6 +233,7 @@ impl Offers {
                 input: offer.task.input.clone(),
                 lease: offer.lease,
                 time: offer.task.deadline_ms.map(Duration::from_millis),
+                trace: offer.task.trace.clone(),
             });
             inner.leased.insert(name, number);
         }

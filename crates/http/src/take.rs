@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use selvedge_engine::Held;
 use selvedge_engine::desk::Problem;
+use selvedge_engine::trace::is_trace;
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::limit::HTTP_WAIT_S;
 use serde::de::DeserializeOwned;
@@ -110,10 +111,7 @@ fn wait(headers: &HeaderMap) -> Result<Wait, Refusal> {
 
 /// A trace context as W3C writes it; another one is no reason to refuse a request.
 pub(crate) fn trace(headers: &HeaderMap) -> Option<String> {
-    let text = headers.get("traceparent")?.to_str().ok()?;
-    let parts: Vec<&str> = text.split('-').collect();
-    let hex = |part: &str, len: usize| part.len() == len && part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
-    matches!(parts[..], [version, id, parent, flags] if hex(version, 2) && hex(id, 32) && hex(parent, 16) && hex(flags, 2)).then(|| text.to_owned())
+    headers.get("traceparent")?.to_str().ok().filter(|text| is_trace(text)).map(str::to_owned)
 }
 
 fn accept(headers: &HeaderMap) -> Accept {

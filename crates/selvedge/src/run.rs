@@ -5,7 +5,7 @@ use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 
 use bytes::Bytes;
-use selvedge_engine::RunControl;
+use selvedge_engine::{RunControl, RunStart};
 use selvedge_kernel::auth::{Action, Resource};
 use selvedge_kernel::error::WorkError;
 use selvedge_kernel::id::RunId;
@@ -131,7 +131,7 @@ impl IntoFuture for Starting {
             let Starting { client, pipeline, input, key } = self;
             let input = input?;
             let permit = client.permit(Action::Start, Resource::Pipeline { tenant: client.tenant().to_owned(), name: pipeline })?;
-            let id = client.engine.start_named(permit, input, key).await.map_err(VerbFailed::from)?;
+            let id = client.engine.start_named(permit, input, RunStart { key, trace: None }).await.map_err(VerbFailed::from)?;
             Ok(Run { client, id })
         })
     }

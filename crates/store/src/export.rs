@@ -300,6 +300,7 @@ fn owner_of(envelope: &Envelope) -> RawId {
         | Envelope::StartChildUntil { run, .. }
         | Envelope::Line { run, .. }
         | Envelope::CancelRun { run, .. } => run.0,
+        Envelope::Traced { start, .. } => start.run.0,
         Envelope::EnterLine(place) | Envelope::EnterLineBelow { entering: place, .. } | Envelope::LeaveLine(place) => place.run.0,
         Envelope::Borrow { limit, .. }
         | Envelope::Unwant { limit, .. }

@@ -66,7 +66,8 @@ fn host(words: &[String]) -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {
         let pool = ExecPool::open(spec, tokio::runtime::Handle::current(), Points::default())?;
-        let task = ExecTask { activity: "work".to_owned(), attempt: 1, key: "k".to_owned(), deadline_ms: None, input: Bytes::from_static(b"null") };
+        let task =
+            ExecTask { activity: "work".to_owned(), attempt: 1, key: "k".to_owned(), deadline_ms: None, trace: None, input: Bytes::from_static(b"null") };
         let result = pool.run(task, |_| (), |line| eprintln!("{line}")).await.map_err(|error| error.error.to_string())?;
         println!("{}", String::from_utf8_lossy(&result));
         pool.close().await;

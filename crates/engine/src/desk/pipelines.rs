@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::Problem;
 use super::asker::Asker;
 use super::json::{text_of, value};
+use crate::runs::RunStart;
 
 /// Asks about pipelines.
 pub struct Pipelines<'a>(pub Asker<'a>);
@@ -111,7 +112,7 @@ impl Pipelines<'_> {
     }
 
     /// Starts a run of a pipeline. The same key, the same run.
-    pub async fn start(&self, name: &str, wanted: Option<&str>, input: String, key: Option<String>) -> Result<Value, Problem> {
+    pub async fn start(&self, name: &str, wanted: Option<&str>, input: String, start: RunStart) -> Result<Value, Problem> {
         let versions = self.0.engine.stored_versions(self.permit(Action::Read, name)?).await?;
         let definition = match (wanted, versions.first()) {
             (Some(wanted), _) => definition_of(one_of(name, &versions, wanted)?)?,
@@ -119,7 +120,7 @@ impl Pipelines<'_> {
             (None, None) => self.0.engine.definition(self.permit(Action::Read, name)?).await?,
         };
         let used = version(&definition);
-        let run = self.0.engine.start_run(self.permit(Action::Start, name)?, definition, text_of(input)?, key).await?;
+        let run = self.0.engine.start_run(self.permit(Action::Start, name)?, definition, text_of(input)?, start).await?;
         Ok(json!({ "run": run.to_string(), "version": used }))
     }
 }

@@ -7,13 +7,14 @@ use selvedge_kernel::pipeline::definition::Definition;
 use serde_json::Value;
 
 use super::{Problem, Runs, of_bytes};
+use crate::runs::RunStart;
 
 impl Runs<'_> {
     /// Starts a run of a definition that is at hand.
     pub async fn start(&self, definition: Definition, input: Bytes, key: String) -> Result<RunId, Problem> {
         let resource = Resource::Pipeline { tenant: self.0.tenant(), name: definition.name.clone() };
         let permit = self.0.permit(Action::Start, resource)?;
-        Ok(self.0.engine.start_run(permit, definition, input, Some(key)).await?)
+        Ok(self.0.engine.start_run(permit, definition, input, RunStart { key: Some(key), trace: None }).await?)
     }
 
     /// The number of the event that comes next.

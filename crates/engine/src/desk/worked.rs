@@ -25,6 +25,8 @@ struct Given<'a> {
     input: Option<&'a RawValue>,
     lease_ms: u64,
     time_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<&'a str>,
 }
 
 /// Why a worker could not do its task.
@@ -57,10 +59,11 @@ impl Asker<'_> {
         let permit = self.worker(activity)?;
         let leased = self.engine.lease(permit, Lease { most: max.unwrap_or(1), wait }).await?;
         let mut tasks = Vec::with_capacity(leased.len());
-        for Leased { name, activity, attempt, key, input, lease, time } in &leased {
+        for Leased { name, activity, attempt, key, input, lease, time, trace } in &leased {
             // An input was JSON when the task was made.
             let input = serde_json::from_slice(input).ok();
-            tasks.push(value(&Given { task: name, activity, attempt: *attempt, key, input, lease_ms: ms(*lease), time_ms: time.map(ms) })?);
+            let (lease_ms, time_ms, traceparent) = (ms(*lease), time.map(ms), trace.as_deref());
+            tasks.push(value(&Given { task: name, activity, attempt: *attempt, key, input, lease_ms, time_ms, traceparent })?);
         }
         Ok(json!({ "tasks": tasks }))
     }

@@ -18,6 +18,9 @@ use super::spec::ExecSpec;
 use super::watch::{Voice, pair};
 use super::{closed, input, not_started, with_tail};
 
+/// The variable with the trace that a task is a part of.
+const TRACEPARENT: &str = "TRACEPARENT";
+
 /// The program of a spec, started anew for each task.
 #[derive(Debug)]
 pub struct OneShots {
@@ -81,6 +84,10 @@ impl Job {
         let mut variables = vec![("SELVEDGE_KEY", self.task.key.clone()), ("SELVEDGE_ATTEMPT", self.task.attempt.to_string())];
         if let Some(ms) = self.task.deadline_ms {
             variables.push(("SELVEDGE_DEADLINE_MS", ms.to_string()));
+        }
+        // One that is declared goes before ours.
+        if let Some(trace) = self.task.trace.take_if(|_| !self.spec.environment.contains_key(TRACEPARENT)) {
+            variables.push((TRACEPARENT, trace));
         }
         let mut program = match self.spawner.spawn(&self.spec, &variables).await {
             Ok(program) => program,

@@ -21,6 +21,8 @@ pub struct ExecTask {
     pub key: String,
     /// How much time this attempt has, in milliseconds.
     pub deadline_ms: Option<u64>,
+    /// The trace that it is a part of, as W3C writes it.
+    pub trace: Option<String>,
     /// JSON.
     pub input: Bytes,
 }
@@ -156,6 +158,9 @@ pub fn request(id: u64, task: &ExecTask) -> Result<Bytes, AttemptError> {
     if let Some(ms) = task.deadline_ms {
         line.extend_from_slice(format!(",\"deadline_ms\":{ms}").as_bytes());
     }
+    if let Some(trace) = &task.trace {
+        line.extend_from_slice(format!(",\"traceparent\":{}", text(trace)).as_bytes());
+    }
     line.extend_from_slice(b",\"input\":");
     let start = line.len();
     line.extend_from_slice(if task.input.is_empty() { b"null" } else { &task.input });
@@ -192,7 +197,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn task(input: &'static str) -> ExecTask {
-        ExecTask { activity: "he\"ad".into(), attempt: 2, key: "k".into(), deadline_ms: Some(10), input: Bytes::from_static(input.as_bytes()) }
+        ExecTask { activity: "he\"ad".into(), attempt: 2, key: "k".into(), deadline_ms: Some(10), trace: None, input: Bytes::from_static(input.as_bytes()) }
     }
 
     #[test]

@@ -21,6 +21,7 @@ use super::answer::{self, ANSWER_BYTES, with_cause};
 use super::connect::connect;
 use super::tls::Tls;
 use crate::exec::secret::{self, Secret};
+use crate::trace::within;
 
 /// Lines and headers of an answer, in bytes.
 const HEAD_BYTES: usize = 64 << 10;
@@ -47,13 +48,6 @@ struct Hop {
     target: Target,
     headers: Vec<(String, HeaderValue)>,
     body: Option<Bytes>,
-}
-
-/// The trace of a request that is made for somebody: the same trace, and a span of its own, which is the same for each attempt.
-fn within(trace: &str, digest: &blake3::Hash) -> String {
-    let mut parts = trace.split('-');
-    let (version, id, flags) = (parts.next().unwrap_or("00"), parts.next().unwrap_or_default(), parts.next_back().unwrap_or("00"));
-    format!("{version}-{id}-{}-{flags}", &digest.to_hex()[..16])
 }
 
 impl Client {
@@ -118,11 +112,11 @@ impl Client {
             }
             hop.headers.push((name, value));
         }
-        let digest = blake3::hash(key.as_bytes());
+        let trace = trace.and_then(|trace| within(trace, key)).and_then(|trace| HeaderValue::from_str(&trace).ok());
         let key = HeaderValue::from_str(key).map_err(|_| terminal("http_request", "the idempotency key is no header".to_owned()))?;
         hop.headers.push(("idempotency-key".to_owned(), key));
         // A header that is declared goes before ours.
-        if let Some(value) = trace.and_then(|trace| HeaderValue::from_str(&within(trace, &digest)).ok())
+        if let Some(value) = trace
             && !hop.headers.iter().any(|(name, _)| name == TRACEPARENT)
         {
             hop.headers.push((TRACEPARENT.to_owned(), value));

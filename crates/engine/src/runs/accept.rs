@@ -15,7 +15,7 @@ use selvedge_kernel::pipeline::schema::validate_input;
 use selvedge_kernel::pipeline::shared::{SharedBreaker, SharedLimit, any_host};
 use selvedge_kernel::record::attribute;
 use selvedge_kernel::record::invocation::Begun;
-use selvedge_kernel::record::message::{Envelope, Outcome, Peer};
+use selvedge_kernel::record::message::{Awaited, Envelope, Outcome, Peer, Starting};
 use selvedge_kernel::record::run::{Pinned, Stored, definition_key, run_key};
 use selvedge_kernel::record::{Writes, key};
 use selvedge_kernel::wire;
@@ -26,6 +26,7 @@ use crate::core::Given;
 use crate::definitions::in_force;
 use crate::registry::{Activity, Executor, Registry};
 use crate::shard::{Activation, Effect, Shard, VerbError};
+use crate::trace::is_trace;
 
 /// Checks an input against a definition, and fills in what it leaves out.
 pub(crate) fn checked_input(definition: &Definition, input: &Bytes) -> Result<Bytes, VerbError> {
@@ -147,6 +148,8 @@ impl Shard {
             limits,
             parent: new.parent,
             deadline: new.deadline,
+            // Another one is no reason to refuse a run.
+            trace: new.trace.filter(|trace| is_trace(trace)),
         };
         let (run, mut effects) = Run::start(start, now);
         effects.puts.extend(rows.puts);
@@ -187,6 +190,7 @@ impl Shard {
         let tenant = own.target.tenant.clone();
         let run = run_of(&tenant, id.0, number);
         let context = own.context.through(&own.target, &own.handler);
+        let trace = own.trace.clone();
         let now = self.now();
         let mut begun = Begun::new(sig, now);
         begun.request_seal = Some(seal(&activation.journal.key, &input));
@@ -198,41 +202,38 @@ impl Shard {
         let definition = Bytes::from(serde_json::to_vec(&definition).unwrap_or_default());
         let reply_to = Peer::Operation { invocation: id, number };
         let to = run.0.hash.shard(self.wiring.shards);
-        self.send(to, id.0, Envelope::StartRun { run, definition, input: checked, context, reply_to }, &mut writes, &mut effects).await?;
+        let start = Starting { run, definition, input: checked, context, awaited: Awaited::Acceptance(reply_to) };
+        self.send(to, id.0, Envelope::start(start, trace), &mut writes, &mut effects).await?;
         self.write(writes, effects);
         Ok(())
     }
 
-    /// Takes the start of a run from a handler; the answer says its id.
-    pub(crate) async fn take_start(
-        &mut self,
-        run: RunId,
-        definition: &Bytes,
-        input: Bytes,
-        context: selvedge_kernel::auth::AuthorizationContext,
-        reply_to: Peer,
-        writes: &mut Writes,
-        effects: &mut Vec<Effect>,
-    ) -> Result<(), VerbError> {
-        let accepted = match serde_json::from_slice(definition) {
-            Ok(definition) => match compiled(&self.wiring.registry, definition) {
-                Ok(compiled) => match self.wiring.may_start(&context, &compiled.definition.name) {
-                    Ok(()) => {
-                        let tenant = context.principal.tenant.clone();
-                        self.accept_run(NewRun { id: run, tenant, compiled, input, context, parent: None, deadline: None }).await
-                    }
-                    Err(denied) => Err(denied),
-                },
-                Err(error) => Err(error),
+    /// Takes the start of a run. A handler is answered now, with its id; a task by the end of the run, and now only by what keeps it
+    /// from being accepted.
+    pub(crate) async fn take_start(&mut self, start: Starting, trace: Option<String>, writes: &mut Writes, effects: &mut Vec<Effect>) -> Result<(), VerbError> {
+        let Starting { run, definition, input, context, awaited } = start;
+        let (to, parent, deadline) = match awaited {
+            Awaited::Acceptance(reply_to) => (reply_to, None, None),
+            Awaited::End { parent, deadline } => (parent.peer, Some(parent), deadline),
+        };
+        let definition = serde_json::from_slice(&definition).map_err(|error| VerbError::new(Consequence::FixInput, "definition", error.to_string()));
+        let accepted = match definition.and_then(|definition| compiled(&self.wiring.registry, definition)) {
+            Ok(compiled) => match self.wiring.may_start(&context, &compiled.definition.name) {
+                Ok(()) => {
+                    let tenant = context.principal.tenant.clone();
+                    self.accept_run(NewRun { id: run, tenant, compiled, input, context, parent, deadline, trace }).await
+                }
+                Err(denied) => Err(denied),
             },
-            Err(error) => Err(VerbError::new(Consequence::FixInput, "definition", error.to_string())),
+            Err(error) => Err(error),
         };
         let outcome = match accepted {
+            Ok(_) if parent.is_some() => return Ok(()),
             Ok(run) => Outcome::Value(Bytes::from(serde_json::to_vec(&run).unwrap_or_default())),
             Err(error) if error.consequence == Consequence::Stop => return Err(error),
             Err(error) => Outcome::Error(WorkError::new(error.code, error.message)),
         };
-        self.reply(reply_to, InvocationId(run.0), outcome, writes, effects).await
+        self.reply(to, InvocationId(run.0), outcome, writes, effects).await
     }
 }
 

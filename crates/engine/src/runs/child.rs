@@ -1,7 +1,6 @@
 //! Runs that are tasks of other runs: started, answered and cancelled by message, each exactly once.
 
 use bytes::Bytes;
-use selvedge_kernel::auth::AuthorizationContext;
 use selvedge_kernel::error::{AttemptError, Consequence, WorkError};
 use selvedge_kernel::id::{InvocationId, RunId};
 use selvedge_kernel::journal::Payload;
@@ -9,12 +8,12 @@ use selvedge_kernel::limit::CALL_DEPTH;
 use selvedge_kernel::machine::RunState;
 use selvedge_kernel::pipeline::run::{LargePayload, Run, RunInput, child_id};
 use selvedge_kernel::record::Writes;
-use selvedge_kernel::record::message::{Envelope, Outcome, Peer};
+use selvedge_kernel::record::message::{Awaited, Envelope, Outcome, Peer, Starting};
 use selvedge_kernel::record::run::{Parent, Stored};
 use selvedge_kernel::time::Millis;
 
-use super::accept::{checked_input, compiled};
-use super::{Doing, NewRun, Task};
+use super::accept::checked_input;
+use super::{Doing, Task};
 use crate::definitions::found;
 use crate::shard::{Asker, Effect, Shard, VerbError};
 
@@ -68,6 +67,7 @@ impl Shard {
         };
         let stage_name = active.run.compiled().plan.get(usize::from(stage)).map_or("", |stage| &stage.name);
         let context = active.run.context().through(&run.actor(&tenant), stage_name);
+        let trace = active.run.trace().map(str::to_owned);
         let child = child_id(run, &tenant, task, round);
         self.runs.tasks.insert((run, stage, item), Task { attempt, alarm: None, work: Doing::Called });
         let definition = Bytes::from(serde_json::to_vec(&definition).unwrap_or_default());
@@ -75,41 +75,10 @@ impl Shard {
         let mut writes = Writes::default();
         let mut effects = Vec::new();
         let to = child.0.hash.shard(self.wiring.shards);
-        let envelope = match deadline {
-            None => Envelope::StartChild { run: child, definition, input, context, parent },
-            Some(deadline) => Envelope::StartChildUntil { run: child, definition, input, context, parent, deadline },
-        };
-        self.send(to, run.0, envelope, &mut writes, &mut effects).await?;
+        let start = Starting { run: child, definition, input, context, awaited: Awaited::End { parent, deadline } };
+        self.send(to, run.0, Envelope::start(start, trace), &mut writes, &mut effects).await?;
         self.write(writes, effects);
         Ok(())
-    }
-
-    /// Takes the start of a run from a task of another one. Only what keeps it from being accepted is answered now.
-    pub(crate) async fn take_child(
-        &mut self,
-        run: RunId,
-        definition: &Bytes,
-        (input, context): (Bytes, AuthorizationContext),
-        (parent, deadline): (Parent, Option<Millis>),
-        writes: &mut Writes,
-        effects: &mut Vec<Effect>,
-    ) -> Result<(), VerbError> {
-        let definition = serde_json::from_slice(definition).map_err(|error| VerbError::new(Consequence::FixInput, "definition", error.to_string()));
-        let accepted = match definition.and_then(|definition| compiled(&self.wiring.registry, definition)) {
-            Ok(compiled) => match self.wiring.may_start(&context, &compiled.definition.name) {
-                Ok(()) => {
-                    let tenant = context.principal.tenant.clone();
-                    self.accept_run(NewRun { id: run, tenant, compiled, input, context, parent: Some(parent), deadline }).await
-                }
-                Err(denied) => Err(denied),
-            },
-            Err(error) => Err(error),
-        };
-        match accepted {
-            Ok(_) => Ok(()),
-            Err(error) if error.consequence == Consequence::Stop => Err(error),
-            Err(error) => self.reply(parent.peer, InvocationId(run.0), Outcome::Error(WorkError::new(error.code, error.message)), writes, effects).await,
-        }
     }
 
     /// The end of a run is the answer to the task that waits for it, in the commit that ends it.

@@ -126,7 +126,8 @@ impl Shard {
         let limits = self.wiring.settings.limits;
         let rows = attribute::Place { tenant, started_at: now, run: new }.rows(&attributes);
         // The seals of what it takes over stay what they are.
-        let start = Start { id: new, tenant: tenant.to_owned(), compiled, input, context, seal_key, limits, parent: None, deadline: None };
+        let trace = source.run.trace().map(str::to_owned);
+        let start = Start { id: new, tenant: tenant.to_owned(), compiled, input, context, seal_key, limits, parent: None, deadline: None, trace };
         let (mut run, mut effects) = Run::start(start, now);
         run.hold_for(&id.to_string(), now);
         effects.puts.extend(rows.puts);

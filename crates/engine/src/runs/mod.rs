@@ -99,6 +99,17 @@ pub(crate) struct NewRun {
     pub parent: Option<Parent>,
     /// When that task must have ended.
     pub deadline: Option<Millis>,
+    /// The trace that it belongs to.
+    pub trace: Option<String>,
+}
+
+/// What a run is started with, beside its input.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct RunStart {
+    /// The same key, the same run.
+    pub key: Option<String>,
+    /// W3C trace context: that of its tasks, and of whom they call.
+    pub trace: Option<String>,
 }
 
 /// What a client asks of a run.

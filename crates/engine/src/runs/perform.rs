@@ -124,7 +124,8 @@ impl Shard {
                 let wiring = self.wiring.clone();
                 let mailbox = wiring.mailbox(self.id).clone();
                 let (owner, handing) = (Owner::Run { run, stage, item }, crate::tasks::Handing::AtOnce);
-                let abort = tasks::start(&wiring, mailbox, Job { owner, tenant, attempt, key, deadline, time, name, work, handing, asker, trace: None });
+                let trace = active.run.trace().map(str::to_owned);
+                let abort = tasks::start(&wiring, mailbox, Job { owner, tenant, attempt, key, deadline, time, name, work, handing, asker, trace });
                 let alarm = deadline.map(|at| self.set_alarm(at, Alarm::Task { run, stage, item, attempt }));
                 self.runs.tasks.insert((run, stage, item), Task { attempt, alarm, work: Doing::Here { _abort: abort } });
             }
@@ -134,7 +135,8 @@ impl Shard {
                 let name = compiled.plan.get(usize::from(stage)).map_or("", |stage| &stage.name);
                 let context = active.run.context().through(&run.actor(&active.run.header().tenant), name);
                 let reply_to = Some(Peer::Task { run, stage, item, attempt });
-                let message = Message { deadline, reply_to, ..Message::new(id, target, handler, input, context) };
+                let trace = active.run.trace().map(str::to_owned);
+                let message = Message { deadline, reply_to, trace, ..Message::new(id, target, handler, input, context) };
                 self.runs.tasks.insert((run, stage, item), Task { attempt, alarm: None, work: Doing::Called });
                 let mut writes = Writes::default();
                 let mut effects = Vec::new();

@@ -13,7 +13,7 @@ use selvedge_kernel::record::line::LineId;
 use selvedge_kernel::waiting::Waiting;
 
 use super::accept::{checked_input, compiled};
-use super::{NewRun, RunCommand, RunControl, RunEnd, RunEvent};
+use super::{NewRun, RunCommand, RunControl, RunEnd, RunEvent, RunStart};
 use crate::definitions::in_force;
 use crate::door::{check_part, expect_action, misused, tenant_for};
 use crate::engine::Engine;
@@ -23,16 +23,17 @@ use crate::shard::{Command, Reply, VerbError};
 impl Engine {
     /// Starts a run of what a pipeline's name means now: its newest stored version, else what this process was given.
     /// Errors: as [`Engine::start_run`], and a name that is neither stored nor registered.
-    pub async fn start_named(&self, permit: Permit, input: Bytes, key: Option<String>) -> Result<RunId, VerbError> {
+    pub async fn start_named(&self, permit: Permit, input: Bytes, start: RunStart) -> Result<RunId, VerbError> {
         expect_action(&permit, Action::Start)?;
         let Resource::Pipeline { tenant, name } = permit.resource() else { return Err(misused(&permit)) };
         let definition = in_force(&self.wiring, tenant, name).await?;
-        self.start_run(permit, definition, input, key).await
+        self.start_run(permit, definition, input, start).await
     }
 
     /// Starts a run: durable when this returns. Two starts under one key meet; another input under it is a conflict.
     /// Errors: an input that does not fit the definition, all of it at once.
-    pub async fn start_run(&self, permit: Permit, definition: Definition, input: Bytes, key: Option<String>) -> Result<RunId, VerbError> {
+    pub async fn start_run(&self, permit: Permit, definition: Definition, input: Bytes, start: RunStart) -> Result<RunId, VerbError> {
+        let RunStart { key, trace } = start;
         expect_action(&permit, Action::Start)?;
         let Resource::Pipeline { tenant, name } = permit.resource().clone() else { return Err(misused(&permit)) };
         if name != definition.name {
@@ -57,7 +58,7 @@ impl Engine {
             Some(key) => RunId::keyed(&tenant, &name, &key),
             None => RunId::of(&tenant, RawId::at(selvedge_kernel::id::Hash16(0), self.now(), self.draw()).uuid),
         };
-        let new = Box::new(NewRun { id, tenant, compiled, input, context: permit.into_context(), parent: None, deadline: None });
+        let new = Box::new(NewRun { id, tenant, compiled, input, context: permit.into_context(), parent: None, deadline: None, trace });
         self.ask_run_holding(id, held, |reply| RunCommand::Start { new, reply }).await
     }
 

@@ -222,7 +222,7 @@ async fn try_start(wiring: &Arc<Wiring>, record: &ScheduleRecord, fire: Millis) 
     let input = checked_input(&definition, &input.into())?;
     let compiled = compiled(&wiring.registry, definition)?;
     let id = run_of(&tenant, &name, fire);
-    let new = Box::new(NewRun { id, tenant, compiled, input, context: permit.into_context(), parent: None, deadline: None });
+    let new = Box::new(NewRun { id, tenant, compiled, input, context: permit.into_context(), parent: None, deadline: None, trace: None });
     ask_run(wiring, id, |reply| RunCommand::Start { new, reply }).await
 }
 

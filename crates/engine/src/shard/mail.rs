@@ -9,7 +9,7 @@ use selvedge_kernel::limit;
 use selvedge_kernel::ports::under;
 use selvedge_kernel::record::invocation::Begun;
 use selvedge_kernel::record::kind::Kind;
-use selvedge_kernel::record::message::{Envelope, KeptReply, Message, OutboxRow, Outcome, Peer};
+use selvedge_kernel::record::message::{Awaited, Envelope, KeptReply, Message, OutboxRow, Outcome, Peer, Starting};
 use selvedge_kernel::record::{Writes, key};
 use selvedge_kernel::time::Millis;
 use selvedge_kernel::transition::place;
@@ -396,7 +396,7 @@ impl Shard {
                 self.keep_task_reply((run, stage, item, attempt), from, outcome, writes, effects).await
             }
             Envelope::StartRun { run, definition, input, context, reply_to } => {
-                self.take_start(run, &definition, input, context, reply_to, writes, effects).await
+                self.take_start(Starting { run, definition, input, context, awaited: Awaited::Acceptance(reply_to) }, None, writes, effects).await
             }
             Envelope::Cancel { invocation, reason } => self.keep_cancel(invocation, reason, writes).await,
             Envelope::Borrow { limit, from, life, throttle, report } => self.take_report(limit, (from, life), &throttle, report, writes, effects).await,
@@ -413,11 +413,13 @@ impl Shard {
                 Ok(())
             }
             Envelope::StartChild { run, definition, input, context, parent } => {
-                self.take_child(run, &definition, (input, context), (parent, None), writes, effects).await
+                self.take_start(Starting { run, definition, input, context, awaited: Awaited::End { parent, deadline: None } }, None, writes, effects).await
             }
             Envelope::StartChildUntil { run, definition, input, context, parent, deadline } => {
-                self.take_child(run, &definition, (input, context), (parent, Some(deadline)), writes, effects).await
+                let awaited = Awaited::End { parent, deadline: Some(deadline) };
+                self.take_start(Starting { run, definition, input, context, awaited }, None, writes, effects).await
             }
+            Envelope::Traced { trace, start } => self.take_start(*start, Some(trace), writes, effects).await,
             Envelope::EnterLine(entering) => self.enter_line(entering, &[], writes, effects).await,
             Envelope::EnterLineBelow { entering, above } => self.enter_line(entering, &above, writes, effects).await,
             Envelope::LeaveLine(leaving) => self.leave_line(leaving, writes, effects).await,

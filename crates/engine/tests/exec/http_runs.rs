@@ -1,6 +1,7 @@
 //! Runs whose work is done by requests.
 
 use bytes::Bytes;
+use selvedge_engine::RunStart;
 use selvedge_engine::registry::{Activity, Executor, Registry};
 use selvedge_kernel::auth::{Action, Resource};
 use selvedge_kernel::machine::RunState;
@@ -20,7 +21,7 @@ async fn run(model: &Model, folder: &Folder, registry: Registry, text: &str, inp
     let (definition, _) = parse_pipeline("calls.yaml", text).unwrap();
     let engine = open_with(model, folder, registry).await;
     let start = permit(Action::Start, Resource::Pipeline { tenant: "default".to_owned(), name: definition.name.clone() });
-    let id = engine.start_run(start, definition, Bytes::from(input.to_string()), None).await.unwrap();
+    let id = engine.start_run(start, definition, Bytes::from(input.to_string()), RunStart::default()).await.unwrap();
     let end = tokio::time::timeout(Duration::from_secs(60), engine.run_wait(work(id, Action::Read), id)).await.expect("the run hangs").unwrap();
     engine.close().await.unwrap();
     let output = end.output.map_or(Value::Null, |output| serde_json::from_slice(&output).unwrap());

@@ -150,7 +150,7 @@ async fn a_secret_reaches_the_program_and_nothing_that_is_kept() {
     let lines = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let run = |input: &'static str| {
         let lines = lines.clone();
-        let task = ExecTask { activity: "tell".to_owned(), attempt: 1, key: "k".to_owned(), deadline_ms: None, input: input.into() };
+        let task = ExecTask { activity: "tell".to_owned(), attempt: 1, key: "k".to_owned(), deadline_ms: None, trace: None, input: input.into() };
         let pool = pool.clone();
         async move { pool.run(task, |_| {}, move |line| lines.lock().unwrap().push(line)).await }
     };
@@ -164,7 +164,7 @@ async fn a_secret_reaches_the_program_and_nothing_that_is_kept() {
     ours.remove("THE_TOKEN");
     let spec = ExecSpec::new(&exec, vec!["tell".to_owned()], &ours, folder.0.clone());
     let pool = ExecPool::open(spec, tokio::runtime::Handle::current(), Points::default()).unwrap();
-    let task = ExecTask { activity: "tell".to_owned(), attempt: 1, key: "k".to_owned(), deadline_ms: None, input: "1".into() };
+    let task = ExecTask { activity: "tell".to_owned(), attempt: 1, key: "k".to_owned(), deadline_ms: None, trace: None, input: "1".into() };
     let failure = pool.run(task, |_| {}, |_| {}).await.unwrap_err();
     assert_eq!(failure.error.code, "secret_missing");
     assert!(failure.error.message.contains("set the variable THE_TOKEN"), "{}", failure.error.message);

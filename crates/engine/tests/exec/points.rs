@@ -3,6 +3,7 @@
 //! starts itself with the number of the point and kills itself there.
 
 use bytes::Bytes;
+use selvedge_engine::RunStart;
 use selvedge_engine::engine::{Engine, ExecSettings};
 use selvedge_engine::env::{Clock, Environment, Observer};
 use selvedge_engine::exec::{ExecPoint, ShimPoint, orphans_gone};
@@ -172,7 +173,7 @@ impl Place {
 
     async fn start(&self, engine: &Engine) -> RunId {
         let start = permit(Action::Start, Resource::Pipeline { tenant: "default".to_owned(), name: "crashing".to_owned() });
-        engine.start_run(start, self.definition(), Bytes::from_static(b"{}"), Some("once".to_owned())).await.unwrap()
+        engine.start_run(start, self.definition(), Bytes::from_static(b"{}"), RunStart { key: Some("once".to_owned()), trace: None }).await.unwrap()
     }
 
     /// The keys under which each program was run, in order.

@@ -77,7 +77,7 @@ def say(value):
 }
 
 pub fn task(input: &Value) -> ExecTask {
-    ExecTask { activity: "work".to_owned(), attempt: 1, key: "key-1".to_owned(), deadline_ms: Some(10_000), input: Bytes::from(input.to_string()) }
+    ExecTask { activity: "work".to_owned(), attempt: 1, key: "key-1".to_owned(), deadline_ms: Some(10_000), trace: None, input: Bytes::from(input.to_string()) }
 }
 
 /// What a task said and gave.

@@ -1,6 +1,7 @@
 //! Runs whose work is done by programs: activities declared in the pipeline, and actors that are scripts.
 
 use bytes::Bytes;
+use selvedge_engine::RunStart;
 use selvedge_engine::engine::{Engine, ExecSettings};
 use selvedge_engine::env::{Clock, Environment};
 use selvedge_engine::registry::{ActorType, Handler, Registry, Transition};
@@ -125,7 +126,7 @@ async fn a_run_over_programs_and_script_actors_ends_whole_though_the_engine_dies
     let input = Bytes::from(json!({ "names": names }).to_string());
     let mut engine = open(&model, &folder).await;
     let start = permit(Action::Start, Resource::Pipeline { tenant: "default".to_owned(), name: "audit".to_owned() });
-    let id = engine.start_run(start, definition(&folder), input, Some("once".to_owned())).await.unwrap();
+    let id = engine.start_run(start, definition(&folder), input, RunStart { key: Some("once".to_owned()), trace: None }).await.unwrap();
     let mut kills = 0;
     for step in [15u32, 40, 60] {
         loop {

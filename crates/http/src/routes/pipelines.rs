@@ -1,5 +1,6 @@
 //! `/v1/pipelines`: stored pipelines, and their starts.
 
+use selvedge_engine::RunStart;
 use selvedge_engine::desk::Pipelines;
 use selvedge_kernel::diagnostic::listed;
 use selvedge_kernel::error::Consequence;
@@ -117,7 +118,8 @@ pub(crate) async fn diff(caller: Caller, Names(at): Names<Name>, Words(two): Wor
 pub(crate) async fn start(caller: Caller, Names(at): Names<Name>, Words(of): Words<Version>, said: Said, Payload(input): Payload) -> Done {
     // A run without an input has an empty one.
     let input = if input == "null" { "{}".to_owned() } else { input };
-    let started = Pipelines(caller.asker()).start(&at.name, of.version.as_deref(), input, said.key).await?;
+    let start = RunStart { key: said.key, trace: said.trace };
+    let started = Pipelines(caller.asker()).start(&at.name, of.version.as_deref(), input, start).await?;
     let place = format!("/v1/runs/{}", started["run"].as_str().unwrap_or_default());
     Ok(Answer::created(started).at(&place))
 }

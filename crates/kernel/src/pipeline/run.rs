@@ -88,6 +88,8 @@ pub struct Start {
     pub parent: Option<Parent>,
     /// When that task must have ended.
     pub deadline: Option<Millis>,
+    /// The trace that it belongs to, as W3C writes it.
+    pub trace: Option<String>,
 }
 
 /// The rows that a run is loaded from.
@@ -174,7 +176,7 @@ impl Run {
     /// beside them, and what [`Run::close`] gives.
     #[must_use]
     pub fn start(start: Start, now: Millis) -> (Run, Effects) {
-        let Start { id, tenant, compiled, input, context, seal_key, limits, parent, deadline } = start;
+        let Start { id, tenant, compiled, input, context, seal_key, limits, parent, deadline, trace } = start;
         let mut effects = Effects::default();
         let input_seal = seal(&seal_key, &input);
         let stored = if input.len() > INLINE_BYTES {
@@ -204,9 +206,10 @@ impl Run {
             ended_at: None,
         };
         let row = RunRow { header, head: chain_start(id.0, input_seal) };
-        let annex = Annex { parent, ..Annex::default() };
+        let annex = Annex { parent, trace, ..Annex::default() };
+        let annex_changed = annex != Annex::default();
         let mut run = Run::load(Loaded { id, row, pinned, compiled, seal_key, annex, limits });
-        run.annex_changed = parent.is_some();
+        run.annex_changed = annex_changed;
         if let Some(large) = effects.payloads.first() {
             run.input_doc = Doc::parse(&large.bytes).ok();
         }
@@ -227,7 +230,7 @@ impl Run {
         let row: RunRow = crate::wire::decode("run", rows[0])?;
         let pinned: Pinned = crate::wire::decode("pinned definition", rows[1])?;
         let seal_key: SealKey = crate::wire::decode("seal key", rows[2])?;
-        let annex = annex.map_or(Ok(Annex::default()), |bytes| crate::wire::decode("annex", bytes))?;
+        let annex = annex.map_or(Ok(Annex::default()), Annex::decode)?;
         let compiled = match known {
             Some(known) if known.bytes == pinned.definition => known.clone(),
             _ => Arc::new(Compiled::from_bytes(&pinned.definition, pinned.version.clone())?),
@@ -318,6 +321,12 @@ impl Run {
     #[must_use]
     pub fn parent(&self) -> Option<Parent> {
         self.annex.parent
+    }
+
+    /// The trace that it belongs to: so do its tasks, and whom they call.
+    #[must_use]
+    pub fn trace(&self) -> Option<&str> {
+        self.annex.trace.as_deref()
     }
 
     /// The chain value after the last [`Run::close`], and how many commits there were.

@@ -137,6 +137,7 @@ pub fn receiver(envelope: &Envelope) -> Option<Hash16> {
         | Envelope::StartChildUntil { run, .. }
         | Envelope::Line { run, .. }
         | Envelope::CancelRun { run, .. } => Some(run.0.hash),
+        Envelope::Traced { start, .. } => Some(start.run.0.hash),
         Envelope::EnterLine(place) | Envelope::EnterLineBelow { entering: place, .. } | Envelope::LeaveLine(place) => Some(place.line.hash16()),
         Envelope::Borrow { .. } | Envelope::Unwant { .. } | Envelope::Grant { .. } | Envelope::AskBreaker { .. } | Envelope::Pass { .. } => None,
     }

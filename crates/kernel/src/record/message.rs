@@ -85,6 +85,35 @@ impl Message {
     }
 }
 
+/// A start of a run that goes to its shard.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Starting {
+    /// Its id, which follows from whatever starts it.
+    pub run: RunId,
+    /// The definition, as JSON.
+    pub definition: Bytes,
+    /// The input, checked and with defaults filled in.
+    pub input: Bytes,
+    /// Who starts it.
+    pub context: AuthorizationContext,
+    /// What somebody waits for.
+    pub awaited: Awaited,
+}
+
+/// What of a run somebody waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Awaited {
+    /// Its acceptance.
+    Acceptance(Peer),
+    /// Its end.
+    End {
+        /// Who waits.
+        parent: Parent,
+        /// When it must have ended.
+        deadline: Option<Millis>,
+    },
+}
+
 /// How an invocation ended, for whoever waits.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Outcome {
@@ -249,6 +278,29 @@ pub enum Envelope {
         /// Who waits for its end, the nearest first.
         above: Vec<RunId>,
     },
+    /// A start of a run, and the trace that it belongs to.
+    Traced {
+        /// The trace, as W3C writes it.
+        trace: String,
+        /// The start. It is no envelope: those of a stranger would nest as deep as they are long.
+        start: Box<Starting>,
+    },
+}
+
+impl Envelope {
+    /// The start of a run as it is sent: one that belongs to no trace as it was sent before there were any.
+    #[must_use]
+    pub fn start(start: Starting, trace: Option<String>) -> Envelope {
+        if let Some(trace) = trace {
+            return Envelope::Traced { trace, start: Box::new(start) };
+        }
+        let Starting { run, definition, input, context, awaited } = start;
+        match awaited {
+            Awaited::Acceptance(reply_to) => Envelope::StartRun { run, definition, input, context, reply_to },
+            Awaited::End { parent, deadline: None } => Envelope::StartChild { run, definition, input, context, parent },
+            Awaited::End { parent, deadline: Some(deadline) } => Envelope::StartChildUntil { run, definition, input, context, parent, deadline },
+        }
+    }
 }
 
 /// A client's message that is not due yet.

@@ -3,7 +3,7 @@
 //! All of them stand under the hash of the run, so that one commit of its shard can write any of them.
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
 
 use super::kind::Kind;
@@ -15,6 +15,7 @@ use crate::journal::Hash32;
 use crate::machine::{ApprovalState, RunState, StageState};
 use crate::pipeline::throttle::Slice;
 use crate::time::Millis;
+use crate::wire::{self, WireError};
 
 /// The number of the task that `on_failure: {call}` runs for a stage: after every item.
 pub const FALLBACK_ITEM: u32 = u32::MAX;
@@ -244,9 +245,10 @@ pub struct RunRow {
     pub head: Hash32,
 }
 
-/// What a run knows beside its header: written by the commits that change it. A run to which none of this applies has
-/// no such row.
+/// What a run knows beside its header: written by the commits that change it, with [`Annex::encode`]. A run to which none of this
+/// applies has no such row.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Annex {
     /// Whose child it is.
     pub parent: Option<Parent>,
@@ -260,6 +262,50 @@ pub struct Annex {
     pub line: Option<InLine>,
     /// By stage that was started over: its rows count from this round on.
     pub fresh: BTreeMap<u16, u32>,
+    /// The trace that it belongs to, as W3C writes it.
+    #[serde(skip)]
+    pub trace: Option<String>,
+}
+
+/// The version of an annex that says its trace. One that does not is written as before.
+const WITH_TRACE: u8 = 2;
+
+impl Annex {
+    /// The value of its row.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        match &self.trace {
+            Some(trace) => wire::encode_as(WITH_TRACE, &(Untraced(self), trace)),
+            None => wire::encode(&Untraced(self)),
+        }
+    }
+
+    /// Reads what [`Annex::encode`] wrote, also before there were traces.
+    pub fn decode(row: &[u8]) -> Result<Annex, WireError> {
+        if row.first().is_none_or(|version| *version <= wire::VERSION) {
+            return Ok(wire::decode::<Read>("annex", row)?.0);
+        }
+        let (Read(annex), trace) = wire::decode_as::<(Read, String)>("annex", WITH_TRACE, row)?;
+        Ok(Annex { trace: Some(trace), ..annex })
+    }
+}
+
+/// An annex without its trace. Annexes themselves are not `Serialize`: none is written without its trace by mistake.
+struct Untraced<'a>(&'a Annex);
+
+impl Serialize for Untraced<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        Annex::serialize(self.0, to)
+    }
+}
+
+/// The same, read.
+struct Read(Annex);
+
+impl<'de> Deserialize<'de> for Read {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Read, D::Error> {
+        Annex::deserialize(from).map(Read)
+    }
 }
 
 /// Who waits for the end of a run.
@@ -593,11 +639,46 @@ pub struct ChainRow {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::wire;
     use proptest::prelude::*;
 
     fn run() -> RunId {
         RunId::of("default", [7; 16])
+    }
+
+    /// An annex as it was before there were traces.
+    #[derive(Serialize)]
+    struct Old {
+        parent: Option<Parent>,
+        finished: Vec<u16>,
+        winners: BTreeMap<u16, Vec<u16>>,
+        ending: Option<Ending>,
+        line: Option<InLine>,
+        fresh: BTreeMap<u16, u32>,
+    }
+
+    #[test]
+    fn an_annex_from_before_there_were_traces_decodes_and_one_without_a_trace_is_written_as_it_was() {
+        let peer = Peer::Task { run: run(), stage: 1, item: 2, attempt: 3 };
+        let old = Old {
+            parent: Some(Parent { peer, depth: 1 }),
+            finished: vec![0, 2],
+            winners: BTreeMap::from([(4, vec![1])]),
+            ending: Some(Ending { cancelled: true, reason: Some("enough".to_owned()), order: vec![5], done: 0, troubles: Vec::new(), failed: 0 }),
+            line: Some(InLine { key: "k".to_owned(), admitted: true }),
+            fresh: BTreeMap::from([(3, 1)]),
+        };
+        let bytes = wire::encode(&old);
+        let Old { parent, finished, winners, ending, line, fresh } = old;
+        let annex = Annex { parent, finished, winners, ending, line, fresh, trace: None };
+        assert_eq!(Annex::decode(&bytes).unwrap(), annex);
+        assert_eq!(annex.encode(), bytes);
+        let empty = [wire::VERSION, 0, 0, 0, 0, 0, 0];
+        assert_eq!(Annex::decode(&empty).unwrap(), Annex::default());
+        assert_eq!(Annex::default().encode()[..], empty);
+        let traced = Annex { trace: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()), ..annex };
+        assert_eq!(Annex::decode(&traced.encode()).unwrap(), traced);
+        let newer = wire::encode_as(WITH_TRACE + 1, &Untraced(&traced));
+        assert!(matches!(Annex::decode(&newer), Err(WireError::Newer { found: 3, known: 2, .. })));
     }
 
     proptest! {
@@ -641,7 +722,7 @@ mod tests {
             let _ = wire::decode::<Event>("event", &bytes);
             let _ = wire::decode::<Piece>("items", &bytes);
             let _ = wire::decode::<Pinned>("pinned definition", &bytes);
-            let _ = wire::decode::<Annex>("annex", &bytes);
+            let _ = Annex::decode(&bytes);
             let _ = parts_of_group_key(&bytes);
         }
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use selvedge_engine::RunStart;
 use selvedge_engine::desk::{Asker, Keys, Pages, Pipelines, Principals, Problem, Rights, Runs, Schedules, no_work, value, why};
 use selvedge_engine::engine::Engine;
 use selvedge_engine::listing::Listed;
@@ -84,7 +85,9 @@ pub async fn perform(desk: &Desk, request: Request) -> Result<Value, Problem> {
         Request::Pipeline { name } => Pipelines(asker).show(&name).await,
         Request::Pipelines => Pipelines(asker).list().await,
         Request::DiffPipeline { name, before, after } => Pipelines(asker).diff(&name, &before, &after).await,
-        Request::StartPipeline { name, version, input, key } => Pipelines(asker).start(&name, version.as_deref(), input, Some(key)).await,
+        Request::StartPipeline { name, version, input, key } => {
+            Pipelines(asker).start(&name, version.as_deref(), input, RunStart { key: Some(key), trace: None }).await
+        }
         Request::Schedules { filter } => Schedules(asker).list(&filter).await,
         Request::Schedule { pipeline } => Schedules(asker).show(&pipeline).await,
         Request::SteerSchedule { pipeline, steer } => Schedules(asker).steer(&pipeline, steer).await,

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use selvedge::{App, Ctx, Handler, Settings, test};
-use selvedge_engine::Wanted;
 use selvedge_engine::decisions::Summary;
 use selvedge_engine::keys::NewKey;
 use selvedge_engine::wiring::{Recorded, Rules};
+use selvedge_engine::{RunStart, Wanted};
 use selvedge_kernel::auth::{Action, AuthorizationContext, Denied, RequestFacts, Resource, Verdict, authorize, local};
 use selvedge_kernel::config::{Source, parse_config};
 use selvedge_kernel::limit::{DECISIONS, DECISIONS_A_MINUTE};
@@ -164,7 +164,7 @@ async fn the_why_of_a_run_that_was_denied_names_a_decision_that_is_found() {
     let mut engine = test::Engine::with(app(), ruled()).await.unwrap();
     let clerk = key(&engine).await;
     let permit = engine.engine().permit(clerk.clone(), Action::Start, pipeline("naps")).unwrap();
-    let run = engine.engine().start_run(permit, parse(NAPS), Bytes::from_static(b"{}"), None).await.unwrap();
+    let run = engine.engine().start_run(permit, parse(NAPS), Bytes::from_static(b"{}"), RunStart::default()).await.unwrap();
     engine.advance(2 * DAY).await;
     assert_eq!(state(&engine, run).await, selvedge_kernel::machine::RunState::Failed);
     engine.kill_and_reopen().await.unwrap();

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use selvedge::{App, InvocationId, Settings, test};
-use selvedge_engine::VerbError;
 use selvedge_engine::engine::Ask;
 use selvedge_engine::keys::NewKey;
+use selvedge_engine::{RunStart, VerbError};
 use selvedge_kernel::auth::{Action, AuthorizationContext, Denied, OWNER, Permit, Principal, PrincipalKind, RequestFacts, Resource, authorize, local};
 use selvedge_kernel::id::RunId;
 use selvedge_kernel::limit;
@@ -87,7 +87,7 @@ impl Asker {
 
     async fn start(&self, engine: &test::Engine, name: &str, text: &str) -> RunId {
         let permit = self.may(engine, Action::Start, pipeline(name)).unwrap();
-        engine.engine().start_run(permit, parse(text), Bytes::from_static(b"{}"), None).await.unwrap()
+        engine.engine().start_run(permit, parse(text), Bytes::from_static(b"{}"), RunStart::default()).await.unwrap()
     }
 
     async fn nap(&self, engine: &test::Engine, then: &str, delay: Option<Duration>) -> InvocationId {
@@ -281,7 +281,7 @@ async fn who_is_disabled_in_any_shard_is_known_before_anything_goes_on_after_a_r
         let now = engine.engine().now();
         let start = Resource::Pipeline { tenant: tenant.clone(), name: "works".to_owned() };
         let permit = engine.engine().permit(local(&tenant, now), Action::Start, start).unwrap();
-        runs.push((tenant.clone(), engine.engine().start_run(permit, parse(WORKS), Bytes::from_static(b"{}"), None).await.unwrap()));
+        runs.push((tenant.clone(), engine.engine().start_run(permit, parse(WORKS), Bytes::from_static(b"{}"), RunStart::default()).await.unwrap()));
     }
     engine.settle().await;
     for (tenant, _) in &runs {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use selvedge::{Activity, App, Attempt, Ctx, Handler, Outcome, test};
+use selvedge_engine::RunStart;
 use selvedge_engine::wiring::Rules;
 use selvedge_kernel::auth::{Action, AuthorizationContext, Permit, Principal, PrincipalKind, Resource, Verdict, authorize, local};
 use selvedge_kernel::machine::RunState;
@@ -74,7 +75,11 @@ async fn case_54_what_was_accepted_goes_on_when_the_credential_has_expired_and_n
     let rests = Resource::Handler { actor: kit::actor("cat", "a"), handler: "rest".to_owned() };
     let invoke = permit(&engine, &ada, Action::Invoke, rests.clone()).unwrap();
     let slow = parse(SLOW);
-    let run = engine.engine().start_run(permit(&engine, &ada, Action::Start, pipeline("slow")).unwrap(), slow, Bytes::from_static(b"{}"), None).await.unwrap();
+    let run = engine
+        .engine()
+        .start_run(permit(&engine, &ada, Action::Start, pipeline("slow")).unwrap(), slow, Bytes::from_static(b"{}"), RunStart::default())
+        .await
+        .unwrap();
     let id = engine.engine().invoke(invoke, Bytes::from_static(b"null"), Default::default()).await.unwrap().id.unwrap();
     engine.advance(20 * DAY).await;
     assert!(permit(&engine, &ada, Action::Invoke, rests).is_none(), "it has expired");

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use selvedge::test::ByHand;
 use selvedge::{Activity, App, Attempt, Ctx, Failure, Handler, Outcome, Retry, Settings, test};
+use selvedge_engine::RunStart;
 use selvedge_engine::engine::Ask;
 use selvedge_engine::env::{Clock, Environment};
 use selvedge_engine::keys::{MadeKey, NewKey};
@@ -115,7 +116,7 @@ impl Asker {
 
     async fn start(&self, engine: &test::Engine, name: &str, text: &str) -> RunId {
         let permit = self.permit(engine, Action::Start, pipeline(name));
-        engine.engine().start_run(permit, parse(text), Bytes::from_static(b"{}"), None).await.unwrap()
+        engine.engine().start_run(permit, parse(text), Bytes::from_static(b"{}"), RunStart::default()).await.unwrap()
     }
 
     async fn nap(&self, engine: &test::Engine, then: &str, delay: Option<Duration>) -> InvocationId {
@@ -295,7 +296,7 @@ async fn whom_an_undo_calls_may_call_on_and_nobody_behind_them() {
         let engine = test::Engine::with(app.clone(), settings).await.unwrap();
         let ada = asker(&engine, None).await;
         let (permit, input) = (ada.permit(&engine, Action::Start, pipeline("undone_by")), Bytes::from(format!("{{\"calls\":{calls}}}")));
-        let run = engine.engine().start_run(permit, parse(UNDONE_BY), input, None).await.unwrap();
+        let run = engine.engine().start_run(permit, parse(UNDONE_BY), input, RunStart::default()).await.unwrap();
         engine.advance(DAY).await;
         ada.revoke(&engine).await;
         engine.advance(30 * DAY).await;
@@ -341,7 +342,7 @@ async fn keys_of_every_shard_are_known_before_anything_goes_on_after_a_restart()
         let context = engine.engine().authenticate(&key.presented.text(), RequestFacts::default()).unwrap();
         let start = Resource::Pipeline { tenant: tenant.clone(), name: "works".to_owned() };
         let permit = engine.engine().permit(context, Action::Start, start).unwrap();
-        let run = engine.engine().start_run(permit, parse(WORKS), Bytes::from_static(b"{}"), None).await.unwrap();
+        let run = engine.engine().start_run(permit, parse(WORKS), Bytes::from_static(b"{}"), RunStart::default()).await.unwrap();
         runs.push((tenant, run));
     }
     engine.settle().await;

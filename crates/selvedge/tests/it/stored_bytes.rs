@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use proptest::prelude::*;
 use selvedge::{App, Ctx, Failure, Handler, Outcome, Settings, Signal, test};
-use selvedge_engine::VerbError;
 use selvedge_engine::engine::Ask;
+use selvedge_engine::{RunStart, VerbError};
 use selvedge_kernel::auth::{Action, Resource};
 use selvedge_kernel::id::InvocationId;
 use selvedge_kernel::limit::Limits;
@@ -116,7 +116,7 @@ async fn a_tenant_that_keeps_all_that_it_may_starts_nothing_new_and_what_it_has_
         assert!(refused.message.starts_with(&says) && refused.message.contains("`limits.tenant_bytes`"), "{refused}");
         assert_eq!(send(&engine, "more", &[], Some(Duration::from_secs(1))).await.unwrap_err().code, "limit: stored_bytes");
         let permit = kit::permit(&engine, Action::Start, Resource::Pipeline { tenant: "default".to_owned(), name: "pieces".to_owned() });
-        let refused = engine.engine().start_named(permit, Bytes::from_static(b"{\"words\":[]}"), None).await.unwrap_err();
+        let refused = engine.engine().start_named(permit, Bytes::from_static(b"{\"words\":[]}"), RunStart::default()).await.unwrap_err();
         assert_eq!(refused.code, "limit: stored_bytes");
         let actor = kit::permit(&engine, Action::Signal, Resource::Handler { actor: kit::actor("place", "x"), handler: "go".to_owned() });
         let target = selvedge_engine::SignalTarget::Actor(kit::actor("place", "x"));

@@ -87,7 +87,7 @@ impl Run {
         }
         let timer = self.move_timer();
         if std::mem::take(&mut self.annex_changed) {
-            effects.put(annex_key(self.id), wire::encode(&self.annex));
+            effects.put(annex_key(self.id), self.annex.encode());
         }
         let number = self.header.commits;
         self.header.commits += 1;

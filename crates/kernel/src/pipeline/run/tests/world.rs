@@ -158,7 +158,8 @@ impl World {
         let input_seal = seal(&seal_key, &input);
         let now = Millis(1_800_000_000_000);
         let context = auth::local("default", now);
-        let start = Start { id, tenant: "default".to_owned(), compiled: compiled.clone(), input, context, seal_key, limits, parent: None, deadline: None };
+        let start =
+            Start { id, tenant: "default".to_owned(), compiled: compiled.clone(), input, context, seal_key, limits, parent: None, deadline: None, trace: None };
         let (run, effects) = Run::start(start, now);
         let mut world = World {
             run,
