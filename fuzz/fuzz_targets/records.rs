@@ -5,14 +5,14 @@ use std::fmt::Debug;
 
 use libfuzzer_sys::fuzz_target;
 use selvedge_kernel::journal::Entry;
-use selvedge_kernel::record::{actor, invocation, message, shard};
+use selvedge_kernel::record::{actor, invocation, message, run, shard};
 use selvedge_kernel::wire;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((kind, bytes)) = bytes.split_first() else { return };
-    match kind % 13 {
+    match kind % 14 {
         0 => again::<Entry>(bytes),
         1 => again::<message::Message>(bytes),
         2 => again::<message::Envelope>(bytes),
@@ -25,6 +25,7 @@ fuzz_target!(|bytes: &[u8]| {
         9 => again::<invocation::Idempotent>(bytes),
         10 => again::<invocation::OutputChunk>(bytes),
         11 => again::<shard::ShardHead>(bytes),
+        12 => annex_again(bytes),
         _ => again::<shard::Timer>(bytes),
     }
 });
@@ -34,6 +35,16 @@ fn again<T: Serialize + DeserializeOwned + Debug>(bytes: &[u8]) {
         let written = wire::encode(&value);
         match wire::decode::<T>("record", &written) {
             Ok(read) => assert_eq!(wire::encode(&read), written),
+            Err(error) => panic!("{value:?} cannot be read again: {error}"),
+        }
+    }
+}
+
+/// What a run knows beside its header has grown: it has a version that says its trace, and one that does not.
+fn annex_again(bytes: &[u8]) {
+    if let Ok(value) = run::Annex::decode(bytes) {
+        match run::Annex::decode(&value.encode()) {
+            Ok(read) => assert_eq!(read, value),
             Err(error) => panic!("{value:?} cannot be read again: {error}"),
         }
     }

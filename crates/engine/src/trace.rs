@@ -21,3 +21,37 @@ pub(crate) fn within(trace: &str, key: &str) -> Option<String> {
     let span = blake3::hash(key.as_bytes()).to_hex();
     Some(format!("{version}-{id}-{}-{flags}", &span[..16]))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    #[test]
+    fn a_span_is_of_the_same_trace_and_the_same_for_the_same_key() {
+        let one = within(TRACE, "key-1").unwrap();
+        assert!(is_trace(&one) && one != TRACE, "{one}");
+        assert_eq!((&one[..36], &one[52..]), (&TRACE[..36], &TRACE[52..]));
+        assert_eq!(within(TRACE, "key-1").unwrap(), one);
+        assert_ne!(within(TRACE, "key-2").unwrap(), one);
+    }
+
+    #[test]
+    fn what_is_no_trace_is_none() {
+        for text in
+            ["", "00", &TRACE.to_uppercase(), &TRACE[1..], &format!("{TRACE}-"), &format!("{TRACE}\0"), &TRACE.replace('b', "g"), &TRACE.replace('-', "_")]
+        {
+            assert!(!is_trace(text) && within(text, "key").is_none(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_trace_or_none(text in "\\PC{0,80}") {
+            prop_assert_eq!(within(&text, "key").is_some(), is_trace(&text));
+        }
+    }
+}

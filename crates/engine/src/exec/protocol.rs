@@ -260,6 +260,13 @@ mod tests {
     }
 
     #[test]
+    fn a_request_says_its_trace_where_it_belongs_to_one() {
+        let traced = ExecTask { trace: Some("00-\"".to_owned()), ..task("1") };
+        let value: serde_json::Value = serde_json::from_slice(&request(7, &traced).unwrap()).unwrap();
+        assert_eq!(value["traceparent"], "00-\"");
+    }
+
+    #[test]
     fn a_request_above_the_line_limit_is_refused_by_name() {
         let mut big = task("");
         big.input = Bytes::from(format!("\"{}\"", "x".repeat(LINE_BYTES)));

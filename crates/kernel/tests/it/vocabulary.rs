@@ -14,7 +14,8 @@ use selvedge_kernel::journal::{ChainError, Ending, Entry, Hash32, OpKind, Payloa
 use selvedge_kernel::lend::{Life, Report};
 use selvedge_kernel::policy::{Backoff, Rate, Retry, Span, Throttle, Verdict, after_failure, delay};
 use selvedge_kernel::record::invocation::Begun;
-use selvedge_kernel::record::message::{Envelope, KeptReply, Message, OutboxRow, Outcome, Peer};
+use selvedge_kernel::record::message::{Awaited, Envelope, KeptReply, Message, OutboxRow, Outcome, Peer, Starting};
+use selvedge_kernel::record::run::Parent;
 use selvedge_kernel::record::shard::{ShardHead, Timer};
 use selvedge_kernel::time::Millis;
 use selvedge_kernel::transition::Journal;
@@ -81,12 +82,25 @@ fn throttle() -> impl Strategy<Value = Throttle> {
     })
 }
 
+fn start() -> impl Strategy<Value = Envelope> {
+    let awaited = prop_oneof![
+        peer().prop_map(Awaited::Acceptance),
+        (peer(), any::<u32>(), any::<Option<u64>>())
+            .prop_map(|(peer, depth, deadline)| Awaited::End { parent: Parent { peer, depth }, deadline: deadline.map(Millis) }),
+    ];
+    let bytes = || prop::collection::vec(any::<u8>(), 0..50);
+    (raw_id(), bytes(), bytes(), context(), awaited, any::<Option<String>>()).prop_map(|(id, definition, input, context, awaited, trace)| {
+        Envelope::start(Starting { run: RunId(id), definition: definition.into(), input: input.into(), context, awaited }, trace)
+    })
+}
+
 fn envelope() -> impl Strategy<Value = Envelope> {
     let outcome = prop_oneof![
         prop::collection::vec(any::<u8>(), 0..50).prop_map(|value| Outcome::Value(value.into())),
         (".{0,10}", ".{0,30}").prop_map(|(code, message)| Outcome::Error(WorkError::new(code, message))),
     ];
     prop_oneof![
+        start(),
         message().prop_map(Envelope::Invoke),
         (any::<u64>(), message()).prop_map(|(at, message)| Envelope::Later { at: Millis(at), message }),
         (peer(), raw_id(), outcome).prop_map(|(to, from, outcome)| Envelope::Reply { to, from: InvocationId(from), outcome }),

@@ -22,4 +22,5 @@ mod session;
 mod streams;
 mod tasks;
 mod tls;
+mod traces;
 mod work;

@@ -7,6 +7,7 @@ use crate::id::{ActorId, InvocationId};
 use crate::journal::{OpKind, Signature};
 use crate::record::decision;
 use crate::record::disabled;
+use crate::record::message::{Awaited, Starting};
 use crate::record::portable::{LedgerWalk, Row, print, read};
 use crate::record::shard::{LedgerState, ledger_line};
 
@@ -100,6 +101,26 @@ fn permits_of_limits_stay_behind_and_large_envelopes_become_chunks_again() {
     for envelope in [grant, pass] {
         let line = Line::Envelope(portable::Envelope { owner: owner.clone(), value: wire::encode(&envelope) });
         assert!(Dealer::new(&head(0), 5).deal(line).unwrap().is_empty());
+    }
+}
+
+#[test]
+fn a_start_of_a_run_goes_to_its_run_whether_it_has_a_trace_or_not_and_without_one_it_is_what_it_was_before_traces() {
+    let run = crate::id::RunId::of("t", [7; 16]);
+    let peer = crate::record::message::Peer::Task { run, stage: 1, item: 2, attempt: 3 };
+    let parent = crate::record::run::Parent { peer, depth: 1 };
+    let (definition, input, context) = (Bytes::from_static(b"{}"), Bytes::from_static(b"1"), local("t", Millis(0)));
+    let (end, until) = (Awaited::End { parent, deadline: None }, Awaited::End { parent, deadline: Some(Millis(9)) });
+    for (awaited, number) in [(Awaited::Acceptance(peer), 3), (end, 5), (until, 14)] {
+        let start = Starting { run, definition: definition.clone(), input: input.clone(), context: context.clone(), awaited };
+        for (trace, number) in [(None, number), (Some("of somebody".to_owned()), 17)] {
+            let envelope = Envelope::start(start.clone(), trace);
+            let encoded = wire::encode(&envelope);
+            assert_eq!((receiver(&envelope), encoded[1]), (Some(run.0.hash), number));
+            let line = Line::Envelope(portable::Envelope { owner: Bytes::copy_from_slice(&run.0.to_bytes()), value: encoded });
+            let dealt = Dealer::new(&head(0), 5).deal(line).unwrap();
+            assert_eq!((dealt[0].shard, &dealt[0].key), (run.0.hash.shard(5), &key::outbox(run.0.hash.shard(5), 1)));
+        }
     }
 }
 

@@ -83,6 +83,11 @@ async fn key(engine: &test::Engine, tenant: &str, roles: &[&str]) -> MadeKey {
     engine.engine().create_key(permit, new).await.unwrap()
 }
 
+async fn serve(engine: &test::Engine, offer: Offer) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    Server::with(engine.engine().clone(), listener, offer).unwrap()
+}
+
 impl Rig {
     pub async fn new() -> Rig {
         Rig::with(Patience::default()).await
@@ -113,9 +118,14 @@ impl Rig {
         let engine = test::Engine::with(app, settings).await.unwrap();
         let (owner, other, nobody) =
             (key(&engine, "default", &[OWNER]).await, key(&engine, "other", &[OWNER]).await, key(&engine, "default", &["reader"]).await);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let server = Server::with(engine.engine().clone(), listener, offer).unwrap();
+        let server = serve(&engine, offer).await;
         Rig { engine, server, owner, other, nobody }
+    }
+
+    /// Ends the engine as a kill would, and opens it and a server again.
+    pub async fn reopen(&mut self) {
+        self.engine.kill_and_reopen().await.unwrap();
+        self.server = serve(&self.engine, Offer::default()).await;
     }
 
     /// Asks with some words as the credential; none: with no credential.
