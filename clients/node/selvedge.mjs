@@ -23,14 +23,14 @@ export class Terminal extends Retryable {
   retryable = false;
 }
 
-/** One attempt of a task. `key` is the idempotency key of its effect: the same for each attempt. */
+/** One attempt of a task. `key` is the idempotency key of its effect: the same for each attempt. `traceparent`: where it belongs to a trace. */
 export class Attempt {
   #cancel = new AbortController();
   /** Aborted when nobody waits for the result any more: hand it to what you await. */
   signal = this.#cancel.signal;
   cancel = () => this.#cancel.abort(new Error("cancelled"));
-  constructor(id, deadlineMs, { activity, key, attempt }, beat) {
-    Object.assign(this, { id, deadlineMs, activity, key, attempt });
+  constructor(id, deadlineMs, { activity, key, attempt, traceparent }, beat) {
+    Object.assign(this, { id, deadlineMs, activity, key, attempt, traceparent });
     /** Says that the task lives; `progress` is any JSON. */
     this.heartbeat = (progress = null) => beat(progress, this);
   }

@@ -21,10 +21,10 @@ class Terminal(Retryable):   # no attempt can help
     retryable = False
 
 class Attempt:
-    """One attempt of a task. `key`: of its effect, the same for each attempt. `cancelled`: nobody waits for it any more, stop."""
+    """One attempt of a task. `key`: of its effect, the same for each attempt. `traceparent`: of its trace. `cancelled`: nobody waits for it any more, stop."""
     def __init__(self, id, deadline_ms, task, beat, report, room=None):
         self.id, self.deadline_ms, self._beat, self._report, self._room = id, deadline_ms, beat, report, room
-        self.cancelled, self._ended = False, threading.Event()
+        self.cancelled, self._ended, self.traceparent = False, threading.Event(), task.get("traceparent")
         self.activity, self.key, self.attempt, self._input = task["activity"], task.get("key"), task.get("attempt", 1), task.get("input")
     def heartbeat(self, progress=None):  # says that the task lives; any JSON
         self._beat(self, _json({"progress": progress}))

@@ -10,6 +10,10 @@ const PYTHON: &str = r#"
 import os, subprocess, sys, time
 from selvedge import activity, handler, run, Retryable, Terminal
 
+@activity("traced")
+def traced(input, attempt):
+    return attempt.traceparent
+
 @activity("echo")
 def echo(input, attempt):
     return {"input": input, "key": attempt.key, "attempt": attempt.attempt, "deadline_ms": attempt.deadline_ms, "pid": os.getpid()}
@@ -67,6 +71,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { activity, handler, run, Retryable, Terminal } from "./selvedge.mjs";
 
 activity("echo", (input, { key, attempt, deadlineMs }) => ({ input, key, attempt, deadline_ms: deadlineMs, pid: process.pid }));
+activity("traced", (input, attempt) => attempt.traceparent ?? null);
 activity("later", async (input) => { await sleep(1); return input; });
 activity("fails", (input) => {
   if (input === "terminal") throw new Terminal("card_declined", "no");
@@ -104,7 +109,7 @@ handler("licence", "count", (actor, message) => {
 run({ concurrency: Number(process.argv[2]) });
 "#;
 
-const ACTIVITIES: [&str; 7] = ["echo", "later", "fails", "noisy", "waits", "meets", "licence.count"];
+const ACTIVITIES: [&str; 8] = ["echo", "traced", "later", "fails", "noisy", "waits", "meets", "licence.count"];
 
 fn worker(folder: &Folder, program: &str, concurrency: u32) -> ExecPool {
     needs(program);
@@ -130,6 +135,10 @@ async fn serves_activities_and_handlers(program: &str) {
     let result = run(&pool, call("echo", &json!({"ü": [1, null]}))).await.result.unwrap();
     let pid = result["pid"].clone();
     assert_eq!(result, json!({"input": {"ü": [1, null]}, "key": "key-1", "attempt": 1, "deadline_ms": 10_000, "pid": pid}));
+    for trace in [None, Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned())] {
+        let traced = ExecTask { trace: trace.clone(), ..call("traced", &json!(null)) };
+        assert_eq!(run(&pool, traced).await.result.unwrap(), json!(trace));
+    }
     assert_eq!(run(&pool, call("later", &json!("x"))).await.result.unwrap(), json!("x"));
 
     for (input, code, retryable, after) in
