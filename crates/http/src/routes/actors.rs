@@ -37,7 +37,7 @@ impl Message {
 
 /// Calls a handler, and waits for its end: 30 s, or as `Prefer: wait=N` says; `Prefer: respond-async` does not wait. What has
 /// not ended by then is 202 with its id, and goes on. `Accept: text/event-stream` is call and stream in one.
-#[utoipa::path(post, path = "/v1/actors/{type}/{key}/call/{handler}", tag = "actors", params(Message, KeyHeader, PreferHeader),
+#[utoipa::path(post, path = "/v1/actors/{type}/{key}/call/{handler}", tag = "actors", params(Message, KeyHeader, PreferHeader, TraceHeader),
     request_body(content = Value, description = "the input, any JSON"),
     responses((status = 200, description = "what it gave, as `result`", body = Value), (status = 202, description = "its id: it goes on", body = Value)))]
 pub(crate) async fn call(caller: Caller, Names(message): Names<Message>, said: Said, Payload(input): Payload) -> Result<Response, Refusal> {
@@ -112,7 +112,7 @@ pub(crate) struct Later {
 }
 
 /// Sends a message to a handler: accepted when this returns.
-#[utoipa::path(post, path = "/v1/actors/{type}/{key}/send/{handler}", tag = "actors", params(Message, Later, KeyHeader),
+#[utoipa::path(post, path = "/v1/actors/{type}/{key}/send/{handler}", tag = "actors", params(Message, Later, KeyHeader, TraceHeader),
     request_body(content = Value, description = "the input, any JSON"),
     responses((status = 202, description = "its id", body = Value)))]
 pub(crate) async fn send(caller: Caller, Names(message): Names<Message>, Words(later): Words<Later>, said: Said, Payload(input): Payload) -> Done {
@@ -149,6 +149,16 @@ pub(crate) struct KeyHeader {
     /// The same key, the same request: it is done once. Another body under it is 422.
     #[param(rename = "Idempotency-Key")]
     key: Option<String>,
+}
+
+/// The header with the trace that a request is a part of.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "it is there for the document")]
+pub(crate) struct TraceHeader {
+    /// W3C trace context: what is done for this request says that it belongs to this trace. Answers have no such header; what is no trace is ignored.
+    #[param(rename = "traceparent")]
+    trace: Option<String>,
 }
 
 /// The header that says how long to wait.

@@ -10,7 +10,7 @@ use selvedge_kernel::pipeline::parse::parse_pipeline;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::actors::KeyHeader;
+use super::actors::{KeyHeader, TraceHeader};
 use super::state::MatchHeader;
 use crate::answer::{Answer, Done};
 use crate::caller::Caller;
@@ -112,7 +112,7 @@ pub(crate) async fn diff(caller: Caller, Names(at): Names<Name>, Words(two): Wor
 }
 
 /// Starts a run of a pipeline. The same `Idempotency-Key`, the same run.
-#[utoipa::path(post, path = "/v1/pipelines/{name}/runs", tag = "pipelines", params(Name, Version, KeyHeader),
+#[utoipa::path(post, path = "/v1/pipelines/{name}/runs", tag = "pipelines", params(Name, Version, KeyHeader, TraceHeader),
     request_body(content = Value, description = "the input of the run"),
     responses((status = 201, description = "the run", body = Value)))]
 pub(crate) async fn start(caller: Caller, Names(at): Names<Name>, Words(of): Words<Version>, said: Said, Payload(input): Payload) -> Done {

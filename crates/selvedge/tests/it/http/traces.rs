@@ -2,9 +2,14 @@
 
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use selvedge::{Activity, App, Ctx, Handler};
+use selvedge_engine::RunStart;
 use selvedge_http::Patience;
+use selvedge_kernel::auth::{Action, Resource, authorize, local};
+use selvedge_kernel::id::Key;
 use selvedge_kernel::limit::Limits;
+use selvedge_kernel::record::run::{annex_key, run_key};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,6 +17,7 @@ use tokio::net::TcpListener;
 
 use super::client::Ask;
 use super::rig::Rig;
+use crate::kit;
 
 const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const FETCH: Activity<Value, Value> = Activity::new("fetch");
@@ -179,6 +185,7 @@ async fn a_run_gives_its_trace_to_all_that_it_does_and_starts_also_after_a_kill(
     assert!(is_within(output["told"].as_str().unwrap()) && is_within(output["kept"].as_str().unwrap()), "{output}");
     assert_eq!(output["declared"], "mine", "what is declared goes before ours");
     outside.asked(&rig, &["late"]).await;
+    kit::sound(&rig.engine).await;
 }
 
 #[tokio::test]
@@ -225,4 +232,13 @@ async fn what_belongs_to_no_trace_or_to_one_that_is_none_is_given_none() {
         assert!(task.get("traceparent").is_none(), "{task}");
     }
     assert!(outside.seen.lock().unwrap().iter().all(|(_, trace)| trace.is_empty()));
+    // Beside the door as well: nothing of it is kept.
+    let now = rig.engine.engine().now();
+    let resource = Resource::Pipeline { tenant: "default".to_owned(), name: "below".to_owned() };
+    let start = authorize(local("default", now), Action::Start, resource, now).unwrap();
+    let none = RunStart { key: None, trace: Some("x".repeat(2_000)) };
+    let run = rig.engine.engine().start_named(start, Bytes::from_static(b"{}"), none).await.unwrap();
+    assert_eq!(ended(&rig.owner(), &run.to_string()).await["status"], "completed");
+    let stored: Vec<Key> = rig.engine.model().rows(run.0.hash.shard(64)).into_iter().map(|(key, _)| key).collect();
+    assert!(stored.contains(&run_key(run)) && !stored.contains(&annex_key(run)));
 }
