@@ -133,6 +133,29 @@ async fn a_fork_from_a_stage_does_it_and_what_depends_on_it_anew_and_nothing_els
     kit::sound(&engine).await;
 }
 
+const UNDONE: &str = r#"
+selvedge: 1
+name: undone
+input: { sign: { type: string } }
+stages:
+  - { name: made, call: part, input: 1, compensate: { call: part, input: 5 } }
+  - { name: last, call: last, input: { sign: "${input.sign}" }, depends_on: [made] }
+"#;
+
+#[tokio::test]
+async fn a_fork_that_fails_undoes_what_it_did_anew_also_where_the_run_before_it_was_undone() {
+    let notes = Notes::default();
+    let engine = test::Engine::new(app(&notes).pipeline(parse(UNDONE))).await.unwrap();
+    let old = runs::start(&engine, "undone", json!({ "sign": "bad" })).await;
+    runs::end(&engine, old.id()).await.unwrap_err();
+    assert_eq!(notes.take(), ["part 1", "last bad", "part 5"]);
+    let new = fork(&engine, old.id(), asked("k", None, None)).await.unwrap();
+    assert_eq!(new.taken.as_deref().unwrap(), [""; 0], "neither what was undone nor what undid it");
+    runs::end(&engine, new.id).await.unwrap_err();
+    assert_eq!(notes.take(), ["part 1", "last bad", "part 5"]);
+    kit::sound(&engine).await;
+}
+
 #[tokio::test]
 async fn a_fork_from_a_gather_finds_the_groups_of_what_it_took_over() {
     let text = "selvedge: 1\nname: groups\ninput: { numbers: { type: array } }\nstages:\n  - { name: each, mode: scatter, over: input.numbers, call: part }\n  - { name: by, mode: gather, stages: [each], group_by: item.odd, call: last, input: { k: \"${group.key}\", n: \"${length(group.items)}\" } }\noutput: \"${stages.by.output}\"\n";

@@ -46,7 +46,9 @@ impl Run {
             StageState::Cancelled | StageState::Failed => self.is_loser(*stage),
             _ => false,
         };
-        let mut kept: BTreeSet<usize> = (0..self.stages.len()).filter(|stage| !over.contains(stage) && !behind.contains(stage)).filter(well).collect();
+        // What undoes a stage that is done anew has not been done for it.
+        let written = self.compiled.definition.stages.len();
+        let mut kept: BTreeSet<usize> = (0..written).filter(|stage| !over.contains(stage) && !behind.contains(stage)).filter(well).collect();
         // A loser of a gather that starts over runs again.
         loop {
             let gone = kept.iter().copied().find(|stage| {
