@@ -8,7 +8,7 @@ use bytes::Bytes;
 use selvedge_kernel::auth::{Action, AuthorizationContext, Denied, Permit, Resource};
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::id::{ActorId, InvocationId, RawId, ShardId};
-use selvedge_kernel::limit::{INLINE_BYTES, Limits};
+use selvedge_kernel::limit::Limits;
 use selvedge_kernel::ports::Store;
 use selvedge_kernel::pressure::{self, Admission};
 use selvedge_kernel::record::message::Message;
@@ -53,6 +53,39 @@ pub struct Ask {
     pub delay: Option<Duration>,
     /// Whether to wait for its end.
     pub wait: bool,
+}
+
+/// Above so many bytes of input a call is accepted by a commit of its own: one that waits counts with its input until then.
+const CALL_BYTES: usize = 4 * 1_024;
+
+/// A call that is on its way.
+pub struct Called<'a> {
+    engine: &'a Engine,
+    shard: ShardId,
+    id: InvocationId,
+    /// What was answered when it was accepted, where it was accepted apart.
+    accepted: Option<Answer>,
+    ended: std::pin::Pin<Box<dyn Future<Output = Result<Answer, VerbError>> + Send + 'a>>,
+}
+
+impl Called<'_> {
+    /// Its end. Nothing is lost where this is given up and asked for again; once it has come it is not.
+    pub async fn ended(&mut self) -> Result<Answer, VerbError> {
+        self.ended.as_mut().await
+    }
+
+    /// Nobody waits for its end any more: what has not ended has been accepted when this returns, and goes on.
+    pub async fn given_up(self) -> Result<Answer, VerbError> {
+        if let Some(accepted) = self.accepted {
+            return Ok(accepted);
+        }
+        let (id, held) = (self.id, InFlight::again(&self.engine.wiring));
+        match self.engine.ask_holding(self.shard, held, |reply| Command::Result { id, wait: false, reply }).await {
+            // It was refused: how, is what the call was answered.
+            Err(error) if error.code == "unknown_invocation" => self.ended.await,
+            known => known,
+        }
+    }
 }
 
 impl Engine {
@@ -185,7 +218,7 @@ impl Engine {
         self.sent(shard, held, command).await
     }
 
-    /// The same: it is on its way when this returns, and what this returns is the answer.
+    /// What `ask_holding` asks is on its way when this returns; the answer is what this returns.
     fn sent<T>(&self, shard: ShardId, held: Arc<InFlight>, command: impl FnOnce(Reply<T>) -> Command) -> impl Future<Output = Result<T, VerbError>> {
         let (reply, answer) = oneshot::channel();
         let sent = self.wiring.send(shard, Event::Command(shard, command(reply), held.clone()));
@@ -274,32 +307,26 @@ impl Engine {
         self.take_in(message, wait, delay)?.await
     }
 
-    /// Calls a handler, and waits for its end for as long as `until` has not come to its own. What has not ended by then has
-    /// been accepted when this returns, and goes on; its answer comes with what `until` gave.
+    /// Calls a handler: the message is on its way when this returns, and its end is for [`Called::ended`]. Errors: as of
+    /// [`Engine::invoke`]; those that its shard has come with its end.
     ///
-    /// Whoever asks gets nothing before the end: so what ends without a rest is accepted and ended by one commit.
-    pub async fn call<U>(&self, permit: Permit, input: Bytes, ask: Ask, until: impl Future<Output = U>) -> Result<(Answer, Option<U>), VerbError> {
+    /// Whoever calls gets nothing before the end: so what ends without a rest is accepted and ended by one commit.
+    pub async fn call(&self, permit: Permit, input: Bytes, ask: Ask) -> Result<Called<'_>, VerbError> {
         let message = self.message(permit, input, ask)?;
         let (id, shard) = (message.id, self.wiring.shard_of(&message.target));
         let shared = matches!(self.wiring.registry.handler(&message.target.kind, &message.handler), Some(Handler::Shared(_)));
-        // Its key may lead to another one; and what is large counts in memory only until it is written.
-        let apart = shared || message.idempotency_key.is_some() || message.input.len() > INLINE_BYTES;
+        // Its key may lead to another one; and what is larger counts in memory only until it is written.
+        let apart = shared || message.idempotency_key.is_some() || message.input.len() > CALL_BYTES;
         self.admit().await?;
-        if apart {
-            let accepted = self.take_in(message, false, None)?.await?;
-            let (Some(id), Progress::Open) = (accepted.id, &accepted.progress) else { return Ok((accepted, None)) };
-            return tokio::select! {
-                biased;
-                given_up = until => Ok((accepted, Some(given_up))),
-                ended = self.ask(shard, |reply| Command::Result { id, wait: true, reply }) => Ok((ended?, None)),
-            };
+        if !apart {
+            return Ok(Called { engine: self, shard, id, accepted: None, ended: Box::pin(self.take_in(message, true, None)?) });
         }
-        let ended = self.take_in(message, true, None)?;
-        tokio::select! {
-            biased;
-            given_up = until => Ok((self.ask(shard, |reply| Command::Result { id, wait: false, reply }).await?, Some(given_up))),
-            ended = ended => Ok((ended?, None)),
-        }
+        let accepted = self.take_in(message, false, None)?.await?;
+        let (Some(id), Progress::Open) = (accepted.id, &accepted.progress) else {
+            return Ok(Called { engine: self, shard, id, accepted: None, ended: Box::pin(std::future::ready(Ok(accepted))) });
+        };
+        let ended = self.sent(shard, InFlight::again(&self.wiring), move |reply| Command::Result { id, wait: true, reply });
+        Ok(Called { engine: self, shard, id, accepted: Some(accepted), ended: Box::pin(ended) })
     }
 
     /// What a handler is asked, within its bounds.

@@ -5,7 +5,10 @@ fn parts(text: &str) -> Option<[&str; 4]> {
     let hex = |part: &str, len: usize| part.len() == len && part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
     let mut parts = text.split('-');
     let found = [parts.next()?, parts.next()?, parts.next()?, parts.next()?];
+    let none = |part: &str| part.bytes().all(|byte| byte == b'0');
     let well = parts.next().is_none() && found.iter().zip([2, 32, 16, 2]).all(|(part, len)| hex(part, len));
+    // Version ff, and ids of nothing but zeros, are none.
+    let well = well && found[0] != "ff" && !none(found[1]) && !none(found[2]);
     well.then_some(found)
 }
 
@@ -17,9 +20,9 @@ pub fn is_trace(text: &str) -> bool {
 
 /// What work says of its trace that is done under a key: the same trace, and a span of its own, which is the same for each attempt.
 pub(crate) fn within(trace: &str, key: &str) -> Option<String> {
-    let [version, id, _, flags] = parts(trace)?;
+    let [_, id, _, flags] = parts(trace)?;
     let span = blake3::hash(key.as_bytes()).to_hex();
-    Some(format!("{version}-{id}-{}-{flags}", &span[..16]))
+    Some(format!("00-{id}-{}-{flags}", &span[..16]))
 }
 
 #[cfg(test)]
@@ -41,9 +44,18 @@ mod tests {
 
     #[test]
     fn what_is_no_trace_is_none() {
-        for text in
-            ["", "00", &TRACE.to_uppercase(), &TRACE[1..], &format!("{TRACE}-"), &format!("{TRACE}\0"), &TRACE.replace('b', "g"), &TRACE.replace('-', "_")]
-        {
+        for text in [
+            "",
+            "00",
+            &TRACE.to_uppercase(),
+            &TRACE[1..],
+            &format!("{TRACE}-"),
+            &format!("{TRACE}\0"),
+            &TRACE.replace('b', "g"),
+            &TRACE.replacen("00", "ff", 1),
+            &TRACE.replace("b7ad6b7169203331", &"0".repeat(16)),
+            &TRACE.replace('-', "_"),
+        ] {
             assert!(!is_trace(text) && within(text, "key").is_none(), "{text}");
         }
     }

@@ -45,14 +45,10 @@ impl Caller {
         Ok(())
     }
 
-    /// Waits for policies, keys or who is disabled to be others than of a version, which becomes that of now; whether the
-    /// credential still is one. When the server stops, none is.
-    pub(crate) async fn still_after(&self, version: &mut u64) -> bool {
-        match self.door.versions.clone().wait_for(|now| *now != *version).await {
-            Ok(now) => *version = *now,
-            Err(_) => return false,
-        }
-        self.still().await.is_ok()
+    /// Waits for policies, keys or who is disabled to be others than of a version, which becomes that of now; false: the server stops.
+    pub(crate) async fn changed_after(&self, version: &mut u64) -> bool {
+        let changed = self.door.versions.clone().wait_for(|now| *now != *version).await.map(|now| *now);
+        changed.map(|now| *version = now).is_ok()
     }
 
     /// Who the credential names now, if it is still one.

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::json::{of_bytes, text_of, value};
 use super::why::{Place, in_json, who};
 use super::{Asker, Invoke, Problem};
-use crate::engine::Ask;
+use crate::engine::{Ask, Called};
 use crate::shard::{Answer, Progress, SignalTarget};
 use crate::why::Why;
 
@@ -90,12 +90,10 @@ impl Asker<'_> {
         answer(self.engine.invoke(permit, input, Ask { wait, ..ask }).await?)
     }
 
-    /// Calls a handler, and waits for as long as `until` does: what has not ended by then goes on. Errors: as of a call, and that of `until`.
-    pub async fn call(&self, asked: Invoke, until: impl Future<Output = Result<(), Problem>>) -> Result<Value, Problem> {
+    /// Calls a handler: its end is for [`answer`], or nobody waits for it any more. Errors: as of [`Asker::invoke`].
+    pub async fn call(&self, asked: Invoke) -> Result<Called<'_>, Problem> {
         let (permit, input, ask) = self.asked(asked)?;
-        let (given, gave_up) = self.engine.call(permit, input, ask, until).await?;
-        gave_up.transpose()?;
-        answer(given)
+        Ok(self.engine.call(permit, input, ask).await?)
     }
 
     /// Whether the asker may call a handler.
@@ -157,7 +155,8 @@ pub(super) fn in_words(why: &Why, binary: &str) -> String {
     format!("{sentence} {binary}")
 }
 
-pub(super) fn answer(answer: Answer) -> Result<Value, Problem> {
+/// An answer as JSON. Errors: that of work which failed.
+pub fn answer(answer: Answer) -> Result<Value, Problem> {
     let id = answer.id.map(|id| id.to_string());
     match answer.progress {
         Progress::Ended(Outcome::Value(bytes)) => Ok(json!({ "id": id, "result": of_bytes(&bytes) })),

@@ -28,7 +28,7 @@ pub use asker::Asker;
 pub use decisions::{Rights, asked_of, said};
 pub use disabled::Principals;
 pub use hand::{EditState, Gives};
-pub use invocations::no_work;
+pub use invocations::{answer, no_work};
 pub use json::{of_bytes, value};
 pub use keys::Keys;
 pub use paged::{Paged, Pages};

@@ -30,8 +30,8 @@ pub(crate) struct Decided {
     waiting: VecDeque<String>,
     /// When that may be.
     next: Millis,
-    /// Whether the shard is woken then.
-    alarmed: bool,
+    /// When the shard is woken for that.
+    alarm: Option<Millis>,
     /// At most so many rows there are; none: nobody has counted.
     rows: HashMap<(String, What), usize>,
 }
@@ -47,7 +47,7 @@ impl Shard {
 
     /// The time to write has come, unless something was written meanwhile.
     pub(super) async fn decided_due(&mut self) {
-        self.decided.alarmed = false;
+        self.decided.alarm = None;
         self.write_when_due().await;
     }
 
@@ -58,7 +58,10 @@ impl Shard {
             self.decided.next = now.after(EVERY);
             self.write_decided().await;
         }
-        if !self.decided.waiting.is_empty() && !std::mem::replace(&mut self.decided.alarmed, true) {
+        // An alarm from before the clock was set back would wait for the time that it was.
+        let alarmed = self.decided.alarm.is_some_and(|at| at <= now.after(EVERY));
+        if !self.decided.waiting.is_empty() && !alarmed {
+            self.decided.alarm = Some(self.decided.next);
             self.set_alarm(self.decided.next, Alarm::Decided);
         }
     }

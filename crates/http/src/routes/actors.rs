@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
-use selvedge_engine::desk::{Invoke, Problem};
+use selvedge_engine::desk::{Invoke, Problem, answer};
+use selvedge_engine::engine::Called;
 use selvedge_kernel::error::Consequence;
 use selvedge_kernel::limit::HTTP_CALL_WAIT_S;
 use selvedge_kernel::policy::Span;
 use serde::Deserialize;
+use serde_json::Value;
 use utoipa::IntoParams;
 
 use crate::answer::{Answer, Done};
@@ -49,7 +51,8 @@ pub(crate) async fn call(caller: Caller, Names(message): Names<Message>, said: S
         Wait::Not => Duration::ZERO,
         Wait::For(span) => span,
     };
-    let sent = if span.is_zero() { asker.invoke(asked, false).await? } else { asker.call(asked, waited(&caller, span, || asker.may_call(&bare))).await? };
+    let sent =
+        if span.is_zero() { asker.invoke(asked, false).await? } else { waited(&caller, span, asker.call(asked).await?, || asker.may_call(&bare)).await? };
     let id = match sent["id"].as_str() {
         Some(id) if sent.get("result").is_none() => id.to_owned(),
         _ => return Ok(Answer::of(sent).into_response()),
@@ -64,21 +67,24 @@ pub(crate) async fn call(caller: Caller, Names(message): Names<Message>, said: S
     Ok(Answer::accepted(sent).at(&format!("/v1/invocations/{id}")).into_response())
 }
 
-/// Comes to its end when nobody waits any more: the span is over, the server stops, or the caller's credential is none any
-/// more. Errors: policies or who is disabled have changed, and now the caller may not.
-async fn waited(caller: &Caller, span: Duration, may: impl Fn() -> Result<(), Problem>) -> Result<(), Problem> {
+/// What a call came to within a span, before the server stops, and for as long as the caller's credential is one; else that it
+/// was accepted. When policies, keys or who is disabled have changed, nothing is answered before it is known what the caller may now.
+async fn waited(caller: &Caller, span: Duration, mut called: Called<'_>, may: impl Fn() -> Result<(), Problem>) -> Result<Value, Problem> {
     let (mut closing, mut version) = (caller.door.closing.clone(), caller.version);
-    let refused = async {
-        while caller.still_after(&mut version).await {
-            may()?;
+    let over = tokio::time::sleep(span);
+    tokio::pin!(over);
+    loop {
+        let changed = tokio::select! {
+            biased;
+            changed = caller.changed_after(&mut version) => changed,
+            () = &mut over => false,
+            _ = closing.wait_for(|closing| *closing) => false,
+            ended = called.ended() => return answer(ended?),
+        };
+        if !changed || caller.still().await.is_err() {
+            return answer(called.given_up().await?);
         }
-        Ok(())
-    };
-    tokio::select! {
-        biased;
-        refused = refused => refused,
-        () = tokio::time::sleep(span) => Ok(()),
-        _ = closing.wait_for(|closing| *closing) => Ok(()),
+        may()?;
     }
 }
 
@@ -88,10 +94,13 @@ pub(crate) async fn within<F: Future>(caller: &Caller, span: Duration, ask: impl
     let (mut closing, mut version) = (caller.door.closing.clone(), caller.version);
     let given = async {
         loop {
-            tokio::select! {
+            let changed = tokio::select! {
                 biased;
-                still = caller.still_after(&mut version) => if !still { return None },
+                changed = caller.changed_after(&mut version) => changed,
                 given = ask() => return Some(given),
+            };
+            if !changed || caller.still().await.is_err() {
+                return None;
             }
         }
     };

@@ -173,12 +173,10 @@ async fn a_call_that_nobody_waits_for_any_more_is_on_disk_before_that_is_said() 
     for (n, (handler, key)) in [("add", None), ("nothing", None), ("add", Some("k")), ("nothing", Some("k"))].into_iter().enumerate() {
         let call = async |engine: &test::Engine| {
             let permit = asked(engine, handler, &format!("a-{n}"));
-            engine.engine().call(permit, "1".into(), ask(key), async { "enough" }).await
+            engine.engine().call(permit, "1".into(), ask(key)).await.unwrap().given_up().await
         };
         assert!(engine.kill_after(0, call).await.unwrap().is_none(), "{handler} {key:?}: nothing is said before it is written");
-        let (given, gave_up) = call(&engine).await.unwrap();
-        assert_eq!(gave_up, Some("enough"), "{handler} {key:?}: {given:?}");
-        let id = given.id.unwrap();
+        let id = call(&engine).await.unwrap().id.unwrap();
         engine.kill_and_reopen().await.unwrap();
         let client = engine.local();
         let ended = tokio::spawn(async move { client.result::<u64>(id).await });
@@ -193,9 +191,8 @@ async fn a_call_that_nobody_waits_for_any_more_is_on_disk_before_that_is_said() 
 async fn a_call_that_ends_without_a_rest_is_one_commit() {
     let app = App::new().handler(NOTHING, async |_: Ctx, n: u64| Ok(n));
     let mut engine = test::Engine::new(app).await.unwrap();
-    let call =
-        async |engine: &test::Engine| engine.engine().call(asked(engine, "nothing", "a"), "7".into(), Ask::default(), std::future::pending::<()>()).await;
+    let call = async |engine: &test::Engine| engine.engine().call(asked(engine, "nothing", "a"), "7".into(), Ask::default()).await.unwrap().ended().await;
     assert!(engine.kill_after(0, call).await.unwrap().is_none(), "nothing is said before it is written");
-    let (given, _) = engine.kill_after(1, call).await.unwrap().expect("one commit is enough").unwrap();
+    let given = engine.kill_after(1, call).await.unwrap().expect("one commit is enough").unwrap();
     assert_eq!(given.progress, Progress::Ended(Ended::Value("7".into())));
 }

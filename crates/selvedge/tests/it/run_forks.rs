@@ -157,6 +157,21 @@ async fn a_fork_that_fails_undoes_what_it_did_anew_also_where_the_run_before_it_
 }
 
 #[tokio::test]
+async fn a_fork_that_fails_undoes_nothing_that_it_took_over() {
+    let notes = Notes::default();
+    let mut engine = test::Engine::new(app(&notes).pipeline(parse(UNDONE))).await.unwrap();
+    let old = runs::start(&engine, "undone", json!({ "sign": "good" })).await;
+    runs::end(&engine, old.id()).await.unwrap();
+    assert_eq!(notes.take(), ["part 1", "last good"]);
+    let new = fork(&engine, old.id(), asked("k", Some("last"), Some(&json!({ "sign": "bad" })))).await.unwrap();
+    assert_eq!(new.taken.as_deref().unwrap(), ["made"]);
+    runs::end(&engine, new.id).await.unwrap_err();
+    engine.kill_and_reopen().await.unwrap();
+    assert_eq!(notes.take(), ["last bad"], "what was made is the other run's, which is completed");
+    kit::sound(&engine).await;
+}
+
+#[tokio::test]
 async fn a_fork_from_a_gather_finds_the_groups_of_what_it_took_over() {
     let text = "selvedge: 1\nname: groups\ninput: { numbers: { type: array } }\nstages:\n  - { name: each, mode: scatter, over: input.numbers, call: part }\n  - { name: by, mode: gather, stages: [each], group_by: item.odd, call: last, input: { k: \"${group.key}\", n: \"${length(group.items)}\" } }\noutput: \"${stages.by.output}\"\n";
     let notes = Notes::default();

@@ -33,7 +33,9 @@ impl Run {
     /// one first.
     fn to_undo(&self) -> Vec<u16> {
         let began = |stage: usize| self.undo_total(stage) > 0;
-        let at_work = (0..self.compiled.definition.stages.len()).rev().filter(|stage| began(*stage) && !self.annex.finished.contains(&(*stage as u16)));
+        // One that is completed and did not finish here was taken over from another run, whose it is.
+        let here = |stage: usize| !self.annex.finished.contains(&(stage as u16)) && self.header.stages[stage].state != StageState::Completed;
+        let at_work = (0..self.compiled.definition.stages.len()).rev().filter(|stage| began(*stage) && here(*stage));
         let finished = self.annex.finished.iter().rev().map(|stage| usize::from(*stage)).filter(|stage| began(*stage));
         at_work.chain(finished).filter_map(|stage| self.compiled.stages[stage].undo).collect()
     }
