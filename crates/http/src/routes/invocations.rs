@@ -102,6 +102,7 @@ pub(crate) async fn retry(caller: Caller, Names(at): Names<Id>) -> Done {
 /// What a fork is made with.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = InvocationForkRequest)]
 pub(crate) struct Fork {
     /// The first operation that is not taken over.
     from: Option<u32>,

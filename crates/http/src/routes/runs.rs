@@ -119,6 +119,7 @@ pub(crate) async fn retry(caller: Caller, Names(at): Names<Id>, Fields(again): F
 /// What a fork of a run is made with.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = RunForkRequest)]
 pub(crate) struct Fork {
     /// The stage that is done anew.
     from: Option<String>,
