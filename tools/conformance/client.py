@@ -32,19 +32,19 @@ def main(selvedge, generator, work):
             asks = client.AuthenticatedClient(base_url="http://" + shop.address, token=file.read().strip(), timeout=60)
         with open(shop.path("pipeline.yaml"), "rb") as file:
             put = operation("pipelines", "put")("labels", client=asks, body=types.File(payload=file.read()))
-        shop.claim(put["status"] == "new", "it stores the pipeline, version %s" % put["version"])
+        shop.claim(put.status == "new", "it stores the pipeline, version %s" % put.version)
         key = shop.key("worker")
         processes += [shop.worker(activity, key) for activity in workers.WORKERS]
         articles = {"articles": [{"sku": "warp"}, {"sku": "loom"}]}
         start = operation("pipelines", "start")
-        run = start("labels", client=asks, body=articles, idempotency_key="o-1")["run"]
-        shop.claim(start("labels", client=asks, body=articles, idempotency_key="o-1")["run"] == run, "it starts a run, under one key once: %s" % run)
+        run = start("labels", client=asks, body=articles, idempotency_key="o-1").run
+        shop.claim(start("labels", client=asks, body=articles, idempotency_key="o-1").run == run, "it starts a run, under one key once: %s" % run)
         told = operation("runs", "events")(run, client=asks)
         shop.claim('"completed"' in told, "it follows the run to its end: %d lines" % len(told.splitlines()))
         shown = operation("runs", "show")(run, client=asks)
-        shop.claim(shown["output"] == ["WARP  4.50 EUR", "LOOM  1299.00 EUR"], "and has its result: %s" % shown["output"])
-        tasks = operation("runs", "tasks")(run, client=asks, stage="priced")["tasks"]
-        shop.claim([task["status"] for task in tasks] == ["completed"] * 2, "with each of its tasks")
+        shop.claim(shown.output == ["WARP  4.50 EUR", "LOOM  1299.00 EUR"], "and has its result: %s" % shown.output)
+        tasks = operation("runs", "tasks")(run, client=asks, stage="priced").tasks
+        shop.claim([task.status for task in tasks] == ["completed"] * 2, "with each of its tasks")
         missing = operation("runs", "show")("run_0", client=asks)
         shop.claim(missing.status in (400, 404) and missing.code, "what it cannot do is a problem document with a code: %s" % missing.code)
         tell(missing.detail)

@@ -12,6 +12,8 @@ mod routes;
 mod secure;
 mod server;
 mod session;
+#[expect(dead_code, reason = "they are there for the document")]
+mod shapes;
 mod stream;
 mod take;
 mod tls;

@@ -15,6 +15,7 @@ use utoipa::IntoParams;
 use crate::answer::{Answer, Done};
 use crate::caller::Caller;
 use crate::refusal::{Refusal, STILL_RUNNING};
+use crate::shapes::actors::{AcceptedInvocation, InvocationResult};
 use crate::stream::invocation;
 use crate::take::{Accept, Names, Payload, Said, Wait, Words};
 
@@ -41,7 +42,10 @@ impl Message {
 /// not ended by then is 202 with its id, and goes on. `Accept: text/event-stream` is call and stream in one.
 #[utoipa::path(post, path = "/v1/actors/{type}/{key}/call/{handler}", tag = "actors", params(Message, KeyHeader, PreferHeader, TraceHeader),
     request_body(content = Value, description = "the input, any JSON"),
-    responses((status = 200, description = "what it gave, as `result`", body = Value), (status = 202, description = "its id: it goes on", body = Value)))]
+    responses(
+        (status = 200, description = "what it gave, as `result`", body = InvocationResult),
+        (status = 202, description = "its id: it goes on", body = AcceptedInvocation),
+    ))]
 pub(crate) async fn call(caller: Caller, Names(message): Names<Message>, said: Said, Payload(input): Payload) -> Result<Response, Refusal> {
     let (asker, bare) = (caller.asker(), message.invoke(String::new(), &said, None));
     let asked = Invoke { input, ..bare.clone() };
@@ -123,7 +127,7 @@ pub(crate) struct Later {
 /// Sends a message to a handler: accepted when this returns.
 #[utoipa::path(post, path = "/v1/actors/{type}/{key}/send/{handler}", tag = "actors", params(Message, Later, KeyHeader, TraceHeader),
     request_body(content = Value, description = "the input, any JSON"),
-    responses((status = 202, description = "its id", body = Value)))]
+    responses((status = 202, description = "its id", body = AcceptedInvocation)))]
 pub(crate) async fn send(caller: Caller, Names(message): Names<Message>, Words(later): Words<Later>, said: Said, Payload(input): Payload) -> Done {
     let sent = caller.asker().invoke(message.invoke(input, &said, later.delay), false).await?;
     let place = sent["id"].as_str().map(|id| format!("/v1/invocations/{id}")).unwrap_or_default();

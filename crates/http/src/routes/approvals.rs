@@ -10,6 +10,7 @@ use super::invocations::Id;
 use crate::answer::{Answer, Done};
 use crate::caller::Caller;
 use crate::refusal::Refusal;
+use crate::shapes::approvals::{AnsweredApproval, Approval};
 use crate::take::{Fields, Names, Words};
 
 /// The answer to an approval.
@@ -48,7 +49,7 @@ pub(crate) struct Stage {
 }
 
 /// An approval, with what it shows to whom it asks. The id of a run stands for the approval in it.
-#[utoipa::path(get, path = "/v1/approvals/{id}", tag = "approvals", params(Id, Stage), responses((status = 200, description = "it", body = Value)))]
+#[utoipa::path(get, path = "/v1/approvals/{id}", tag = "approvals", params(Id, Stage), responses((status = 200, description = "it", body = Approval)))]
 pub(crate) async fn show(caller: Caller, Names(at): Names<Id>, Words(of): Words<Stage>) -> Done {
     let (run, stage) = asked(&caller, &at.id, of.stage).await?;
     Ok(Answer::of(Runs(caller.asker()).approval(&run, stage).await?))
@@ -56,7 +57,7 @@ pub(crate) async fn show(caller: Caller, Names(at): Names<Id>, Words(of): Words<
 
 /// Answers an approval, as whoever the credential names.
 #[utoipa::path(post, path = "/v1/approvals/{id}", tag = "approvals", params(Id), request_body = Answered,
-    responses((status = 200, description = "the stage that goes on", body = Value)))]
+    responses((status = 200, description = "the stage that goes on", body = AnsweredApproval)))]
 pub(crate) async fn answer(caller: Caller, Names(at): Names<Id>, Fields(given): Fields<Answered>) -> Done {
     let (run, stage) = asked(&caller, &at.id, given.stage).await?;
     // Who answers is who asks us, never what a body says.

@@ -8,16 +8,17 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use crate::door::Door;
+use crate::shapes::health::{Health, Readiness};
 
 /// Whether the process lives.
-#[utoipa::path(get, path = "/healthz", tag = "health", security(()), responses((status = 200, description = "it does", body = Value)))]
+#[utoipa::path(get, path = "/healthz", tag = "health", security(()), responses((status = 200, description = "it does", body = Health)))]
 pub(crate) async fn alive() -> Response {
     axum::Json(json!({ "status": "alive" })).into_response()
 }
 
 /// Whether it can work: each part that it depends on, by name.
 #[utoipa::path(get, path = "/readyz", tag = "health", security(()),
-    responses((status = 200, description = "it can", body = Value), (status = 503, description = "it cannot, with the reason", body = Value)))]
+    responses((status = 200, description = "it can", body = Readiness), (status = 503, description = "it cannot, with the reason", body = Readiness)))]
 pub(crate) async fn ready(State(door): State<Arc<Door>>) -> Response {
     let parts = (door.ready)();
     let well = parts.iter().all(|(_, reason)| reason.is_none()) && !*door.closing.borrow();

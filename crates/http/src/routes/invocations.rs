@@ -11,6 +11,8 @@ use super::actors::{KeyHeader, PreferHeader, within};
 use crate::answer::{Answer, Done};
 use crate::caller::Caller;
 use crate::refusal::Refusal;
+use crate::shapes::actors::{AcceptedInvocation, InvocationResult};
+use crate::shapes::invocations::{Invocation, InvocationFork, Journal, Resolution};
 use crate::stream;
 use crate::take::{Fields, Names, Payload, Said, Wait, Words};
 
@@ -23,14 +25,17 @@ pub(crate) struct Id {
 }
 
 /// Where an invocation stands, and its result.
-#[utoipa::path(get, path = "/v1/invocations/{id}", tag = "invocations", params(Id), responses((status = 200, description = "it", body = Value)))]
+#[utoipa::path(get, path = "/v1/invocations/{id}", tag = "invocations", params(Id), responses((status = 200, description = "it", body = Invocation)))]
 pub(crate) async fn show(caller: Caller, Names(at): Names<Id>) -> Done {
     Ok(Answer::of(caller.asker().invocation(&at.id).await?))
 }
 
 /// The result of an invocation. `Prefer: wait=N` waits for it; one that has not ended is 202.
 #[utoipa::path(get, path = "/v1/invocations/{id}/result", tag = "invocations", params(Id, PreferHeader),
-    responses((status = 200, description = "what it gave, as `result`", body = Value), (status = 202, description = "it goes on", body = Value)))]
+    responses(
+        (status = 200, description = "what it gave, as `result`", body = InvocationResult),
+        (status = 202, description = "it goes on", body = AcceptedInvocation),
+    ))]
 pub(crate) async fn result(caller: Caller, Names(at): Names<Id>, said: Said) -> Done {
     let now = caller.asker().so_far(&at.id).await?;
     if now.get("result").is_some() {
@@ -55,7 +60,7 @@ pub(crate) struct From {
 
 /// A page of the journal of an invocation.
 #[utoipa::path(get, path = "/v1/invocations/{id}/journal", tag = "invocations", params(Id, From),
-    responses((status = 200, description = "`entries`, and `next` if there are more", body = Value)))]
+    responses((status = 200, description = "`entries`, and `next` if there are more", body = Journal)))]
 pub(crate) async fn journal(caller: Caller, Names(at): Names<Id>, Words(page): Words<From>) -> Done {
     Ok(Answer::of(caller.asker().journal(&at.id, page.from).await?))
 }
@@ -102,6 +107,7 @@ pub(crate) async fn retry(caller: Caller, Names(at): Names<Id>) -> Done {
 /// What a fork is made with.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = InvocationForkRequest)]
 pub(crate) struct Fork {
     /// The first operation that is not taken over.
     from: Option<u32>,
@@ -115,7 +121,7 @@ pub(crate) struct Fork {
 
 /// Makes a new invocation with a copy of the journal of this one.
 #[utoipa::path(post, path = "/v1/invocations/{id}/fork", tag = "invocations", params(Id, KeyHeader), request_body = Fork,
-    responses((status = 201, description = "the new one", body = Value)))]
+    responses((status = 201, description = "the new one", body = InvocationFork)))]
 pub(crate) async fn fork(caller: Caller, Names(at): Names<Id>, said: Said, Fields(fork): Fields<Fork>) -> Done {
     let key = keyed(&said)?;
     let forked = caller.asker().fork(&at.id, fork.from, fork.kill_original, fork.reason, key).await?;
@@ -157,7 +163,7 @@ pub(crate) struct Failed {
 
 /// Decides an operation of a blocked invocation by hand.
 #[utoipa::path(post, path = "/v1/invocations/{id}/resolve", tag = "invocations", params(Id), request_body = Resolve,
-    responses((status = 200, description = "what it superseded", body = Value)))]
+    responses((status = 200, description = "what it superseded", body = Resolution)))]
 pub(crate) async fn resolve(caller: Caller, Names(at): Names<Id>, Fields(resolve): Fields<Resolve>) -> Done {
     let gives = match (resolve.result, resolve.error) {
         (Some(result), None) => Gives::Result(result.get().to_owned()),

@@ -9,6 +9,13 @@ use utoipa::IntoParams;
 
 use crate::answer::{Answer, Done};
 use crate::caller::Caller;
+use crate::shapes::actors::Actor;
+use crate::shapes::approvals::ApprovalSummary;
+use crate::shapes::invocations::InvocationSummary;
+use crate::shapes::letters::{DeadLetterSummary, StuckWork};
+use crate::shapes::pipelines::PipelineSummary;
+use crate::shapes::runs::RunSummary;
+use crate::shapes::schedules::Schedule;
 use crate::take::Words;
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -49,7 +56,7 @@ fn escaped(text: &str) -> String {
 
 /// Actors, by type and key.
 #[utoipa::path(get, path = "/v1/actors", tag = "actors", params(KeepPage),
-    responses((status = 200, description = "a page", body = Vec<Value>, headers(("Link" = String, description = "the next page, `rel=\"next\"`")))))]
+    responses((status = 200, description = "a page", body = Vec<Actor>, headers(("Link" = String, description = "the next page, `rel=\"next\"`")))))]
 pub(crate) async fn actors(caller: Caller, Words(keep): Words<KeepPage>) -> Done {
     let pages = Pages { limit: keep.limit, cursor: keep.cursor };
     Ok(page(caller.asker().actors(&keep.filter, &pages).await?, &keep.filter, keep.limit, ""))
@@ -73,7 +80,8 @@ pub(crate) struct KeepOpen {
 
 /// Invocations, the newest first.
 #[utoipa::path(get, path = "/v1/invocations", tag = "invocations", params(KeepOpen),
-    responses((status = 200, description = "a page", body = Vec<Value>, headers(("Link" = String, description = "the next page, `rel=\"next\"`")))))]
+    responses((status = 200, description = "a page", body = Vec<InvocationSummary>,
+        headers(("Link" = String, description = "the next page, `rel=\"next\"`")))))]
 pub(crate) async fn invocations(caller: Caller, Words(keep): Words<KeepOpen>) -> Done {
     let listed = if keep.all { Listed::All } else { Listed::Open };
     let pages = Pages { limit: keep.limit, cursor: keep.cursor };
@@ -83,33 +91,35 @@ pub(crate) async fn invocations(caller: Caller, Words(keep): Words<KeepOpen>) ->
 
 /// Runs, the newest first.
 #[utoipa::path(get, path = "/v1/runs", tag = "runs", params(KeepPage),
-    responses((status = 200, description = "a page", body = Vec<Value>, headers(("Link" = String, description = "the next page, `rel=\"next\"`")))))]
+    responses((status = 200, description = "a page", body = Vec<RunSummary>, headers(("Link" = String, description = "the next page, `rel=\"next\"`")))))]
 pub(crate) async fn runs(caller: Caller, Words(keep): Words<KeepPage>) -> Done {
     let pages = Pages { limit: keep.limit, cursor: keep.cursor };
     Ok(page(Runs(caller.asker()).list(&keep.filter, &pages).await?, &keep.filter, keep.limit, ""))
 }
 
 /// Approvals that are open, then those that were answered.
-#[utoipa::path(get, path = "/v1/approvals", tag = "approvals", params(Keep), responses((status = 200, description = "those of the newest runs", body = Vec<Value>)))]
+#[utoipa::path(get, path = "/v1/approvals", tag = "approvals", params(Keep),
+    responses((status = 200, description = "those of the newest runs", body = Vec<ApprovalSummary>)))]
 pub(crate) async fn approvals(caller: Caller, Words(keep): Words<Keep>) -> Done {
     Ok(Answer::of(Runs(caller.asker()).approvals(&keep.filter).await?))
 }
 
 /// Pipelines, by name.
-#[utoipa::path(get, path = "/v1/pipelines", tag = "pipelines", responses((status = 200, description = "all of them", body = Vec<Value>)))]
+#[utoipa::path(get, path = "/v1/pipelines", tag = "pipelines", responses((status = 200, description = "all of them", body = Vec<PipelineSummary>)))]
 pub(crate) async fn pipelines(caller: Caller) -> Done {
     Ok(Answer::of(Pipelines(caller.asker()).list().await?))
 }
 
 /// Schedules, by the names of their pipelines.
-#[utoipa::path(get, path = "/v1/schedules", tag = "schedules", params(Keep), responses((status = 200, description = "all of them", body = Vec<Value>)))]
+#[utoipa::path(get, path = "/v1/schedules", tag = "schedules", params(Keep), responses((status = 200, description = "all of them", body = Vec<Schedule>)))]
 pub(crate) async fn schedules(caller: Caller, Words(keep): Words<Keep>) -> Done {
     Ok(Answer::of(Schedules(caller.asker()).list(&keep.filter).await?))
 }
 
 /// Messages that could not be handled, the newest first.
 #[utoipa::path(get, path = "/v1/dead-letters", tag = "dead letters", params(KeepPage),
-    responses((status = 200, description = "a page", body = Vec<Value>, headers(("Link" = String, description = "the next page, `rel=\"next\"`")))))]
+    responses((status = 200, description = "a page", body = Vec<DeadLetterSummary>,
+        headers(("Link" = String, description = "the next page, `rel=\"next\"`")))))]
 pub(crate) async fn dead_letters(caller: Caller, Words(keep): Words<KeepPage>) -> Done {
     let pages = Pages { limit: keep.limit, cursor: keep.cursor };
     Ok(page(caller.asker().dead_letters(&keep.filter, &pages).await?, &keep.filter, keep.limit, ""))
@@ -127,7 +137,8 @@ pub(crate) struct KeepLong {
 }
 
 /// What has waited for long, those that wait longest first, each with its sentence.
-#[utoipa::path(get, path = "/v1/stuck", tag = "why", params(KeepLong), responses((status = 200, description = "each with its sentence", body = Vec<Value>)))]
+#[utoipa::path(get, path = "/v1/stuck", tag = "why", params(KeepLong),
+    responses((status = 200, description = "each with its sentence", body = Vec<StuckWork>)))]
 pub(crate) async fn stuck(caller: Caller, Words(keep): Words<KeepLong>) -> Done {
     let longer_than: Option<Duration> = keep.longer_than.map(|span| span.0);
     Ok(Answer::of(caller.asker().stuck(longer_than, &keep.filter).await?))

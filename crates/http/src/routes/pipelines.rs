@@ -15,6 +15,7 @@ use super::state::MatchHeader;
 use crate::answer::{Answer, Done};
 use crate::caller::Caller;
 use crate::refusal::Refusal;
+use crate::shapes::pipelines::{PipelineDiff, ShownPipeline, StartedRun, StoredPipeline};
 use crate::take::{Names, Payload, Said, Text, Words};
 
 /// The media type of a definition as programs have it, beside the file that people write.
@@ -36,7 +37,7 @@ pub(crate) struct Version {
 
 /// A pipeline with its versions, or one version whole.
 #[utoipa::path(get, path = "/v1/pipelines/{name}", tag = "pipelines", params(Name, Version),
-    responses((status = 200, description = "it", body = Value, headers(("ETag" = String, description = "its version, for `If-Match`")))))]
+    responses((status = 200, description = "it", body = ShownPipeline, headers(("ETag" = String, description = "its version, for `If-Match`")))))]
 pub(crate) async fn show(caller: Caller, Names(at): Names<Name>, Words(of): Words<Version>) -> Done {
     let asked = of.version.map_or_else(|| at.name.clone(), |version| format!("{}@{version}", at.name));
     let shown = Pipelines(caller.asker()).show(&asked).await?;
@@ -47,7 +48,7 @@ pub(crate) async fn show(caller: Caller, Names(at): Names<Name>, Words(of): Word
 /// Stores a pipeline under its name: the body is its file, YAML or JSON. `If-Match` names the version that it takes the place of.
 #[utoipa::path(put, path = "/v1/pipelines/{name}", tag = "pipelines", params(Name, MatchHeader),
     request_body(content = String, content_type = "application/yaml", description = "the file of the pipeline"),
-    responses((status = 200, description = "what changed", body = Value), (status = 201, description = "it is new", body = Value)))]
+    responses((status = 200, description = "what changed", body = StoredPipeline), (status = 201, description = "it is new", body = StoredPipeline)))]
 pub(crate) async fn put(caller: Caller, Names(at): Names<Name>, said: Said, Text { text, media }: Text) -> Done {
     // Asked first: who may not store it is told nothing of what it says.
     let permit = Pipelines(caller.asker()).may_put(&at.name)?;
@@ -106,7 +107,8 @@ pub(crate) struct Two {
 }
 
 /// What differs between two versions of a stored pipeline.
-#[utoipa::path(get, path = "/v1/pipelines/{name}/diff", tag = "pipelines", params(Name, Two), responses((status = 200, description = "what changed", body = Value)))]
+#[utoipa::path(get, path = "/v1/pipelines/{name}/diff", tag = "pipelines", params(Name, Two),
+    responses((status = 200, description = "what changed", body = PipelineDiff)))]
 pub(crate) async fn diff(caller: Caller, Names(at): Names<Name>, Words(two): Words<Two>) -> Done {
     Ok(Answer::of(Pipelines(caller.asker()).diff(&at.name, &two.before, &two.after).await?))
 }
@@ -114,7 +116,7 @@ pub(crate) async fn diff(caller: Caller, Names(at): Names<Name>, Words(two): Wor
 /// Starts a run of a pipeline. The same `Idempotency-Key`, the same run.
 #[utoipa::path(post, path = "/v1/pipelines/{name}/runs", tag = "pipelines", params(Name, Version, KeyHeader, TraceHeader),
     request_body(content = Value, description = "the input of the run"),
-    responses((status = 201, description = "the run", body = Value)))]
+    responses((status = 201, description = "the run", body = StartedRun)))]
 pub(crate) async fn start(caller: Caller, Names(at): Names<Name>, Words(of): Words<Version>, said: Said, Payload(input): Payload) -> Done {
     // A run without an input has an empty one.
     let input = if input == "null" { "{}".to_owned() } else { input };

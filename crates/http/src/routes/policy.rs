@@ -10,6 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::answer::{Answer, Done};
 use crate::caller::Caller;
+use crate::shapes::policy::{Decisions, PolicyAnswer};
 use crate::take::{Fields, Words};
 
 /// Which decisions are shown.
@@ -32,7 +33,7 @@ pub(crate) struct See {
 
 /// Decisions that were recorded, the newest first, and what was counted since this process began.
 #[utoipa::path(get, path = "/v1/policy/decisions", tag = "policy", params(See),
-    responses((status = 200, description = "`decisions` and `summary`", body = Value)))]
+    responses((status = 200, description = "`decisions` and `summary`", body = Decisions)))]
 pub(crate) async fn decisions(caller: Caller, Words(see): Words<See>) -> Done {
     let See { id, principal, action, shadow, limit } = see;
     Ok(Answer::of(Rights(caller.asker()).decisions(SeeDecisions { id, principal, action, shadow, limit }).await?))
@@ -68,7 +69,7 @@ pub(crate) struct Test {
 
 /// Would this be allowed to somebody of the caller's tenant, and why? Nothing is done, counted or recorded.
 #[utoipa::path(post, path = "/v1/policy/test", tag = "policy", request_body = Test,
-    responses((status = 200, description = "`allowed`, `policies` and `reason`", body = Value)))]
+    responses((status = 200, description = "`allowed`, `policies` and `reason`", body = PolicyAnswer)))]
 pub(crate) async fn test(caller: Caller, Fields(test): Fields<Test>) -> Done {
     let Test { action, resource, principal, roles, claims, address, through, at } = test;
     let principal = principal.unwrap_or_else(|| "somebody".to_owned());

@@ -11,11 +11,13 @@ use super::invocations::{Id, Named, Reason, keyed, span};
 use crate::answer::{Answer, Done};
 use crate::caller::Caller;
 use crate::refusal::Refusal;
+use crate::shapes::events::NumberedEvent;
+use crate::shapes::runs::{Run, RunFork, TaskPage};
 use crate::stream;
 use crate::take::{Fields, Names, Payload, Said, Words};
 
 /// One run, stage by stage. `Prefer: wait=N` waits for its end so long.
-#[utoipa::path(get, path = "/v1/runs/{id}", tag = "runs", params(Id, PreferHeader), responses((status = 200, description = "it", body = Value)))]
+#[utoipa::path(get, path = "/v1/runs/{id}", tag = "runs", params(Id, PreferHeader), responses((status = 200, description = "it", body = Run)))]
 pub(crate) async fn show(caller: Caller, Names(at): Names<Id>, said: Said) -> Done {
     let runs = Runs(caller.asker());
     if let Some(span) = span(&said)
@@ -39,7 +41,7 @@ pub(crate) struct Tasks {
 }
 
 /// The tasks of a run, one by one, in the order of its stages: where each is, and what it waits for. `next` is the cursor of the page behind this one.
-#[utoipa::path(get, path = "/v1/runs/{id}/tasks", tag = "runs", params(Id, Tasks), responses((status = 200, description = "a page", body = Value)))]
+#[utoipa::path(get, path = "/v1/runs/{id}/tasks", tag = "runs", params(Id, Tasks), responses((status = 200, description = "a page", body = TaskPage)))]
 pub(crate) async fn tasks(caller: Caller, Names(at): Names<Id>, Words(page): Words<Tasks>) -> Done {
     Ok(Answer::of(Runs(caller.asker()).tasks(&at.id, page.stage, page.cursor.as_deref(), page.limit).await?))
 }
@@ -54,7 +56,8 @@ pub(crate) struct Since {
 }
 
 /// What happened to a run, a page of it: pairs of a number and what happened. `Prefer: wait=N` waits so long for the first.
-#[utoipa::path(get, path = "/v1/runs/{id}/journal", tag = "runs", params(Id, Since, PreferHeader), responses((status = 200, description = "a page", body = Value)))]
+#[utoipa::path(get, path = "/v1/runs/{id}/journal", tag = "runs", params(Id, Since, PreferHeader),
+    responses((status = 200, description = "a page", body = Vec<NumberedEvent>)))]
 pub(crate) async fn journal(caller: Caller, Names(at): Names<Id>, Words(page): Words<Since>, said: Said) -> Done {
     let runs = Runs(caller.asker());
     if let Some(span) = span(&said)
@@ -119,6 +122,7 @@ pub(crate) async fn retry(caller: Caller, Names(at): Names<Id>, Fields(again): F
 /// What a fork of a run is made with.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = RunForkRequest)]
 pub(crate) struct Fork {
     /// The stage that is done anew.
     from: Option<String>,
@@ -132,7 +136,7 @@ pub(crate) struct Fork {
 
 /// Makes a new run that takes over what this one did well.
 #[utoipa::path(post, path = "/v1/runs/{id}/fork", tag = "runs", params(Id, KeyHeader), request_body = Fork,
-    responses((status = 201, description = "the new one", body = Value)))]
+    responses((status = 201, description = "the new one", body = RunFork)))]
 pub(crate) async fn fork(caller: Caller, Names(at): Names<Id>, said: Said, Fields(fork): Fields<Fork>) -> Done {
     let key = keyed(&said)?;
     let input = fork.input.map(|input| input.get().to_owned());

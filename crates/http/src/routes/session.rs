@@ -10,11 +10,12 @@ use crate::answer::{Answer, Done};
 use crate::caller::Caller;
 use crate::refusal::Refusal;
 use crate::session::{Secret, cookie, is_tls};
+use crate::shapes::principals::Session;
 
 /// Opens a session for whoever presents a key or a token, and may read in its tenant. It ends after twelve hours, with what was
 /// presented, and with this process. What it asks for and changes something has the header `X-Selvedge-Session`.
 #[utoipa::path(post, path = "/v1/session", tag = "session",
-    responses((status = 201, description = "the cookie is `selvedge_session`: HttpOnly, SameSite=Strict", body = Value)))]
+    responses((status = 201, description = "the cookie is `selvedge_session`: HttpOnly, SameSite=Strict", body = Session)))]
 pub(crate) async fn open(caller: Caller, headers: HeaderMap) -> Done {
     may(&caller)?;
     let Caller { door, context, credential, session: None, .. } = &caller else {

@@ -9,6 +9,7 @@ use super::actors::KeyHeader;
 use crate::answer::{Answer, Done};
 use crate::caller::Caller;
 use crate::refusal::Refusal;
+use crate::shapes::actors::StateChange;
 use crate::take::{Names, Payload, Said, Words};
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -82,14 +83,14 @@ pub(crate) struct MatchHeader {
 /// Sets an entry of the state of an actor by hand.
 #[utoipa::path(put, path = "/v1/actors/{type}/{key}/state/{name}", tag = "actors", params(Entry, Why, MatchHeader, KeyHeader),
     request_body(content = Value, description = "its new value, any JSON"),
-    responses((status = 200, description = "the invocation that did it", body = Value)))]
+    responses((status = 200, description = "the invocation that did it", body = StateChange)))]
 pub(crate) async fn set(caller: Caller, Names(entry): Names<Entry>, Words(why): Words<Why>, said: Said, Payload(value): Payload) -> Done {
     edit(&caller, entry, why, said, Some(value)).await
 }
 
 /// Removes an entry of the state of an actor by hand.
 #[utoipa::path(delete, path = "/v1/actors/{type}/{key}/state/{name}", tag = "actors", params(Entry, Why, MatchHeader, KeyHeader),
-    responses((status = 200, description = "the invocation that did it", body = Value)))]
+    responses((status = 200, description = "the invocation that did it", body = StateChange)))]
 pub(crate) async fn remove(caller: Caller, Names(entry): Names<Entry>, Words(why): Words<Why>, said: Said) -> Done {
     edit(&caller, entry, why, said, None).await
 }

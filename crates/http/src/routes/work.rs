@@ -9,6 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::actors::within;
 use crate::answer::{Answer, Done};
 use crate::caller::Caller;
+use crate::shapes::work::LeasedTasks;
 use crate::take::{Fields, Names};
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -39,7 +40,7 @@ pub(crate) struct Wanted {
 
 /// Gives tasks of an activity to a worker, waiting for the first one. None in time is an empty list.
 #[utoipa::path(post, path = "/v1/work/{activity}/lease", tag = "work", params(Kind), request_body = Wanted,
-    responses((status = 200, description = "the tasks", body = Value)))]
+    responses((status = 200, description = "the tasks", body = LeasedTasks)))]
 pub(crate) async fn lease(caller: Caller, Names(at): Names<Kind>, Fields(wanted): Fields<Wanted>) -> Done {
     let mut versions = caller.door.versions.clone();
     versions.borrow_and_update();

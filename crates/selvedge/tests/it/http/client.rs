@@ -1,10 +1,13 @@
 //! A client that says exactly what a test wants it to say.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+
+use super::shapes::Document;
 
 /// What came back.
 #[derive(Debug)]
@@ -38,11 +41,17 @@ impl Answer {
 pub struct Ask {
     address: SocketAddr,
     key: Option<String>,
+    document: Option<Arc<Document>>,
 }
 
 impl Ask {
     pub fn of(address: SocketAddr, key: &str) -> Ask {
-        Ask { address, key: (!key.is_empty()).then(|| key.to_owned()) }
+        Ask { address, key: (!key.is_empty()).then(|| key.to_owned()), document: None }
+    }
+
+    /// Holds what comes back against a document.
+    pub fn holding(self, document: Arc<Document>) -> Ask {
+        Ask { document: Some(document), ..self }
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -55,7 +64,12 @@ impl Ask {
 
     pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&str>) -> Answer {
         let text = self.text(method, path, headers, body);
-        answer(raw(self.address, text.as_bytes()).await)
+        let answer = answer(raw(self.address, text.as_bytes()).await);
+        // Whatever a test asks: what comes back looks as the document says.
+        if let Some(document) = &self.document {
+            document.told(method, path, &answer).unwrap_or_else(|misfit| panic!("{misfit}"));
+        }
+        answer
     }
 
     pub fn text(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&str>) -> String {

@@ -1,5 +1,7 @@
 //! A server on an engine of the reference model, with actors and pipelines to ask.
 
+use std::sync::Arc;
+
 use selvedge::serve::{Offer, Server};
 use selvedge::{App, Ctx, Handler, Outcome, Settings, SharedHandler, Signal, test};
 use selvedge_engine::keys::{MadeKey, NewKey};
@@ -10,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use super::client::Ask;
+use super::shapes::Document;
 
 const ADD: Handler<u64, u64> = Handler::new("counter", "add");
 const GREET: Handler<String, String> = Handler::new("counter", "greet");
@@ -74,6 +77,7 @@ pub struct Rig {
     owner: MadeKey,
     other: MadeKey,
     nobody: MadeKey,
+    document: Arc<Document>,
 }
 
 async fn key(engine: &test::Engine, tenant: &str, roles: &[&str]) -> MadeKey {
@@ -119,7 +123,7 @@ impl Rig {
         let (owner, other, nobody) =
             (key(&engine, "default", &[OWNER]).await, key(&engine, "other", &[OWNER]).await, key(&engine, "default", &["reader"]).await);
         let server = serve(&engine, offer).await;
-        Rig { engine, server, owner, other, nobody }
+        Rig { engine, server, owner, other, nobody, document: Arc::new(Document::new()) }
     }
 
     /// Ends the engine as a kill would, and opens it and a server again.
@@ -130,7 +134,7 @@ impl Rig {
 
     /// Asks with some words as the credential; none: with no credential.
     pub fn ask(&self, key: &str) -> Ask {
-        Ask::of(self.server.address(), key)
+        Ask::of(self.server.address(), key).holding(self.document.clone())
     }
 
     /// May do everything in the tenant `default`.
