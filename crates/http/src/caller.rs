@@ -64,7 +64,7 @@ impl Caller {
 /// Who presents a credential: a key of ours, or a token of somebody who is believed.
 async fn whoever(door: &Door, credential: &str, facts: RequestFacts) -> Result<AuthorizationContext, Refusal> {
     let known = match &door.tokens {
-        Some(tokens) if !credential.starts_with(PREFIX) => tokens(credential.to_owned(), facts).await.map_err(|error| error.to_string()),
+        Some(tokens) if !credential.starts_with(PREFIX) => (tokens.verify)(credential.to_owned(), facts).await.map_err(|error| error.to_string()),
         _ => door.engine.authenticate(credential, facts).map_err(|error| error.to_string()),
     };
     known.map_err(|error| unauthenticated(&error))

@@ -8,6 +8,7 @@ use selvedge_adapters::jwt::Issuers;
 use selvedge_http::Tokens;
 use selvedge_kernel::auth::Issuer;
 use selvedge_kernel::config::Level;
+use selvedge_kernel::ports::Boxed;
 use tokio::task::JoinHandle;
 
 use crate::log::{Log, said};
@@ -37,11 +38,13 @@ pub async fn believed(issuers: BTreeMap<String, Issuer>, pace: Pace, log: Option
     }
     let issuers = Arc::new(Issuers::open(issuers, pace).await?);
     let keeping = Keeping(tokio::spawn(keep(issuers.clone(), log)));
-    Ok(Some(Arc::new(move |token, request| {
+    let known = issuers.clone();
+    let verify = Arc::new(move |token: String, request| -> Boxed<'static, _> {
         let _kept = &keeping;
         let issuers = issuers.clone();
         Box::pin(async move { issuers.verify(&token, request).await })
-    })))
+    });
+    Ok(Some(Tokens { verify, issuers: Arc::new(move || known.states()) }))
 }
 
 /// Tells what is wrong with somebody's keys, once, and when it is right again.

@@ -86,6 +86,12 @@ impl Issuers {
         while looks.join_next().await.is_some() {}
     }
 
+    /// The issuers, by name, each with whether its keys could be read when that was tried last.
+    #[must_use]
+    pub fn states(&self) -> Vec<(String, bool)> {
+        self.0.iter().map(|trusted| (trusted.name().to_owned(), trusted.trouble().is_none())).collect()
+    }
+
     /// What is wrong with the keys of each issuer that has something wrong.
     #[must_use]
     pub fn troubles(&self) -> Vec<String> {

@@ -59,6 +59,10 @@ impl Trusted {
         matches!(self.source, Source::File(_))
     }
 
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(super) fn is(&self, issuer: &str) -> bool {
         self.issuer.issuer == issuer
     }

@@ -33,6 +33,11 @@ pub(crate) async fn ready(State(door): State<Arc<Door>>) -> Response {
             json!({ "ready": true, "warning": "a newer set is refused, and the one before it is in force: `selvedge doctor` says why" }),
         );
     }
+    // Keys open all that they did, and tokens by what was read before: no reason to send work elsewhere either.
+    for (name, read) in door.tokens.iter().flat_map(|tokens| (tokens.issuers)()) {
+        let warning = (!read).then_some("its keys could not be read when that was tried last: the log says why");
+        parts.insert(format!("issuer_{name}"), warning.map_or_else(|| json!({ "ready": true }), |warning| json!({ "ready": true, "warning": warning })));
+    }
     let status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, axum::Json(json!({ "ready": well, "parts": parts }))).into_response()
 }

@@ -39,6 +39,26 @@ async fn a_token_opens_what_its_roles_may_in_its_tenant_and_keys_go_on_to_open()
 }
 
 #[tokio::test]
+async fn readiness_names_each_issuer_and_those_whose_keys_cannot_be_read_and_says_no_more_to_everybody() {
+    let keys = Keys::new(set(&[Key::p256().public("k1")])).await;
+    for (url, read) in [(keys.url.as_str(), true), ("http://127.0.0.1:1/s3cr3t", false)] {
+        let rig = Rig::believing(believed(issuer(url)).await).await;
+        // Nobody has to present a token before it is tried.
+        let part = loop {
+            let ready = rig.ask("").get("/readyz").await;
+            assert_eq!(ready.status, 200, "keys of ours open what they did: {ready:?}");
+            assert!(!ready.text.contains("s3cr3t") && !ready.text.contains("127.0.0.1"), "{ready:?}");
+            let part = ready.json()["parts"]["issuer_corp"].clone();
+            if read || part.get("warning").is_some() {
+                break part;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        assert_eq!((&part["ready"], part.get("warning").is_none()), (&json!(true), read), "{part}");
+    }
+}
+
+#[tokio::test]
 async fn a_token_that_opens_nothing_is_answered_with_the_reason_and_nothing_of_what_it_says() {
     let one = One::new().await;
     let rig = Rig::believing(one.tokens.clone()).await;
