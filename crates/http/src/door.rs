@@ -15,11 +15,14 @@ use crate::session::Sessions;
 /// Says of each part that the server depends on, by name, why it is not ready; none: it is.
 pub type Ready = Arc<dyn Fn() -> Vec<(&'static str, Option<String>)> + Send + Sync>;
 
+/// Says who presents a token, or why it opens nothing.
+pub type Verify = Arc<dyn Fn(String, RequestFacts) -> Boxed<'static, Result<AuthorizationContext, TokenError>> + Send + Sync>;
+
 /// Whose tokens are believed, beside keys of ours.
 #[derive(Clone)]
 pub struct Tokens {
-    /// Says who presents a token, or why it opens nothing.
-    pub verify: Arc<dyn Fn(String, RequestFacts) -> Boxed<'static, Result<AuthorizationContext, TokenError>> + Send + Sync>,
+    /// Says who presents one of them.
+    pub verify: Verify,
     /// The issuers, by name, each with whether its keys could be read when that was tried last.
     pub issuers: Arc<dyn Fn() -> Vec<(String, bool)> + Send + Sync>,
 }

@@ -20,7 +20,7 @@ mod tls;
 mod watched;
 
 pub use document::{document, router};
-pub use door::{Door, Ready, Tokens};
+pub use door::{Door, Ready, Tokens, Verify};
 pub use rates::Rates;
 pub use refusal::{Document, PROBLEM, Refusal, status};
 pub use routes::pipelines::DEFINITION;
