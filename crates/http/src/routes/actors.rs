@@ -9,7 +9,7 @@ use selvedge_kernel::error::Consequence;
 use selvedge_kernel::limit::HTTP_CALL_WAIT_S;
 use selvedge_kernel::policy::Span;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use utoipa::IntoParams;
 
 use crate::answer::{Answer, Done};
@@ -73,7 +73,7 @@ pub(crate) async fn call(caller: Caller, Names(message): Names<Message>, said: S
 
 /// What a call came to within a span, before the server stops, and for as long as the caller's credential is one; else that it
 /// was accepted. When policies, keys or who is disabled have changed, nothing is answered before it is known what the caller may now.
-async fn waited(caller: &Caller, span: Duration, mut called: Called<'_>, may: impl Fn() -> Result<(), Problem>) -> Result<Value, Problem> {
+async fn waited(caller: &Caller, span: Duration, mut called: Called<'_>, may: impl Fn() -> Result<(), Problem>) -> Result<Value, Refusal> {
     let (mut closing, mut version) = (caller.door.closing.clone(), caller.version);
     let over = tokio::time::sleep(span);
     tokio::pin!(over);
@@ -83,10 +83,15 @@ async fn waited(caller: &Caller, span: Duration, mut called: Called<'_>, may: im
             changed = caller.changed_after(&mut version) => changed,
             () = &mut over => false,
             _ = closing.wait_for(|closing| *closing) => false,
-            ended = called.ended() => return answer(ended?),
+            ended = called.ended() => return Ok(answer(ended.map_err(Problem::from)?)?),
         };
-        if !changed || caller.still().await.is_err() {
-            return answer(called.given_up().await?);
+        if !changed {
+            return Ok(answer(called.given_up().await.map_err(Problem::from)?)?);
+        }
+        if let Err(refused) = caller.still().await {
+            // It goes on, and what it gave, if it has ended just now, is for nobody who asks without a credential.
+            let accepted = called.given_up().await.map_err(Problem::from)?;
+            return accepted.id.map(|id| json!({ "id": id.to_string() })).ok_or(refused);
         }
         may()?;
     }
